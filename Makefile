@@ -1,0 +1,65 @@
+# Each target does the set-up that it needs; `make` alone lists them.
+
+BIN := .venv/bin
+SUITABLE := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
+# The system's own python3 first, for its headers and its venv module are the likeliest to be there.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python $(SUITABLE) && echo $$python && break; done)
+SETUP = @python="$(PYTHON)"; "$$python" $(SUITABLE) || { \
+	echo 'Python 3.11, 3.12 or 3.13 is needed: install one, or say where: make PYTHON=/path/to/python3' >&2; \
+	exit 1; }; "$$python" scripts/setup.py
+
+DATA_OPTION = $(if $(DATA),--data "$(DATA)")
+
+.DEFAULT_GOAL := help
+.PHONY: help setup tools ffcv-wheel data bench report perf test lint format lock clean
+
+help:  ## list the targets
+	@echo 'make bench is the place to start.'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## install everything into .venv; FFCV_WHEEL=file.whl uses a wheel built elsewhere
+	$(SETUP) environment
+
+ffcv-wheel:  ## build the portable FFCV wheel once, and copy it to dist/
+	$(SETUP) wheel
+
+data: setup  ## prepare the images and every format; DATA=folder uses your own ImageFolder tree
+	$(BIN)/loaderbench prepare quick $(DATA_OPTION) $(BENCH_ARGS)
+
+bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=folder as above
+	$(BIN)/loaderbench bench quick $(DATA_OPTION) $(BENCH_ARGS)
+
+report: setup  ## draw the plots and the report again from results/quick
+	$(BIN)/loaderbench report results/quick
+
+perf: setup  ## performance regression tests
+	$(BIN)/pytest tests/perf
+
+test: setup  ## tests
+	$(BIN)/pytest
+
+lint: setup  ## check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: setup  ## format the code and mend what the linter can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+tools:
+	$(SETUP) tools
+
+lock: tools  ## choose the newest versions anew and write requirements/*.lock
+	$(COMPILE) --group tools --output-file requirements/tools.lock
+	$(COMPILE) pyproject.toml --all-extras --group dev --constraint requirements/tools.lock \
+		--no-emit-package ffcv --output-file requirements/all.lock
+	$(COMPILE) pyproject.toml --constraint requirements/all.lock --output-file requirements/core.lock
+
+# One lock for every Python we support; ffcv itself is in requirements/ffcv.lock, kept by hand.
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+
+clean:  ## remove the environment and caches; results, reports and data stay
+	rm -rf .venv dist setup.log .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""loaderbench: which image data loader should this machine train with?"""

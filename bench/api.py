@@ -1,0 +1,137 @@
+"""What does an adapter see? The types shared by the harness, writers and loaders; standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    import numpy as np
+    from torch import Tensor
+
+Mode = Literal["original", "raw", "jpeg", "proportion", "smart"]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a format stores each image."""
+
+    mode: Mode
+    """`original`: the source files as they are; `raw`: pixels; `jpeg`: JPEG bytes; `proportion` and `smart`: FFCV's
+    mixtures of the two."""
+    max_side: int | None = 256
+    """Longest side in pixels; larger images are shrunk to it, smaller ones are kept. None keeps every size."""
+    quality: int = 90
+    """JPEG quality, 1 to 100."""
+    compress_probability: float = 0.5
+    """`proportion` only: the share of images stored as JPEG, 0 to 1."""
+    smart_threshold_bytes: int | None = None
+    """`smart` only: images whose pixels take more bytes than this are stored as JPEG. None stores all as pixels."""
+
+
+class Source(Protocol):
+    """The images a writer stores: canonical pixels and JPEG bytes, the same for every format. Picklable."""
+
+    classes: tuple[str, ...]
+    """Class names; a label is an index into them."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Return the canonical pixels of one sample: uint8, H x W x 3, RGB."""
+        ...
+
+    def jpeg(self, index: int) -> bytes:
+        """Return the canonical JPEG bytes of one sample."""
+        ...
+
+    def label(self, index: int) -> int:
+        """Return the class index of one sample."""
+        ...
+
+    def original(self, index: int) -> Path:
+        """Return the user's own file of one sample. It must only be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One format of the data set on disk, whole and verified."""
+
+    format: str
+    """The format's name in the campaign."""
+    path: str
+    """The folder that the writer filled."""
+    samples: int
+    label_sum: int
+    """Sum of all labels, which every epoch must deliver."""
+    size_bytes: int
+    """Bytes that reading every sample needs: the artifact's files, symbolic links followed."""
+    encoding: Encoding
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every loader must deliver, whatever its own defaults: shuffled batches of random resized crops
+    (area 0.08 to 1, aspect 3/4 to 4/3), flipped left to right with probability 0.5, with their labels.
+
+    Images are `dtype` tensors of shape (n, 3, image_size, image_size), n <= batch_size; labels are integer tensors of
+    shape (n,). Every epoch delivers every sample exactly `passes` times; the last partial batches are kept.
+    """
+
+    batch_size: int
+    workers: int
+    """Threads or processes that decode."""
+    image_size: int
+    """Height and width of the delivered crop in pixels."""
+    dtype: str
+    """Name of the delivered torch dtype, for example `uint8`."""
+    passes: int
+    """How often an epoch visits each sample, so that a small data set still gives a long epoch."""
+    seed: int
+
+
+class Writer(Protocol):
+    """Stores a source in one library's format: a module in `writers/`, or any module behind the entry point group
+    `loaderbench.writers`. The harness times it, verifies what it stored and moves that into place.
+    """
+
+    requires: tuple[str, ...]
+    """Import names of the libraries it needs; the first one's version is recorded."""
+    modes: tuple[Mode, ...]
+    """Encoding modes it can write."""
+
+    def write(self, source: Source, out: Path, encoding: Encoding, workers: int) -> None:
+        """Fill the empty folder `out`. Raise on any failure; the harness removes what is left."""
+        ...
+
+    def payloads(self, out: Path) -> Iterator[bytes]:
+        """Yield what is stored of each image, in the source's order, read back from `out`: the bytes of the pixels
+        (H x W x 3) or of the encoded file.
+        """
+        ...
+
+
+class Loader(Protocol):
+    """Delivers batches from one library's format: a module in `loaders/`, or any module behind the entry point group
+    `loaderbench.loaders`. It never measures.
+    """
+
+    requires: tuple[str, ...]
+    """Import names of the libraries it needs; the first one's version is recorded."""
+    reads: tuple[str, ...]
+    """Names of the writers whose formats it reads."""
+
+    def stream(
+        self, artifact: Artifact, work: Work, **options: Any
+    ) -> AbstractContextManager[Iterable[tuple[Tensor, Tensor]]]:
+        """Construct the library's loader for `work`. Each `iter()` over what is entered is one epoch of (images,
+        labels), in an order of its own. `options` are the contestant's settings: keyword arguments with defaults.
+        """
+        ...

@@ -1,0 +1,59 @@
+"""How does something that takes long to make come into being whole, or not at all?"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class BusyError(Exception):
+    """Another process holds the lock."""
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """Give an empty folder beside `folder`, and rename it to `folder` when the block has ended well and all of it is on
+    the disk. A folder that exists under its own name is therefore whole. Call it under a lock.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        os.sync()
+        partial.rename(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def locked(folder: Path, busy: str) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process. Raises BusyError with the message `busy`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(busy) from None
+        yield
+
+
+def read_through(folder: Path) -> int:
+    """Read every file once, so that it is in the page cache, and return the bytes read."""
+    buffer = bytearray(1 << 20)
+    total = 0
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                while count := file.readinto(buffer):
+                    total += count
+    return total

@@ -1,0 +1,50 @@
+"""What runs inside a child process: one task in, one result out. Started by `bench.process`."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import conversion, trial
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"trial": trial.run, "convert": conversion.run}
+
+
+def main() -> None:
+    """Read the task's description from standard input and leave its result in the file it names."""
+    spec = json.load(sys.stdin)
+    _die_with_parent(spec["parent"])
+    os.register_at_fork(after_in_child=_set_death_signal)
+    try:
+        result = _TASKS[sys.argv[1]](spec)
+    except Exception as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason
+        traceback.print_exc()
+        result = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    partial = Path(spec["result"]).with_suffix(".partial")
+    partial.write_text(json.dumps(result))
+    partial.rename(spec["result"])
+
+
+def _die_with_parent(parent: int) -> None:
+    """Be killed when the harness is, however that happens."""
+    _set_death_signal()
+    if os.getppid() != parent:
+        sys.exit("the harness has gone")
+
+
+def _set_death_signal() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

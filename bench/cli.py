@@ -1,0 +1,174 @@
+"""The command line: one verb per step."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from bench import config, registry
+from bench.cache import BusyError
+from bench.config import Campaign, CampaignError
+
+app = typer.Typer(
+    help="Which image data loader should this machine train with?", no_args_is_help=True, add_completion=False
+)
+
+CampaignName = Annotated[str, typer.Argument(help="A shipped campaign's name, or the path of a .toml file.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="An ImageFolder tree, only read. Default: a synthetic set like ImageNet."),
+]
+CacheOption = Annotated[
+    Path, typer.Option("--cache", envvar="LOADERBENCH_CACHE", help="Where prepared data is kept and found again.")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Where campaign folders are written.")]
+ReportsOption = Annotated[Path, typer.Option("--reports", help="Where reports are written.")]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse if any image cannot be read.")]
+SamplesOption = Annotated[int | None, typer.Option("--samples", help="Draw at most this many images.")]
+BatchSizeOption = Annotated[int | None, typer.Option("--batch-size", help="Images per batch.")]
+WorkersOption = Annotated[int | None, typer.Option("--workers", help="Decoding threads or processes.")]
+BlocksOption = Annotated[int | None, typer.Option("--blocks", help="How often each contestant runs.")]
+
+
+@app.command()
+def bench(  # noqa: PLR0913 - each is an option of the command
+    campaign: CampaignName = "quick",
+    data: DataOption = None,
+    cache: CacheOption = Path("data"),
+    results: ResultsOption = Path("results"),
+    reports: ReportsOption = Path("reports"),
+    *,
+    strict: StrictOption = False,
+    samples: SamplesOption = None,
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
+    blocks: BlocksOption = None,
+) -> None:
+    """Prepare the data, measure every contestant, and write the report. Goes on where an earlier run stopped."""
+    from bench import report, runner
+    from bench.display import Display
+    from bench.prepare import prepare as make_ready
+
+    chosen = _campaign(campaign, samples, batch_size, workers, blocks)
+    display = Display()
+    display.say(f"{chosen.name}: {chosen.question}")
+    prepared = make_ready(chosen, data, cache, display, strict=strict)
+    if prepared.rejected:
+        display.say(f"{len(prepared.rejected)} unreadable images are left out of every format; the report lists them")
+    folder = runner.run(chosen, prepared, results, display)
+    display.say(f"measured: {folder / 'trials.csv'}")
+    display.say(f"report: {report.write(folder, reports / folder.name)}")
+
+
+@app.command()
+def prepare(  # noqa: PLR0913 - each is an option of the command
+    campaign: CampaignName = "quick",
+    data: DataOption = None,
+    cache: CacheOption = Path("data"),
+    *,
+    strict: StrictOption = False,
+    samples: SamplesOption = None,
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Make the images and every format of a campaign, without measuring any loader."""
+    from bench.display import Display
+    from bench.prepare import prepare as make_ready
+
+    display = Display()
+    prepared = make_ready(_campaign(campaign, samples, batch_size, workers, None), data, cache, display, strict=strict)
+    for record in prepared.records:
+        display.say(
+            f"{record.title}: {record.bytes_per_image:,.0f} bytes per image"
+            if record.bytes_per_image
+            else record.reason
+        )
+    for rejected in prepared.rejected:
+        display.say(f"left out: {rejected}")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A campaign's folder, for example results/quick.")],
+    reports: ReportsOption = Path("reports"),
+) -> None:
+    """Write the report of a campaign from its folder alone."""
+    from bench import report as writing
+
+    if not (folder / "env.json").exists():
+        _fail(f"{folder} holds no campaign (no env.json); measure one with: loaderbench bench")
+    typer.echo(writing.write(folder, reports / folder.resolve().name))
+
+
+@app.command()
+def compare(
+    earlier: Annotated[Path, typer.Argument(help="A file that `make perf` saved before a change.")],
+    later: Annotated[Path, typer.Argument(help="One that it saved after it.")],
+    tolerance: Annotated[float, typer.Option(min=0, max=1, help="How much slower a contestant may become.")] = 0.1,
+) -> None:
+    """Fail if a contestant has become slower, by its ratio to the reference measured in the same run."""
+    from bench import regression
+
+    try:
+        changes = regression.compare(earlier, later, tolerance)
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    for change in changes:
+        typer.echo(change)
+    if any(change.slower for change in changes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def adapters() -> None:
+    """List every loader and writer, whether it can run here, and if not, what installs it."""
+    for kind in ("loader", "writer"):
+        for adapter in registry.adapters(kind).values():
+            state = adapter.why_unavailable() or f"available ({adapter.versions() or 'needs no library'})"
+            typer.echo(f"{kind:<7}{adapter.name:<14}{f'unavailable, {state}' if adapter.missing() else state}")
+
+
+@app.command()
+def campaigns() -> None:
+    """List the shipped campaigns and the question that each answers."""
+    for path in sorted(config.CAMPAIGNS.glob("*.toml")):
+        typer.echo(f"{path.stem:<14}{config.load(path.stem).question}")
+
+
+def _campaign(
+    name: str, samples: int | None, batch_size: int | None, workers: int | None, blocks: int | None
+) -> Campaign:
+    """Return the campaign with what the command line changes of it."""
+    given: dict[str, dict[str, Any]] = {
+        "data": {"samples": samples},
+        "work": {"batch_size": batch_size, "workers": workers},
+        "timing": {"blocks": blocks},
+    }
+    overrides = {table: {k: v for k, v in values.items() if v is not None} for table, values in given.items()}
+    return config.load(name, {table: values for table, values in overrides.items() if values})
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; what a person can mend is said in plain words, without a traceback."""
+    from bench.prepare import PrepareError
+    from bench.source import SourceError
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        app()
+    except (CampaignError, PrepareError, SourceError, BusyError) as error:
+        typer.echo(f"loaderbench: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Is this campaign file valid? TOML to frozen models; every check of it and the message it gives."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench import registry
+from bench.api import Encoding
+
+CAMPAIGNS = Path(__file__).parent / "campaigns"
+Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+
+
+class CampaignError(Exception):
+    """A campaign file that cannot be run. The message says what is wrong, where, and what would be right."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Model):
+    """Which images."""
+
+    samples: int | None = Field(4096, ge=1)
+    """At most this many, drawn at random from the tree; null takes all."""
+    seed: int = 0
+    """Seed of the draw and of the synthetic set."""
+
+
+class WorkSettings(_Model):
+    """What every contestant delivers."""
+
+    batch_size: int = Field(128, ge=1)
+    workers: int | Literal["cores"] = "cores"
+    """Decoding threads or processes; `cores`: one for each core this process may use."""
+    image_size: int = Field(224, ge=1)
+    dtype: Literal["uint8"] = "uint8"
+    epoch_images: int = Field(16_384, ge=1)
+    """Visit each sample more than once per epoch until an epoch has about this many images."""
+    seed: int = 0
+
+    def count_workers(self) -> int:
+        """Return the number of workers on this machine."""
+        return len(os.sched_getaffinity(0)) if self.workers == "cores" else self.workers
+
+
+class Timing(_Model):
+    """How long, how often."""
+
+    blocks: int = Field(ge=1)
+    warmup_s: float = Field(ge=0)
+    """From the first batch to the start of the window."""
+    window_s: float = Field(gt=0)
+    limit_s: float = Field(gt=0)
+    """A trial that takes longer is killed with all its processes."""
+    seed: int = 0
+    """Seed of the order within blocks."""
+
+
+class Format(_Model):
+    """One way to store the images."""
+
+    name: str = Name
+    title: str
+    writer: str
+    mode: Literal["original", "raw", "jpeg", "proportion", "smart"]
+    max_side: int | None = Field(256, ge=1)
+    quality: int = Field(90, ge=1, le=100)
+    compress_probability: float = Field(0.5, ge=0, le=1)
+    smart_threshold_bytes: int | None = Field(None, ge=0)
+
+    @property
+    def encoding(self) -> Encoding:
+        """The format's encoding."""
+        return Encoding(self.mode, self.max_side, self.quality, self.compress_probability, self.smart_threshold_bytes)
+
+
+class Contestant(_Model):
+    """One loader with its options on one format."""
+
+    name: str = Name
+    title: str
+    loader: str
+    format: str
+    options: dict[str, Any] = {}
+
+
+class Campaign(_Model):
+    """A whole campaign file."""
+
+    name: str = Name
+    question: str
+    """What the campaign answers, in one sentence."""
+    reference: str
+    """The contestant that the others are compared with."""
+    data: Data = Data()
+    work: WorkSettings = WorkSettings()
+    timing: Timing
+    formats: tuple[Format, ...] = Field(min_length=1)
+    contestants: tuple[Contestant, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Campaign:
+        for what, names in (
+            ("format", [f.name for f in self.formats]),
+            ("contestant", [c.name for c in self.contestants]),
+        ):
+            if repeated := sorted({name for name in names if names.count(name) > 1}):
+                message = f"{what} named more than once: {', '.join(repeated)}"
+                raise ValueError(message)
+        formats = {f.name for f in self.formats}
+        for contestant in self.contestants:
+            if contestant.format not in formats:
+                message = (
+                    f"contestant {contestant.name} reads format {contestant.format}; "
+                    f"there are: {', '.join(sorted(formats))}"
+                )
+                raise ValueError(message)
+        if self.reference not in (names := [c.name for c in self.contestants]):
+            message = f"reference {self.reference} is no contestant; there are: {', '.join(names)}"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_agree(self) -> Campaign:
+        writers, loaders = registry.adapters("writer"), registry.adapters("loader")
+        for f in self.formats:
+            if f.writer not in writers:
+                message = f"format {f.name} has unknown writer {f.writer}; there are: {', '.join(sorted(writers))}"
+                raise ValueError(message)
+            if f.mode not in (modes := registry.writer(f.writer).modes):
+                message = f"format {f.name}: writer {f.writer} has no mode {f.mode}; it has: {', '.join(modes)}"
+                raise ValueError(message)
+        for c in self.contestants:
+            if c.loader not in loaders:
+                message = f"contestant {c.name} has unknown loader {c.loader}; there are: {', '.join(sorted(loaders))}"
+                raise ValueError(message)
+            loader = registry.loader(c.loader)
+            if (written_by := self.format_of(c).writer) not in loader.reads:
+                message = (
+                    f"contestant {c.name}: loader {c.loader} reads what {' or '.join(loader.reads)} writes, "
+                    f"and {c.format} is written by {written_by}"
+                )
+                raise ValueError(message)
+            settings = {
+                p.name for p in inspect.signature(loader.stream).parameters.values() if p.kind is p.KEYWORD_ONLY
+            }
+            if unknown := sorted(c.options.keys() - settings):
+                message = (
+                    f"contestant {c.name}: loader {c.loader} has no option {', '.join(unknown)}; "
+                    f"it has: {', '.join(sorted(settings))}"
+                )
+                raise ValueError(message)
+        return self
+
+    def format_of(self, contestant: Contestant) -> Format:
+        """Return the format that a contestant reads."""
+        return next(f for f in self.formats if f.name == contestant.format)
+
+
+def load(name_or_path: str, overrides: dict[str, dict[str, Any]] | None = None) -> Campaign:
+    """Return a shipped campaign by name, or one from a TOML file. `overrides`: table to keys that replace the file's.
+
+    Raises CampaignError.
+    """
+    path = Path(name_or_path) if name_or_path.endswith(".toml") else CAMPAIGNS / f"{name_or_path}.toml"
+    try:
+        content = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        shipped = ", ".join(sorted(p.stem for p in CAMPAIGNS.glob("*.toml")))
+        message = f"no campaign {name_or_path}: shipped are {shipped}; or give the path of a .toml file"
+        raise CampaignError(message) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path} is not TOML: {error}"
+        raise CampaignError(message) from None
+    for table, values in (overrides or {}).items():
+        content[table] = {**content.get(table, {}), **values}
+    try:
+        return Campaign.model_validate(content)
+    except ValidationError as error:
+        faults = [f"  {'.'.join(map(str, e['loc'])) or 'campaign'}: {e['msg']}" for e in error.errors()]
+        message = f"{path} is not a valid campaign:\n" + "\n".join(faults)
+        raise CampaignError(message) from None

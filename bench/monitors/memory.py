@@ -1,0 +1,37 @@
+"""How much memory does this process tree hold, with shared pages counted once?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_KIB_PER_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Proportional set size (PSS) summed over a process tree."""
+
+    total_mib: float
+    anon_mib: float
+    """Anonymous and shared memory, without file-backed pages."""
+
+
+def tree_memory() -> Memory | None:
+    """Return the memory of this process and its live descendants; None where the kernel does not tell PSS."""
+    kib = {"Pss": 0, "Pss_Anon": 0, "Pss_Shmem": 0}
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+        except ProcessLookupError:
+            continue
+        except FileNotFoundError:
+            if process.is_running():
+                return None
+            continue
+        values = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+        for name in kib:
+            kib[name] += values[name]
+    return Memory(kib["Pss"] / _KIB_PER_MIB, (kib["Pss_Anon"] + kib["Pss_Shmem"]) / _KIB_PER_MIB)

@@ -1,0 +1,202 @@
+"""Is the data there in every format? Images, canonical bytes and artifacts, each made once and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import canonical, process, registry, source, synthetic
+from bench.api import Artifact
+from bench.cache import building, locked
+from bench.records import Record
+from bench.store import CanonicalSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.config import Campaign, Format
+    from bench.display import Display
+
+MANIFEST = "manifest.json"
+SYNTHETIC_SAMPLES = 4096
+"""How many images the synthetic set has where the campaign sets no number."""
+_SYNTHETIC_BYTES = 120_000  # of one source image, generously
+_GIB = 1 << 30
+
+
+class PrepareError(Exception):
+    """The data cannot be made ready. The message says what is wrong, where, and what mends it."""
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """One format to be had: from `images`, as described by `record`, in `folder` once it is whole."""
+
+    form: Format
+    images: CanonicalSource
+    record: Record
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the trials need."""
+
+    artifacts: Mapping[str, Artifact]
+    """By format name; a format that could not be written is missing."""
+    records: tuple[Record, ...]
+    """One row per format: how it was written, or why it was not."""
+    data: dict[str, Any]
+    """What the images are, for `env.json`."""
+    rejected: tuple[source.Rejected, ...]
+    """What could not be read."""
+
+
+def prepare(campaign: Campaign, data: Path | None, cache: Path, display: Display, *, strict: bool) -> Prepared:
+    """Return the campaign's formats, writing those that the cache does not hold.
+
+    `data`: an ImageFolder tree; None makes the synthetic set. Raises PrepareError, SourceError or BusyError.
+    """
+    with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
+        tree = source.scan(data or _synthetic(campaign, cache, display))
+        sources = {
+            key: _canonical(campaign, tree, key, cache, display, strict=strict)
+            for key in {(f.max_side, f.quality) for f in campaign.formats}
+        }
+        images = next(iter(sources.values()))
+        if len(images) < campaign.work.batch_size:
+            message = (
+                f"{tree.root} gives {len(images)} readable images, fewer than one batch of "
+                f"{campaign.work.batch_size}; use --batch-size {len(images)} or less"
+            )
+            raise PrepareError(message)
+        conversions = [_conversion(campaign, f, sources[f.max_side, f.quality], cache) for f in campaign.formats]
+        missing = [c for c in conversions if not c.folder.exists() and not c.record.reason]
+        _need(sum(_expected_bytes(c) for c in missing), cache, f"{len(missing)} formats")
+        records = tuple(_record(c, cache, display) for c in conversions)
+    artifacts = {
+        c.form.name: Artifact(
+            c.form.name, str(c.folder / "files"), len(c.images), c.images.label_sum, size_bytes, c.form.encoding
+        )
+        for c, record in zip(conversions, records, strict=True)
+        if record.status == "ok" and (size_bytes := record.size_bytes) is not None
+    }
+    return Prepared(artifacts, records, _describe(data, campaign, images), images.rejected())
+
+
+def _synthetic(campaign: Campaign, cache: Path, display: Display) -> Path:
+    samples, seed = campaign.data.samples or SYNTHETIC_SAMPLES, campaign.data.seed
+    code = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]
+    folder = cache / "synthetic" / f"{samples}-seed{seed}-{code}"
+    if not folder.exists():
+        _need(samples * _SYNTHETIC_BYTES, cache, "the synthetic images")
+        with building(folder) as partial, display.stage("making synthetic images", samples) as on_progress:
+            synthetic.write(partial, samples, seed, on_progress=on_progress)
+    return folder
+
+
+def _canonical(  # noqa: PLR0913 - what it is, and how to make it
+    campaign: Campaign, tree: source.Tree, key: tuple[int | None, int], cache: Path, display: Display, *, strict: bool
+) -> CanonicalSource:
+    settings = canonical.Settings(campaign.data.samples, campaign.data.seed, *key)
+    folder = cache / "canonical" / canonical.fingerprint(tree, settings)[:16]
+    if not folder.exists():
+        total = min(len(tree.paths), campaign.data.samples or len(tree.paths))
+        with building(folder) as partial, display.stage("decoding once for all formats", total) as on_progress:
+            canonical.build(tree, partial, settings, strict=strict, on_progress=on_progress)
+    return CanonicalSource(folder)
+
+
+def _describe(data: Path | None, campaign: Campaign, images: CanonicalSource) -> dict[str, Any]:
+    """Return what the images are, for `env.json`."""
+    manifest = images.manifest
+    return {
+        "origin": str(data) if data else f"synthetic, seed {campaign.data.seed}",
+        "found": manifest.found,
+        "samples": manifest.samples,
+        "classes": len(manifest.classes),
+        "unreadable": manifest.rejected,
+        "digest": manifest.digest,
+        "raw_bytes_per_image": manifest.pixels_bytes_mean,
+        "jpeg_bytes_per_image": manifest.jpeg_bytes_mean,
+        "versions": manifest.versions,
+        "notes": list(manifest.notes),
+    }
+
+
+def _conversion(campaign: Campaign, form: Format, images: CanonicalSource, cache: Path) -> _Conversion:
+    adapter = registry.adapters("writer")[form.writer]
+    record = Record(
+        trial=f"write/{form.name}",
+        kind="write",
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        title=form.title,
+        adapter=form.writer,
+        format=form.name,
+        options=json.dumps(asdict(form.encoding), sort_keys=True),
+        versions=adapter.versions(),
+        status="unavailable",
+        reason=adapter.why_unavailable(),
+        samples=len(images),
+        workers=campaign.work.count_workers(),
+    )
+    # What the stored bytes depend on: the images, the encoding, the library, the adapter's own code.
+    code = hashlib.sha256(adapter.code()).hexdigest()
+    parts = json.dumps([str(images.folder.resolve()), record.options, record.versions, code])
+    key = hashlib.sha256(parts.encode()).hexdigest()[:16]
+    return _Conversion(form, images, record, cache / "artifacts" / f"{form.name}-{key}")
+
+
+def _record(conversion: _Conversion, cache: Path, display: Display) -> Record:
+    """Write the format unless it is there, and return the row that tells how it was written, or why it was not."""
+    form, record, folder = conversion.form, conversion.record, conversion.folder
+    if record.reason:
+        return record
+    if folder.exists():
+        return Record(**json.loads((folder / MANIFEST).read_text()))
+    spec = {
+        "writer": form.writer,
+        "canonical": str(conversion.images.folder),
+        "encoding": asdict(form.encoding),
+        "workers": record.workers,
+    }
+    with suppress(_NotWrittenError), building(folder) as partial, display.stage(f"writing {form.title}", None):
+        files = partial / "files"
+        files.mkdir()
+        result = process.run("convert", {**spec, "out": str(files)}, cache / f"write-{form.name}.log")
+        record = replace(record, **result)
+        if record.status != "ok":
+            raise _NotWrittenError
+        (partial / MANIFEST).write_text(json.dumps(asdict(record), indent=1))
+    return record
+
+
+class _NotWrittenError(Exception):
+    """Leaves the folder that is being built, so that it is removed."""
+
+
+def _expected_bytes(conversion: _Conversion) -> float:
+    images, encoding = conversion.images, conversion.form.encoding
+    per_image = {
+        "original": 0.0,
+        "raw": images.manifest.pixels_bytes_mean,
+        "jpeg": images.manifest.jpeg_bytes_mean,
+    }
+    return len(images) * per_image.get(encoding.mode, per_image["raw"])
+
+
+def _need(size_bytes: float, cache: Path, what: str) -> None:
+    """Raise PrepareError before anything is written if it would not fit."""
+    free_bytes = shutil.disk_usage(cache).free
+    if size_bytes > free_bytes:
+        message = (
+            f"{what} need about {size_bytes / _GIB:.1f} GiB and {cache} has {free_bytes / _GIB:.1f} GiB free; "
+            "use --cache for a folder with more room, or --samples for fewer images"
+        )
+        raise PrepareError(message)

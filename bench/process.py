@@ -1,0 +1,73 @@
+"""How is one child process run, waited for without polling, and ended with all that it started?"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def run(task: str, spec: dict[str, Any], log: Path, limit_s: float | None = None) -> dict[str, Any]:
+    """Run `python -m bench.child TASK` in a process group of its own and return what it reports.
+
+    The result has at least `status` (`ok`, `invalid`, `failed`, `timeout`) and `reason`. Its output goes to `log`,
+    which is removed if all went well. However this ends, nothing of the group is left running.
+    """
+    with tempfile.TemporaryDirectory(prefix="loaderbench-") as scratch:
+        result = Path(scratch, "result.json")
+        message = json.dumps({**spec, "result": str(result), "parent": os.getpid()})
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "bench.child", task],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            try:
+                _send(child, message)
+                ended = _wait(child, limit_s)
+            finally:
+                # The child is not reaped yet, so the group's number cannot have passed to another.
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        if not ended:
+            return {"status": "timeout", "reason": f"killed after {limit_s:g} s; see {log}"}
+        if not result.exists():
+            return {"status": "failed", "reason": f"{_death(child.returncode)}; see {log}"}
+        report: dict[str, Any] = json.loads(result.read_text())
+    if report["status"] == "ok":
+        log.unlink()
+    return report
+
+
+def _send(child: subprocess.Popen[bytes], message: str) -> None:
+    assert child.stdin is not None
+    with suppress(BrokenPipeError), child.stdin:
+        child.stdin.write(message.encode())
+
+
+def _wait(child: subprocess.Popen[bytes], limit_s: float | None) -> bool:
+    """Sleep until the child has ended, at most `limit_s`; return whether it has."""
+    descriptor = os.pidfd_open(child.pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(None if limit_s is None else limit_s * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"the process ended with {code} and no result"
+    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    return f"the process was ended by {signal.Signals(-code).name}{hint}"

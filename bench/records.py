@@ -1,0 +1,172 @@
+"""What is kept of each trial? The CSV schema, its one source of truth: header, writing, reading."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+SCHEMA_VERSION = 1
+
+Kind = Literal["write", "load"]
+Status = Literal["ok", "failed", "timeout", "invalid", "unavailable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One row of `trials.csv`: one conversion (`write`) or one trial of a contestant (`load`).
+
+    None is an empty cell: not measured, or not applicable. A row that is not `ok` has no speed.
+    """
+
+    schema: int = SCHEMA_VERSION
+    """Version of these columns."""
+    trial: str
+    """Unique in its campaign: `write/<format>` or `<block>/<contestant>`."""
+    kind: Kind
+    block: int | None = None
+    """Block number from 1; every contestant runs once in each block."""
+    position: int | None = None
+    """Place in the order of execution, from 1."""
+    started_at: str
+    """UTC, ISO 8601."""
+    contestant: str | None = None
+    title: str
+    """The contestant's or format's name for people."""
+    adapter: str
+    """The loader or writer."""
+    format: str
+    options: str = ""
+    """The contestant's own options or the format's encoding, as JSON with sorted keys."""
+    versions: str = ""
+    """Versions of the adapter's libraries, `name version` separated by `; `."""
+    status: Status
+    reason: str = ""
+    """Why the row is not ok, in one line."""
+
+    samples: int | None = None
+    """Distinct samples in the data set."""
+    size_bytes: int | None = None
+    """Bytes on disk that reading every sample needs."""
+    bytes_per_image: float | None = None
+
+    batch_size: int | None = None
+    workers: int | None = None
+    memory_format: str = ""
+    """As delivered: `contiguous` or `channels_last`."""
+
+    images_per_s: float | None = None
+    """Load: steady, within the window, epoch boundaries included. Write: samples over `write_s`."""
+    epoch1_images_per_s: float | None = None
+    """Images of the first epoch over the time from its `iter()` to its last batch."""
+    import_s: float | None = None
+    """Importing the adapter's libraries."""
+    construct_s: float | None = None
+    """Constructing the loader."""
+    first_batch_s: float | None = None
+    """From the first `iter()` to the first batch: compiling, starting workers, decoding."""
+    window_s: float | None = None
+    """Length of the steady window."""
+    window_images: int | None = None
+    window_epochs: int | None = None
+    """Epoch boundaries that lie in the window."""
+    epoch_end_s: float | None = None
+    """Mean wait from an epoch's last batch to the next one's first, over the whole trial."""
+    teardown_s: float | None = None
+    """Closing the loader."""
+
+    write_s: float | None = None
+    stored_raw: int | None = None
+    """Stored images that hold exactly the canonical pixels, read back and compared by SHA-256."""
+    stored_jpeg: int | None = None
+    """Stored images that hold exactly the canonical JPEG bytes, read back and compared by SHA-256."""
+    cpu_s: float | None = None
+    """CPU seconds of the whole process tree, in the window or while writing."""
+    cpu_load_pct: float | None = None
+    """CPU used in the window, of all allowed cores together."""
+    cores_used: float | None = None
+    cpu_s_per_1k_images: float | None = None
+    peak_memory_mib: float | None = None
+    """Largest sum of proportional set sizes (PSS) over the process tree, of the readings after the first batch and at
+    the window's end. Shared pages count once; mapped files count as far as they are resident."""
+    peak_anon_memory_mib: float | None = None
+    """The part of it that is not backed by files: anonymous and shared memory."""
+    gpu_util_pct: float | None = None
+    """Mean over the window of NVML's utilisation samples: time in which any kernel ran."""
+    gpu_reason: str = ""
+    """Why `gpu_util_pct` is empty."""
+
+
+_TYPES = get_type_hints(Record)
+HEADER = tuple(field.name for field in fields(Record))
+
+
+def append(path: Path, record: Record) -> None:
+    """Add one row, with the header if the file is new, and force it to the disk. A row is one line, written at once."""
+    new = not path.exists()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if new:
+        writer.writerow(HEADER)
+    writer.writerow([_cell(getattr(record, name)) for name in HEADER])
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, text.getvalue().encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if new:
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def mend(path: Path) -> None:
+    """Cut off a last line that a kill or a power cut left unfinished. Whole rows are never touched."""
+    if not path.exists():
+        return
+    text = path.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    if not whole:
+        path.unlink()
+    elif len(whole) < len(text):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+            os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[Record]:
+    """Return all whole rows. Raise ValueError if the file has other columns than this version writes."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    if rows and tuple(rows[0]) != HEADER:
+        message = (
+            f"{path} was written with other columns than schema {SCHEMA_VERSION}; "
+            "use the version of loaderbench that wrote it (see env.json beside it)"
+        )
+        raise ValueError(message)
+    return [Record(**{name: _value(name, cell) for name, cell in zip(HEADER, row, strict=True)}) for row in rows[1:]]
+
+
+def _cell(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return " ".join(str(value).split())  # one row, one line
+
+
+def _value(name: str, cell: str) -> Any:
+    kinds = get_args(_TYPES[name]) or (_TYPES[name],)
+    if cell == "" and type(None) in kinds:
+        return None
+    if int in kinds:
+        return int(cell)
+    return float(cell) if float in kinds else cell

@@ -1,0 +1,94 @@
+"""Which adapters are there, and can they run here? Answered without importing their libraries."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+import loaders
+import writers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.api import Loader, Writer
+
+Kind = Literal["loader", "writer"]
+_PACKAGES = {"loader": loaders, "writer": writers}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A loader or writer: a module, and how to install what it needs."""
+
+    kind: Kind
+    name: str
+    module: str
+    install: str
+    """The command that installs its libraries."""
+
+    def load(self) -> Loader | Writer:
+        """Import the adapter. Its libraries are imported only when it is used."""
+        return cast("Loader | Writer", importlib.import_module(self.module))
+
+    def code(self) -> bytes:
+        """Return the adapter's source."""
+        spec = find_spec(self.module)
+        assert spec
+        assert spec.origin
+        return Path(spec.origin).read_bytes()
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the import names of required libraries that are not installed."""
+        return tuple(name for name in self.load().requires if find_spec(name) is None)
+
+    def why_unavailable(self) -> str:
+        """Return what is missing and the command that mends it, or nothing if the adapter can run."""
+        missing = self.missing()
+        return f"not installed: {', '.join(missing)}; install with: {self.install}" if missing else ""
+
+    def versions(self) -> str:
+        """Return `name version` of each required library that is installed, separated by `; `."""
+        distributions = packages_distributions()
+        names = [d for name in self.load().requires for d in sorted(set(distributions.get(name, [])))]
+        return "; ".join(f"{name} {version(name)}" for name in names)
+
+
+@cache
+def adapters(kind: Kind) -> Mapping[str, Adapter]:
+    """Return all adapters of one kind by name: the files of the project's own package, then the entry points
+    `loaderbench.loaders` and `loaderbench.writers` of other packages.
+    """
+    package = _PACKAGES[kind]
+    own = {
+        module.name: Adapter(
+            kind, module.name, f"{package.__name__}.{module.name}", f"pip install 'loaderbench[{module.name}]'"
+        )
+        for module in pkgutil.iter_modules(package.__path__)
+    }
+    others = {
+        point.name: Adapter(
+            kind, point.name, point.value, f"pip install {point.dist.name if point.dist else point.name}"
+        )
+        for point in entry_points(group=f"loaderbench.{kind}s")
+    }
+    if both := own.keys() & others.keys():
+        message = f"an installed package names its {kind} like one of loaderbench's own: {', '.join(sorted(both))}"
+        raise RuntimeError(message)
+    return own | others
+
+
+def loader(name: str) -> Loader:
+    """Import the loader adapter of this name. Raises KeyError."""
+    return cast("Loader", adapters("loader")[name].load())
+
+
+def writer(name: str) -> Writer:
+    """Import the writer adapter of this name. Raises KeyError."""
+    return cast("Writer", adapters("writer")[name].load())

@@ -1,0 +1,147 @@
+"""Which trials are still to be run, and what came of each? Every trial is a process; every end of one is a row."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench import environment, plan, process, records, registry
+from bench.api import Work
+from bench.cache import locked, read_through
+from bench.records import Record
+from bench.source import printable
+
+if TYPE_CHECKING:
+    from bench.api import Artifact
+    from bench.config import Campaign
+    from bench.display import Display
+    from bench.prepare import Prepared
+
+
+def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display) -> Path:
+    """Measure what is missing of the campaign and return its folder in `results`.
+
+    Rows that are there and were measured under the same conditions stay and are not measured again. A folder that is
+    complete, or was measured under other conditions, is set aside under another name. Raises BusyError.
+    """
+    folder = results / campaign.name
+    with locked(results / ".locks" / campaign.name, f"another loaderbench is measuring {folder}; wait for it to end"):
+        _begin(campaign, prepared, folder, display)
+        rows = folder / "trials.csv"
+        measured = records.read(rows)
+        names = {record.trial for record in measured}
+        for record in prepared.records:
+            if record.trial not in names:
+                records.append(rows, record)
+        done = [record for record in measured if record.kind == "load"]
+        planned = plan.trials(campaign)
+        if done:
+            display.say(f"going on with {folder}: {len(done)} of {len(planned)} trials are there")
+        with display.campaign(campaign, len(planned), done) as show:
+            for trial in planned:
+                if trial.name not in names:
+                    show(trial.contestant.title)
+                    record = _measure(campaign, trial, prepared, folder)
+                    records.append(rows, record)
+                    done.append(record)
+            show(None)
+    return folder
+
+
+def _begin(campaign: Campaign, prepared: Prepared, folder: Path, display: Display) -> None:
+    """Leave a folder whose rows, if any, belong to this campaign under today's conditions."""
+    now = environment.describe(campaign, prepared.data)
+    described = folder / "env.json"
+    if described.exists():
+        before = json.loads(described.read_text())
+        records.mend(folder / "trials.csv")
+        if different := environment.differences(before, now):
+            changed = f"was measured under other conditions ({', '.join(different)})"
+        elif all(trial.name in _names(folder) for trial in plan.trials(campaign)):
+            changed = "is complete"
+        else:
+            return
+        aside = folder.with_name(f"{folder.name}-{before['started_at'].translate(str.maketrans('', '', ':-+'))}")
+        folder.rename(aside)
+        display.say(f"{folder} {changed}; kept as {aside}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "unreadable.csv").open("w", newline="") as file:
+        rows = [(printable(rejected.path), rejected.reason) for rejected in prepared.rejected]
+        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])
+    _write_whole(described, json.dumps(now, indent=1) + "\n")
+
+
+def _names(folder: Path) -> set[str]:
+    return {record.trial for record in records.read(folder / "trials.csv")}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all, whatever happens to the machine."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+
+
+def work(campaign: Campaign, artifact: Artifact, block: int) -> Work:
+    """Return what every contestant delivers in one block: the same, in an order that differs from block to block."""
+    return Work(
+        batch_size=campaign.work.batch_size,
+        workers=campaign.work.count_workers(),
+        image_size=campaign.work.image_size,
+        dtype=campaign.work.dtype,
+        passes=max(1, round(campaign.work.epoch_images / artifact.samples)),
+        seed=campaign.work.seed + block,
+    )
+
+
+def _measure(campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: Path) -> Record:
+    contestant = trial.contestant
+    adapter = registry.adapters("loader")[contestant.loader]
+    artifact = prepared.artifacts.get(contestant.format)
+    identity: dict[str, Any] = {
+        "trial": trial.name,
+        "kind": "load",
+        "block": trial.block,
+        "position": trial.position,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "contestant": contestant.name,
+        "title": contestant.title,
+        "adapter": contestant.loader,
+        "format": contestant.format,
+        "options": json.dumps(contestant.options, sort_keys=True),
+        "versions": adapter.versions(),
+    }
+    if reason := adapter.why_unavailable():
+        return Record(**identity, status="unavailable", reason=reason)
+    if artifact is None:
+        written = next(record for record in prepared.records if record.format == contestant.format)
+        return Record(**identity, status=written.status, reason=f"format {contestant.format}: {written.reason}")
+    asked = work(campaign, artifact, trial.block)
+    read_through(Path(artifact.path))
+    spec = {
+        "loader": contestant.loader,
+        "artifact": asdict(artifact),
+        "work": asdict(asked),
+        "options": contestant.options,
+        "warmup_s": campaign.timing.warmup_s,
+        "window_s": campaign.timing.window_s,
+    }
+    log = folder / f"{trial.name.replace('/', '-')}.log"
+    result = process.run("trial", spec, log, campaign.timing.limit_s)
+    return Record(
+        **identity,
+        samples=artifact.samples,
+        size_bytes=artifact.size_bytes,
+        bytes_per_image=artifact.size_bytes / artifact.samples,
+        batch_size=asked.batch_size,
+        workers=asked.workers,
+        **result,
+    )

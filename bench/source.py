@@ -1,0 +1,297 @@
+"""Which images does this folder hold, and can they be read? Nothing in it is ever written."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import stat
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Those of torchvision's ImageFolder, in any case."""
+SPLITS = {"train", "val", "valid", "validation", "test"}
+ORIENTATION = 0x0112  # EXIF tag
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# A file is what its content says, not its name. Pillow's other formats stay out: some run programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "AVIF")
+# Without a handler of its own, Pillow's log would reach the terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+class SourceError(Exception):
+    """Images that cannot be used. The message says what, where, and what mends it."""
+
+
+class Unreadable(Exception):  # noqa: N818, it names a property of the image
+    """One image that cannot be read. The message is the reason, in one line without the path."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An entry of the tree that is left out of every format."""
+
+    path: str
+    """Relative to the root."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.reason}"
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """The images of a folder in the order of torchvision's ImageFolder.
+
+    Paths and class names are as `os.fsdecode` gives them; `printable` makes them fit for messages.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    """Sorted; each holds an image."""
+    paths: tuple[str, ...]
+    """Relative to the root."""
+    labels: NDArray[np.int32]
+    sizes_bytes: NDArray[np.int64]
+    mtimes_ns: NDArray[np.int64]
+    skipped: tuple[Rejected, ...]
+    """Entries that are no readable file, sorted by path."""
+    notes: tuple[str, ...]
+    """What the user may want to know, one sentence each."""
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Return a path in one line of valid UTF-8: other bytes and control characters as `\x..`."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def decode(path: Path) -> NDArray[np.uint8]:
+    """Return the first frame of an image file, upright: RGB, H x W x 3.
+
+    Raises Unreadable.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            image.load()
+            return np.asarray(_rgb(_upright(image)))
+    except Exception as error:  # noqa: BLE001, a damaged file can make a decoder raise anything
+        raise Unreadable(_decoding_reason(error)) from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation. Pillow has done so for TIFF on loading."""
+    try:
+        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # noqa: BLE001, damaged metadata do not make the pixels unreadable
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
+        # 16 bits per pixel, which Pillow's conversion would clip at 255.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _decoding_reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that can be decoded"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def scan(root: Path) -> Tree:
+    """List the images below `root`: the first-level folder is the class, links are followed.
+
+    Hidden entries are ignored. Raises SourceError.
+    """
+    root = root.absolute()
+    walk = _Walk(root)
+    classes, folders, notes = _classes(root, walk)
+    label_of = {name: label for label, name in enumerate(classes)}
+    paths: list[str] = []
+    labels, sizes_bytes, mtimes_ns = [], [], []
+    for folder in folders:
+        files = walk.folders.pop(folder)
+        paths += [f"{folder}/{name}" if folder else name for name in files.names]
+        label = label_of[folder.partition("/")[0]] if folder else 0
+        labels.append(np.full(len(files.names), label, np.int32))
+        sizes_bytes.append(files.sizes_bytes)
+        mtimes_ns.append(files.mtimes_ns)
+    return Tree(
+        root,
+        classes,
+        tuple(paths),
+        np.concatenate(labels),
+        np.concatenate(sizes_bytes),
+        np.concatenate(mtimes_ns),
+        tuple(sorted(walk.skipped, key=lambda entry: entry.path)),
+        notes,
+    )
+
+
+def _classes(root: Path, walk: _Walk) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
+    """Return class names, the folders with images in torchvision's order, and notes."""
+    notes = []
+    folders = sorted(filter(None, walk.folders), key=lambda path: (path.partition("/")[0], path))
+    classes = tuple(sorted({path.partition("/")[0] for path in folders}))
+    if classes and (stray := walk.folders.get("")):
+        notes.append(f"{len(stray.names)} images beside the class folders are left out.")
+    if not classes:
+        if "" not in walk.folders:
+            raise SourceError(_no_images(root, walk))
+        classes, folders = (root.name or "images",), [""]
+        notes.append("The images lie in no class folder: all are of one class.")
+    elif len(classes) == 1:
+        notes.append(f"There is one class only: {printable(classes[0])}.")
+    if empty := sorted(walk.top - set(classes)):
+        notes.append(f"{len(empty)} class folders without images are left out: {names(empty)}.")
+    if folders != [""] and {name.lower() for name in classes} <= SPLITS:
+        meant = printable(root / ("train" if "train" in classes else classes[0]))
+        notes.append(f"The class folders look like splits ({names(classes)}): did you mean DATA={meant}?")
+    if walk.others:
+        notes.append(f"{_count(walk.others)} are ignored.")
+    return classes, folders, tuple(notes)
+
+
+def _no_images(root: Path, walk: _Walk) -> str:
+    seen = [_count(walk.others)] if walk.others else []
+    if walk.skipped:
+        seen.append(f"{len(walk.skipped)} unreadable entries ({walk.skipped[0]}, ...)")
+    return (
+        f"no images in {printable(root)}: it holds {' and '.join(seen) or 'nothing'}. "
+        f"Images end in {' '.join(EXTENSIONS)}; name a folder of class folders of images: "
+        "make bench DATA=/path/to/imagefolder"
+    )
+
+
+def _count(others: Counter[str]) -> str:
+    frequent = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
+    kinds = ", ".join(f"{printable(kind)} {count}" for kind, count in frequent)
+    rest = ", ..." if len(others) > 5 else ""  # noqa: PLR2004
+    return f"{others.total()} files that are not images by name ({kinds}{rest})"
+
+
+def names(paths: Sequence[str]) -> str:
+    """Return the first ten, fit for a message, and the number of the others."""
+    rest = f" and {len(paths) - 10} more" if len(paths) > 10 else ""  # noqa: PLR2004
+    return ", ".join(map(printable, paths[:10])) + rest
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The images of one folder, sorted by name."""
+
+    names: tuple[str, ...]
+    sizes_bytes: NDArray[np.int64]
+    mtimes_ns: NDArray[np.int64]
+
+
+class _Walk:
+    """What lies below a root, folder by folder; paths are relative to it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.folders: dict[str, _Files] = {}
+        self.top: set[str] = set()
+        """First-level folders."""
+        self.others: Counter[str] = Counter()
+        """Files that are not images, by extension."""
+        self.skipped: list[Rejected] = []
+        self._pending: list[tuple[str, frozenset[tuple[int, int]]]] = []
+        try:
+            # A link to a folder above the root leads back into the root: a loop as well.
+            above = frozenset(_identity(parent.stat()) for parent in root.resolve().parents)
+            self._visit("", above | {_identity(root.stat())})
+        except OSError as error:
+            raise SourceError(_root_message(root, error)) from None
+        while self._pending:
+            folder, ancestors = self._pending.pop()
+            try:
+                self._visit(folder, ancestors)
+            except OSError as error:
+                self._skip(folder, error)
+
+    def _visit(self, folder: str, ancestors: frozenset[tuple[int, int]]) -> None:
+        images: list[tuple[str, int, int]] = []
+        with os.scandir(self.root / folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                try:
+                    if entry.is_dir():
+                        self._descend(path, _identity(entry.stat()), ancestors)
+                    else:
+                        images += self._image(path, entry)
+                except OSError as error:
+                    self._skip(path, error)
+        if images:
+            names, sizes_bytes, mtimes_ns = zip(*sorted(images), strict=True)
+            self.folders[folder] = _Files(names, np.array(sizes_bytes, np.int64), np.array(mtimes_ns, np.int64))
+
+    def _descend(self, path: str, identity: tuple[int, int], ancestors: frozenset[tuple[int, int]]) -> None:
+        if identity in ancestors:
+            raise OSError(errno.ELOOP, "")
+        if "/" not in path:
+            self.top.add(path)
+        self._pending.append((path, ancestors | {identity}))
+
+    def _image(self, path: str, entry: os.DirEntry[str]) -> Iterable[tuple[str, int, int]]:
+        """Return the name, size and time of a file that is an image by name."""
+        is_image = entry.name.lower().endswith(EXTENSIONS)
+        if is_image or entry.is_symlink():  # a dangling link may have been a folder of images
+            status = entry.stat()
+            if is_image and not stat.S_ISREG(status.st_mode):
+                self.skipped.append(Rejected(path, "not a regular file"))
+            elif is_image and not status.st_size:
+                self.skipped.append(Rejected(path, "empty file"))
+            elif is_image:
+                return [(entry.name, status.st_size, status.st_mtime_ns)]
+        if not is_image:
+            self.others[os.path.splitext(entry.name)[1].lower() or "no extension"] += 1  # noqa: PTH122
+        return []
+
+    def _skip(self, path: str, error: OSError) -> None:
+        reasons = {errno.ENOENT: "dangling link", errno.ELOOP: "link loop"}
+        number = error.errno or 0
+        self.skipped.append(Rejected(path, reasons.get(number, os.strerror(number).lower())))
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _root_message(root: Path, error: OSError) -> str:
+    where = printable(root)
+    if isinstance(error, FileNotFoundError):
+        return f"{where} does not exist; name a folder: make bench DATA=/path/to/imagefolder"
+    if isinstance(error, NotADirectoryError):
+        return f"{where} is a file; name its folder: make bench DATA={printable(root.parent)}"
+    if isinstance(error, PermissionError):
+        return f"{where} may not be read by this user; let them: chmod -R u+rX '{where}'"
+    return f"{where} cannot be read: {os.strerror(error.errno or 0).lower()}"

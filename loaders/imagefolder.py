@@ -1,0 +1,48 @@
+"""torchvision ImageFolder: one file per image, decoded in torch worker processes."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import Tensor
+
+    from bench.api import Artifact, Work
+
+requires = ("torchvision", "torch")
+reads = ("imagefolder",)
+
+
+@contextmanager
+def stream(
+    artifact: Artifact, work: Work, *, decode: Literal["pil", "torchvision"] = "pil", prefetch_factor: int = 2
+) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
+    """`decode`: ImageFolder's default PIL loader, or torchvision.io. `prefetch_factor`: batches that each worker holds
+    ready.
+    """
+    import torch
+    from torch.utils.data import DataLoader, Subset
+    from torchvision.datasets import ImageFolder
+    from torchvision.datasets.folder import default_loader
+    from torchvision.io import ImageReadMode, decode_image
+    from torchvision.transforms import v2
+
+    def read(path: str) -> Tensor:
+        image = decode_image(path, mode=ImageReadMode.RGB)
+        return image if image.dtype == torch.uint8 else (image >> 8).to(torch.uint8)  # 16-bit PNG
+
+    torch.manual_seed(work.seed)
+    augment = v2.Compose([v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5), v2.ToImage()])
+    dataset = ImageFolder(artifact.path, augment, loader={"pil": default_loader, "torchvision": read}[decode])
+    yield DataLoader(
+        Subset(dataset, [*range(len(dataset))] * work.passes),
+        batch_size=work.batch_size,
+        num_workers=work.workers,
+        shuffle=True,
+        drop_last=False,
+        prefetch_factor=prefetch_factor,
+        persistent_workers=True,
+    )

@@ -1,0 +1,37 @@
+"""LitData: streamed chunks, decoded in torch worker processes."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import Tensor
+
+    from bench.api import Artifact, Work
+
+requires = ("litdata", "torch", "torchvision")
+reads = ("litdata",)
+
+
+@contextmanager
+def stream(artifact: Artifact, work: Work, *, prefetch_factor: int = 2) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
+    """`prefetch_factor`: batches that each worker holds ready."""
+    import torch
+    from litdata import StreamingDataLoader, StreamingDataset
+    from torchvision.transforms import v2
+
+    torch.manual_seed(work.seed)
+    augment = v2.Compose([v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5), v2.ToImage()])
+
+    def sample(item: dict[str, Any]) -> tuple[Tensor, int]:
+        return augment(item["image"]), item["label"]
+
+    dataset = StreamingDataset(
+        artifact.path, shuffle=True, drop_last=False, seed=work.seed, subsample=float(work.passes), transform=sample
+    )
+    yield StreamingDataLoader(
+        dataset, batch_size=work.batch_size, num_workers=work.workers, prefetch_factor=prefetch_factor
+    )

@@ -1,0 +1,146 @@
+"""How does one FFCV wheel run on any Linux, with no system library and no compiler?
+
+    python ffcv_wheel.py find    # print the cached wheel for this machine, or nothing
+    python ffcv_wheel.py build   # build it, put it in the cache, print its path
+
+FFCV's sources need OpenCV's `resize` and libturbojpeg. OpenCV's two modules are linked in from
+their static libraries, so that OpenGL and X11, which Debian's shared ones load, are not needed;
+auditwheel puts the shared rest into the wheel. FFCV's extension calls one function of Python, which
+is in the stable ABI, so the wheel serves every Python from 3.9 on.
+
+`FFCV_WHEEL=/path/to.whl` brings in a wheel built elsewhere.
+"""
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+from packaging.tags import sys_tags
+from packaging.utils import parse_wheel_filename
+
+ROOT = Path(__file__).resolve().parent.parent
+VERSION = "1.0.2"
+BUILD = 1  # raise it when the recipe changes; wheels of another build are not taken from the cache
+STEM = f"ffcv-{VERSION}-{BUILD}-"
+
+OPENCV_HEADER = "#include <opencv2/imgproc.hpp>\n"
+OPENCV_PC = """\
+Name: OpenCV
+Description: the two modules that FFCV calls, in place of all of them
+Version: 4
+Cflags: -I{include} -I/usr/include/opencv4
+Libs: -l:libopencv_imgproc.a -l:libopencv_core.a -ltbb -lz
+"""
+# OpenCV asks GLX for OpenGL's functions, which FFCV never calls.
+LDFLAGS = "-Wl,--as-needed,--gc-sections,--exclude-libs,ALL,--defsym=glXGetProcAddressARB=0"
+
+
+def cache_folder() -> Path:
+    """Return this user's folder of finished wheels, made if need be."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(base) / "loaderbench" / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fits(name: str) -> bool:
+    """Whether a wheel of this name is of this recipe and runs on this machine."""
+    return name.startswith(STEM) and not parse_wheel_filename(name)[3].isdisjoint(sys_tags())
+
+
+def find() -> Path | None:
+    """Return the cached wheel for this machine, after bringing in the one the user names."""
+    given = os.environ.get("FFCV_WHEEL")
+    if given:
+        return keep(Path(given).expanduser())
+    return next((path for path in sorted(cache_folder().glob("*.whl")) if fits(path.name)), None)
+
+
+def keep(wheel: Path) -> Path:
+    """Copy a wheel into the cache, where it appears whole or not at all."""
+    if not wheel.is_file():
+        sys.exit(f"FFCV_WHEEL: there is no file {wheel}")
+    if not fits(wheel.name):
+        sys.exit(f"{wheel.name} does not fit this machine; wanted: {STEM}*.whl for its platform")
+    target = cache_folder() / wheel.name
+    draft = target.with_suffix(f".{os.getpid()}.draft")
+    shutil.copyfile(wheel, draft)
+    return draft.replace(target)
+
+
+def tool(*command: str | Path, cwd: Path, **env: str) -> None:
+    """Run a tool of this Python's environment, its chatter on standard error."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path} | env
+    subprocess.run(command, cwd=cwd, env=environment, stdout=sys.stderr, check=True)
+
+
+def compile_wheel(work: Path) -> Path:
+    """Compile the pinned sources into a wheel for this machine alone."""
+    headers = work / "include" / "opencv2"
+    headers.mkdir(parents=True)
+    (headers / "opencv.hpp").write_text(OPENCV_HEADER)
+    (work / "opencv4.pc").write_text(OPENCV_PC.format(include=headers.parent))
+    tool(
+        sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation",
+        "--no-cache-dir",  # pip would hand back a wheel that it once built with other flags
+        "--require-hashes", "--no-binary=ffcv", "-r", ROOT / "requirements" / "ffcv.lock",
+        "--wheel-dir", "compiled",
+        cwd=work,
+        PKG_CONFIG_PATH=str(work),
+        CFLAGS="-DPy_LIMITED_API=0x03090000 -g0",
+        LDFLAGS=LDFLAGS,
+    )  # fmt: skip
+    return next((work / "compiled").glob("*.whl"))
+
+
+def relabel(wheel: Path, work: Path) -> Path:
+    """Mark the wheel as stable ABI and correct what it requires."""
+    tool(sys.executable, "-m", "wheel", "unpack", wheel, cwd=work)
+    tree = work / f"ffcv-{VERSION}"
+    extension = next(tree.glob("ffcv/_libffcv.*.so"))
+    extension.rename(extension.with_name("_libffcv.abi3.so"))
+    info = tree / f"ffcv-{VERSION}.dist-info"
+    tags = info / "WHEEL"
+    tags.write_text(re.sub(r"(?m)^Tag: \w+-\w+-", "Tag: cp39-abi3-", tags.read_text()))
+    metadata = info / "METADATA"
+    text = re.sub(r"(?m)^Requires-Dist: .*\n", "", metadata.read_text())
+    requires = "".join(f"Requires-Dist: {name}\n" for name in true_requirements())
+    metadata.write_text(text.replace("\n\n", f"\n{requires}Requires-Python: >=3.9\n\n", 1))
+    tool(
+        sys.executable, "-m", "wheel", "pack", tree, f"--build-number={BUILD}",
+        "--dest-dir=relabelled", cwd=work,
+    )  # fmt: skip
+    return next((work / "relabelled").glob("*.whl"))
+
+
+def true_requirements() -> list[str]:
+    """Read what FFCV imports at run time where the lock reads it too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (ffcv,) = project["tool"]["uv"]["dependency-metadata"]
+    return list(ffcv["requires-dist"])
+
+
+def build() -> Path:
+    """Build the wheel beside its final place, and move it there only when it loads."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        (work / "relabelled").mkdir()
+        wheel = relabel(compile_wheel(work), work)
+        tool("auditwheel", "repair", wheel, "--wheel-dir", "repaired", cwd=work)
+        portable = next((work / "repaired").glob("*.whl"))
+        with zipfile.ZipFile(portable) as archive:
+            archive.extractall(work / "loaded")
+        ctypes.CDLL(str(work / "loaded" / "ffcv" / "_libffcv.abi3.so"))
+        return keep(portable)
+
+
+if __name__ == "__main__":
+    print({"find": find, "build": build}[sys.argv[1]]() or "")

@@ -1,0 +1,221 @@
+"""What must be installed before the project's commands can run, and what of it is still missing?
+
+    python3 setup.py [environment | wheel | tools]
+
+`tools` makes the virtual environment with the installer and the build tools in it, `wheel` adds the
+portable FFCV wheel, `environment` (the default) everything the lock names. What is already done is
+skipped. Standard library only, for it runs before anything is installed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / "bin"
+WHEEL_BUILDER = ROOT / "scripts" / "ffcv_wheel.py"
+LOG = ROOT / "setup.log"
+LOCKS = ROOT / "requirements"
+# What the compiler needs for FFCV's one C++ file, by Debian's and Ubuntu's names.
+FFCV_PACKAGES = ("pkg-config", "libopencv-imgproc-dev", "libturbojpeg0-dev")
+LOG_LINES_SHOWN = 25
+
+
+class SetupError(Exception):
+    """What went wrong, and how to mend it."""
+
+
+def run(what: str, *command: str | Path, env: dict[str, str] | None = None) -> str:
+    """Say `what` is being done, do it with its chatter in the log, and return what it prints."""
+    print(f"set-up: {what}", flush=True)
+    with LOG.open("a") as log:
+        log.write(f"\n== {what}\n$ {' '.join(map(str, command))}\n")
+        log.flush()
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | (env or {}),
+            check=False,
+        )
+        log.write(done.stdout)
+    if done.returncode:
+        tail = "\n".join(LOG.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:])
+        message = f"{tail}\n\nfailed: {what} (all of its output: {LOG.name})"
+        raise SetupError(message)
+    return done.stdout.strip()
+
+
+class Stamp:
+    """A file in the environment that says for what a step was completed.
+
+    It is emptied before anything is changed and written last, so an empty one tells of an
+    interrupted set-up.
+    """
+
+    def __init__(self, step: str, *inputs: Path) -> None:
+        """Describe `step` as done by this Python, in this folder, with these input files."""
+        self.path = VENV / f"{step}.complete"
+        digest = hashlib.sha256()
+        for path in (*inputs, Path(__file__)):
+            digest.update(path.read_bytes())
+        self.text = f"{sys.version} {sys.base_prefix} {ROOT} {digest.hexdigest()}"
+
+    def stands(self) -> bool:
+        """Whether the step was completed with the same Python and the same inputs."""
+        return self.path.exists() and self.path.read_text() == self.text
+
+    def was_interrupted(self) -> bool:
+        """Whether the step was begun and never completed."""
+        return self.path.exists() and not self.path.read_text()
+
+    def begin(self) -> None:
+        """Mark the step as begun."""
+        self.path.write_text("")
+
+    def complete(self) -> None:
+        """Mark the step as complete, in one rename."""
+        draft = self.path.with_suffix(".draft")
+        draft.write_text(self.text)
+        draft.replace(self.path)
+
+
+def apt_command() -> list[str] | None:
+    """Return how this user may install Debian packages, or None where that is not allowed."""
+    if not shutil.which("apt-get"):
+        return None
+    apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-oDPkg::Lock::Timeout=300"]
+    if os.geteuid() == 0:
+        return apt
+    allowed = shutil.which("sudo") and not subprocess.call(["sudo", "-n", "true"], stderr=subprocess.DEVNULL)
+    return ["sudo", "-n", *apt] if allowed else None
+
+
+def install_system_packages(packages: list[str], otherwise: str) -> None:
+    """Install Debian packages, or name them and the other way, where that is not allowed."""
+    if not packages:
+        return
+    apt, names = apt_command(), " ".join(packages)
+    if apt is None:
+        message = (
+            f"these system packages are missing, and only root may install them: {names}\n"
+            f"Either: sudo apt-get install --no-install-recommends {names}\n"
+            f"Or:     {otherwise}"
+        )
+        raise SetupError(message)
+    with contextlib.suppress(SetupError):  # one source may be out of reach and not be needed
+        run("refreshing the list of system packages", *apt, "update")
+    run(
+        f"installing system packages: {names}",
+        *apt, "install", "-y", "--no-install-recommends", *packages,
+    )  # fmt: skip
+
+
+def debian_package_is_missing(package: str) -> bool:
+    """Ask dpkg; where there is none, the package is not known to be there."""
+    query = ["dpkg-query", "-W", "-f=${db:Status-Status}", package]
+    if not shutil.which(query[0]):
+        return True
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    return answer.stdout != "installed"
+
+
+def python_package(part: str) -> str:
+    """Name the Debian package with a `part` of the running Python."""
+    return f"python{sys.version_info.major}.{sys.version_info.minor}-{part}"
+
+
+def make_tools(*, anew: bool = False) -> None:
+    """Make the virtual environment, with the installer and the build tools in it."""
+    stamp = Stamp("tools", LOCKS / "tools.lock")
+    if stamp.stands() and not anew:
+        return
+    if not importlib.util.find_spec("ensurepip"):
+        other = "make setup PYTHON=/path/to/another/python3, one with its venv module"
+        install_system_packages([python_package("venv")], other)
+    stamp.path.unlink(missing_ok=True)
+    version = ".".join(map(str, sys.version_info[:3]))
+    run(f"making .venv with Python {version}", sys.executable, "-m", "venv", "--clear", VENV)
+    run(
+        "installing uv and the build tools",
+        BIN / "pip", "install", "--require-hashes", "-r", LOCKS / "tools.lock",
+    )  # fmt: skip
+    stamp.complete()
+
+
+def make_wheel() -> Path:
+    """Return the cached portable FFCV wheel, building it where there is none."""
+    make_tools()
+    builder = (BIN / "python", WHEEL_BUILDER)
+    path = run("looking for the portable FFCV wheel", *builder, "find")
+    if not path:
+        missing = [name for name in FFCV_PACKAGES if debian_package_is_missing(name)]
+        if not (shutil.which("c++") or shutil.which("g++")):
+            missing.append("g++")
+        if not Path(sysconfig.get_path("include"), "Python.h").exists():
+            missing.append(python_package("dev"))
+        other = (
+            "`make ffcv-wheel` on a machine where that is allowed, and here\n"
+            "        FFCV_WHEEL=/path/to/that.whl make setup"
+        )
+        install_system_packages(missing, other)
+        path = run("building the portable FFCV wheel", *builder, "build")
+    return Path(path)
+
+
+def make_environment() -> None:
+    """Install everything in the lock, FFCV from its wheel, and the project itself, editable."""
+    inputs = (LOCKS / "all.lock", LOCKS / "ffcv.lock", ROOT / "pyproject.toml", WHEEL_BUILDER)
+    stamp = Stamp("environment", *inputs)
+    if stamp.stands():
+        return
+    make_tools(anew=stamp.was_interrupted())  # a package may be half there
+    wheel = make_wheel()
+    stamp.begin()
+    uv = (BIN / "uv", "pip")
+    env = {"VIRTUAL_ENV": str(VENV)}
+    run(
+        "installing the locked packages (PyTorch makes this some gigabytes)",
+        *uv, "sync", "--require-hashes", LOCKS / "all.lock", env=env,
+    )  # fmt: skip
+    run(
+        "installing FFCV and the project",
+        *uv, "install", "--no-deps", "--no-build-isolation", wheel, "--editable", ROOT, env=env,
+    )  # fmt: skip
+    stamp.complete()
+    print("set-up: done", flush=True)
+
+
+def main(step: str = "environment") -> int:
+    """Run one step, alone in this checkout."""
+    checkout = os.open(ROOT, os.O_RDONLY)
+    fcntl.flock(checkout, fcntl.LOCK_EX)  # a second `make` waits for the first
+    LOG.unlink(missing_ok=True)
+    try:
+        match step:
+            case "tools":
+                make_tools()
+            case "wheel":
+                dist = ROOT / "dist"
+                dist.mkdir(exist_ok=True)
+                print("portable wheel:", Path(shutil.copy(make_wheel(), dist)).relative_to(ROOT))
+            case _:
+                make_environment()
+    except SetupError as error:
+        print(f"set-up: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

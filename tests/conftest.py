@@ -1,0 +1,46 @@
+"""Tiny data and the planted third-party adapters, for all tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+from bench import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PLANTED = Path(__file__).parent / "planted"
+CLASSES, PER_CLASS = 3, 32
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ImageFolder tree of 96 small JPEGs of several sizes in 3 classes."""
+    root = tmp_path_factory.mktemp("tree")
+    random = np.random.default_rng(0)
+    for label in range(CLASSES):
+        folder = root / f"class{label}"
+        folder.mkdir()
+        for number in range(PER_CLASS):
+            height, width = random.integers(40, 90, 2)
+            coarse = random.integers(0, 255, (6, 6, 3), dtype=np.uint8)
+            cv2.imwrite(str(folder / f"{number}.jpg"), cv2.resize(coarse, (int(width), int(height))))
+    return root
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Install the planted adapters, for this process and its children."""
+    monkeypatch.syspath_prepend(str(PLANTED))
+    monkeypatch.setenv("PYTHONPATH", str(PLANTED), prepend=":")
+    registry.adapters.cache_clear()
+    yield
+    registry.adapters.cache_clear()
+    for name in ("planted", "planted_writer", "absent"):
+        sys.modules.pop(name, None)

@@ -1,0 +1,294 @@
+"""Makes campaign folders out of thin air, for tests of what reads them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from bench import records
+from bench.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A contestant and how it does."""
+
+    name: str
+    title: str
+    loader: str
+    format: str
+    images_per_s: float
+    bytes_per_image: float = 16_600
+    start_s: tuple[float, float, float] = (1.9, 0.02, 0.9)
+    """Import, construct, first batch."""
+    cores: float = 1.95
+
+
+CAST = (
+    Actor(
+        "ffcv-raw-mapped",
+        "FFCV raw, os_cache on",
+        "ffcv",
+        "ffcv-raw",
+        10_100,
+        142_400,
+        (2.6, 3.0, 6.1),
+        1.4,
+    ),
+    Actor(
+        "ffcv-raw-slots",
+        "FFCV raw, os_cache off",
+        "ffcv",
+        "ffcv-raw",
+        9_870,
+        142_400,
+        (2.6, 3.2, 6.2),
+        1.6,
+    ),
+    Actor(
+        "ffcv-jpeg-mapped",
+        "FFCV JPEG, os_cache on",
+        "ffcv",
+        "ffcv-jpeg",
+        5_500,
+        16_800,
+        (2.5, 3.1, 6.3),
+    ),
+    Actor(
+        "ffcv-jpeg-slots",
+        "FFCV JPEG, os_cache off",
+        "ffcv",
+        "ffcv-jpeg",
+        5_480,
+        16_800,
+        (2.6, 3.1, 6.2),
+    ),
+    Actor(
+        "litdata-raw",
+        "LitData raw (PIL)",
+        "litdata",
+        "litdata-raw",
+        2_950,
+        142_100,
+        (3.4, 0.1, 1.6),
+    ),
+    Actor("litdata-jpeg", "LitData JPEG", "litdata", "litdata-jpeg", 3_600, 16_650, (3.4, 0.1, 1.5)),
+    Actor(
+        "imagefolder-original-pil",
+        "ImageFolder originals, PIL",
+        "imagefolder",
+        "original",
+        1_240,
+        110_300,
+    ),
+    Actor(
+        "imagefolder-original-torchvision",
+        "ImageFolder originals, torchvision.io",
+        "imagefolder",
+        "original",
+        1_710,
+        110_300,
+    ),
+    Actor("imagefolder-256-pil", "ImageFolder 256 px, PIL", "imagefolder", "jpeg-files", 2_300),
+    Actor(
+        "imagefolder-256-torchvision",
+        "ImageFolder 256 px, torchvision.io",
+        "imagefolder",
+        "jpeg-files",
+        3_590,
+    ),
+)
+"""The contestants of the default campaign, about as fast as on two cores."""
+FORMATS = {
+    "original": ("original files", "imagefolder", 0.4, 110_300.0),
+    "jpeg-files": ("256 px JPEG files", "imagefolder", 9.8, 16_600.0),
+    "ffcv-raw": ("FFCV raw", "ffcv", 5.1, 142_400.0),
+    "ffcv-jpeg": ("FFCV JPEG", "ffcv", 7.9, 16_800.0),
+    "litdata-raw": ("LitData raw", "litdata", 8.6, 142_100.0),
+    "litdata-jpeg": ("LitData JPEG", "litdata", 6.4, 16_650.0),
+}
+"""Title, writer, seconds to write and bytes per image of each format."""
+NO_GPU = "no NVIDIA driver on this machine"
+
+
+def load(actor: Actor, block: int, **changes: Any) -> Record:
+    """Return a trial's row; `changes` replace its columns. The same call gives the same row."""
+    speed = actor.images_per_s * random.Random(f"{actor.name}/{block}").gauss(1, 0.015)
+    imported, constructed, first = actor.start_s
+    row = {
+        "trial": f"{block}/{actor.name}",
+        "kind": "load",
+        "block": block,
+        "position": block,
+        "started_at": "2026-11-20T05:00:00Z",
+        "contestant": actor.name,
+        "title": actor.title,
+        "adapter": actor.loader,
+        "format": actor.format,
+        "status": "ok",
+        "samples": 4096,
+        "bytes_per_image": actor.bytes_per_image,
+        "size_bytes": int(actor.bytes_per_image * 4096),
+        "batch_size": 128,
+        "workers": 2,
+        "memory_format": "contiguous",
+        "images_per_s": speed,
+        "epoch1_images_per_s": speed * 0.8,
+        "import_s": imported,
+        "construct_s": constructed,
+        "first_batch_s": first,
+        "epoch_end_s": 0.05,
+        "cores_used": actor.cores,
+        "cpu_load_pct": 50 * actor.cores,
+        "cpu_s_per_1k_images": 1000 * actor.cores / speed,
+        "peak_memory_mib": 1100.0,
+        "peak_anon_memory_mib": 640.0,
+        "gpu_reason": NO_GPU,
+    }
+    return Record(**{**row, **changes})
+
+
+def failed(actor: Actor, block: int, status: str = "failed", reason: str = "RuntimeError: worker died") -> Record:
+    """Return the row of a trial that has no speed."""
+    measured = {f.name for f in fields(Record) if "float" in str(f.type)}
+    return load(actor, block, **dict.fromkeys(measured), status=status, reason=reason)
+
+
+def write(name: str, **changes: Any) -> Record:
+    """Return a conversion's row; `changes` replace its columns."""
+    title, writer, seconds, size = FORMATS[name]
+    row = {
+        "trial": f"write/{name}",
+        "kind": "write",
+        "started_at": "2026-11-20T04:59:00Z",
+        "title": title,
+        "adapter": writer,
+        "format": name,
+        "versions": f"{writer} 1.0",
+        "status": "ok",
+        "samples": 4096,
+        "size_bytes": int(size * 4096),
+        "bytes_per_image": size,
+        "images_per_s": 4096 / seconds,
+        "write_s": seconds,
+        "cpu_s": 1.8 * seconds,
+    }
+    return Record(**{**row, **changes})
+
+
+def environment(cast: Sequence[Actor], blocks: int, reference: str) -> dict[str, Any]:
+    """Return the content of an `env.json`."""
+    return {
+        "schema": 1,
+        "started_at": "2026-11-20T05:00:00Z",
+        "loaderbench": "0.1.0",
+        "git_commit": "0123456789abcdef0123456789abcdef01234567",
+        "git_dirty": False,
+        "code_digest": "c0de",
+        "host": {
+            "os": "Debian GNU/Linux 12",
+            "kernel": "6.18.5",
+            "cpu": "Intel(R) Xeon(R) Processor @ 2.70GHz",
+            "cores_allowed": 2,
+            "cores_total": 2,
+            "memory_mib": 24100,
+            "virtual_machine": "kvm",
+            "python": "3.11.7",
+        },
+        "gpu": None,
+        "gpu_reason": NO_GPU,
+        "versions": {"torch": "2.15.0", "ffcv": "1.0.2", "litdata": "0.2.76"},
+        "campaign": {
+            "name": "quick",
+            "question": "Which loader feeds training fastest, from a warm page cache?",
+            "reference": reference,
+            "data": {"samples": 4096, "seed": 0},
+            "work": {
+                "batch_size": 128,
+                "workers": "cores",
+                "image_size": 224,
+                "dtype": "uint8",
+                "epoch_images": 16384,
+                "seed": 0,
+            },
+            "timing": {
+                "blocks": blocks,
+                "warmup_s": 2.0,
+                "window_s": 4.0,
+                "limit_s": 120.0,
+                "seed": 0,
+            },
+            "formats": [
+                {
+                    "name": name,
+                    "title": title,
+                    "writer": writer,
+                    "mode": "raw",
+                    "max_side": 256,
+                    "quality": 90,
+                    "compress_probability": 0.5,
+                    "smart_threshold_bytes": None,
+                }
+                for name, (title, writer, _, _) in FORMATS.items()
+            ],
+            "contestants": [
+                {
+                    "name": a.name,
+                    "title": a.title,
+                    "loader": a.loader,
+                    "format": a.format,
+                    "options": {},
+                }
+                for a in cast
+            ],
+        },
+        "data": {
+            "origin": "synthetic, seed 0",
+            "found": 4096,
+            "samples": 4096,
+            "classes": 16,
+            "unreadable": 0,
+            "digest": "da7a",
+            "raw_bytes_per_image": 142011.0,
+            "jpeg_bytes_per_image": 16700.0,
+            "notes": ["Canonical JPEGs are encoded at quality 90."],
+        },
+    }
+
+
+def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
+    folder: Path,
+    rows: Iterable[Record] | None = None,
+    *,
+    cast: Sequence[Actor] = CAST,
+    blocks: int = 3,
+    reference: str | None = None,
+    unreadable: Sequence[tuple[str, str]] = (),
+    **changes: Any,
+) -> Path:
+    """Fill `folder` with a campaign, by default a finished one.
+
+    `changes` replace keys of its `env.json`.
+    """
+    folder.mkdir(parents=True)
+    if rows is None:
+        rows = [
+            *map(write, FORMATS),
+            *(load(a, block) for block in range(1, blocks + 1) for a in cast),
+        ]
+    for row in rows:
+        records.append(folder / "trials.csv", row)
+    if reference is None:
+        reference = cast[-2].name if len(cast) > 1 else cast[0].name
+    env = environment(cast, blocks, reference) | changes
+    (folder / "env.json").write_text(json.dumps(env))
+    with (folder / "unreadable.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "reason"), *unreadable])
+    return folder

@@ -1,0 +1,45 @@
+"""The plainest loop there is over a library's loader: what the harness is compared with. See overhead.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from bench import registry
+from bench.api import Artifact, Encoding, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+
+def images_per_s(batches: Iterable[tuple[Tensor, Tensor]], warmup_s: float, window_s: float) -> float:
+    """Images per second over as many epochs as the warm-up and the window take."""
+    first = start = 0.0
+    count = 0
+    while True:
+        for images, _ in batches:
+            now = time.perf_counter()
+            first = first or now
+            if start:
+                count += len(images)
+                if now - start >= window_s:
+                    return count / (now - start)
+            elif now - first >= warmup_s:
+                start = now
+
+
+def main() -> None:
+    """Print the speed of the loader that standard input describes."""
+    spec = json.load(sys.stdin)
+    artifact = Artifact(**{**spec["artifact"], "encoding": Encoding(**spec["artifact"]["encoding"])})
+    with registry.loader(spec["loader"]).stream(artifact, Work(**spec["work"]), **spec["options"]) as batches:
+        speed = images_per_s(batches, spec["warmup_s"], spec["window_s"])
+        print(f"images_per_s {speed}")
+
+
+if __name__ == "__main__":
+    main()

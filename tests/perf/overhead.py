@@ -1,0 +1,89 @@
+"""Does the harness slow a loader down? Trials alternated with bare loops over the same loader.
+
+    python -m tests.perf.overhead [--pairs 5] [--out results/overhead.csv] [CONTESTANT ...]
+
+Each figure comes from a fresh process. The share is the geometric mean over pairs of the trial's images/s over the bare
+loop's, with a 95 % t interval on the logarithms. Beside it, the parent's largest resident memory while trials run.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from scipy import stats
+
+from bench import config, process, runner
+from bench.display import Display
+from bench.prepare import prepare
+
+
+def main(
+    contestants: Annotated[list[str] | None, typer.Argument(help="Default: all of the campaign quick.")] = None,
+    pairs: int = 5,
+    cache: Path = Path("data"),
+    out: Path = Path("results/overhead.csv"),
+) -> None:
+    """Measure the harness's overhead."""
+    campaign = config.load("quick")
+    prepared = prepare(campaign, None, cache, Display(), strict=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["contestant", "pair", "first", "harness_images_per_s", "bare_images_per_s"])
+        for contestant in campaign.contestants:
+            if contestants and contestant.name not in contestants:
+                continue
+            artifact = prepared.artifacts[contestant.format]
+            spec = {
+                "loader": contestant.loader,
+                "artifact": asdict(artifact),
+                "work": asdict(runner.work(campaign, artifact, block=1)),
+                "options": contestant.options,
+                "warmup_s": campaign.timing.warmup_s,
+                "window_s": campaign.timing.window_s,
+            }
+            logs = []
+            for pair in range(pairs):
+                measures = {"harness": harness, "bare": bare}
+                order = ["harness", "bare"] if pair % 2 else ["bare", "harness"]
+                speeds = {name: measures[name](spec) for name in order}
+                logs.append(np.log(speeds["harness"] / speeds["bare"]))
+                rows.writerow(
+                    [contestant.name, pair + 1, order[0], f"{speeds['harness']:.1f}", f"{speeds['bare']:.1f}"]
+                )
+                file.flush()
+            half = stats.sem(logs) * stats.t.ppf(0.975, pairs - 1)
+            low, mean, high = np.exp(np.mean(logs) + np.array([-half, 0, half]))
+            print(f"{contestant.name}: {mean:.3f} of the bare loop [{low:.3f}, {high:.3f}]", flush=True)
+    print(f"parent: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most")
+
+
+def harness(spec: dict[str, object]) -> float:
+    """Images per second that a trial reports."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = process.run("trial", spec, Path(folder, "log"), 300)
+    assert result["status"] == "ok", result
+    return float(result["images_per_s"])
+
+
+def bare(spec: dict[str, object]) -> float:
+    """Images per second of the bare loop."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.perf.bare"], input=json.dumps(spec), capture_output=True, text=True, check=True
+    )
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("images_per_s ")]
+    return float(line.split()[1])
+
+
+if __name__ == "__main__":
+    typer.run(main)

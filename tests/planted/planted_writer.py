@@ -1,0 +1,14 @@
+"""A writer that stores other pixels than it was given."""
+
+requires = ()
+modes = ("raw",)
+
+
+def write(source, out, encoding, workers):
+    for index in range(len(source)):
+        (out / f"{index:09d}.raw").write_bytes((source.pixels(index) // 2).tobytes())
+
+
+def payloads(out):
+    for path in sorted(out.iterdir()):
+        yield path.read_bytes()

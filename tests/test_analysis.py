@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from bench.analysis import Analysis, Failure, Standing, analyse, shown
+from bench.records import Record
+from tests import fabricate
+
+FAST, SLOW, REFERENCE = (
+    fabricate.Actor(name, name.title(), "ffcv", "ffcv-raw", 1000) for name in ("fast", "slow", "reference")
+)
+CAST = (SLOW, REFERENCE, FAST)
+
+
+def analysis_of(rows: list[Record], blocks: int = 3) -> Analysis:
+    return analyse(rows, fabricate.environment(CAST, blocks, "reference")["campaign"])
+
+
+def runs(actor: fabricate.Actor, *speeds: float) -> list[Record]:
+    return [fabricate.load(actor, block, images_per_s=s) for block, s in enumerate(speeds, 1)]
+
+
+def standing(name: str, analysis: Analysis) -> Standing:
+    return next(s for s in analysis.standings if s.name == name)
+
+
+def test_a_contestant_keeps_median_and_every_block() -> None:
+    fast = standing("fast", analysis_of(runs(FAST, 300, 100, 110)))
+    assert fast.speeds == (300, 100, 110)
+    assert fast.median == 110
+
+
+def test_start_is_the_median_of_sums() -> None:
+    phases = [(1, 0, 9), (9, 1, 0), (2, 2, 2)]
+    rows = [
+        fabricate.load(FAST, block, import_s=i, construct_s=c, first_batch_s=f)
+        for block, (i, c, f) in enumerate(phases, 1)
+    ]
+    medians = standing("fast", analysis_of(rows)).medians
+    assert medians["start_s"] == 10
+    assert (medians["import_s"], medians["construct_s"], medians["first_batch_s"]) == (2, 1, 2)
+
+
+def test_ratio_pairs_blocks_and_has_a_t_interval_on_the_log() -> None:
+    # Ratios 2, 4 and 8: log2 has mean 2 and standard deviation 1; t(2, 97.5 %) = 4.302653.
+    rows = runs(REFERENCE, 100, 200, 50) + runs(FAST, 200, 800, 400)
+    ratio = standing("fast", analysis_of(rows)).ratio
+    assert ratio is not None
+    half = 4.302653 / math.sqrt(3)
+    assert ratio.mean == pytest.approx(4)
+    assert (ratio.low, ratio.high) == pytest.approx((2 ** (2 - half), 2 ** (2 + half)), rel=1e-6)
+    assert ratio.blocks == 3
+
+
+def test_one_common_block_gives_a_ratio_without_interval() -> None:
+    rows = [*runs(REFERENCE, 100), *runs(FAST, 300, 900)]
+    ratio = standing("fast", analysis_of(rows)).ratio
+    assert ratio is not None
+    assert (ratio.mean, ratio.low, ratio.high) == (pytest.approx(3), None, None)
+
+
+@pytest.mark.parametrize("rows", [[], [fabricate.failed(REFERENCE, 1)]])
+def test_no_ratio_without_a_reference(rows: list[Record]) -> None:
+    assert standing("fast", analysis_of(rows + runs(FAST, 300, 900))).ratio is None
+
+
+def test_order_is_by_median_and_those_without_a_speed_come_last() -> None:
+    rows = runs(SLOW, 100, 110) + runs(FAST, 300, 310) + [fabricate.failed(REFERENCE, 1)]
+    assert [s.name for s in analysis_of(rows).standings] == ["fast", "slow", "reference"]
+
+
+def test_ranks_are_ranges_where_spreads_overlap() -> None:
+    rows = runs(FAST, 300, 320) + runs(REFERENCE, 290, 310) + runs(SLOW, 100, 110)
+    analysis = analysis_of(rows)
+    assert {s.name: s.rank for s in analysis.standings} == {
+        "fast": (1, 2),
+        "reference": (1, 2),
+        "slow": (3, 3),
+    }
+    assert [s.name for s in analysis.leaders] == ["fast", "reference"]
+
+
+def test_one_block_has_no_spread_and_so_no_rank() -> None:
+    analysis = analysis_of(runs(FAST, 300) + runs(SLOW, 100))
+    assert {s.rank for s in analysis.standings} == {None}
+
+
+@pytest.mark.parametrize(("blocks", "descriptive"), [(5, True), (6, False)])
+def test_fewer_than_six_blocks_are_descriptive(blocks: int, descriptive: bool) -> None:  # noqa: FBT001
+    rows = runs(FAST, *range(300, 300 + blocks)) + runs(REFERENCE, *range(100, 100 + blocks))
+    assert analysis_of(rows, blocks=6).descriptive is descriptive
+
+
+@pytest.mark.parametrize("status", ["failed", "timeout", "invalid", "unavailable"])
+def test_what_is_not_ok_has_no_speed_and_says_why(status: str) -> None:
+    # Even if a figure was written before the trial was found wrong.
+    bad = fabricate.load(FAST, 2, status=status, reason="broken", images_per_s=99_999.0)
+    analysis = analysis_of([*runs(FAST, 300), bad])
+    fast = standing("fast", analysis)
+    assert fast.speeds == (300,)
+    assert fast.trouble == f"{status}: broken"
+    assert analysis.failures == (Failure(kind="load", title="Fast", status=status, reason="broken", blocks=(2,)),)
+
+
+def test_equal_failures_are_one_with_all_their_blocks() -> None:
+    rows = [fabricate.failed(FAST, block) for block in (3, 1, 2)]
+    (failure,) = analysis_of(rows).failures
+    assert failure.blocks == (1, 2, 3)
+
+
+def test_a_trial_run_again_counts_by_its_latest_row() -> None:
+    analysis = analysis_of([fabricate.failed(FAST, 1), *runs(FAST, 300)])
+    assert standing("fast", analysis).speeds == (300,)
+    assert analysis.recorded == 1
+    assert len(analysis.failures) == 1
+
+
+def test_planned_trials_are_counted_against_recorded_ones() -> None:
+    rows = [fabricate.write("ffcv-raw"), *runs(FAST, 300, 310), fabricate.failed(SLOW, 1)]
+    analysis = analysis_of(rows)
+    assert (analysis.planned, analysis.recorded) == (9, 3)
+
+
+def test_the_latest_conversion_of_each_format_is_kept() -> None:
+    rows = [fabricate.write("ffcv-raw", status="failed"), fabricate.write("ffcv-raw", write_s=3.0)]
+    (write,) = analysis_of(rows).writes
+    assert write.write_s == 3
+
+
+def test_what_was_not_measured_is_absent_and_not_zero() -> None:
+    analysis = analysis_of([fabricate.load(FAST, 1, gpu_reason="no driver", cpu_load_pct=None)])
+    assert not standing("fast", analysis).medians.keys() & {"gpu_util_pct", "cpu_load_pct"}
+    assert analysis.gpu_reason == "no driver"
+
+
+def test_no_rows_are_no_error() -> None:
+    analysis = analysis_of([])
+    assert (analysis.measured, analysis.recorded, analysis.descriptive) == ((), 0, False)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5480.4, "5,480"),
+        (99.96, "100"),
+        (12.0, "12.0"),
+        (0.0123, "0.0123"),
+        (3, "3"),
+        (0.0, "0.00"),
+    ],
+)
+def test_figures_are_shown_with_three_digits_and_counts_whole(value: float, text: str) -> None:
+    assert shown(value) == text

@@ -1,0 +1,58 @@
+"""The rules that keep adapters and harness apart."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import registry
+
+ROOT = Path(__file__).parent.parent
+ADAPTERS = sorted([*(ROOT / "loaders").glob("*.py"), *(ROOT / "writers").glob("*.py")])
+HARNESS = sorted((ROOT / "bench").rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """All modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_an_adapter_sees_only_the_api(path: Path) -> None:
+    ours = {name for name in imports(path) if name.split(".")[0] in {"bench", "loaders", "writers"}}
+    assert {name for name in ours if not name.startswith("bench.api")} == set()
+
+
+@pytest.mark.parametrize("path", HARNESS, ids=lambda path: path.name)
+def test_the_harness_names_no_library(path: Path) -> None:
+    libraries = {"ffcv", "litdata", "torchvision"}
+    assert {name for name in imports(path) if name.split(".")[0] in libraries} == set()
+    strings = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+    assert {adapter for adapter in registry.adapters("loader") if adapter in strings} == set()
+
+
+@pytest.mark.parametrize("path", HARNESS, ids=lambda path: path.name)
+def test_only_the_plots_draw(path: Path) -> None:
+    draws = any(name.split(".")[0] == "matplotlib" for name in imports(path))
+    assert draws == (path.name == "plots.py")
+
+
+def test_listing_adapters_imports_no_library() -> None:
+    program = (
+        "import sys; from bench import registry; "
+        "found = [a for kind in ('loader', 'writer') for a in registry.adapters(kind).values()]; "
+        "[a.why_unavailable() + a.versions() for a in found]; "
+        "print(sorted({'torch', 'ffcv', 'litdata', 'torchvision', 'numba'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,104 @@
+"""A campaign file is either understood whole, or refused with what is wrong and where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import config
+from bench.config import CampaignError
+
+VALID = """
+name = "mine"
+question = "Which?"
+reference = "a"
+[timing]
+blocks = 1
+warmup_s = 0
+window_s = 1
+limit_s = 9
+[[formats]]
+name = "files"
+title = "Files"
+writer = "imagefolder"
+mode = "jpeg"
+[[contestants]]
+name = "a"
+title = "A"
+loader = "imagefolder"
+format = "files"
+options = { decode = "pil" }
+"""
+
+
+def load(folder: Path, text: str) -> config.Campaign:
+    path = folder / "mine.toml"
+    path.write_text(text)
+    return config.load(str(path))
+
+
+def test_every_shipped_campaign_is_valid_and_named_like_its_file() -> None:
+    for path in config.CAMPAIGNS.glob("*.toml"):
+        assert config.load(path.stem).name == path.stem
+
+
+def test_the_default_campaign_has_the_contestants_that_it_promises() -> None:
+    contestants = config.load("quick").contestants
+    settings = {(c.loader, c.format, *c.options.values()) for c in contestants}
+    assert settings == {
+        ("ffcv", "ffcv-raw", True),
+        ("ffcv", "ffcv-raw", False),
+        ("ffcv", "ffcv-jpeg", True),
+        ("ffcv", "ffcv-jpeg", False),
+        ("litdata", "litdata-raw"),
+        ("litdata", "litdata-jpeg"),
+        ("imagefolder", "original", "pil"),
+        ("imagefolder", "original", "torchvision"),
+        ("imagefolder", "jpeg-files", "pil"),
+        ("imagefolder", "jpeg-files", "torchvision"),
+    }
+
+
+def test_a_valid_file_is_understood(tmp_path: Path) -> None:
+    campaign = load(tmp_path, VALID)
+    assert campaign.contestants[0].options == {"decode": "pil"}
+    assert campaign.format_of(campaign.contestants[0]).encoding.quality == 90
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("blocks = 1", "blocks = 0", "timing.blocks"),
+        ("blocks = 1", "blocks = 1\nspeed = 3", "timing.speed"),
+        ('loader = "imagefolder"', 'loader = "dali"', "unknown loader dali; there are: ffcv"),
+        ('writer = "imagefolder"', 'writer = "tar"', "unknown writer tar; there are: ffcv"),
+        ('mode = "jpeg"', 'mode = "smart"', "writer imagefolder has no mode smart; it has: original, jpeg"),
+        ('loader = "imagefolder"', 'loader = "ffcv"', "loader ffcv reads what ffcv writes"),
+        ("decode =", "decoder =", "loader imagefolder has no option decoder; it has: decode"),
+        ('format = "files"', 'format = "tars"', "contestant a reads format tars; there are: files"),
+        ('reference = "a"', 'reference = "b"', "reference b is no contestant; there are: a"),
+        ("name = ", "name : ", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(CampaignError, match=r"mine\.toml") as error:
+        load(tmp_path, VALID.replace(old, new, 1))
+    assert said in str(error.value)
+
+
+def test_a_repeated_name_is_refused(tmp_path: Path) -> None:
+    contestant = VALID[VALID.index("[[contestants]]") :]
+    with pytest.raises(CampaignError, match="contestant named more than once: a"):
+        load(tmp_path, VALID + contestant)
+
+
+def test_an_unknown_campaign_names_the_shipped_ones() -> None:
+    with pytest.raises(CampaignError, match=r"shipped are .*quick"):
+        config.load("slow")
+
+
+def test_overrides_replace_single_keys() -> None:
+    campaign = config.load("quick", {"timing": {"blocks": 7}})
+    assert campaign.timing.blocks == 7
+    assert campaign.timing.window_s == config.load("quick").timing.window_s

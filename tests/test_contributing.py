@@ -1,0 +1,50 @@
+"""The worked example of CONTRIBUTING.md is installed as a third party's package, and measured."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import records
+
+ROOT = Path(__file__).parent.parent
+
+
+def example(folder: Path) -> None:
+    """Write every file that CONTRIBUTING.md shows under its name."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for name, content in re.findall(r"(?ms)^`(\S+)`\n```\w+\n(.*?)^```", text):
+        (folder / name).write_text(content)
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """The environment in which the example is installed."""
+    (tmp_path / "package").mkdir()
+    example(tmp_path / "package")
+    uv = Path(sys.executable).parent / "uv"
+    command = [uv, "pip", "install", "--offline", "--no-deps", "--no-build-isolation", "--python", sys.executable]
+    subprocess.run([*command, "--target", tmp_path / "site", tmp_path / "package"], check=True, capture_output=True)
+    return os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+
+
+def test_the_example_is_found_and_measured(installed: dict[str, str], tree: Path, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "bench.cli"]
+    listed = subprocess.run([*program, "adapters"], env=installed, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert re.search(r"^loader\s+opencv\s+available", listed.stdout, re.MULTILINE)
+
+    campaign = tmp_path / "package" / "opencv.toml"
+    short = re.sub(r"(warmup|window)_s = .*", r"\1_s = 0.2", campaign.read_text()).replace("blocks = 3", "blocks = 1")
+    campaign.write_text(short)
+    places = {name: str(tmp_path / name) for name in ("cache", "results", "reports")}
+    options = [word for name, path in places.items() for word in (f"--{name}", path)]
+    command = [*program, "bench", campaign, "--data", tree, "--batch-size", "32", *options]
+    subprocess.run(command, env=installed, check=True, cwd=ROOT)
+    rows = records.read(tmp_path / "results" / "opencv" / "trials.csv")
+    assert {row.contestant: row.status for row in rows if row.kind == "load"} == {"imagefolder": "ok", "opencv": "ok"}
+    assert (tmp_path / "reports" / "opencv" / "report.md").exists()

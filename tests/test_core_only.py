@@ -1,0 +1,79 @@
+"""With no loader library installed, does the tool still run and say what is missing?"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+HEAVY = ("ffcv", "litdata", "torch", "torchvision")
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory) -> Path:
+    """An environment's bin folder, with only the core's packages and the project's own wheel."""
+    folder = tmp_path_factory.mktemp("core")
+    python = folder / "env" / "bin" / "python"
+    lock = ROOT / "requirements" / "core.lock"
+    install = [BIN / "uv", "pip", "install", "-q", "--python", python]
+    for command in (
+        [BIN / "hatchling", "build", "-t", "wheel", "-d", folder],
+        [BIN / "uv", "venv", "-q", "--python", sys.executable, folder / "env"],
+        [*install, "--require-hashes", "-r", lock],
+    ):
+        subprocess.run(command, cwd=ROOT, check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*install, "--no-deps", wheel], check=True)
+    return python.parent
+
+
+def loaderbench(core: Path, *arguments: str, cwd: Path) -> str:
+    command = [core / "loaderbench", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_core_has_no_loader_library(core, tmp_path):
+    script = f"import importlib.util as u; print([n for n in {HEAVY} if u.find_spec(n)])"
+    command = [core / "python", "-c", script]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_help_runs_with_only_the_core(core, tmp_path):
+    assert "adapters" in loaderbench(core, "--help", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(("adapter", "missing"), [("ffcv", "ffcv"), ("litdata", "litdata"), ("imagefolder", "torch")])
+def test_each_loader_is_listed_with_what_it_misses_and_the_cure(core, tmp_path, adapter, missing):
+    listing = loaderbench(core, "adapters", cwd=tmp_path).splitlines()
+    rows = [line.split(maxsplit=2) for line in listing]
+    (state,) = (state for kind, name, state in rows if (kind, name) == ("loader", adapter))
+    cure = f"pip install 'loaderbench[{adapter}]'"
+    assert "unavailable" in state
+    assert cure in state
+    assert missing in state.replace(cure, "")
+
+
+def test_the_shipped_campaigns_and_templates_are_in_the_wheel(core):
+    (package,) = core.parent.glob("lib/python*/site-packages/bench")
+    assert list(package.glob("campaigns/*.toml"))
+    assert list(package.glob("templates/*"))
+
+
+def test_the_command_line_imports_no_loader_library_even_where_they_are_installed():
+    script = f"import sys, bench.cli; print([n for n in {HEAVY} if n in sys.modules])"
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,168 @@
+"""Every format stores the canonical bytes; what is made is whole or not there; what is there is not made again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bench import prepare as preparing
+from bench.cache import BusyError, building, locked
+from bench.config import Campaign
+from bench.display import Display
+from bench.prepare import Prepared, PrepareError, prepare
+from tests.campaigns import campaign
+
+ALL_FORMATS = {
+    "original": {"writer": "imagefolder", "mode": "original"},
+    "files": {"writer": "imagefolder", "mode": "jpeg"},
+    "ffcv-raw": {"writer": "ffcv", "mode": "raw"},
+    "ffcv-jpeg": {"writer": "ffcv", "mode": "jpeg"},
+    "ffcv-proportion": {"writer": "ffcv", "mode": "proportion", "compress_probability": 0.5},
+    "ffcv-smart": {"writer": "ffcv", "mode": "smart", "smart_threshold_bytes": 6000},
+    "litdata-raw": {"writer": "litdata", "mode": "raw"},
+    "litdata-jpeg": {"writer": "litdata", "mode": "jpeg"},
+}
+
+
+def ready(campaign: Campaign, tree: Path, cache: Path) -> Prepared:
+    return prepare(campaign, tree, cache, Display(), strict=True)
+
+
+@pytest.fixture(scope="module")
+def everything(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """All formats of the tree, by the real libraries."""
+    chosen = campaign({"a": {"format": "files", "loader": "imagefolder"}}, ALL_FORMATS)
+    return ready(chosen, tree, tmp_path_factory.mktemp("cache"))
+
+
+def stored(prepared: Prepared) -> dict[str, tuple[int | None, int | None]]:
+    return {record.format: (record.stored_raw, record.stored_jpeg) for record in prepared.records}
+
+
+def test_every_format_is_written(everything: Prepared) -> None:
+    assert {record.format: (record.status, record.reason) for record in everything.records} == dict.fromkeys(
+        ALL_FORMATS, ("ok", "")
+    )
+    assert set(everything.artifacts) == set(ALL_FORMATS)
+
+
+def test_every_format_stores_the_canonical_bytes_of_every_image(everything: Prepared) -> None:
+    counts = stored(everything)
+    assert counts["ffcv-raw"] == counts["litdata-raw"] == (96, 0)
+    assert counts["files"] == counts["ffcv-jpeg"] == counts["litdata-jpeg"] == (0, 96)
+    assert counts["original"] == (None, None)
+
+
+@pytest.mark.parametrize("name", ["ffcv-proportion", "ffcv-smart"])
+def test_ffcvs_mixtures_hold_both_kinds_and_nothing_else(everything: Prepared, name: str) -> None:
+    raw, jpeg = stored(everything)[name]
+    assert raw
+    assert jpeg
+    assert raw + jpeg == 96
+
+
+def test_a_conversion_says_what_it_took(everything: Prepared) -> None:
+    for record in everything.records:
+        assert record.kind == "write"
+        assert record.write_s
+        assert record.images_per_s == pytest.approx(96 / record.write_s)
+        assert record.cpu_s
+        assert record.size_bytes
+        assert record.bytes_per_image == record.size_bytes / 96
+    assert {record.adapter: record.versions.split()[:1] for record in everything.records} == {
+        "ffcv": ["ffcv"],
+        "litdata": ["litdata"],
+        "imagefolder": [],
+    }
+
+
+def test_what_is_there_is_not_made_again(tree: Path, tmp_path: Path) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}})
+    first = ready(chosen, tree, tmp_path)
+    assert ready(chosen, tree, tmp_path) == first
+
+
+def test_a_changed_tree_is_converted_anew(tree: Path, tmp_path: Path) -> None:
+    mine = Path(shutil.copytree(tree, tmp_path / "tree"))
+    chosen = campaign({"a": {"loader": "imagefolder"}})
+    before = ready(chosen, mine, tmp_path / "cache")
+    (mine / "class0" / "0.jpg").unlink()
+    after = ready(chosen, mine, tmp_path / "cache")
+    assert after.artifacts["files"].samples == before.artifacts["files"].samples - 1
+    assert after.data["digest"] != before.data["digest"]
+
+
+def test_an_epoch_of_labels_is_known(everything: Prepared) -> None:
+    assert {artifact.label_sum for artifact in everything.artifacts.values()} == {32 * (0 + 1 + 2)}
+
+
+def test_the_users_images_are_linked_to_and_not_changed(everything: Prepared, tree: Path) -> None:
+    links = sorted(Path(everything.artifacts["original"].path).glob("*/*"))
+    assert len(links) == 96
+    assert all(link.is_symlink() and tree in link.resolve().parents for link in links)
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_format_that_stores_other_bytes_is_invalid_and_not_kept(tree: Path, tmp_path: Path) -> None:
+    formats = {
+        "halved": {"writer": "planted-writer", "mode": "raw"},
+        "files": {"writer": "imagefolder", "mode": "jpeg"},
+    }
+    prepared = ready(campaign({"a": {"format": "files"}}, formats), tree, tmp_path)
+    [record] = [record for record in prepared.records if record.format == "halved"]
+    assert record.status == "invalid"
+    assert "of 96 stored images, 0 hold the canonical" in record.reason
+    assert set(prepared.artifacts) == {"files"}
+    assert [path.name for path in (tmp_path / "artifacts").iterdir() if "halved" in path.name] == []
+
+
+def test_fewer_images_than_a_batch_is_said_with_what_mends_it(tree: Path, tmp_path: Path) -> None:
+    few = campaign({"a": {"loader": "imagefolder"}}).model_copy(
+        update={"data": campaign({"a": {"loader": "imagefolder"}}).data.model_copy(update={"samples": 5})}
+    )
+    with pytest.raises(PrepareError, match="5 readable images, fewer than one batch of 16; use --batch-size 5"):
+        ready(few, tree, tmp_path)
+
+
+def test_too_little_disk_is_said_before_anything_is_written(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}})
+    usage = shutil.disk_usage(tmp_path)._replace(free=100_000)  # type: ignore[attr-defined]
+    ready(chosen, tree, tmp_path)
+    shutil.rmtree(tmp_path / "artifacts")
+    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(PrepareError, match="use --cache for a folder with more room"):
+        ready(chosen, tree, tmp_path)
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_what_fails_while_it_is_built_leaves_nothing(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+
+    def fail() -> None:
+        with building(target) as partial:
+            (partial / "half").write_text("...")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_half_made_is_made_anew(tmp_path: Path) -> None:
+    target = tmp_path / "artifact"
+    (tmp_path / "artifact.partial").mkdir()
+    (tmp_path / "artifact.partial" / "old").write_text("...")
+    with building(target) as partial:
+        (partial / "new").write_text("...")
+    assert [path.name for path in target.iterdir()] == ["new"]
+
+
+def test_a_second_preparation_in_the_same_cache_is_refused(tree: Path, tmp_path: Path) -> None:
+    with locked(tmp_path, "busy"), pytest.raises(BusyError, match="another loaderbench is preparing data"):
+        ready(campaign({"a": {"loader": "imagefolder"}}), tree, tmp_path)

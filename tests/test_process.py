@@ -1,0 +1,106 @@
+"""However a child ends, its end is a result, and nothing that it started stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from bench import process
+
+SPEC = {
+    "loader": "planted",
+    "artifact": {
+        "format": "f",
+        "path": "",
+        "samples": 96,
+        "label_sum": 96,
+        "size_bytes": 1,
+        "encoding": {"mode": "jpeg"},
+    },
+    "work": {"batch_size": 16, "workers": 1, "image_size": 8, "dtype": "uint8", "passes": 1, "seed": 0},
+    "options": {},
+    "warmup_s": 0,
+    "window_s": 0.01,
+}
+
+
+def spec(tree: Path, **options: Any) -> dict[str, Any]:
+    return {**SPEC, "artifact": {**SPEC["artifact"], "path": str(tree)}, "options": options}
+
+
+def gone(pid: int, within_s: float = 10) -> bool:
+    """Wait for a process to end."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.usefixtures("planted")
+class TestEnds:
+    def test_a_good_trial_is_ok_and_leaves_no_log(self, tree: Path, tmp_path: Path) -> None:
+        result = process.run("trial", spec(tree), tmp_path / "log", 60)
+        assert result["status"] == "ok", result
+        assert result["images_per_s"] > 0
+        assert not (tmp_path / "log").exists()
+
+    def test_a_hanging_trial_is_killed_with_its_whole_group(self, tree: Path, tmp_path: Path) -> None:
+        pids = tmp_path / "pids"
+        result = process.run("trial", spec(tree, behaviour="hang", pid_file=str(pids)), tmp_path / "log", 8)
+        assert result["status"] == "timeout"
+        assert "8 s" in result["reason"]
+        assert len(pids.read_text().split()) == 2
+        assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+    def test_what_a_good_trial_leaves_running_is_killed(self, tree: Path, tmp_path: Path) -> None:
+        pids = tmp_path / "pids"
+        result = process.run("trial", spec(tree, pid_file=str(pids)), tmp_path / "log", 60)
+        assert result["status"] == "ok"
+        assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+    def test_an_exception_is_the_reason_and_its_trace_is_in_the_log(self, tree: Path, tmp_path: Path) -> None:
+        result = process.run("trial", spec(tree, behaviour="crash"), tmp_path / "log", 60)
+        assert result == {"status": "failed", "reason": "ValueError: the planted | fault\nin two lines"}
+        assert "Traceback" in (tmp_path / "log").read_text()
+
+    def test_a_killed_child_is_a_failure_that_names_the_signal(self, tree: Path, tmp_path: Path) -> None:
+        result = process.run("trial", spec(tree, behaviour="segfault"), tmp_path / "log", 60)
+        assert result["status"] == "failed"
+        assert "SIGSEGV" in result["reason"]
+
+    def test_cpu_of_grandchildren_that_end_at_once_is_charged(self, tree: Path, tmp_path: Path) -> None:
+        long = {**spec(tree, behaviour="grandchildren"), "window_s": 1.0}
+        result = process.run("trial", long, tmp_path / "log", 60)
+        batches = result["window_images"] / SPEC["work"]["batch_size"]
+        assert result["cpu_s"] >= 0.2 * batches
+
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+    def test_when_the_harness_is_killed_so_is_the_trial(self, tree: Path, tmp_path: Path, how: int) -> None:
+        pids = tmp_path / "pids"
+        program = (
+            "import json, sys, pathlib; from bench import process; "
+            "process.run('trial', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
+        )
+        import json
+
+        description = json.dumps(spec(tree, behaviour="hang", pid_file=str(pids)))
+        harness = subprocess.Popen([sys.executable, "-c", program, description, str(tmp_path / "log")])
+        while not pids.exists() or not pids.read_text():
+            assert harness.poll() is None
+            time.sleep(0.05)
+        os.kill(harness.pid, how)
+        harness.wait()
+        assert gone(int(pids.read_text().split()[0]))

@@ -1,0 +1,74 @@
+"""A row that was written is read back as it was; a torn one never passes for whole."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from bench import records
+from bench.records import Record
+
+RECORD = Record(
+    trial="1/a",
+    kind="load",
+    block=1,
+    started_at="2026-01-01T00:00:00+00:00",
+    title='A, "quoted"',
+    adapter="a",
+    format="f",
+    status="ok",
+    images_per_s=1234.5,
+    samples=10,
+)
+
+
+def test_rows_come_back_as_they_were_and_empty_cells_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    other = replace(RECORD, trial="2/a", status="failed", reason="no", images_per_s=None)
+    records.append(path, RECORD)
+    records.append(path, other)
+    assert records.read(path) == [RECORD, other]
+    assert records.read(path)[1].cpu_s is None
+
+
+def test_a_reason_of_many_lines_stays_one_row(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    records.append(path, replace(RECORD, reason="first\nsecond\r\n\tthird"))
+    assert len(path.read_text().splitlines()) == 2
+    assert records.read(path)[0].reason == "first second third"
+
+
+@pytest.mark.parametrize("lost", [1, 5, 40])
+def test_a_row_torn_at_any_place_is_ignored_then_cut_and_the_others_stay(tmp_path: Path, lost: int) -> None:
+    path = tmp_path / "trials.csv"
+    for name in ("1/a", "1/b", "1/c"):
+        records.append(path, replace(RECORD, trial=name))
+    path.write_bytes(path.read_bytes()[:-lost])
+    assert [record.trial for record in records.read(path)] == ["1/a", "1/b"]
+    records.mend(path)
+    records.append(path, replace(RECORD, trial="1/d"))
+    assert [record.trial for record in records.read(path)] == ["1/a", "1/b", "1/d"]
+
+
+def test_a_torn_header_is_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    path.write_text("schema,tri")
+    assert records.read(path) == []
+    records.mend(path)
+    records.append(path, RECORD)
+    assert records.read(path) == [RECORD]
+
+
+def test_a_file_with_other_columns_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    path.write_text("loader,speed\nffcv,3\n")
+    with pytest.raises(ValueError, match="other columns than schema"):
+        records.read(path)
+
+
+def test_the_header_is_the_records_fields(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    records.append(path, RECORD)
+    assert path.read_text().splitlines()[0].split(",") == [field.name for field in fields(Record)]

@@ -1,0 +1,30 @@
+"""Adapters are found by file and by entry point, and say what they lack."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench import registry
+
+
+def test_the_projects_own_adapters_are_its_files() -> None:
+    assert set(registry.adapters("loader")) == {"ffcv", "imagefolder", "litdata"}
+    assert set(registry.adapters("writer")) == {"ffcv", "imagefolder", "litdata"}
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_third_partys_adapter_is_found_through_its_entry_point() -> None:
+    assert registry.adapters("loader")["planted"].install == "pip install loaderbench-planted"
+    assert registry.loader("planted").requires == ("torch",)
+
+
+@pytest.mark.usefixtures("planted")
+def test_an_adapter_without_its_library_says_so_and_how_to_mend_it() -> None:
+    absent = registry.adapters("loader")["absent"]
+    assert absent.missing() == ("no_such_library",)
+    assert absent.why_unavailable() == "not installed: no_such_library; install with: pip install loaderbench-planted"
+
+
+def test_versions_name_every_required_library() -> None:
+    assert registry.adapters("loader")["litdata"].versions().startswith("litdata ")
+    assert "; torch " in registry.adapters("loader")["litdata"].versions()

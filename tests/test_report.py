@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+from bench import plots, report
+from tests import fabricate
+from tests.fabricate import CAST
+
+ROOT = Path(__file__).parent.parent
+MARKDOWN = MarkdownIt().enable("table")
+
+
+def tables(text: str) -> list[list[str]]:
+    """Return the rows of all tables as a reader sees them, without markup."""
+    rows: list[list[str]] = []
+    for before, token in pairwise(MARKDOWN.parse(text)):
+        if token.type == "tr_open":
+            rows.append([])
+        elif before.type in {"th_open", "td_open"}:
+            rows[-1].append("".join(child.content for child in token.children))
+    return rows
+
+
+def rows_of(text: str, title: str) -> list[list[str]]:
+    """Return the table rows that have a cell with just this text."""
+    return [row for row in tables(text) if title in row]
+
+
+def written(tmp_path: Path, *args: object, **kwargs: object) -> str:
+    folder = fabricate.campaign(tmp_path / "results" / "quick", *args, **kwargs)  # type: ignore[arg-type]
+    return report.write(folder, tmp_path / "reports" / "quick").read_text()
+
+
+def test_every_picture_is_shown_and_every_shown_picture_exists(tmp_path: Path) -> None:
+    text = written(tmp_path)
+    shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    made = {path.name for path in (tmp_path / "reports" / "quick").iterdir()}
+    assert sorted(shown) == sorted(plot.file for plot in plots.PLOTS)
+    assert made == {"report.md", *shown}
+
+
+def test_the_first_sentence_names_the_fastest_and_its_ratio(tmp_path: Path) -> None:
+    rows = [
+        fabricate.load(actor, block, images_per_s=speed)
+        for actor, speed in zip(CAST[:3], (3000.0, 1500.0, 1000.0), strict=True)
+        for block in range(1, 7)
+    ]
+    text = written(tmp_path, rows, cast=CAST[:3], blocks=6)
+    assert "**FFCV raw, os_cache on is fastest here: 3,000 images/s**" in text
+    assert "2.00 times the reference, FFCV raw, os_cache off" in text
+    assert "Descriptive" not in text
+    assert "unfinished" not in text
+    results = [cells for cells in rows_of(text, "FFCV JPEG, os_cache on") if len(cells) > 5]
+    assert results[0][:5] == [
+        "3",
+        "FFCV JPEG, os_cache on",
+        "1,000 [1,000\N{EN DASH}1,000]",
+        "0.667\N{MULTIPLICATION SIGN} [0.667\N{EN DASH}0.667]",
+        "6",
+    ]
+
+
+def test_few_blocks_claim_no_rank(tmp_path: Path) -> None:
+    text = written(tmp_path, blocks=3)
+    assert "**Descriptive only**: fewer than 6 blocks" in text
+    assert "is fastest here" not in text
+    assert "| Rank |" not in text
+
+
+def test_leaders_that_the_spread_does_not_tell_apart_are_named(tmp_path: Path) -> None:
+    rows = [
+        fabricate.load(actor, block, images_per_s=1000.0 + 10 * block + offset)
+        for actor, offset in zip(CAST[:2], (0, 5), strict=True)
+        for block in range(1, 7)
+    ]
+    text = written(tmp_path, rows, cast=CAST[:2], blocks=6)
+    assert "**FFCV raw, os_cache off has the highest median here" in text
+    assert "does not tell it from FFCV raw, os_cache on." in text
+
+
+@pytest.mark.parametrize("status", ["failed", "timeout", "invalid", "unavailable"])
+def test_what_is_not_ok_is_shown_with_its_reason(tmp_path: Path, status: str) -> None:
+    bad = [fabricate.failed(CAST[1], block, status, "it broke") for block in (1, 2, 3)]
+    good = [fabricate.load(CAST[0], block) for block in (1, 2, 3)]
+    text = written(tmp_path, good + bad, cast=CAST[:2])
+    rows = rows_of(text, CAST[1].title)
+    assert [CAST[1].title, status, "3", "1\N{EN DASH}3", "it broke"] in rows
+    assert any(cells[2] == f"{status}: it broke" for cells in rows)
+    assert "There is no ratio" not in text  # CAST[0] is the reference
+
+
+def test_an_unfinished_campaign_says_so(tmp_path: Path) -> None:
+    text = written(tmp_path, [fabricate.load(CAST[0], 1)], cast=CAST[:3])
+    assert "**This campaign is unfinished**: 1 of 9 planned trials are recorded." in text
+    assert f"{CAST[2].title} (not run yet)" in text
+
+
+def test_no_rows_at_all_say_so(tmp_path: Path) -> None:
+    text = written(tmp_path, [])
+    assert "**No trial has been recorded yet**" in text
+    assert "![" not in text
+    assert "## How to reproduce" in text
+
+
+def test_all_rows_failed(tmp_path: Path) -> None:
+    text = written(tmp_path, [fabricate.failed(actor, 1) for actor in CAST])
+    assert "**No contestant has a speed**" in text
+    assert text.count("![") == 1
+
+
+def test_a_single_contestant(tmp_path: Path) -> None:
+    text = written(tmp_path, cast=CAST[:1], blocks=1)
+    assert "**FFCV raw, os_cache on delivers " in text
+
+
+NASTY = ("a|b", "`code", "two\nlines", "**bold**", "[link](x)", "<b>", "$x$ and $y$", "\\", "_a_")
+
+
+def test_no_text_of_others_breaks_a_table(tmp_path: Path) -> None:
+    cast = [
+        fabricate.Actor(f"n{number}", f"{nasty} {number}", "ffcv", "ffcv-raw", 1000 + number)
+        for number, nasty in enumerate(NASTY)
+    ]
+    rows = [fabricate.load(actor, 1) for actor in cast[:5]]
+    rows += [fabricate.failed(actor, 1, reason=actor.title) for actor in cast[5:]]
+    rows += [fabricate.write("ffcv-raw", title=NASTY[0], status="failed", reason=NASTY[1])]
+    text = written(tmp_path, rows, cast=cast, blocks=1, unreadable=[(nasty, nasty) for nasty in NASTY])
+    rendered = tables(text)
+    for actor in cast:
+        title = " ".join(actor.title.split())
+        assert [row for row in rendered if row[1:2] == [title]], title  # in the results
+    for nasty in NASTY:
+        flat = " ".join(nasty.split())
+        assert [flat, flat] in rendered  # among the unreadable images
+    what = ["Converting: a|b", "failed", "1", "\N{EN DASH}", "`code"]
+    assert what in rendered
+
+
+def test_missing_figures_are_dashes(tmp_path: Path) -> None:
+    bare = fabricate.failed(CAST[0], 1, status="ok", reason="")
+    text = written(tmp_path, [fabricate.load(CAST[0], 1, cores_used=None), bare], cast=CAST)
+    assert "None" not in text
+    assert "nan" not in text.lower().replace("unfinished", "")
+
+
+def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
+    text = written(tmp_path, unreadable=[(f"{n}.jpg", "truncated") for n in range(25)])
+    assert "**25 unreadable images are** left out" in text
+    assert len(rows_of(text, "truncated")) == report.SHOWN_UNREADABLE
+
+
+def test_the_command_repeats_the_campaign_on_the_same_images(tmp_path: Path) -> None:
+    env = fabricate.environment(CAST, 3, CAST[0].name)
+    text = written(tmp_path, data=env["data"] | {"origin": "/my photos"})
+    command = "loaderbench bench quick --data '/my photos' --samples 4096 --batch-size 128 --blocks 3"
+    assert f"```\n{command}\n```" in text
+
+
+def test_a_missing_list_of_unreadable_images_is_an_empty_one(tmp_path: Path) -> None:
+    folder = fabricate.campaign(tmp_path / "quick")
+    (folder / "unreadable.csv").unlink()
+    assert "No image was unreadable." in report.write(folder, tmp_path / "out").read_text()
+
+
+def test_an_env_of_another_schema_is_refused_by_the_version_that_reads_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"schema 9 and not 1; use loaderbench 0\.1\.0"):
+        written(tmp_path, schema=9)
+
+
+def test_a_new_report_replaces_an_old_one_and_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report.write(fabricate.campaign(tmp_path / "whole"), out)
+    (out / "notes.txt").write_text("mine")
+    report.write(fabricate.campaign(tmp_path / "empty", []), out)
+    assert {path.name for path in out.iterdir()} == {"report.md", "notes.txt"}
+
+
+def test_a_crash_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    report.write(fabricate.campaign(tmp_path / "old"), out)
+    old = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(report, "_publish", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        report.write(fabricate.campaign(tmp_path / "new", blocks=2), out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == old
+
+
+def test_a_report_needs_no_loader_library(tmp_path: Path) -> None:
+    folder = fabricate.campaign(tmp_path / "quick", cast=CAST[:2], blocks=1)
+    program = f"""
+import sys
+sys.modules |= dict.fromkeys(("torch", "torchvision", "ffcv", "litdata", "numba"))
+from pathlib import Path
+from bench import report
+report.write(Path({str(folder)!r}), Path({str(tmp_path / "out")!r}))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+    assert (tmp_path / "out" / "report.md").exists()

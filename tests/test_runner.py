@@ -1,0 +1,159 @@
+"""A campaign goes on where it stopped, whatever stopped it; no row is lost, none is measured twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from bench import records, runner
+from bench.cache import BusyError, locked
+from bench.display import Display
+from bench.prepare import prepare
+from tests.campaigns import campaign
+
+if TYPE_CHECKING:
+    from bench.config import Campaign
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("planted")
+
+
+def run(chosen: Campaign, tree: Path, folder: Path) -> Path:
+    """Prepare and measure, below `folder`."""
+    prepared = prepare(chosen, tree, folder / "cache", Display(), strict=True)
+    return runner.run(chosen, prepared, folder / "results", Display())
+
+
+def loads(folder: Path) -> list[records.Record]:
+    return [record for record in records.read(folder / "trials.csv") if record.kind == "load"]
+
+
+def test_every_end_of_a_trial_is_a_row(tree: Path, tmp_path: Path) -> None:
+    chosen = campaign(
+        {
+            "good": {},
+            "crash": {"options": {"behaviour": "crash"}},
+            "hang": {"options": {"behaviour": "hang"}},
+            "absent": {"loader": "absent"},
+            "unwritten": {"format": "bad"},
+        },
+        {"files": {"writer": "imagefolder", "mode": "jpeg"}, "bad": {"writer": "planted-writer", "mode": "raw"}},
+        blocks=1,
+        limit_s=8,
+    )
+    rows = {row.contestant: row for row in loads(run(chosen, tree, tmp_path))}
+    assert {name: row.status for name, row in rows.items()} == {
+        "good": "ok",
+        "crash": "failed",
+        "hang": "timeout",
+        "absent": "unavailable",
+        "unwritten": "invalid",
+    }
+    assert rows["good"].images_per_s
+    assert rows["good"].gpu_util_pct is not None or rows["good"].gpu_reason
+    assert all(row.reason and row.images_per_s is None for name, row in rows.items() if name != "good")
+    assert rows["absent"].reason.endswith("pip install loaderbench-planted")
+    assert rows["crash"].reason == "ValueError: the planted | fault in two lines"
+
+
+def test_the_environment_is_described(tree: Path, tmp_path: Path) -> None:
+    folder = run(campaign({"good": {}}, blocks=1), tree, tmp_path)
+    described = json.loads((folder / "env.json").read_text())
+    assert described["campaign"]["name"] == "small"
+    assert described["data"]["samples"] == 96
+    assert len(described["data"]["digest"]) == 64
+    assert described["versions"]["torch"]
+    assert described["host"]["cores_allowed"] == len(os.sched_getaffinity(0))
+    assert described["gpu"] or described["gpu_reason"]
+
+
+def test_missing_trials_are_measured_and_the_others_kept(tree: Path, tmp_path: Path) -> None:
+    chosen = campaign({"a": {}, "b": {}}, blocks=1)
+    folder = run(chosen, tree, tmp_path)
+    rows = (folder / "trials.csv").read_text().splitlines(keepends=True)
+    assert len(rows) == 1 + 1 + 2
+    (folder / "trials.csv").write_text("".join(rows[:3]) + rows[3][:50])  # the power went while the last was written
+    assert run(chosen, tree, tmp_path) == folder
+    resumed = (folder / "trials.csv").read_text().splitlines(keepends=True)
+    assert resumed[:3] == rows[:3]
+    assert [row.split(",")[1] for row in resumed] == [row.split(",")[1] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({}, "is complete"), ({"window_s": 0.3}, "under other conditions (campaign)")]
+)
+def test_what_is_complete_or_other_is_set_aside_and_kept(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
+) -> None:
+    folder = run(campaign({"a": {}}, blocks=1), tree, tmp_path)
+    before = (folder / "trials.csv").read_text()
+    assert run(campaign({"a": {}}, blocks=1, **change), tree, tmp_path) == folder
+    [aside] = [path for path in folder.parent.iterdir() if path.name.startswith("small-")]
+    assert (aside / "trials.csv").read_text() == before
+    assert len(loads(folder)) == 1
+    assert said in capsys.readouterr().out
+
+
+def test_the_same_campaign_is_not_measured_twice_at_once(tree: Path, tmp_path: Path) -> None:
+    lock = tmp_path / "results" / ".locks" / "small"
+    with locked(lock, ""), pytest.raises(BusyError, match="another loaderbench is measuring"):
+        run(campaign({"a": {}}), tree, tmp_path)
+
+
+def test_after_a_kill_at_any_moment_the_next_run_goes_on(tree: Path, tmp_path: Path) -> None:
+    toml = tmp_path / "small.toml"
+    toml.write_text(
+        """
+        name = "small"
+        question = "?"
+        reference = "a"
+        work = { batch_size = 16, workers = 2, image_size = 32, epoch_images = 96 }
+        timing = { blocks = 2, warmup_s = 0.05, window_s = 0.3, limit_s = 60 }
+        formats = [{ name = "files", title = "files", writer = "imagefolder", mode = "jpeg", max_side = 64 }]
+        contestants = [
+            { name = "a", title = "a", loader = "planted", format = "files" },
+            { name = "b", title = "b", loader = "imagefolder", format = "files" },
+        ]
+        """
+    )
+    places = {name: str(tmp_path / name) for name in ("cache", "results", "reports")}
+    options = [word for name, path in places.items() for word in (f"--{name}", path)]
+    command = [sys.executable, "-m", "bench.cli", "bench", str(toml), "--data", str(tree), *options]
+    rows = tmp_path / "results" / "small" / "trials.csv"
+    moment = random.Random()
+    seen: list[str] = []
+    for how in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+        harness = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        deadline = time.monotonic() + 60
+        while len(whole(rows)) <= len(seen) and harness.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(moment.uniform(0, 2))
+        children = psutil.Process(harness.pid).children(recursive=True) if harness.poll() is None else []
+        harness.send_signal(how)
+        harness.wait(30)
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert not alive
+        assert whole(rows)[: len(seen)] == seen
+        seen = whole(rows)
+    subprocess.run(command, cwd=ROOT, check=True)
+    folders = [path for path in (tmp_path / "results").iterdir() if path.name.startswith("small")]
+    final = sorted(row.split(",")[1] for row in whole(rows)[1:])
+    if len(folders) == 1:  # otherwise the kills came after the last trial, and a new campaign was begun
+        assert whole(rows)[: len(seen)] == seen
+    assert final == ["1/a", "1/b", "2/a", "2/b", "write/files"]
+    assert (tmp_path / "reports" / "small" / "report.md").exists()
+
+
+def whole(path: Path) -> list[str]:
+    """Lines that are complete."""
+    return path.read_text().splitlines(keepends=True) if path.exists() else []

@@ -1,0 +1,113 @@
+"""Wrong work has no speed, and the figures of right work follow from the batch times alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from bench import trial
+from bench.api import Artifact, Encoding, Work
+from bench.monitors.gpu import Gpu
+from bench.trial import InvalidWorkError, Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+LABELS = [0] * 10 + [1] * 10 + [2] * 10
+WORK = Work(batch_size=8, workers=2, image_size=16, dtype="uint8", passes=2, seed=0)
+ARTIFACT = Artifact("f", "/nowhere", len(LABELS), sum(LABELS), 1, Encoding("jpeg"))
+Batches = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+def right() -> Batches:
+    """One epoch of right work."""
+    labels = torch.tensor(LABELS * WORK.passes)
+    return [(torch.zeros(len(part), 3, 16, 16, dtype=torch.uint8), part) for part in labels.split(WORK.batch_size)]
+
+
+def consume(batches: Iterable[tuple[torch.Tensor, torch.Tensor]], window_ns: int = 0) -> Meter:
+    meter = Meter(ARTIFACT, WORK, 0, window_ns, Gpu())
+    meter.consume(batches)
+    return meter
+
+
+def test_right_work_is_measured() -> None:
+    columns = consume(right()).columns()
+    assert columns["memory_format"] == "contiguous"
+    assert columns["images_per_s"] > 0
+
+
+def test_channels_last_memory_is_right_work_and_recorded() -> None:
+    batches = [(images.to(memory_format=torch.channels_last), labels) for images, labels in right()]
+    assert consume(batches).columns()["memory_format"] == "channels_last"
+
+
+def each(change: Callable[[torch.Tensor], torch.Tensor]) -> Batches:
+    return [(change(images), labels) for images, labels in right()]
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        (right()[:-1], "epoch 1 delivered 56 images instead of 60"),
+        (right() + right()[:1], "epoch 1 delivered 68 images instead of 60"),
+        ([], "epoch 1 delivered 0 images"),
+        (each(lambda images: images.float()), "dtype float32 instead of uint8"),
+        (each(lambda images: images.permute(0, 2, 3, 1)), r"shape \(8, 16, 16, 3\)"),
+        (each(lambda images: images[..., ::2, ::2]), r"shape \(8, 3, 8, 8\)"),
+        (each(lambda images: images.permute(0, 1, 3, 2)), "strides"),
+        (each(lambda images: images[:1].expand(len(images), -1, -1, -1)), "strides"),
+        ([(images, labels.roll(1) * 0) for images, labels in right()], "labels of epoch 1 add up to 0 instead of 60"),
+        ([(images, labels.float()) for images, labels in right()], "labels of shape"),
+        ([(images, labels[:, None]) for images, labels in right()], "labels of shape"),
+        (
+            [(images[i : i + 1], labels[i : i + 1]) for images, labels in right() for i in range(len(labels))],
+            "60 batches, more than 10",
+        ),
+        ([(torch.cat([i, i]), torch.cat([n, n])) for i, n in right()], "with 1 to 8 images"),
+    ],
+)
+def test_wrong_work_is_refused_and_named(batches: Batches, said: str) -> None:
+    with pytest.raises(InvalidWorkError, match=said):
+        consume(batches)
+
+
+def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
+    class Tiring:
+        epoch = 0
+
+        def __iter__(self) -> object:
+            self.epoch += 1
+            return iter(right() if self.epoch < 3 else right()[:-1])
+
+    with pytest.raises(InvalidWorkError, match="epoch 3 delivered 56"):
+        consume(Tiring(), window_ns=10**10)  # type: ignore[arg-type]
+
+
+def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of 8, 8, 8, 8, 8, 8, 8, 4 images, one per second; an epoch starts right after the last batch."""
+    clock = [0]
+
+    def tick() -> int:
+        return clock[0] * 10**9
+
+    class Steady:
+        def __iter__(self) -> object:
+            for batch in right():
+                clock[0] += 1
+                yield batch
+
+    monkeypatch.setattr(trial, "perf_counter_ns", tick)
+    meter = Meter(ARTIFACT, WORK, 3 * 10**9, 10 * 10**9, Gpu())
+    meter.consume(Steady())  # type: ignore[arg-type]
+    columns = meter.columns()
+    # The first batch ends at 1 s, so the window runs from 4 s to 14 s: batches 5 to 8 and 1 to 6 of the next epoch.
+    assert columns["window_s"] == 10
+    assert columns["window_images"] == 8 + 8 + 8 + 4 + 6 * 8
+    assert columns["images_per_s"] == columns["window_images"] / 10
+    assert columns["epoch1_images_per_s"] == 60 / 8
+    assert columns["first_batch_s"] == 1
+    assert columns["window_epochs"] == 1
+    assert columns["epoch_end_s"] == 1

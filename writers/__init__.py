@@ -1,0 +1,1 @@
+"""One file per library: how it stores canonical images. See CONTRIBUTING.md."""

@@ -1,0 +1,32 @@
+"""torchvision ImageFolder: one folder per class, one file per image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.api import Encoding, Source
+
+requires = ()
+modes = ("original", "jpeg")
+
+
+def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:  # noqa: ARG001
+    """`jpeg` writes the canonical bytes; `original` links to the user's files, named by their place in the source."""
+    for label in range(len(source.classes)):
+        (out / f"{label:06d}").mkdir()
+    for index in range(len(source)):
+        folder = out / f"{source.label(index):06d}"
+        if encoding.mode == "original":
+            original = source.original(index)
+            (folder / f"{index:09d}{original.suffix.lower()}").symlink_to(original)
+        else:
+            (folder / f"{index:09d}.jpg").write_bytes(source.jpeg(index))
+
+
+def payloads(out: Path) -> Iterator[bytes]:
+    for path in sorted(out.glob("*/*"), key=lambda path: path.stem):
+        yield path.read_bytes()

@@ -1,0 +1,67 @@
+"""LitData: chunks made by `litdata.optimize`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bench.api import Encoding, Source
+
+requires = ("litdata",)
+modes = ("raw", "jpeg")
+
+
+def _raw(source: Source, index: int) -> dict[str, Any]:
+    from PIL import Image
+
+    return {"image": Image.fromarray(source.pixels(index)), "label": source.label(index)}
+
+
+def _jpeg(source: Source, index: int) -> dict[str, Any]:
+    from litdata.types import Jpeg
+
+    # Without max_quality=None, and always for a PIL image, LitData may encode again.
+    return {"image": Jpeg(bytes=source.jpeg(index), max_quality=None), "label": source.label(index)}
+
+
+def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
+    """`raw` is a PIL image, which LitData stores as its pixels; `jpeg` is the canonical bytes."""
+    from litdata import optimize
+
+    optimize(
+        fn=partial(_raw if encoding.mode == "raw" else _jpeg, source),
+        inputs=list(range(len(source))),
+        output_dir=str(out),
+        num_workers=workers,
+        chunk_bytes="64MB",
+        keep_data_ordered=True,
+    )
+
+
+def payloads(out: Path) -> Iterator[bytes]:
+    from litdata import StreamingDataset
+    from litdata.streaming.serializers import _SERIALIZERS, Serializer
+
+    class Stored(Serializer):
+        def __init__(self, *, header: bool) -> None:
+            self.header = header
+
+        def serialize(self, item: Any) -> tuple[bytes, str | None]:
+            raise NotImplementedError
+
+        def deserialize(self, data: bytes) -> bytes:
+            # A PIL item starts with width, height and the length of its mode's name, 4 bytes each, and that name.
+            return bytes(data[12 + int.from_bytes(data[8:12], "little") :] if self.header else data)
+
+        def can_serialize(self, item: Any) -> bool:  # noqa: ARG002
+            return False
+
+    dataset = StreamingDataset(
+        str(out), serializers={**_SERIALIZERS, "pil": Stored(header=True), "jpeg": Stored(header=False)}
+    )
+    for index in range(len(dataset)):
+        yield dataset[index]["image"]
