@@ -12,7 +12,7 @@ SETUP = @python="$(PYTHON)"; "$$python" $(SUITABLE) || { \
 DATA_OPTION = $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench report perf test lint format lock clean
+.PHONY: help setup tools ffcv-wheel data bench report perf overhead test lint format lock clean
 
 help:  ## list the targets
 	@echo 'make bench is the place to start.'
@@ -33,8 +33,17 @@ bench: setup  ## compare the loaders on this machine: prepare, measure (resumes)
 report: setup  ## draw the plots and the report again from results/quick
 	$(BIN)/loaderbench report results/quick
 
-perf: setup  ## performance regression tests
-	$(BIN)/pytest tests/perf
+# A loader's laps alternate with a reference's; only ratios within one run are compared.
+PERF_FILE := results/perf/$(shell date -u +%Y%m%dT%H%M%SZ).json
+
+perf: setup  ## measure the loaders for regressions; BASELINE=earlier.json fails if one became slower
+	@mkdir -p $(dir $(PERF_FILE))
+	$(BIN)/pytest tests/perf --benchmark-json=$(PERF_FILE) $(if $(PLANT),--plant=$(PLANT))
+	@$(if $(BASELINE),$(BIN)/loaderbench compare $(BASELINE) $(PERF_FILE),\
+		echo 'After your change: make perf BASELINE=$(PERF_FILE)')
+
+overhead: setup  ## compare trials with bare loops over the same loaders
+	$(BIN)/python -m tests.perf.overhead
 
 test: setup  ## tests
 	$(BIN)/pytest
