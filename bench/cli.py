@@ -57,6 +57,8 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     display = Display()
     display.say(f"{chosen.name}: {chosen.question}")
     prepared = make_ready(chosen, data, cache, display, strict=strict)
+    for note in prepared.data["notes"]:
+        display.say(note)
     if prepared.rejected:
         display.say(f"{len(prepared.rejected)} unreadable images are left out of every format; the report lists them")
     folder = runner.run(chosen, prepared, results, display)
@@ -101,7 +103,10 @@ def report(
 
     if not (folder / "env.json").exists():
         _fail(f"{folder} holds no campaign (no env.json); measure one with: loaderbench bench")
-    typer.echo(writing.write(folder, reports / folder.resolve().name))
+    try:
+        typer.echo(writing.write(folder, reports / folder.resolve().name))
+    except ValueError as error:  # written by another version
+        _fail(str(error))
 
 
 @app.command()

@@ -29,7 +29,8 @@ def describe(campaign: Campaign, data: dict[str, Any]) -> dict[str, Any]:
     """Return the description of a campaign that starts now on this machine."""
     with Gpu() as gpu:
         gpu_name, gpu_reason = gpu.name, gpu.reason
-    commit = _output("git", "-C", str(_ROOT), "rev-parse", "HEAD")
+    tracked = _output("git", "-C", str(_ROOT), "ls-files", "--error-unmatch", str(Path(__file__)))
+    commit = _output("git", "-C", str(_ROOT), "rev-parse", "HEAD") if tracked else None
     return {
         "schema": 1,
         "started_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -68,7 +68,10 @@ def adapters(kind: Kind) -> Mapping[str, Adapter]:
     package = _PACKAGES[kind]
     own = {
         module.name: Adapter(
-            kind, module.name, f"{package.__name__}.{module.name}", f"pip install 'loaderbench[{module.name}]'"
+            kind,
+            module.name,
+            f"{package.__name__}.{module.name}",
+            f"make setup, or pip install '.[{module.name}]' in the checkout",
         )
         for module in pkgutil.iter_modules(package.__path__)
     }

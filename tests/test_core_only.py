@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import fabricate
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 HEAVY = ("ffcv", "litdata", "torch", "torchvision")
@@ -60,10 +62,17 @@ def test_each_loader_is_listed_with_what_it_misses_and_the_cure(core, tmp_path, 
     listing = loaderbench(core, "adapters", cwd=tmp_path).splitlines()
     rows = [line.split(maxsplit=2) for line in listing]
     (state,) = (state for kind, name, state in rows if (kind, name) == ("loader", adapter))
-    cure = f"pip install 'loaderbench[{adapter}]'"
+    cure = f"pip install '.[{adapter}]'"
     assert "unavailable" in state
     assert cure in state
     assert missing in state.replace(cure, "")
+
+
+def test_a_report_is_made_of_existing_results_with_only_the_core(core, tmp_path):
+    fabricate.campaign(tmp_path / "results" / "made")
+    output = loaderbench(core, "report", "results/made", cwd=tmp_path)
+    assert (tmp_path / output.strip()).read_text().startswith("# ")
+    assert list((tmp_path / "reports" / "made").glob("*.png"))
 
 
 def test_the_shipped_campaigns_and_templates_are_in_the_wheel(core):

@@ -1,0 +1,125 @@
+"""What a person types, and what they are told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from tests import messy
+
+ROOT = Path(__file__).parent.parent
+
+
+def loaderbench(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "bench.cli", *map(str, words)]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def small(folder: Path) -> Path:
+    """A campaign file with one format that needs no library and one that does."""
+    path = folder / "small.toml"
+    path.write_text(
+        """
+        name = "small"
+        question = "?"
+        reference = "a"
+        work = { batch_size = 8, workers = 1, image_size = 32, epoch_images = 32 }
+        timing = { blocks = 1, warmup_s = 0, window_s = 0.1, limit_s = 60 }
+        formats = [
+            { name = "files", title = "files", writer = "imagefolder", mode = "jpeg", max_side = 64 },
+            { name = "mixed", title = "mixed", writer = "ffcv", mode = "proportion", max_side = 64,
+              quality = 70, compress_probability = 0.5 },
+        ]
+        contestants = [{ name = "a", title = "a", loader = "imagefolder", format = "files" }]
+        """
+    )
+    return path
+
+
+def state(tree: Path) -> dict[Path, tuple[int, bytes]]:
+    """What every entry is and holds."""
+    return {
+        path: (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for folder, folders, files in os.walk(tree)
+        for path in (Path(folder, name) for name in folders + files)
+    }
+
+
+def test_help_names_every_command() -> None:
+    output = CliRunner().invoke(app, ["--help"]).output
+    assert all(name in output for name in ("bench", "prepare", "report", "compare", "adapters", "campaigns"))
+
+
+def test_adapters_are_listed_with_their_versions() -> None:
+    output = CliRunner().invoke(app, ["adapters"]).output
+    assert "loader ffcv          available (ffcv 1.0.2; torch " in output
+
+
+def test_campaigns_are_listed_with_their_questions() -> None:
+    assert "quick         Which loader feeds training fastest" in CliRunner().invoke(app, ["campaigns"]).output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["bench", "slow"], "no campaign slow: shipped are "),
+        (["bench", "quick", "--data", "/no/such/folder"], "/no/such/folder"),
+        (["bench", "quick", "--batch-size", "0"], "work.batch_size"),
+        (["report", "/no/campaign"], "holds no campaign (no env.json); measure one with: loaderbench bench"),
+    ],
+)
+def test_a_mistake_is_said_in_plain_words(words: list[str], said: str, tmp_path: Path) -> None:
+    options = ["--cache", tmp_path / "c", "--results", tmp_path / "r"] if words[0] == "bench" else []
+    done = loaderbench(*words, *options)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_report_of_another_schema_is_refused_in_plain_words(tmp_path: Path) -> None:
+    (tmp_path / "env.json").write_text('{"schema": 999}')
+    done = loaderbench("report", tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_messy_tree_is_measured_and_what_is_left_out_is_listed(tmp_path: Path) -> None:
+    tree = messy.grow(tmp_path / "tree")
+    before = state(tree)
+    places = ["--cache", tmp_path / "cache", "--results", tmp_path / "results", "--reports", tmp_path / "reports"]
+    done = loaderbench("bench", small(tmp_path), "--data", tree, "--batch-size", 4, *places)
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "reports" / "small" / "report.md").read_text()
+    left_out = (tmp_path / "results" / "small" / "unreadable.csv").read_text().splitlines()
+    assert len(left_out) > 1
+    assert "unreadable" in report
+    assert state(tree) == before
+    refused = loaderbench("bench", small(tmp_path), "--data", tree, "--strict", *places, "--cache", tmp_path / "other")
+    assert refused.returncode == 1
+    assert "cannot be read" in refused.stderr
+
+
+def test_a_disk_that_fills_up_while_writing_is_said_and_nothing_half_made_stays(tree: Path, tmp_path: Path) -> None:
+    """FFCV's own writer would wait for ever for its workers."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    inside = f"mount -t tmpfs -o size=3m none {disk} && {sys.executable} -m bench.cli prepare {small(tmp_path)} "
+    inside += f"--data {tree} --cache {disk}; status=$?; ls {disk}/artifacts; exit $status"
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine gives no mount namespace to make a small disk in")
+    done = subprocess.run(
+        [*namespace, "sh", "-c", inside], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert "No space left on device" in done.stdout + done.stderr
+    assert ".partial" not in done.stdout
+    assert "mixed-" not in done.stdout
