@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from scipy.special import stdtrit
 
+from bench import controls, noise
 from bench.records import HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from bench.controls import Verdict
     from bench.records import Record
 
 RANKING_BLOCKS = 6
@@ -25,6 +27,12 @@ MEDIANS = (
     "epoch1_images_per_s",
     *START_PHASES,
     "epoch_end_s",
+    "sustained_images_per_s",
+    "bank_bias_bound_pct",
+    "wait_p50_ms",
+    "wait_p95_ms",
+    "wait_p99_ms",
+    "wait_max_ms",
     "cpu_load_pct",
     "cores_used",
     "cpu_s_per_1k_images",
@@ -102,6 +110,16 @@ class Analysis:
     """Planned trials that have a row, whatever its status."""
     gpu_reason: str
     """Why trials that are ok have no GPU figure, or nothing."""
+    controls: tuple[Verdict, ...]
+    marked: tuple[tuple[Record, tuple[str, ...]], ...]
+    """The ok trials that were disturbed, with the signs of it."""
+    quiet: int
+    """How many ok trials were not."""
+
+    @property
+    def controls_failed(self) -> tuple[Verdict, ...]:
+        """The controls that did not come out as they must."""
+        return tuple(verdict for verdict in self.controls if verdict.held is False)
 
     @property
     def measured(self) -> tuple[Standing, ...]:
@@ -127,9 +145,13 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     """
     loads = _latest_loads(records)
     good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
-    medians, ratios, ranks = _medians(good), _ratios(good, campaign["reference"]), _ranks(good)
+    controlling = [c["name"] for c in campaign["contestants"] if c["control"]]
+    ranks = _ranks(good[~good["contestant"].isin(controlling)])
+    medians, ratios = _medians(good), _ratios(good, campaign["reference"])
     standings = []
     for contestant in campaign["contestants"]:
+        if contestant["control"]:
+            continue
         name = contestant["name"]
         rows = good[good["contestant"] == name]
         standings.append(
@@ -147,7 +169,10 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
             )
         )
     blocks = campaign["timing"]["blocks"]
-    names = [standing.name for standing in standings]
+    names = [contestant["name"] for contestant in campaign["contestants"]]
+    ok = [record for record in records if record.kind == "load" and record.status == "ok"]
+    marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
+    fastest = max((s.medians["images_per_s"] for s in standings if s.speeds), default=None)
     planned = loads["contestant"].isin(names) & loads["block"].between(1, blocks)
     return Analysis(
         reference=campaign["reference"],
@@ -158,6 +183,9 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
         planned=blocks * len(names),
         recorded=int(planned.sum()),
         gpu_reason="; ".join(sorted(set(good["gpu_reason"]) - {""})),
+        controls=controls.judge(campaign, ok, ratios, fastest),
+        marked=marked,
+        quiet=len(ok) - len(marked),
     )
 
 

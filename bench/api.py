@@ -126,7 +126,7 @@ class Loader(Protocol):
     requires: tuple[str, ...]
     """Import names of the libraries it needs; the first one's version is recorded."""
     reads: tuple[str, ...]
-    """Names of the writers whose formats it reads."""
+    """Names of the writers whose formats it reads; empty if it reads none, and any will do."""
 
     def stream(
         self, artifact: Artifact, work: Work, **options: Any

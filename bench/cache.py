@@ -45,15 +45,3 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
         except BlockingIOError:
             raise BusyError(busy) from None
         yield
-
-
-def read_through(folder: Path) -> int:
-    """Read every file once, so that it is in the page cache, and return the bytes read."""
-    buffer = bytearray(1 << 20)
-    total = 0
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb", buffering=0) as file:
-                while count := file.readinto(buffer):
-                    total += count
-    return total

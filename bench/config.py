@@ -58,6 +58,8 @@ class Timing(_Model):
     warmup_s: float = Field(ge=0)
     """From the first batch to the start of the window."""
     window_s: float = Field(gt=0)
+    window_batches: int = Field(ge=1)
+    """The window is at least this many batches long, so that what a loader prepared ahead weighs little in it."""
     limit_s: float = Field(gt=0)
     """A trial that takes longer is killed with all its processes."""
     seed: int = 0
@@ -90,6 +92,9 @@ class Contestant(_Model):
     loader: str
     format: str
     options: dict[str, Any] = {}
+    control: Literal["twin", "ceiling", "known"] | None = None
+    """Not a contestant but a check of the harness: the reference under another name, no loader at all, or a loader of
+    known speed and cost."""
 
 
 class Campaign(_Model):
@@ -143,7 +148,7 @@ class Campaign(_Model):
                 message = f"contestant {c.name} has unknown loader {c.loader}; there are: {', '.join(sorted(loaders))}"
                 raise ValueError(message)
             loader = registry.loader(c.loader)
-            if (written_by := self.format_of(c).writer) not in loader.reads:
+            if loader.reads and (written_by := self.format_of(c).writer) not in loader.reads:
                 message = (
                     f"contestant {c.name}: loader {c.loader} reads what {' or '.join(loader.reads)} writes, "
                     f"and {c.format} is written by {written_by}"

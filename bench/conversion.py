@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.api import Encoding
 from bench.monitors.cpu import tree_seconds
+from bench.monitors.tree import processes
 from bench.store import CanonicalSource
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     out, encoding = Path(spec["out"]), Encoding(**spec["encoding"])
     for name in writer.requires:
         importlib.import_module(name)
-    cpu_s, started = tree_seconds(), perf_counter()
+    cpu_s, started = tree_seconds(processes()), perf_counter()
     writer.write(source, out, encoding, spec["workers"])
-    write_s, cpu_s = perf_counter() - started, tree_seconds() - cpu_s
+    write_s, cpu_s = perf_counter() - started, tree_seconds(processes()) - cpu_s
     stored = {} if encoding.mode == "original" else _compare(writer.payloads(out), source)
     if stored and stored["stored_raw"] + stored["stored_jpeg"] != len(source):
         right = stored["stored_raw"] + stored["stored_jpeg"]

@@ -27,6 +27,8 @@ MANIFEST = "manifest.json"
 SYNTHETIC_SAMPLES = 4096
 """How many images the synthetic set has where the campaign sets no number."""
 _SYNTHETIC_BYTES = 120_000  # of one source image, generously
+_FULL_BYTES = 16 << 20
+"""A conversion that failed with less than this left on the disk most likely failed of that."""
 _GIB = 1 << 30
 
 
@@ -169,9 +171,13 @@ def _record(conversion: _Conversion, cache: Path, display: Display) -> Record:
     with suppress(_NotWrittenError), building(folder) as partial, display.stage(f"writing {form.title}", None):
         files = partial / "files"
         files.mkdir()
-        result = process.run("convert", {**spec, "out": str(files)}, cache / f"write-{form.name}.log")
+        log = cache / f"write-{form.name}.log"
+        result = process.run("convert", {**spec, "out": str(files)}, log)
         record = replace(record, **result)
         if record.status != "ok":
+            free_bytes = shutil.disk_usage(partial).free
+            full = f"{cache} is full ({free_bytes >> 20} MiB left); " if free_bytes < _FULL_BYTES else ""
+            record = replace(record, reason=f"{full}{record.reason}; see {log}")
             raise _NotWrittenError
         (partial / MANIFEST).write_text(json.dumps(asdict(record), indent=1))
     return record

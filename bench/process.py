@@ -40,9 +40,9 @@ def run(task: str, spec: dict[str, Any], log: Path, limit_s: float | None = None
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
         if not ended:
-            return {"status": "timeout", "reason": f"killed after {limit_s:g} s; see {log}"}
+            return {"status": "timeout", "reason": f"killed after {limit_s:g} s"}
         if not result.exists():
-            return {"status": "failed", "reason": f"{_death(child.returncode)}; see {log}"}
+            return {"status": "failed", "reason": _death(child.returncode)}
         report: dict[str, Any] = json.loads(result.read_text())
     if report["status"] == "ok":
         log.unlink()

@@ -60,8 +60,12 @@ class Record:
 
     images_per_s: float | None = None
     """Load: steady, within the window, epoch boundaries included. Write: samples over `write_s`."""
+    half_drift_pct: float | None = None
+    """How much faster the window's second half was than its first."""
     epoch1_images_per_s: float | None = None
     """Images of the first epoch over the time from its `iter()` to its last batch."""
+    sustained_images_per_s: float | None = None
+    """Over all whole epochs after the first, epoch boundaries included; empty if there was none."""
     import_s: float | None = None
     """Importing the adapter's libraries."""
     construct_s: float | None = None
@@ -73,6 +77,15 @@ class Record:
     window_images: int | None = None
     window_epochs: int | None = None
     """Epoch boundaries that lie in the window."""
+    bank_images: int | None = None
+    """Images that were ready after a pause: what the loader prepares ahead."""
+    bank_bias_bound_pct: float | None = None
+    """The most by which the bank can have raised `images_per_s`: `bank_images` over `window_images`."""
+    wait_p50_ms: float | None = None
+    """Between asking for a batch and having it, in the window: median."""
+    wait_p95_ms: float | None = None
+    wait_p99_ms: float | None = None
+    wait_max_ms: float | None = None
     epoch_end_s: float | None = None
     """Mean wait from an epoch's last batch to the next one's first, over the whole trial."""
     teardown_s: float | None = None
@@ -94,6 +107,22 @@ class Record:
     the window's end. Shared pages count once; mapped files count as far as they are resident."""
     peak_anon_memory_mib: float | None = None
     """The part of it that is not backed by files: anonymous and shared memory."""
+    major_faults: int | None = None
+    """In the window, over the process tree: page faults that had to read."""
+    context_switches: int | None = None
+    """In the window, over the process tree."""
+    read_bytes: int | None = None
+    """Read from the disk by the process tree, from the construction of the loader to the last batch."""
+    resident_pct: float | None = None
+    """Share of the format that was in the page cache just before the trial."""
+    cache_state: str = ""
+    """`warm` (99 % resident before, at most 1 % of the bytes read from disk), or `unproven`."""
+    other_cpu_pct: float | None = None
+    """Use of the allowed cores in the window by anything but the trial."""
+    steal_pct: float | None = None
+    """Time of the allowed cores in the window that the hypervisor gave to another machine."""
+    canary_drift_pct: float | None = None
+    """How much longer a fixed piece of work took after the trial than before it."""
     gpu_util_pct: float | None = None
     """Mean over the window of NVML's utilisation samples: time in which any kernel ran."""
     gpu_reason: str = ""

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import environment, plan, process, records, registry
+from bench import environment, pagecache, plan, process, records, registry
 from bench.api import Work
-from bench.cache import locked, read_through
+from bench.cache import locked
+from bench.monitors import machine
 from bench.records import Record
 from bench.source import printable
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from bench.config import Campaign
     from bench.display import Display
     from bench.prepare import Prepared
+
+WARM_RESIDENT_PCT = 99
+WARM_READ_PCT = 1
 
 
 def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display) -> Path:
@@ -102,6 +106,19 @@ def work(campaign: Campaign, artifact: Artifact, block: int) -> Work:
     )
 
 
+def window(campaign: Campaign) -> dict[str, float]:
+    """Return the keys of `trial.Window`."""
+    return campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches"})
+
+
+def _cache_state(artifact: Artifact, resident_pct: float | None, read_bytes: int | None) -> str:
+    """Return `warm` if that is proven: nearly all was resident before, and nearly nothing was read from the disk."""
+    if resident_pct is None or read_bytes is None:
+        return "unproven"
+    warm = resident_pct >= WARM_RESIDENT_PCT and 100 * read_bytes <= WARM_READ_PCT * artifact.size_bytes
+    return "warm" if warm else "unproven"
+
+
 def _measure(campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: Path) -> Record:
     contestant = trial.contestant
     adapter = registry.adapters("loader")[contestant.loader]
@@ -124,18 +141,21 @@ def _measure(campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: 
     if artifact is None:
         written = next(record for record in prepared.records if record.format == contestant.format)
         return Record(**identity, status=written.status, reason=f"format {contestant.format}: {written.reason}")
+    file_name = trial.name.replace("/", "-")
+    (folder / "times").mkdir(exist_ok=True)
     asked = work(campaign, artifact, trial.block)
-    read_through(Path(artifact.path))
+    pagecache.read_through(Path(artifact.path))
+    resident_pct = pagecache.resident_pct(Path(artifact.path))
     spec = {
         "loader": contestant.loader,
         "artifact": asdict(artifact),
         "work": asdict(asked),
         "options": contestant.options,
-        "warmup_s": campaign.timing.warmup_s,
-        "window_s": campaign.timing.window_s,
+        "window": window(campaign),
+        "times": str(folder / "times" / f"{file_name}.npz"),
     }
-    log = folder / f"{trial.name.replace('/', '-')}.log"
-    result = process.run("trial", spec, log, campaign.timing.limit_s)
+    canary_s = machine.canary_s()
+    result = process.run("trial", spec, folder / f"{file_name}.log", campaign.timing.limit_s)
     return Record(
         **identity,
         samples=artifact.samples,
@@ -143,5 +163,8 @@ def _measure(campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: 
         bytes_per_image=artifact.size_bytes / artifact.samples,
         batch_size=asked.batch_size,
         workers=asked.workers,
+        resident_pct=resident_pct,
+        cache_state=_cache_state(artifact, resident_pct, result.get("read_bytes")),
+        canary_drift_pct=100 * (machine.canary_s() / canary_s - 1),
         **result,
     )

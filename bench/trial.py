@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.api import Artifact, Encoding, Work
+from bench.monitors.counters import Counters, tree_counters
 from bench.monitors.cpu import tree_seconds
 from bench.monitors.gpu import Gpu
-from bench.monitors.memory import tree_memory
+from bench.monitors.machine import Cores, cores
+from bench.monitors.memory import Memory, tree_memory
+from bench.monitors.tree import processes
+from bench.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor
 
-    from bench.monitors.memory import Memory
-
 PAGE_BYTES = 4096
 CHANNELS = 3
+PAUSE_S = 1.0
+"""After the window nothing is asked for so long; what is ready then is what the loader prepares ahead."""
 
 
 class InvalidWorkError(Exception):
     """The loader delivered something other than the work asked for."""
 
 
+@dataclass(frozen=True)
+class Window:
+    """When the steady window opens and closes."""
+
+    warmup_s: float
+    """At least this long after the first batch."""
+    window_s: float
+    """At least this long."""
+    window_batches: int
+    """At least this many batches."""
+
+
 def run(spec: dict[str, Any]) -> dict[str, Any]:
     """Return the measured columns of one trial's record.
 
-    `spec`: loader, artifact, work, options, warmup_s, window_s.
+    `spec`: loader, artifact, work, options, window, times (where to keep the raw times).
     """
     loader = registry.loader(spec["loader"])
     artifact = Artifact(**{**spec["artifact"], "encoding": Encoding(**spec["artifact"]["encoding"])})
@@ -40,54 +58,52 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     started = perf_counter_ns()
     for name in loader.requires:
         importlib.import_module(name)
-    imported = perf_counter_ns()
+    imported, read_bytes = perf_counter_ns(), tree_counters(processes()).read_bytes
     with Gpu() as gpu, loader.stream(artifact, work, **spec["options"]) as batches:
         constructed = perf_counter_ns()
-        meter = Meter(artifact, work, int(spec["warmup_s"] * 1e9), int(spec["window_s"] * 1e9), gpu)
+        meter = Meter(artifact, work, Window(**spec["window"]), gpu)
         try:
             meter.consume(batches)
         except InvalidWorkError as error:
             return {"status": "invalid", "reason": str(error)}
+        read_bytes = tree_counters(processes()).read_bytes - read_bytes
         del batches
         closing = perf_counter_ns()
+    closed = perf_counter_ns()
+    meter.timeline.save(Path(spec["times"]))
     return {
         "status": "ok",
         "reason": "",
         "import_s": (imported - started) / 1e9,
         "construct_s": (constructed - imported) / 1e9,
         **meter.columns(),
-        "teardown_s": (perf_counter_ns() - closing) / 1e9,
+        "read_bytes": read_bytes,
+        "teardown_s": (closed - closing) / 1e9,
     }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reading:
     """The state of the counters at one edge of the window."""
 
-    batch: int
-    """Index of the batch whose exit is the edge."""
-    epoch: int
     cpu_s: float
+    counters: Counters
+    cores: Cores
 
 
 @dataclass
 class Meter:
-    """Consumes epochs until both the first epoch and the steady window are over, touching and checking every batch."""
+    """Consumes epochs until both the first one and the steady window are over, touching and checking every batch."""
 
     artifact: Artifact
     work: Work
-    warmup_ns: int
-    window_ns: int
+    window: Window
     gpu: Gpu
-    exits_ns: list[int] = field(default_factory=list)
-    """When each batch was handed over."""
-    images: list[int] = field(default_factory=list)
-    """Images in each batch."""
-    epoch_starts: list[tuple[int, int]] = field(default_factory=list)
-    """Of each epoch: the time just before `iter()`, and the index of its first batch."""
-    opened: Reading | None = None
-    closed: Reading | None = None
+    timeline: Timeline = field(default_factory=Timeline)
+    readings: list[Reading] = field(default_factory=list)
+    """At the window's edges."""
     memory: list[Memory | None] = field(default_factory=list)
+    """After the first batch, and when the window has closed: too slow a reading for the moment when it opens."""
     memory_format: str = ""
     gpu_start_us: int = 0
     gpu_util_pct: float | None = None
@@ -95,105 +111,121 @@ class Meter:
 
     def consume(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Run until done. Raises InvalidWorkError."""
-        while not (self.closed and len(self.epoch_starts) > 1):
-            self.epoch_starts.append((perf_counter_ns(), len(self.exits_ns)))
-            label_sum = 0
+        times = self.timeline
+        while True:
+            asked_ns, label_sum = perf_counter_ns(), 0
+            times.epochs.append(len(times.exits_ns))
             for images, labels in batches:
-                self.exits_ns.append(perf_counter_ns())
+                times.exits_ns.append(perf_counter_ns())
+                times.asked_ns.append(asked_ns)
                 self._check(images, labels)
                 touch(images)
-                self.images.append(len(images))
+                times.images.append(len(images))
                 label_sum += int(labels.sum())
                 self._edges()
-                if self.closed and len(self.epoch_starts) > 1:
+                if times.closed is not None and len(times.epochs) > 1 and self._bank_is_known():
                     return
+                asked_ns = perf_counter_ns()
             self._check_epoch(label_sum)
 
     def _edges(self) -> None:
         """Open or close the window if this batch is its edge."""
-        now = self.exits_ns[-1]
-        batch, epoch = len(self.exits_ns) - 1, len(self.epoch_starts)
-        if batch == 0:
-            self.memory.append(tree_memory())
-        if self.opened is None and now - self.exits_ns[0] >= self.warmup_ns:
-            self.gpu_start_us = self.gpu.now_us()
-            self.opened = Reading(batch, epoch, tree_seconds())
-        elif self.opened and self.closed is None and now - self.exits_ns[self.opened.batch] >= self.window_ns:
-            self.closed = Reading(batch, epoch, tree_seconds())
-            utilisation = self.gpu.utilisation_since(self.gpu_start_us)
-            self.gpu_util_pct, self.gpu_reason = utilisation.pct, utilisation.reason
-            self.memory.append(tree_memory())
+        times, now = self.timeline, len(self.timeline.exits_ns) - 1
+        if now == 0:
+            self.memory.append(tree_memory(processes()))
+        if times.opened is None:
+            if times.exits_ns[now] - times.exits_ns[0] >= self.window.warmup_s * 1e9:
+                self.gpu_start_us = self.gpu.now_us()
+                times.opened = now
+                self.readings.append(_read())
+        elif times.closed is None:
+            long_enough = times.exits_ns[now] - times.exits_ns[times.opened] >= self.window.window_s * 1e9
+            if long_enough and now - times.opened >= self.window.window_batches:
+                times.closed = now
+                self.readings.append(_read())
+                self.memory.append(tree_memory(processes()))
+                utilisation = self.gpu.utilisation_since(self.gpu_start_us)
+                self.gpu_util_pct, self.gpu_reason = utilisation.pct, utilisation.reason
+
+    def _bank_is_known(self) -> bool:
+        """Pause once, then go on as long as batches come that were ready."""
+        times = self.timeline
+        if times.paused is None:
+            times.paused = len(times.exits_ns)
+            time.sleep(PAUSE_S)
+            return False
+        return not times.last_was_banked()
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
         import torch
 
         size, count = self.work.image_size, len(images)
         if images.shape != (count, CHANNELS, size, size) or not 0 < count <= self.work.batch_size:
-            message = (
+            raise InvalidWorkError(
                 f"images of shape {tuple(images.shape)} instead of (n, {CHANNELS}, {size}, {size}) "
                 f"with 1 to {self.work.batch_size} images"
             )
-            raise InvalidWorkError(message)
         if (dtype := str(images.dtype).removeprefix("torch.")) != self.work.dtype:
-            message = f"images of dtype {dtype} instead of {self.work.dtype}"
-            raise InvalidWorkError(message)
+            raise InvalidWorkError(f"images of dtype {dtype} instead of {self.work.dtype}")
         if labels.shape != (count,) or labels.is_floating_point():
-            message = f"labels of shape {tuple(labels.shape)}, {labels.dtype} instead of ({count},), integer"
-            raise InvalidWorkError(message)
+            raise InvalidWorkError(
+                f"labels of shape {tuple(labels.shape)}, {labels.dtype} instead of ({count},), integer"
+            )
         if images.is_contiguous():
             self.memory_format = "contiguous"
         elif images.is_contiguous(memory_format=torch.channels_last):
             self.memory_format = "channels_last"
         else:
-            message = f"images with strides {images.stride()}, neither contiguous nor channels_last"
-            raise InvalidWorkError(message)
+            raise InvalidWorkError(f"images with strides {images.stride()}, neither contiguous nor channels_last")
 
     def _check_epoch(self, label_sum: int) -> None:
-        first = self.epoch_starts[-1][1]
-        epoch, delivered = len(self.epoch_starts), sum(self.images[first:])
+        first = self.timeline.epochs[-1]
+        epoch, delivered = len(self.timeline.epochs), sum(self.timeline.images[first:])
         expected = self.artifact.samples * self.work.passes
         if delivered != expected:
-            message = f"epoch {epoch} delivered {delivered} images instead of {expected}"
-            raise InvalidWorkError(message)
+            raise InvalidWorkError(f"epoch {epoch} delivered {delivered} images instead of {expected}")
         if label_sum != (expected_sum := self.artifact.label_sum * self.work.passes):
-            message = f"the labels of epoch {epoch} add up to {label_sum} instead of {expected_sum}"
-            raise InvalidWorkError(message)
+            raise InvalidWorkError(f"the labels of epoch {epoch} add up to {label_sum} instead of {expected_sum}")
         # A loader may leave one partial batch per worker; more would be smaller batches than asked for.
         most = -(-expected // self.work.batch_size) + self.work.workers
-        if (count := len(self.images) - first) > most:
-            message = f"epoch {epoch} came in {count} batches, more than {most}: smaller than the batch size asked for"
-            raise InvalidWorkError(message)
+        if (count := len(self.timeline.images) - first) > most:
+            raise InvalidWorkError(
+                f"epoch {epoch} came in {count} batches, more than {most}: smaller than the batch size asked for"
+            )
 
     def columns(self) -> dict[str, Any]:
         """Return the measured columns."""
-        assert self.opened
-        assert self.closed
-        first, last = self.opened.batch, self.closed.batch
-        window_s = (self.exits_ns[last] - self.exits_ns[first]) / 1e9
-        images = sum(self.images[first + 1 : last + 1])
-        cpu_s = self.closed.cpu_s - self.opened.cpu_s
-        (start_ns, _), (_, second_epoch) = self.epoch_starts[:2]
-        waits_ns = [self.exits_ns[batch] - self.exits_ns[batch - 1] for _, batch in self.epoch_starts[1:]]
+        columns = self.timeline.columns()
+        opened, closed = self.readings
+        window_s, images = columns["window_s"], columns["window_images"]
+        assert window_s
+        assert images
+        cpu_s = closed.cpu_s - opened.cpu_s
+        allowed = len(os.sched_getaffinity(0))
+        others_s = closed.cores.busy_s - opened.cores.busy_s - cpu_s
         memory = [reading for reading in self.memory if reading]
         return {
+            **columns,
             "memory_format": self.memory_format,
-            "images_per_s": images / window_s,
-            "epoch1_images_per_s": sum(self.images[:second_epoch])
-            / ((self.exits_ns[second_epoch - 1] - start_ns) / 1e9),
-            "first_batch_s": (self.exits_ns[0] - start_ns) / 1e9,
-            "window_s": window_s,
-            "window_images": images,
-            "window_epochs": self.closed.epoch - self.opened.epoch,
-            "epoch_end_s": sum(waits_ns) / len(waits_ns) / 1e9,
             "cpu_s": cpu_s,
-            "cpu_load_pct": 100 * cpu_s / window_s / len(os.sched_getaffinity(0)),
+            "cpu_load_pct": 100 * cpu_s / window_s / allowed,
             "cores_used": cpu_s / window_s,
             "cpu_s_per_1k_images": 1000 * cpu_s / images,
-            "peak_memory_mib": max((reading.total_mib for reading in memory), default=None),
-            "peak_anon_memory_mib": max((reading.anon_mib for reading in memory), default=None),
+            "other_cpu_pct": 100 * max(0.0, others_s) / window_s / allowed,
+            "steal_pct": 100 * (closed.cores.steal_s - opened.cores.steal_s) / window_s / allowed,
+            "major_faults": closed.counters.major_faults - opened.counters.major_faults,
+            "context_switches": closed.counters.context_switches - opened.counters.context_switches,
+            "peak_memory_mib": max((m.total_mib for m in memory), default=None),
+            "peak_anon_memory_mib": max((m.anon_mib for m in memory), default=None),
             "gpu_util_pct": self.gpu_util_pct,
             "gpu_reason": self.gpu_reason,
         }
+
+
+def _read() -> Reading:
+    """Read all counters; CPU first, for it is what the window's length is held against."""
+    tree = processes()
+    return Reading(tree_seconds(tree), tree_counters(tree), cores())
 
 
 def touch(images: Tensor) -> None:

@@ -10,7 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from bench import registry
+from bench import config, registry
+from bench.config import Campaign
+from bench.display import Display
+from bench.prepare import Prepared, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +35,31 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             coarse = random.integers(0, 255, (6, 6, 3), dtype=np.uint8)
             cv2.imwrite(str(folder / f"{number}.jpg"), cv2.resize(coarse, (int(width), int(height))))
     return root
+
+
+@pytest.fixture(scope="session")
+def quick() -> Campaign:
+    """The default campaign, with FFCV's mixtures beside its formats, at the size of a test."""
+    campaign = config.load(
+        "quick",
+        {
+            "data": {"samples": None},
+            "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 192},
+            "timing": {"warmup_s": 0.1, "window_s": 0.3, "window_batches": 5},
+        },
+    )
+    mixtures = [
+        {"name": "ffcv-half", "title": "half", "writer": "ffcv", "mode": "proportion", "compress_probability": 0.5},
+        {"name": "ffcv-smart", "title": "smart", "writer": "ffcv", "mode": "smart", "smart_threshold_bytes": 12_000},
+    ]
+    content = campaign.model_dump()
+    return Campaign.model_validate({**content, "formats": [*content["formats"], *mixtures]})
+
+
+@pytest.fixture(scope="session")
+def everything(quick: Campaign, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """The tree in all formats, by the real libraries."""
+    return prepare(quick, tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)
 
 
 @pytest.fixture

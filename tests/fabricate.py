@@ -245,6 +245,7 @@ def environment(cast: Sequence[Actor], blocks: int, reference: str) -> dict[str,
                     "loader": a.loader,
                     "format": a.format,
                     "options": {},
+                    "control": None,
                 }
                 for a in cast
             ],

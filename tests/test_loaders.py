@@ -1,4 +1,4 @@
-"""Every contestant of the default campaign delivers the work, measured in a process of its own as in a campaign."""
+"""Every loader delivers the work, measured in a process of its own as in a campaign."""
 
 from __future__ import annotations
 
@@ -7,36 +7,33 @@ from pathlib import Path
 
 import pytest
 
-from bench import config, process, runner
-from bench.display import Display
-from bench.prepare import Prepared, prepare
+from bench import process, runner
+from bench.config import Campaign
+from bench.prepare import Prepared
 
-QUICK = config.load(
-    "quick",
-    {
-        "data": {"samples": None},
-        "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 192},
-        "timing": {"warmup_s": 0.1, "window_s": 0.3},
-    },
+NAMES = (
+    "ffcv-raw-mapped",
+    "ffcv-jpeg-slots",
+    "litdata-raw",
+    "litdata-jpeg",
+    "imagefolder-original-pil",
+    "imagefolder-original-torchvision",
+    "imagefolder-256-torchvision",
 )
+"""Each loader with each of its formats and each of its options."""
 
 
-@pytest.fixture(scope="module")
-def prepared(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """All formats of the default campaign."""
-    return prepare(QUICK, tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)
-
-
-@pytest.mark.parametrize("contestant", QUICK.contestants, ids=lambda contestant: contestant.name)
-def test_contestant(contestant: config.Contestant, prepared: Prepared, tmp_path: Path) -> None:
-    artifact = prepared.artifacts[contestant.format]
+@pytest.mark.parametrize("name", NAMES)
+def test_contestant(name: str, quick: Campaign, everything: Prepared, tmp_path: Path) -> None:
+    [contestant] = [contestant for contestant in quick.contestants if contestant.name == name]
+    artifact = everything.artifacts[contestant.format]
     spec = {
         "loader": contestant.loader,
         "artifact": asdict(artifact),
-        "work": asdict(runner.work(QUICK, artifact, block=1)),
+        "work": asdict(runner.work(quick, artifact, block=1)),
         "options": contestant.options,
-        "warmup_s": QUICK.timing.warmup_s,
-        "window_s": QUICK.timing.window_s,
+        "window": runner.window(quick),
+        "times": str(tmp_path / "times.npz"),
     }
     log = tmp_path / "log"
     result = process.run("trial", spec, log, 90)

@@ -27,13 +27,13 @@ SPEC = {
     },
     "work": {"batch_size": 16, "workers": 1, "image_size": 8, "dtype": "uint8", "passes": 1, "seed": 0},
     "options": {},
-    "warmup_s": 0,
-    "window_s": 0.01,
+    "window": {"warmup_s": 0, "window_s": 0.01, "window_batches": 1},
 }
 
 
 def spec(tree: Path, **options: Any) -> dict[str, Any]:
-    return {**SPEC, "artifact": {**SPEC["artifact"], "path": str(tree)}, "options": options}
+    artifact = {**SPEC["artifact"], "path": str(tree)}
+    return {**SPEC, "artifact": artifact, "options": options, "times": str(tree.parent / "times.npz")}
 
 
 def gone(pid: int, within_s: float = 10) -> bool:
@@ -61,7 +61,7 @@ class TestEnds:
         pids = tmp_path / "pids"
         result = process.run("trial", spec(tree, behaviour="hang", pid_file=str(pids)), tmp_path / "log", 8)
         assert result["status"] == "timeout"
-        assert "8 s" in result["reason"]
+        assert result["reason"] == "killed after 8 s"
         assert len(pids.read_text().split()) == 2
         assert all(gone(int(pid)) for pid in pids.read_text().split())
 
@@ -82,7 +82,8 @@ class TestEnds:
         assert "SIGSEGV" in result["reason"]
 
     def test_cpu_of_grandchildren_that_end_at_once_is_charged(self, tree: Path, tmp_path: Path) -> None:
-        long = {**spec(tree, behaviour="grandchildren"), "window_s": 1.0}
+        window = {"warmup_s": 0, "window_s": 1.0, "window_batches": 1}
+        long = {**spec(tree, behaviour="grandchildren"), "window": window}
         result = process.run("trial", long, tmp_path / "log", 60)
         batches = result["window_images"] / SPEC["work"]["batch_size"]
         assert result["cpu_s"] >= 0.2 * batches

@@ -118,7 +118,7 @@ def test_after_a_kill_at_any_moment_the_next_run_goes_on(tree: Path, tmp_path: P
         question = "?"
         reference = "a"
         work = { batch_size = 16, workers = 2, image_size = 32, epoch_images = 96 }
-        timing = { blocks = 2, warmup_s = 0.05, window_s = 0.3, limit_s = 60 }
+        timing = { blocks = 2, warmup_s = 0.05, window_s = 0.3, window_batches = 1, limit_s = 60 }
         formats = [{ name = "files", title = "files", writer = "imagefolder", mode = "jpeg", max_side = 64 }]
         contestants = [
             { name = "a", title = "a", loader = "planted", format = "files" },

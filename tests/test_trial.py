@@ -10,7 +10,7 @@ import torch
 from bench import trial
 from bench.api import Artifact, Encoding, Work
 from bench.monitors.gpu import Gpu
-from bench.trial import InvalidWorkError, Meter
+from bench.trial import InvalidWorkError, Meter, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,8 +27,13 @@ def right() -> Batches:
     return [(torch.zeros(len(part), 3, 16, 16, dtype=torch.uint8), part) for part in labels.split(WORK.batch_size)]
 
 
-def consume(batches: Iterable[tuple[torch.Tensor, torch.Tensor]], window_ns: int = 0) -> Meter:
-    meter = Meter(ARTIFACT, WORK, 0, window_ns, Gpu())
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "PAUSE_S", 0)
+
+
+def consume(batches: Iterable[tuple[torch.Tensor, torch.Tensor]], window_s: float = 0) -> Meter:
+    meter = Meter(ARTIFACT, WORK, Window(0, window_s, 1), Gpu())
     meter.consume(batches)
     return meter
 
@@ -83,7 +88,7 @@ def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
             return iter(right() if self.epoch < 3 else right()[:-1])
 
     with pytest.raises(InvalidWorkError, match="epoch 3 delivered 56"):
-        consume(Tiring(), window_ns=10**10)  # type: ignore[arg-type]
+        consume(Tiring(), window_s=10)  # type: ignore[arg-type]
 
 
 def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +105,7 @@ def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch
                 yield batch
 
     monkeypatch.setattr(trial, "perf_counter_ns", tick)
-    meter = Meter(ARTIFACT, WORK, 3 * 10**9, 10 * 10**9, Gpu())
+    meter = Meter(ARTIFACT, WORK, Window(3, 10, 1), Gpu())
     meter.consume(Steady())  # type: ignore[arg-type]
     columns = meter.columns()
     # The first batch ends at 1 s, so the window runs from 4 s to 14 s: batches 5 to 8 and 1 to 6 of the next epoch.

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import resource
 import time
+from typing import TYPE_CHECKING
 
 import psutil
 
+if TYPE_CHECKING:
+    from bench.monitors.tree import Tree
 
-def tree_seconds() -> float:
+
+def tree_seconds(tree: Tree) -> float:
     """Return the CPU seconds, user and system, used so far by this process, its live descendants and every descendant
     that was waited for. Two readings bracket a window exactly: a process that ends between them moves from the second
     group to the third.
+
+    `tree`: this process first, then its descendants.
     """
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     total = time.process_time() + ended.ru_utime + ended.ru_stime
-    for process in psutil.Process().children(recursive=True):
+    for process in tree[1:]:
         try:
             times = process.cpu_times()
             total += _process_seconds(process.pid) + times.children_user + times.children_system

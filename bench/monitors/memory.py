@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import psutil
+if TYPE_CHECKING:
+    from bench.monitors.tree import Tree
 
 _KIB_PER_MIB = 1024
 
@@ -19,10 +21,10 @@ class Memory:
     """Anonymous and shared memory, without file-backed pages."""
 
 
-def tree_memory() -> Memory | None:
-    """Return the memory of this process and its live descendants; None where the kernel does not tell PSS."""
+def tree_memory(tree: Tree) -> Memory | None:
+    """Return the memory of the processes together; None where the kernel does not tell PSS."""
     kib = {"Pss": 0, "Pss_Anon": 0, "Pss_Shmem": 0}
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    for process in tree:
         try:
             lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
         except ProcessLookupError:

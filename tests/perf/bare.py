@@ -16,17 +16,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def images_per_s(batches: Iterable[tuple[Tensor, Tensor]], warmup_s: float, window_s: float) -> float:
+def images_per_s(
+    batches: Iterable[tuple[Tensor, Tensor]], warmup_s: float, window_s: float, window_batches: int
+) -> float:
     """Images per second over as many epochs as the warm-up and the window take."""
     first = start = 0.0
-    count = 0
+    count = number = 0
     while True:
         for images, _ in batches:
             now = time.perf_counter()
             first = first or now
             if start:
                 count += len(images)
-                if now - start >= window_s:
+                number += 1
+                if now - start >= window_s and number >= window_batches:
                     return count / (now - start)
             elif now - first >= warmup_s:
                 start = now
@@ -37,7 +40,7 @@ def main() -> None:
     spec = json.load(sys.stdin)
     artifact = Artifact(**{**spec["artifact"], "encoding": Encoding(**spec["artifact"]["encoding"])})
     with registry.loader(spec["loader"]).stream(artifact, Work(**spec["work"]), **spec["options"]) as batches:
-        speed = images_per_s(batches, spec["warmup_s"], spec["window_s"])
+        speed = images_per_s(batches, **spec["window"])
         print(f"images_per_s {speed}")
 
 

@@ -49,8 +49,7 @@ def main(
                 "artifact": asdict(artifact),
                 "work": asdict(runner.work(campaign, artifact, block=1)),
                 "options": contestant.options,
-                "warmup_s": campaign.timing.warmup_s,
-                "window_s": campaign.timing.window_s,
+                "window": runner.window(campaign),
             }
             logs = []
             for pair in range(pairs):
@@ -71,6 +70,7 @@ def main(
 def harness(spec: dict[str, object]) -> float:
     """Images per second that a trial reports."""
     with tempfile.TemporaryDirectory() as folder:
+        spec = {**spec, "times": str(Path(folder, "times.npz"))}
         result = process.run("trial", spec, Path(folder, "log"), 300)
     assert result["status"] == "ok", result
     return float(result["images_per_s"])

@@ -1,0 +1,63 @@
+"""What has this process tree read from disk, how often did it fault and switch?"""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.monitors.tree import Tree
+
+_STAT_FIELDS_BEFORE_STATE = 2  # of proc(5)'s stat: the pid, and the name that may hold spaces
+_MAJFLT, _CMAJFLT = 12, 13  # proc(5), counted from 1
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Counts since each process's start, summed over the tree; those of ended, awaited children are included."""
+
+    read_bytes: int
+    """Read from the storage layer, read-ahead and page faults included."""
+    major_faults: int
+    """Page faults that needed input or output."""
+    context_switches: int
+    """Voluntary and involuntary. Of children that have ended, only the trial's own are known."""
+
+    def __add__(self, other: Counters) -> Counters:
+        """Return the sum over two sets of processes."""
+        return Counters(
+            self.read_bytes + other.read_bytes,
+            self.major_faults + other.major_faults,
+            self.context_switches + other.context_switches,
+        )
+
+
+def tree_counters(tree: Tree) -> Counters:
+    """Return the counts of this process and its live descendants together."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = Counters(0, 0, ended.ru_nvcsw + ended.ru_nivcsw)
+    for process in tree:
+        try:
+            total += _of(process.pid)
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            continue
+    return total
+
+
+def _of(pid: int) -> Counters:
+    folder = Path("/proc", str(pid))
+    read_bytes = _field(folder / "io", "read_bytes")
+    stat = (folder / "stat").read_text().rpartition(")")[2].split()
+    faults = sum(int(stat[number - 1 - _STAT_FIELDS_BEFORE_STATE]) for number in (_MAJFLT, _CMAJFLT))
+    switches = sum(
+        _field(task / "status", name)
+        for task in (folder / "task").iterdir()
+        for name in ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
+    )
+    return Counters(read_bytes, faults, switches)
+
+
+def _field(path: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{name}:"))

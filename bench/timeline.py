@@ -1,0 +1,119 @@
+"""What follows from when each batch was asked for and handed over? Pure arithmetic on a trial's raw times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_NS_PER_S = 1e9
+_NS_PER_MS = 1e6
+BANKED_SHARE = 0.1
+"""After a pause, a batch that comes within this share of the usual interval was ready before it was asked for."""
+
+
+@dataclass
+class Timeline:
+    """The raw times of a trial, in nanoseconds of one clock."""
+
+    asked_ns: list[int] = field(default_factory=list)
+    """When each batch was asked for. An epoch's first batch is asked for together with its `iter()`."""
+    exits_ns: list[int] = field(default_factory=list)
+    """When each batch was handed over."""
+    images: list[int] = field(default_factory=list)
+    """Images in each batch."""
+    epochs: list[int] = field(default_factory=list)
+    """Index of each epoch's first batch."""
+    opened: int | None = None
+    """Index of the batch whose hand-over opens the steady window."""
+    closed: int | None = None
+    """Index of the batch whose hand-over closes it; the window's images are those of the batches after `opened`."""
+    paused: int | None = None
+    """Index of the first batch asked for after the pause that follows the window."""
+
+    def last_was_banked(self) -> bool:
+        """Return whether the newest batch was ready before it was asked for."""
+        return self.exits_ns[-1] - self.asked_ns[-1] <= self._banked_ns()
+
+    def _banked_ns(self) -> float:
+        assert self.opened is not None
+        assert self.closed is not None
+        return BANKED_SHARE * (self.exits_ns[self.closed] - self.exits_ns[self.opened]) / (self.closed - self.opened)
+
+    def columns(self) -> dict[str, float | int | None]:
+        """Return the columns of `Record` that follow from the times alone."""
+        assert self.opened is not None
+        assert self.closed is not None
+        first, last = self.opened, self.closed
+        asked, exits = np.array(self.asked_ns), np.array(self.exits_ns)
+        images = np.array(self.images)
+        window_images = int(images[first + 1 : last + 1].sum())
+        bank_images = self._bank(asked, exits, images)
+        return {
+            "images_per_s": _rate(images, exits, first, last),
+            "half_drift_pct": self._drift(images, exits),
+            "epoch1_images_per_s": float(images[: self.epochs[1]].sum())
+            / ((exits[self.epochs[1] - 1] - asked[0]) / _NS_PER_S),
+            "sustained_images_per_s": self._sustained(images, exits),
+            "first_batch_s": float(exits[0] - asked[0]) / _NS_PER_S,
+            "window_s": float(exits[last] - exits[first]) / _NS_PER_S,
+            "window_images": window_images,
+            "window_epochs": sum(first < epoch <= last for epoch in self.epochs),
+            "epoch_end_s": float(np.mean([exits[e] - exits[e - 1] for e in self.epochs[1:]])) / _NS_PER_S,
+            "bank_images": bank_images,
+            "bank_bias_bound_pct": None if bank_images is None else 100 * bank_images / window_images,
+            **_waits((exits - asked)[first + 1 : last + 1]),
+        }
+
+    def save(self, path: Path) -> None:
+        """Keep the raw times, relative to the first, in one compressed NumPy file."""
+        start = self.asked_ns[0]
+        np.savez_compressed(
+            path,
+            asked_ns=np.array(self.asked_ns) - start,
+            exits_ns=np.array(self.exits_ns) - start,
+            images=np.array(self.images, np.int32),
+            epochs=np.array(self.epochs),
+            window=np.array([self.opened, self.closed]),
+            paused=np.array([-1 if self.paused is None else self.paused]),
+        )
+
+    def _drift(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
+        """Return how much faster the window's second half was than its first."""
+        assert self.opened is not None
+        assert self.closed is not None
+        middle = int(np.searchsorted(exits, (exits[self.opened] + exits[self.closed]) // 2))
+        if not self.opened < middle < self.closed:
+            return None
+        return 100 * (_rate(images, exits, middle, self.closed) / _rate(images, exits, self.opened, middle) - 1)
+
+    def _sustained(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
+        """Return the speed over all whole epochs after the first, the waits between epochs included."""
+        start, end = self.epochs[1] - 1, self.epochs[-1] - 1
+        return _rate(images, exits, start, end) if end > start else None
+
+    def _bank(self, asked: NDArray[np.int64], exits: NDArray[np.int64], images: NDArray[np.int64]) -> int | None:
+        """Return how many images were ready after the pause: what the loader prepares ahead."""
+        if self.paused is None:
+            return None
+        waits_ns = (exits - asked)[self.paused :]
+        slow = np.flatnonzero(waits_ns > self._banked_ns())
+        ready = int(slow[0]) if len(slow) else len(waits_ns)
+        return int(images[self.paused : self.paused + ready].sum())
+
+
+def _rate(images: NDArray[np.int64], exits: NDArray[np.int64], first: int, last: int) -> float:
+    """Return images/s between two hand-overs: those after the first, up to and with the last."""
+    return float(images[first + 1 : last + 1].sum()) / (float(exits[last] - exits[first]) / _NS_PER_S)
+
+
+def _waits(waits_ns: NDArray[np.int64]) -> dict[str, float]:
+    """Return percentiles of the time between asking for a batch and having it."""
+    p50, p95, p99, most = np.percentile(waits_ns, [50, 95, 99, 100]) / _NS_PER_MS
+    return {"wait_p50_ms": p50, "wait_p95_ms": p95, "wait_p99_ms": p99, "wait_max_ms": most}

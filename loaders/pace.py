@@ -1,0 +1,126 @@
+"""A loader of known speed and known cost, which the harness must give back; by default none at all.
+
+It hands over one batch, made beforehand, again and again: as fast as they are taken, which shows the harness's own
+ceiling, or at fixed times, so that the speed does not depend on the machine's. CPU is burnt in this process, in a
+child, and in grandchildren that end at once, each by its own CPU clock.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torch import Tensor
+
+    from bench.api import Artifact, Work
+
+requires = ("torch",)
+reads = ()
+TICK_S = 0.25
+
+
+@contextmanager
+def stream(  # noqa: PLR0913 - each is a cost of its own
+    artifact: Artifact,
+    work: Work,
+    *,
+    images_per_s: float | None = None,
+    burst_batches: int = 1,
+    own_cores: float = 0.0,
+    child_cores: float = 0.0,
+    grandchild_cores: float = 0.0,
+    shared_mib: int = 0,
+) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
+    """`images_per_s`: None hands over without waiting. `burst_batches`: so many are due at the same time.
+
+    `..._cores`: CPU-seconds burnt per second. `shared_mib`: memory that this process and the child hold together.
+    """
+    descriptor = os.memfd_create("pace")
+    os.truncate(descriptor, max(1, shared_mib << 20))
+    # A new interpreter, not a fork of this process: small, so that its own forks cost next to nothing.
+    command = [sys.executable, "-I", "-S", __file__, str(descriptor), str(child_cores), str(grandchild_cores)]
+    with subprocess.Popen(command, pass_fds=[descriptor]) as child, _held(descriptor):
+        try:
+            yield _Batches(artifact, work, images_per_s, burst_batches, own_cores)
+        finally:
+            child.kill()
+
+
+class _Batches:
+    def __init__(
+        self, artifact: Artifact, work: Work, images_per_s: float | None, burst_batches: int, own_cores: float
+    ) -> None:
+        import torch
+
+        shape = (work.batch_size, 3, work.image_size, work.image_size)
+        self.images = torch.zeros(shape, dtype=getattr(torch, work.dtype))
+        self.labels = torch.zeros(work.batch_size, dtype=torch.int64)
+        self.last_labels = self.labels.clone()
+        self.last_labels[0] = artifact.label_sum * work.passes
+        self.per_epoch = artifact.samples * work.passes
+        self.interval_s = work.batch_size / images_per_s if images_per_s else None
+        self.burst_batches = burst_batches
+        self.own_cores = own_cores
+        self.start_s = 0.0
+        self.number = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        left = self.per_epoch
+        while left > 0:
+            if self.interval_s is not None:
+                self._wait(self.interval_s)
+            count = min(left, len(self.images))
+            left -= count
+            yield self.images[:count], (self.labels if left else self.last_labels)[:count]
+
+    def _wait(self, interval_s: float) -> None:
+        """Burn, then sleep until the next batch is due. The schedule starts with the first batch and never slips."""
+        _burn(self.own_cores * interval_s)
+        self.start_s = self.start_s or time.perf_counter()
+        due_s = self.start_s + self.number // self.burst_batches * self.burst_batches * interval_s
+        self.number += 1
+        time.sleep(max(0.0, due_s - time.perf_counter()))
+
+
+def _serve(descriptor: int, own_cores: float, grandchild_cores: float) -> None:
+    """Burn in this process and in a new grandchild at every tick, until killed or alone."""
+    parent, due_s = os.getppid(), time.perf_counter()
+    with _held(descriptor):
+        while os.getppid() == parent:
+            _burn(own_cores * TICK_S)
+            if grandchild_cores:
+                grandchild = os.fork()
+                if not grandchild:
+                    _burn(grandchild_cores * TICK_S)
+                    os._exit(0)
+                os.waitpid(grandchild, 0)
+            due_s += TICK_S
+            time.sleep(max(0.0, due_s - time.perf_counter()))
+
+
+def _burn(seconds: float) -> None:
+    """Use the CPU for so long, by this thread's own CPU clock."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+@contextmanager
+def _held(descriptor: int) -> Iterator[None]:
+    """Map the memory and make every page of it present."""
+    with mmap.mmap(descriptor, 0) as memory:
+        for start in range(0, len(memory), mmap.PAGESIZE):
+            memory[start] = 1
+        yield
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))

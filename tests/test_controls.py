@@ -1,0 +1,119 @@
+"""A campaign whose known quantities do not come out says so before anything else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench import controls, noise, report
+from bench.analysis import Ratio
+from tests import fabricate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.records import Record
+
+KNOWN = {"images_per_s": 1000.0, "own_cores": 0.3, "child_cores": 0.3, "grandchild_cores": 0.3}
+ACTOR = fabricate.CAST[0]
+
+
+def judged(kind: str, rows: list[Record], ratio: Ratio | None = None, fastest: float | None = 5000) -> list[Any]:
+    contestant = {"name": ACTOR.name, "title": "C", "control": kind, "options": KNOWN}
+    ratios = {ACTOR.name: ratio} if ratio else {}
+    return [verdict.held for verdict in controls.judge({"contestants": [contestant]}, rows, ratios, fastest)]
+
+
+def row(**changes: Any) -> Record:
+    return fabricate.load(ACTOR, 1, **changes)
+
+
+@pytest.mark.parametrize(("speed", "cores", "held"), [(1019, 0.92, [True, True]), (1021, 0.93, [False, False])])
+def test_a_loader_of_known_speed_and_cost_must_come_out(speed: float, cores: float, held: list[bool]) -> None:
+    assert judged("known", [row(images_per_s=speed, cores_used=cores)]) == held
+
+
+def test_the_middle_of_the_blocks_decides() -> None:
+    rows = [row(images_per_s=speed, cores_used=0.9) for speed in (500, 1000, 1001)]
+    assert judged("known", rows) == [True, True]
+
+
+@pytest.mark.parametrize(("low", "high", "held"), [(0.98, 1.01, [True]), (1.01, 1.03, [False]), (None, None, [None])])
+def test_the_twin_must_not_differ_from_the_reference(low: float | None, high: float | None, held: list[Any]) -> None:
+    assert judged("twin", [row()], Ratio(mean=1.0, low=low, high=high, blocks=3)) == held
+
+
+@pytest.mark.parametrize(("ceiling", "held"), [(250_000, [True]), (249_999, [False])])
+def test_the_harness_must_take_a_small_share_of_the_fastest_contestants_time(ceiling: float, held: list[bool]) -> None:
+    assert judged("ceiling", [row(images_per_s=ceiling)]) == held
+
+
+@pytest.mark.parametrize("kind", ["known", "twin", "ceiling"])
+def test_a_control_that_did_not_run_has_no_verdict(kind: str) -> None:
+    assert set(judged(kind, [])) == {None}
+
+
+def with_control(folder: Path, images_per_s: float) -> str:
+    """The report of a campaign with the control that must deliver 1,000 images/s."""
+    known = replace(ACTOR, name="known", title="Known", images_per_s=images_per_s, cores=0.9)
+    cast = [*fabricate.CAST, known]
+    environment = fabricate.environment(cast, 3, fabricate.CAST[-1].name)
+    environment["campaign"]["contestants"][-1] |= {"control": "known", "options": KNOWN}
+    made = fabricate.campaign(folder / "made", cast=cast, campaign=environment["campaign"])
+    return report.write(made, folder / "out").read_text()
+
+
+def test_a_failed_control_opens_the_report(tmp_path: Path) -> None:
+    text = with_control(tmp_path, images_per_s=1500)
+    assert text.index("**Controls failed**") < text.index("headline.png")
+
+
+def test_a_control_is_no_contestant(tmp_path: Path) -> None:
+    text = with_control(tmp_path, images_per_s=1000)
+    assert "Controls failed" not in text
+    results = text[text.index("## Results") : text.index("## Speed and its price")]
+    assert "Known" not in results
+
+
+QUIET = row(
+    steal_pct=0.5,
+    other_cpu_pct=2.0,
+    canary_drift_pct=-3.0,
+    half_drift_pct=3.0,
+    bank_bias_bound_pct=5.0,
+    cache_state="warm",
+)
+
+
+def test_a_quiet_trial_has_no_marks() -> None:
+    assert noise.marks(QUIET) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"steal_pct": 0.6}, "the hypervisor took 0.6 %"),
+        ({"other_cpu_pct": 2.1}, "other processes used 2.1 %"),
+        ({"canary_drift_pct": -3.1}, "speed changed by -3.1 %"),
+        ({"half_drift_pct": -4.0}, "halves lie -4.0 % apart"),
+        ({"bank_bias_bound_pct": 5.1}, "may weigh 5.1 %"),
+        ({"cache_state": "unproven"}, "a warm page cache is not proven"),
+    ],
+)
+def test_each_sign_of_disturbance_marks_a_trial(change: dict[str, Any], said: str) -> None:
+    [sign] = noise.marks(replace(QUIET, **change))
+    assert said in sign
+
+
+def test_a_failed_trial_is_not_called_disturbed() -> None:
+    assert noise.marks(replace(QUIET, status="failed", steal_pct=50.0)) == ()
+
+
+def test_marked_trials_are_listed_and_still_count(tmp_path: Path) -> None:
+    rows = [replace(QUIET, trial="1/a"), replace(QUIET, trial="2/a", block=2, other_cpu_pct=40.0)]
+    made = fabricate.campaign(tmp_path / "made", rows, cast=[ACTOR], blocks=2)
+    text = report.write(made, tmp_path / "out").read_text()
+    assert "| 2/a |" in text
+    assert "1 of 2 measured trials show signs of disturbance" in text
