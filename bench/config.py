@@ -14,6 +14,7 @@ from bench import registry
 from bench.api import Encoding
 
 CAMPAIGNS = Path(__file__).parent / "campaigns"
+_AROUND_WINDOW_S = 8  # starting, importing, compiling, ending a trial: seen on 2 cores, on average
 Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
 
 
@@ -164,6 +165,10 @@ class Campaign(_Model):
                 )
                 raise ValueError(message)
         return self
+
+    def expected_s(self, trials: int) -> float:
+        """Return about how long so many trials take, to be told before they start."""
+        return trials * (self.timing.warmup_s + self.timing.window_s + _AROUND_WINDOW_S)
 
     def format_of(self, contestant: Contestant) -> Format:
         """Return the format that a contestant reads."""

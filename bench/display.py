@@ -71,29 +71,27 @@ class Display:
         if not self._live:
             shown = len(records)
 
-            def lines(title: str | None) -> None:
+            def lines(_: str | None) -> None:
                 nonlocal shown
                 for record in records[shown:]:
                     self.say(_line(record, len(records), planned))
                 shown = len(records)
-                if title and not records:
-                    self.say(f"measuring {planned} trials in {campaign.timing.blocks} blocks ...")
 
             yield lines
             return
         bar = self._bars.add_task("starting", total=planned, completed=len(records))
-        with Live(console=self._console, refresh_per_second=2) as live:
+        with Live(console=self._console, auto_refresh=False) as live:  # while a trial runs, this process sleeps
 
             def table(title: str | None) -> None:
                 self._bars.update(bar, completed=len(records), description=title or "done")
-                live.update(Group(_table(campaign, records), self._bars))
+                live.update(Group(_table(campaign, records), self._bars), refresh=True)
 
             table(None)
             try:
                 yield table
             finally:
                 self._bars.remove_task(bar)
-                live.update(_table(campaign, records))
+                live.update(_table(campaign, records), refresh=True)
 
 
 def _speed(record: Record) -> str:

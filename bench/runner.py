@@ -46,6 +46,8 @@ def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display)
         planned = plan.trials(campaign)
         if done:
             display.say(f"going on with {folder}: {len(done)} of {len(planned)} trials are there")
+        left = len(planned) - len(done)
+        display.say(f"measuring {left} trials, about {campaign.expected_s(left) / 60:.0f} minutes")
         with display.campaign(campaign, len(planned), done) as show:
             for trial in planned:
                 if trial.name not in names:

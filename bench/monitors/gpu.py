@@ -45,7 +45,10 @@ class Gpu:
 
     def now_us(self) -> int:
         """Return the time stamp of the newest utilisation sample, in NVML's microseconds; 0 if there is none."""
-        return max((sample.timeStamp for sample in self._samples(0)), default=0)
+        try:
+            return max((sample.timeStamp for sample in self._samples(0)), default=0)
+        except pynvml.NVMLError:  # why is told when the window closes
+            return 0
 
     def utilisation_since(self, start_us: int) -> Utilisation:
         """Return the mean of the utilisation samples newer than `start_us`."""
