@@ -41,7 +41,7 @@ def main(
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["contestant", "pair", "first", "harness_images_per_s", "bare_images_per_s"])
         for contestant in campaign.contestants:
-            if contestants and contestant.name not in contestants:
+            if contestant.control or (contestants and contestant.name not in contestants):
                 continue
             artifact = prepared.artifacts[contestant.format]
             spec = {
