@@ -56,12 +56,18 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     chosen = _campaign(campaign, samples, batch_size, workers, blocks)
     display = Display()
     display.say(f"{chosen.name}: {chosen.question}")
-    prepared = make_ready(chosen, data, cache, display, strict=strict)
-    for note in prepared.data["notes"]:
-        display.say(note)
-    if prepared.rejected:
-        display.say(f"{len(prepared.rejected)} unreadable images are left out of every format; the report lists them")
-    folder = runner.run(chosen, prepared, results, display)
+    try:
+        prepared = make_ready(chosen, data, cache, display, strict=strict)
+        for note in prepared.data["notes"]:
+            display.say(note)
+        if prepared.rejected:
+            display.say(
+                f"{len(prepared.rejected)} unreadable images are left out of every format; the report lists them"
+            )
+        folder = runner.run(chosen, prepared, results, display)
+    except KeyboardInterrupt:
+        display.say("stopped; the same command goes on from here")
+        raise typer.Exit(128 + signal.SIGINT) from None
     display.say(f"measured: {folder / 'trials.csv'}")
     display.say(f"report: {report.write(folder, reports / folder.name)}")
 

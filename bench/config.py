@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench import registry
-from bench.api import Encoding
+from bench.api import Encoding, Mode
 
 CAMPAIGNS = Path(__file__).parent / "campaigns"
 _AROUND_WINDOW_S = 8  # starting, importing, compiling, ending a trial: seen on 2 cores, on average
@@ -73,7 +73,7 @@ class Format(_Model):
     name: str = Name
     title: str
     writer: str
-    mode: Literal["original", "raw", "jpeg", "proportion", "smart"]
+    mode: Mode
     max_side: int | None = Field(256, ge=1)
     quality: int = Field(90, ge=1, le=100)
     compress_probability: float = Field(0.5, ge=0, le=1)

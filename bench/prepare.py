@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bench import canonical, process, registry, source, synthetic
 from bench.api import Artifact
 from bench.cache import building, locked
-from bench.records import Record
+from bench.records import SCHEMA_VERSION, Record
 from bench.store import CanonicalSource
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def prepare(campaign: Campaign, data: Path | None, cache: Path, display: Display
         tree = source.scan(data or _synthetic(campaign, cache, display))
         sources = {
             key: _canonical(campaign, tree, key, cache, display, strict=strict)
-            for key in {(f.max_side, f.quality) for f in campaign.formats}
+            for key in dict.fromkeys((f.max_side, f.quality) for f in campaign.formats)
         }
         images = next(iter(sources.values()))
         if len(images) < campaign.work.batch_size:
@@ -148,9 +148,9 @@ def _conversion(campaign: Campaign, form: Format, images: CanonicalSource, cache
         samples=len(images),
         workers=campaign.work.count_workers(),
     )
-    # What the stored bytes depend on: the images, the encoding, the library, the adapter's own code.
+    # What the stored bytes depend on, the images, the encoding, the library and the adapter's own code; and the row.
     code = hashlib.sha256(adapter.code()).hexdigest()
-    parts = json.dumps([str(images.folder.resolve()), record.options, record.versions, code])
+    parts = json.dumps([SCHEMA_VERSION, str(images.folder.resolve()), record.options, record.versions, code])
     key = hashlib.sha256(parts.encode()).hexdigest()[:16]
     return _Conversion(form, images, record, cache / "artifacts" / f"{form.name}-{key}")
 
@@ -161,7 +161,7 @@ def _record(conversion: _Conversion, cache: Path, display: Display) -> Record:
     if record.reason:
         return record
     if folder.exists():
-        return Record(**json.loads((folder / MANIFEST).read_text()))
+        return replace(Record(**json.loads((folder / MANIFEST).read_text())), title=form.title)
     spec = {
         "writer": form.writer,
         "canonical": str(conversion.images.folder),

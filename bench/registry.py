@@ -27,7 +27,6 @@ _PACKAGES = {"loader": loaders, "writer": writers}
 class Adapter:
     """A loader or writer: a module, and how to install what it needs."""
 
-    kind: Kind
     name: str
     module: str
     install: str
@@ -68,7 +67,6 @@ def adapters(kind: Kind) -> Mapping[str, Adapter]:
     package = _PACKAGES[kind]
     own = {
         module.name: Adapter(
-            kind,
             module.name,
             f"{package.__name__}.{module.name}",
             f"make setup, or pip install '.[{module.name}]' in the checkout",
@@ -76,14 +74,11 @@ def adapters(kind: Kind) -> Mapping[str, Adapter]:
         for module in pkgutil.iter_modules(package.__path__)
     }
     others = {
-        point.name: Adapter(
-            kind, point.name, point.value, f"pip install {point.dist.name if point.dist else point.name}"
-        )
+        point.name: Adapter(point.name, point.value, f"pip install {point.dist.name if point.dist else point.name}")
         for point in entry_points(group=f"loaderbench.{kind}s")
     }
     if both := own.keys() & others.keys():
-        message = f"an installed package names its {kind} like one of loaderbench's own: {', '.join(sorted(both))}"
-        raise RuntimeError(message)
+        raise RuntimeError(f"an installed package names its {kind} like one of loaderbench's own: {sorted(both)}")
     return own | others
 
 

@@ -37,12 +37,11 @@ def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display)
     with locked(results / ".locks" / campaign.name, f"another loaderbench is measuring {folder}; wait for it to end"):
         _begin(campaign, prepared, folder, display)
         rows = folder / "trials.csv"
-        measured = records.read(rows)
-        names = {record.trial for record in measured}
+        measured = {record.trial: record for record in records.read(rows)}
         for record in prepared.records:
-            if record.trial not in names:
+            if record.trial not in measured or record.status != measured[record.trial].status:
                 records.append(rows, record)
-        done = [record for record in measured if record.kind == "load"]
+        done = [record for record in measured.values() if record.kind == "load"]
         planned = plan.trials(campaign)
         if done:
             display.say(f"going on with {folder}: {len(done)} of {len(planned)} trials are there")
@@ -50,7 +49,7 @@ def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display)
         display.say(f"measuring {left} trials, about {campaign.expected_s(left) / 60:.0f} minutes")
         with display.campaign(campaign, len(planned), done) as show:
             for trial in planned:
-                if trial.name not in names:
+                if trial.name not in measured:
                     show(trial.contestant.title)
                     record = _measure(campaign, trial, prepared, folder)
                     records.append(rows, record)
@@ -121,11 +120,10 @@ def _cache_state(artifact: Artifact, resident_pct: float | None, read_bytes: int
     return "warm" if warm else "unproven"
 
 
-def _measure(campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: Path) -> Record:
+def _identity(trial: plan.Trial) -> dict[str, Any]:
+    """Return the columns that say which trial a row is of."""
     contestant = trial.contestant
-    adapter = registry.adapters("loader")[contestant.loader]
-    artifact = prepared.artifacts.get(contestant.format)
-    identity: dict[str, Any] = {
+    return {
         "trial": trial.name,
         "kind": "load",
         "block": trial.block,
@@ -136,10 +134,16 @@ def _measure(campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: 
         "adapter": contestant.loader,
         "format": contestant.format,
         "options": json.dumps(contestant.options, sort_keys=True),
-        "versions": adapter.versions(),
+        "versions": registry.adapters("loader")[contestant.loader].versions(),
     }
-    if reason := adapter.why_unavailable():
+
+
+def _measure(campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: Path) -> Record:
+    """Run one trial and return its row, whatever becomes of it."""
+    contestant, identity = trial.contestant, _identity(trial)
+    if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
         return Record(**identity, status="unavailable", reason=reason)
+    artifact = prepared.artifacts.get(contestant.format)
     if artifact is None:
         written = next(record for record in prepared.records if record.format == contestant.format)
         return Record(**identity, status=written.status, reason=f"format {contestant.format}: {written.reason}")

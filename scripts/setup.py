@@ -184,13 +184,15 @@ def make_environment() -> None:
     stamp.begin()
     uv = (BIN / "uv", "pip")
     env = {"VIRTUAL_ENV": str(VENV)}
+    # Bytecode is compiled now: a trial that had to would show it as time to import.
     run(
         "installing the locked packages (PyTorch makes this some gigabytes)",
-        *uv, "sync", "--require-hashes", LOCKS / "all.lock", env=env,
+        *uv, "sync", "--require-hashes", "--compile-bytecode", LOCKS / "all.lock", env=env,
     )  # fmt: skip
     run(
         "installing FFCV and the project",
-        *uv, "install", "--no-deps", "--no-build-isolation", wheel, "--editable", ROOT, env=env,
+        *uv, "install", "--no-deps", "--no-build-isolation", "--compile-bytecode", wheel, "--editable", ROOT,
+        env=env,
     )  # fmt: skip
     stamp.complete()
     print("set-up: done", flush=True)
