@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 _NS_PER_S = 1e9
 _NS_PER_MS = 1e6
-BANKED_SHARE = 0.1
-"""After a pause, a batch that comes within this share of the usual interval was ready before it was asked for."""
+BANKED_SHARE = 0.5
+"""After a pause, a batch that comes within this share of the usual interval was ready before it was asked for. To take a
+ready batch from a worker process may itself cost a tenth of the interval; one that is not ready takes all of it."""
 
 
 @dataclass
@@ -72,12 +73,16 @@ class Timeline:
         }
 
     def save(self, path: Path) -> None:
-        """Keep the raw times, relative to the first, in one compressed NumPy file."""
-        start = self.asked_ns[0]
+        """Keep the raw times in one compressed NumPy file.
+
+        `interval_ns`: between the hand-overs of one batch and the one before, the first from when it was asked for.
+        `wait_ns`: between asking for a batch and having it. The rest as in this class; `paused` is -1 without a pause.
+        """
+        exits = np.array(self.exits_ns)
         np.savez_compressed(
             path,
-            asked_ns=np.array(self.asked_ns) - start,
-            exits_ns=np.array(self.exits_ns) - start,
+            interval_ns=np.diff(exits, prepend=self.asked_ns[0]),
+            wait_ns=exits - np.array(self.asked_ns),
             images=np.array(self.images, np.int32),
             epochs=np.array(self.epochs),
             window=np.array([self.opened, self.closed]),

@@ -52,7 +52,7 @@ def test_waits_are_those_of_the_window() -> None:
 
 
 def test_batches_that_are_ready_after_a_pause_are_the_bank() -> None:
-    times = timeline([0.5] * 14 + [0.001] * 3 + [0.5])
+    times = timeline([0.5] * 14 + [0.001, 0.1, 0.2] + [0.5])
     times.paused = 14
     columns = times.columns()
     assert columns["bank_images"] == 30
@@ -63,8 +63,8 @@ def test_the_raw_times_are_kept(tmp_path: Path) -> None:
     times = timeline([0.5] * 20)
     times.save(tmp_path / "times.npz")
     with np.load(tmp_path / "times.npz") as kept:
-        assert kept["exits_ns"].tolist() == times.exits_ns
-        assert kept["asked_ns"].tolist() == times.asked_ns
+        assert kept["interval_ns"].cumsum().tolist() == times.exits_ns
+        assert kept["wait_ns"].tolist() == (np.array(times.exits_ns) - times.asked_ns).tolist()
         assert kept["window"].tolist() == [3, 13]
         assert kept["epochs"].tolist() == [0, 8]
         assert kept["images"].sum() == 200
