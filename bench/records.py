@@ -78,7 +78,7 @@ class Record:
     window_epochs: int | None = None
     """Epoch boundaries that lie in the window."""
     bank_images: int | None = None
-    """Images that were ready after a pause: what the loader prepares ahead."""
+    """Images that were ready after a pause: what the loader prepares ahead. Empty if they did not come to an end."""
     bank_bias_bound_pct: float | None = None
     """The most by which the bank can have raised `images_per_s`: `bank_images` over `window_images`."""
     wait_p50_ms: float | None = None

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 _NS_PER_S = 1e9
 _NS_PER_MS = 1e6
 BANKED_SHARE = 0.5
-"""After a pause, a batch that comes within this share of the usual interval was ready before it was asked for. To take a
-ready batch from a worker process may itself cost a tenth of the interval; one that is not ready takes all of it."""
+"""After a pause, a batch that comes within this share of the usual interval was ready before it was asked for.
+
+To take a ready batch from a worker process may itself cost a tenth of the interval; one that is not ready takes all.
+"""
+MOST_BANKED = 256
+"""So many ready batches are counted; of a loader that has more, the number is not known."""
 
 
 @dataclass
@@ -38,9 +42,11 @@ class Timeline:
     paused: int | None = None
     """Index of the first batch asked for after the pause that follows the window."""
 
-    def last_was_banked(self) -> bool:
-        """Return whether the newest batch was ready before it was asked for."""
-        return self.exits_ns[-1] - self.asked_ns[-1] <= self._banked_ns()
+    def bank_is_known(self) -> bool:
+        """Return whether the newest batch after the pause was not ready, or too many were."""
+        assert self.paused is not None
+        ready = self.exits_ns[-1] - self.asked_ns[-1] <= self._banked_ns()
+        return not ready or len(self.exits_ns) - self.paused >= MOST_BANKED
 
     def _banked_ns(self) -> float:
         assert self.opened is not None
@@ -104,12 +110,14 @@ class Timeline:
         return _rate(images, exits, start, end) if end > start else None
 
     def _bank(self, asked: NDArray[np.int64], exits: NDArray[np.int64], images: NDArray[np.int64]) -> int | None:
-        """Return how many images were ready after the pause: what the loader prepares ahead."""
+        """Return how many images were ready after the pause: what the loader prepares ahead. None: not known."""
         if self.paused is None:
             return None
         waits_ns = (exits - asked)[self.paused :]
         slow = np.flatnonzero(waits_ns > self._banked_ns())
-        ready = int(slow[0]) if len(slow) else len(waits_ns)
+        if not len(slow):
+            return None
+        ready = int(slow[0])
         return int(images[self.paused : self.paused + ready].sum())
 
 

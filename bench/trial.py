@@ -154,7 +154,7 @@ class Meter:
             times.paused = len(times.exits_ns)
             time.sleep(PAUSE_S)
             return False
-        return not times.last_was_banked()
+        return times.bank_is_known()
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
         import torch

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.timeline import Timeline
+from bench.timeline import MOST_BANKED, Timeline
 
 S = 10**9
 
@@ -57,6 +57,15 @@ def test_batches_that_are_ready_after_a_pause_are_the_bank() -> None:
     columns = times.columns()
     assert columns["bank_images"] == 30
     assert columns["bank_bias_bound_pct"] == 30
+
+
+def test_a_bank_that_does_not_come_to_an_end_is_not_known() -> None:
+    times = timeline([0.5] * 14 + [0.001] * 6)
+    times.paused = 14
+    assert times.columns()["bank_images"] is None
+    assert not times.bank_is_known()
+    times.paused = len(times.exits_ns) - MOST_BANKED
+    assert times.bank_is_known()
 
 
 def test_the_raw_times_are_kept(tmp_path: Path) -> None:
