@@ -1,4 +1,8 @@
-"""The plainest loop there is over a library's loader: what the harness is compared with. See overhead.py."""
+"""The plainest loop there is over a library's loader, what the harness is compared with. See overhead.py.
+
+With `--touch` it reads one byte of each page of every batch, as the harness does. Batches from worker processes lie in
+shared memory, so that this first reading has to map every page: a cost of the consumer, and not of the harness.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.api import Artifact, Encoding, Work
+from bench.trial import touch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def images_per_s(
-    batches: Iterable[tuple[Tensor, Tensor]], warmup_s: float, window_s: float, window_batches: int
+    batches: Iterable[tuple[Tensor, Tensor]], warmup_s: float, window_s: float, window_batches: int, *, touching: bool
 ) -> float:
     """Images per second over as many epochs as the warm-up and the window take."""
     first = start = 0.0
@@ -25,6 +30,8 @@ def images_per_s(
     while True:
         for images, _ in batches:
             now = time.perf_counter()
+            if touching:
+                touch(images)
             first = first or now
             if start:
                 count += len(images)
@@ -40,7 +47,7 @@ def main() -> None:
     spec = json.load(sys.stdin)
     artifact = Artifact(**{**spec["artifact"], "encoding": Encoding(**spec["artifact"]["encoding"])})
     with registry.loader(spec["loader"]).stream(artifact, Work(**spec["work"]), **spec["options"]) as batches:
-        speed = images_per_s(batches, **spec["window"])
+        speed = images_per_s(batches, **spec["window"], touching="--touch" in sys.argv)
         print(f"images_per_s {speed}")
 
 

@@ -1,6 +1,6 @@
 """Does the harness slow a loader down? Trials alternated with bare loops over the same loader.
 
-    python -m tests.perf.overhead [--pairs 5] [--out results/overhead.csv] [CONTESTANT ...]
+    python -m tests.perf.overhead [--pairs 5] [--touch] [--out results/overhead.csv] [CONTESTANT ...]
 
 Each figure comes from a fresh process. The share is the geometric mean over pairs of the trial's images/s over the bare
 loop's, with a 95 % t interval on the logarithms. Beside it, the parent's largest resident memory while trials run.
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,8 @@ def main(
     pairs: int = 5,
     cache: Path = Path("data"),
     out: Path = Path("results/overhead.csv"),
+    *,
+    touch: Annotated[bool, typer.Option(help="Let the bare loop touch the batches too.")] = False,
 ) -> None:
     """Measure the harness's overhead."""
     campaign = config.load("quick")
@@ -53,7 +56,7 @@ def main(
             }
             logs = []
             for pair in range(pairs):
-                measures = {"harness": harness, "bare": bare}
+                measures = {"harness": harness, "bare": partial(bare, touch=touch)}
                 order = ["harness", "bare"] if pair % 2 else ["bare", "harness"]
                 speeds = {name: measures[name](spec) for name in order}
                 logs.append(np.log(speeds["harness"] / speeds["bare"]))
@@ -76,11 +79,10 @@ def harness(spec: dict[str, object]) -> float:
     return float(result["images_per_s"])
 
 
-def bare(spec: dict[str, object]) -> float:
+def bare(spec: dict[str, object], *, touch: bool) -> float:
     """Images per second of the bare loop."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.perf.bare"], input=json.dumps(spec), capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-m", "tests.perf.bare", *(["--touch"] if touch else [])]
+    done = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True, check=True)
     [line] = [line for line in done.stdout.splitlines() if line.startswith("images_per_s ")]
     return float(line.split()[1])
 
