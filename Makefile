@@ -9,10 +9,11 @@ SETUP = @python="$(PYTHON)"; "$$python" $(SUITABLE) || { \
 	echo 'Python 3.11, 3.12 or 3.13 is needed: install one, or say where: make PYTHON=/path/to/python3' >&2; \
 	exit 1; }; "$$python" scripts/setup.py
 
+CAMPAIGN ?= quick
 DATA_OPTION = $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench report perf overhead test lint format lock clean
+.PHONY: help setup tools ffcv-wheel data bench report perf overhead resolution test lint format lock clean
 
 help:  ## list the targets
 	@echo 'make bench is the place to start.'
@@ -25,13 +26,13 @@ ffcv-wheel:  ## build the portable FFCV wheel once, and copy it to dist/
 	$(SETUP) wheel
 
 data: setup  ## prepare the images and every format; DATA=folder uses your own ImageFolder tree
-	$(BIN)/loaderbench prepare quick $(DATA_OPTION) $(BENCH_ARGS)
+	$(BIN)/loaderbench prepare $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
 
-bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=folder as above
-	$(BIN)/loaderbench bench quick $(DATA_OPTION) $(BENCH_ARGS)
+bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=folder as above, CAMPAIGN=standard
+	$(BIN)/loaderbench bench $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
 
-report: setup  ## draw the plots and the report again from results/quick
-	$(BIN)/loaderbench report results/quick
+report: setup  ## draw the plots and the report again
+	$(BIN)/loaderbench report results/$(CAMPAIGN)
 
 # A loader's laps alternate with a reference's; only ratios within one run are compared.
 PERF_FILE := results/perf/$(shell date -u +%Y%m%dT%H%M%SZ).json
@@ -44,6 +45,10 @@ perf: setup  ## measure the loaders for regressions; BASELINE=earlier.json fails
 
 overhead: setup  ## compare trials with bare loops over the same loaders
 	$(BIN)/python -m tests.perf.overhead
+
+resolution: setup  ## what difference can this machine tell? Known pairs, measured for an hour
+	$(BIN)/python -m tests.perf.resolution twins
+	$(BIN)/python -m tests.perf.resolution slowed
 
 test: setup  ## tests
 	$(BIN)/pytest

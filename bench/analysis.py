@@ -3,239 +3,169 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from scipy.special import stdtrit
 
 from bench import controls, noise
+from bench.comparison import RANKING_BLOCKS, compare_all, least_difference, ratio
+from bench.findings import MEDIANS, START_PHASES, Analysis, Cold, Failure, Standing
 from bench.records import HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.controls import Verdict
+    from bench.comparison import Comparison, Ratio
     from bench.records import Record
-
-RANKING_BLOCKS = 6
-"""With fewer blocks than this, results are descriptive: no ranking claims."""
-START_PHASES = ("import_s", "construct_s", "first_batch_s")
-MEDIANS = (
-    "images_per_s",
-    "epoch1_images_per_s",
-    *START_PHASES,
-    "epoch_end_s",
-    "sustained_images_per_s",
-    "bank_bias_bound_pct",
-    "wait_p50_ms",
-    "wait_p95_ms",
-    "wait_p99_ms",
-    "wait_max_ms",
-    "cpu_load_pct",
-    "cores_used",
-    "cpu_s_per_1k_images",
-    "peak_memory_mib",
-    "peak_anon_memory_mib",
-    "gpu_util_pct",
-    "bytes_per_image",
-)
-"""Columns of a record of which a standing keeps the median over blocks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ratio:
-    """Speed over the reference's in the same block: geometric mean and 95 % interval."""
-
-    mean: float
-    low: float | None
-    """None with fewer than 2 common blocks: one block has no spread."""
-    high: float | None
-    blocks: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """One contestant over all its blocks. Only `ok` trials count towards any figure."""
-
-    name: str
-    title: str
-    adapter: str
-    format: str
-    memory_format: str
-    speeds: tuple[float, ...]
-    """Steady images/s of each ok block, in the order of blocks. Empty: there is no speed."""
-    medians: Mapping[str, float]
-    """Of the columns in `MEDIANS` and of `start_s`, the sum of `START_PHASES`, where measured."""
-    rank: tuple[int, int] | None
-    """Best and worst rank that the spread leaves open; None with fewer than 2 blocks."""
-    ratio: Ratio | None
-    trouble: str
-    """Status and reason of the latest trial that was not ok, or nothing."""
-
-    @property
-    def median(self) -> float:
-        """Median images/s. Only for contestants with a speed."""
-        return self.medians["images_per_s"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """All rows that are not ok in the same way."""
-
-    kind: str
-    title: str
-    status: str
-    reason: str
-    blocks: tuple[int, ...]
-    """Empty for conversions."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """What the rows of a campaign say."""
-
-    reference: str
-    standings: tuple[Standing, ...]
-    """Fastest median first, then those without a speed in the campaign's order."""
-    writes: tuple[Record, ...]
-    """The latest row of each format, in the order of the file."""
-    failures: tuple[Failure, ...]
-    blocks: int
-    """Planned blocks."""
-    planned: int
-    """Planned trials: every contestant once in every block."""
-    recorded: int
-    """Planned trials that have a row, whatever its status."""
-    gpu_reason: str
-    """Why trials that are ok have no GPU figure, or nothing."""
-    controls: tuple[Verdict, ...]
-    marked: tuple[tuple[Record, tuple[str, ...]], ...]
-    """The ok trials that were disturbed, with the signs of it."""
-    quiet: int
-    """How many ok trials were not."""
-
-    @property
-    def controls_failed(self) -> tuple[Verdict, ...]:
-        """The controls that did not come out as they must."""
-        return tuple(verdict for verdict in self.controls if verdict.held is False)
-
-    @property
-    def measured(self) -> tuple[Standing, ...]:
-        """The contestants that have a speed, fastest first."""
-        return tuple(s for s in self.standings if s.speeds)
-
-    @property
-    def leaders(self) -> tuple[Standing, ...]:
-        """The fastest contestant and those that the spread does not tell apart from it."""
-        first, *others = self.measured
-        return (first, *(s for s in others if s.rank and s.rank[0] == 1))
-
-    @property
-    def descriptive(self) -> bool:
-        """Whether any contestant that has a speed has too few blocks for a claim about ranks."""
-        return any(len(s.speeds) < RANKING_BLOCKS for s in self.measured)
 
 
 def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     """Analyse the rows of a campaign, which is given as `env.json` keeps it.
 
-    A trial that has several rows counts by its latest; their failures are all kept.
+    A trial that has several rows counts by its latest; their failures are all kept. Of several attempts at a block the
+    one with the fewest disturbed trials counts, the earliest of equals; speeds have no say in that.
     """
-    loads = _latest_loads(records)
+    loads = _loads(_quietest(records))
     good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
-    controlling = [c["name"] for c in campaign["contestants"] if c["control"]]
-    ranks = _ranks(good[~good["contestant"].isin(controlling)])
-    medians, ratios = _medians(good), _ratios(good, campaign["reference"])
-    standings = []
-    for contestant in campaign["contestants"]:
-        if contestant["control"]:
-            continue
-        name = contestant["name"]
-        rows = good[good["contestant"] == name]
-        standings.append(
-            Standing(
-                name=name,
-                title=contestant["title"],
-                adapter=contestant["loader"],
-                format=contestant["format"],
-                memory_format=", ".join(sorted(set(rows["memory_format"]) - {""})),
-                speeds=tuple(rows["images_per_s"]),
-                medians=medians.get(name, {}),
-                rank=ranks.get(name) if len(rows) > 1 else None,
-                ratio=ratios.get(name),
-                trouble=_trouble(loads[loads["contestant"] == name]),
-            )
-        )
-    blocks = campaign["timing"]["blocks"]
-    names = [contestant["name"] for contestant in campaign["contestants"]]
+    warm, cold = good[good["cache"] != "cold"], good[good["cache"] == "cold"]
+    names = [c["name"] for c in campaign["contestants"]]
+    competing = [c["name"] for c in campaign["contestants"] if not c["control"]]
+    speeds = _by_block(warm, "images_per_s")
+    reference = campaign["reference"]
+    twins = [c["name"] for c in campaign["contestants"] if c["control"] == "twin" and c["name"] in speeds]
+    twin_ratio = _ratio(speeds[twins[0]], speeds[reference]) if twins and reference in speeds else None
+    least = least_difference(twin_ratio)
+    compared = compare_all(speeds[[name for name in speeds if name in competing]], least)
+    standings = sorted(
+        (_standing(c, loads[loads["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign)),
+        key=lambda s: -s.medians.get("images_per_s", 0),
+    )
     ok = [record for record in records if record.kind == "load" and record.status == "ok"]
     marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
-    fastest = max((s.medians["images_per_s"] for s in standings if s.speeds), default=None)
-    planned = loads["contestant"].isin(names) & loads["block"].between(1, blocks)
+    fastest = max((s.median for s in standings if s.speeds), default=None)
+    limits = _limits(records)
+    blocks, states = campaign["timing"]["blocks"], len(names) + len(campaign["cold"])
     return Analysis(
-        reference=campaign["reference"],
-        standings=tuple(sorted(standings, key=lambda s: -s.medians.get("images_per_s", 0))),
+        reference=reference,
+        standings=tuple(standings),
+        colds=tuple(_colds(campaign, standings, loads, cold)),
+        limits=limits,
+        limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},
+        least_difference=least,
         writes=tuple({r.format: r for r in records if r.kind == "write"}.values()),
         failures=_failures(records),
         blocks=blocks,
-        planned=blocks * len(names),
-        recorded=int(planned.sum()),
-        gpu_reason="; ".join(sorted(set(good["gpu_reason"]) - {""})),
-        controls=controls.judge(campaign, ok, ratios, fastest),
+        planned=blocks * states,
+        recorded=int((loads["contestant"].isin(names) & loads["block"].between(1, blocks)).sum()),
+        gpu_reason="; ".join(sorted({part for reason in good["gpu_reason"] for part in reason.split("; ")} - {""})),
+        controls=controls.judge(campaign, [r for r in ok if r.trial in set(good["trial"])], twin_ratio, fastest),
         marked=marked,
+        counted=frozenset(good["trial"]),
         quiet=len(ok) - len(marked),
     )
 
 
-def _latest_loads(records: Sequence[Record]) -> pd.DataFrame:
-    rows = pd.DataFrame([vars(r) for r in records if r.kind == "load"], columns=list(HEADER))
-    rows = rows.drop_duplicates("trial", keep="last").sort_values("block", kind="stable")
+def _competing(campaign: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [c for c in campaign["contestants"] if not c["control"]]
+
+
+def _quietest(records: Sequence[Record]) -> list[Record]:
+    """Return the latest load rows of each block's attempt that counts."""
+    attempts: dict[int | None, dict[int, dict[str, Record]]] = {}
+    for record in records:
+        if record.kind == "load":
+            attempts.setdefault(record.block, {}).setdefault(record.attempt or 1, {})[record.trial] = record
+    chosen: list[Record] = []
+    for by_attempt in attempts.values():
+        most = max(len(rows) for rows in by_attempt.values())
+        whole = [rows for _, rows in sorted(by_attempt.items()) if len(rows) == most]
+        chosen += min(whole, key=lambda rows: sum(bool(noise.disturbances(row)) for row in rows.values())).values()
+    return chosen
+
+
+def _loads(chosen: Sequence[Record]) -> pd.DataFrame:
+    rows = pd.DataFrame([vars(r) for r in chosen], columns=list(HEADER)).sort_values("block", kind="stable")
     rows = rows.astype({"block": int} | dict.fromkeys(MEDIANS, float))
     # Before taking medians: the median of the sums, not the sum of medians. Empty if a phase is.
     return rows.assign(start_s=rows[list(START_PHASES)].sum(axis=1, skipna=False))
 
 
-def _medians(good: pd.DataFrame) -> dict[str, dict[str, float]]:
-    table = good.groupby("contestant")[[*MEDIANS, "start_s"]].median()
-    return {
-        str(name): {str(column): float(value) for column, value in medians.items() if not math.isnan(value)}
-        for name, medians in table.to_dict("index").items()
+def _standing(
+    contestant: Mapping[str, Any],
+    loads: pd.DataFrame,
+    good: pd.DataFrame,
+    compared: Mapping[tuple[str, str], Comparison],
+    reference: str,
+) -> Standing:
+    name = contestant["name"]
+    rows = good[good["contestant"] == name]
+    medians = rows[[*MEDIANS, "start_s"]].median().dropna()
+    return Standing(
+        name=name,
+        title=contestant["title"],
+        adapter=contestant["loader"],
+        format=contestant["format"],
+        memory_format=_all(rows["memory_format"]),
+        batch_memory=_all(rows["batch_memory"]),
+        speeds=tuple(rows["images_per_s"]),
+        medians={str(column): float(value) for column, value in medians.items()},
+        bound_by=_all(rows["bound_by"]),
+        rank=_rank(name, compared) if len(rows) >= RANKING_BLOCKS else None,
+        reference=compared.get((name, reference)),
+        trouble=_trouble(loads[loads["contestant"] == name]),
+    )
+
+
+def _all(texts: pd.Series[str]) -> str:
+    return ", ".join(sorted(set(texts) - {""}))
+
+
+def _rank(name: str, compared: Mapping[tuple[str, str], Comparison]) -> tuple[int, int]:
+    """Rank behind those that are faster, before those that are slower."""
+    verdicts = [comparison.verdict for (one, _), comparison in compared.items() if one == name]
+    return 1 + verdicts.count("slower"), 1 + len(verdicts) - verdicts.count("faster")
+
+
+def _colds(
+    campaign: Mapping[str, Any], standings: Sequence[Standing], loads: pd.DataFrame, cold: pd.DataFrame
+) -> list[Cold]:
+    contestants = {c["name"]: c for c in _competing(campaign)}
+    first_epochs = {
+        cache: _by_block(rows, "epoch1_images_per_s")
+        for cache, rows in (("cold", cold), ("warm", loads[(loads["cache"] != "cold") & (loads["status"] == "ok")]))
     }
+    found = []
+    for warm in standings:
+        if warm.name in campaign["cold"]:
+            states = cold[cold["contestant"] == warm.name]["cache_state"].value_counts()
+            both = warm.name in first_epochs["cold"] and warm.name in first_epochs["warm"]
+            found.append(
+                Cold(
+                    warm=warm,
+                    cold=_standing(contestants[warm.name], loads[loads["cache"] == "cold"], cold, {}, ""),
+                    states=", ".join(f"{state} ({count})" for state, count in states.items()),
+                    ratio=_ratio(first_epochs["cold"][warm.name], first_epochs["warm"][warm.name]) if both else None,
+                )
+            )
+    return found
 
 
-def _ratios(good: pd.DataFrame, reference: str) -> dict[str, Ratio]:
-    """Pair by block, so that what slows a whole block cancels; t interval on the log ratio."""
-    speeds = good.pivot_table(index="block", columns="contestant", values="images_per_s")
-    logs = speeds.map(math.log)
-    if reference not in logs:
-        return {}
-    pairs = logs.sub(logs[reference], axis=0)
-    ratios = {}
-    for name in pairs.columns:
-        pair: list[float] = pairs[name].dropna().tolist()
-        if not pair:
-            continue
-        mean, low, high = fmean(pair), None, None
-        if len(pair) > 1:
-            quantile = float(stdtrit(len(pair) - 1, 0.975))  # of Student's t
-            half = quantile * stdev(pair) / math.sqrt(len(pair))
-            low, high = math.exp(mean - half), math.exp(mean + half)
-        ratios[name] = Ratio(mean=math.exp(mean), low=low, high=high, blocks=len(pair))
-    return ratios
+def _by_block(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    return rows.pivot_table(index="block", columns="contestant", values=column)
 
 
-def _ranks(good: pd.DataFrame) -> dict[str, tuple[int, int]]:
-    """Rank behind those whose slowest block beats its fastest, before those that it beats so."""
-    spread = good.groupby("contestant")["images_per_s"].agg(["min", "max"])
-    return {
-        str(name): (
-            1 + int((spread["min"] > row["max"]).sum()),
-            int((spread["max"] >= row["min"]).sum()),
-        )
-        for name, row in spread.iterrows()
-    }
+def _ratio(one: pd.Series[float], other: pd.Series[float]) -> Ratio | None:
+    """Pair by block, so that what slows a whole block cancels."""
+    return ratio([math.log(quotient) for quotient in (one / other).dropna()])
+
+
+def _limits(records: Sequence[Record]) -> dict[str, float]:
+    rows = pd.DataFrame(
+        [(r.title, r.images_per_s) for r in records if r.kind == "limit" and r.status == "ok"],
+        columns=["step", "images_per_s"],
+    )
+    medians = rows.groupby("step")["images_per_s"].median().sort_values(ascending=False)
+    return {str(step): float(value) for step, value in medians.items()}
 
 
 def _trouble(rows: pd.DataFrame) -> str:
@@ -249,7 +179,7 @@ def _trouble(rows: pd.DataFrame) -> str:
 def _failures(records: Sequence[Record]) -> tuple[Failure, ...]:
     blocks: dict[tuple[str, str, str, str], list[int]] = {}
     for r in records:
-        if r.status != "ok":
+        if r.status != "ok" and r.kind != "limit":
             found = blocks.setdefault((r.kind, r.title, r.status, r.reason), [])
             if r.block is not None:
                 found.append(r.block)
@@ -257,9 +187,3 @@ def _failures(records: Sequence[Record]) -> tuple[Failure, ...]:
         Failure(kind=kind, title=title, status=status, reason=reason, blocks=tuple(sorted(found)))
         for (kind, title, status, reason), found in blocks.items()
     )
-
-
-def shown(value: float) -> str:
-    """Return a figure as reports print it: counts whole, measures with three digits or more."""
-    whole = isinstance(value, int) or abs(value) >= 99.95  # noqa: PLR2004 - where 3 digits are whole
-    return f"{value:,.0f}" if whole else f"{value:#.3g}"

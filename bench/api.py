@@ -75,6 +75,11 @@ class Artifact:
     """Bytes that reading every sample needs: the artifact's files, symbolic links followed."""
     encoding: Encoding
 
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> Artifact:
+        """Return what `dataclasses.asdict` was made of."""
+        return cls(**{**stored, "encoding": Encoding(**stored["encoding"])})
+
 
 @dataclass(frozen=True)
 class Work:

@@ -16,8 +16,20 @@ from bench import conversion, trial
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"trial": trial.run, "convert": conversion.run}
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+def _limits(spec: dict[str, Any]) -> dict[str, Any]:
+    from bench import limits  # brings OpenCV, which a trial's process must not hold unless its loader does
+
+    return limits.run(spec)
+
+
+_TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "trial": trial.run,
+    "convert": conversion.run,
+    "limits": _limits,
+}
 
 
 def main() -> None:
@@ -25,6 +37,8 @@ def main() -> None:
     spec = json.load(sys.stdin)
     _die_with_parent(spec["parent"])
     os.register_at_fork(after_in_child=_set_death_signal)
+    # Orphans become children of this process: what they cost is still charged to it.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         result = _TASKS[sys.argv[1]](spec)
     except Exception as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason

@@ -11,10 +11,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench import registry
-from bench.api import Encoding, Mode
+from bench.api import Encoding, Mode, Work
+from bench.records import Cache
 
 CAMPAIGNS = Path(__file__).parent / "campaigns"
-_AROUND_WINDOW_S = 8  # starting, importing, compiling, ending a trial: seen on 2 cores, on average
+_AROUND_WINDOW_S = 8.5  # starting, importing, compiling, pausing, ending a trial: seen on 2 cores, on average
+_COLD_S = 15  # of one cold trial, whose length is that of an epoch: seen on 2 cores, on average
+_AROUND_STAGES_S = 5  # starting the processes that measure the limits
+_STAGES = 8
 Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
 
 
@@ -63,6 +67,10 @@ class Timing(_Model):
     """The window is at least this many batches long, so that what a loader prepared ahead weighs little in it."""
     limit_s: float = Field(gt=0)
     """A trial that takes longer is killed with all its processes."""
+    stage_s: float = Field(1.0, ge=0)
+    """How long each step of the work is measured by itself in every block, for the limits; 0 leaves them out."""
+    reruns: int = Field(0, ge=0, le=2)
+    """How often at most a block with a disturbed trial is run again."""
     seed: int = 0
     """Seed of the order within blocks."""
 
@@ -111,6 +119,8 @@ class Campaign(_Model):
     timing: Timing
     formats: tuple[Format, ...] = Field(min_length=1)
     contestants: tuple[Contestant, ...] = Field(min_length=1)
+    cold: tuple[str, ...] = ()
+    """Contestants that also run with their data out of the page cache, once in every block."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Campaign:
@@ -131,6 +141,9 @@ class Campaign(_Model):
                 raise ValueError(message)
         if self.reference not in (names := [c.name for c in self.contestants]):
             message = f"reference {self.reference} is no contestant; there are: {', '.join(names)}"
+            raise ValueError(message)
+        if unknown := sorted(set(self.cold) - set(names)):
+            message = f"cold names no contestant: {', '.join(unknown)}; there are: {', '.join(names)}"
             raise ValueError(message)
         return self
 
@@ -166,9 +179,26 @@ class Campaign(_Model):
                 raise ValueError(message)
         return self
 
-    def expected_s(self, trials: int) -> float:
-        """Return about how long so many trials take, to be told before they start."""
-        return trials * (self.timing.warmup_s + self.timing.window_s + _AROUND_WINDOW_S)
+    def work_on(self, samples: int, block: int) -> Work:
+        """Return what every contestant delivers in one block: the same, in an order of the block's own."""
+        return Work(
+            batch_size=self.work.batch_size,
+            workers=self.work.count_workers(),
+            image_size=self.work.image_size,
+            dtype=self.work.dtype,
+            passes=max(1, round(self.work.epoch_images / samples)),
+            seed=self.work.seed + block,
+        )
+
+    def expected_s(self, warm: int, cold: int, blocks: int) -> float:
+        """Return about how long so many trials and the limits of so many blocks take, to be told before they start."""
+        stages_s = blocks * (_AROUND_STAGES_S + _STAGES * self.timing.stage_s) if self.timing.stage_s else 0
+        warm_s = warm * (self.timing.warmup_s + self.timing.window_s + _AROUND_WINDOW_S)
+        return warm_s + cold * _COLD_S + stages_s
+
+    def caches_of(self, contestant: Contestant) -> tuple[Cache, ...]:
+        """Return the states of the page cache that a contestant runs in, once each in every block."""
+        return ("warm", "cold") if contestant.name in self.cold else ("warm",)
 
     def format_of(self, contestant: Contestant) -> Format:
         """Return the format that a contestant reads."""
@@ -180,9 +210,19 @@ def load(name_or_path: str, overrides: dict[str, dict[str, Any]] | None = None) 
 
     Raises CampaignError.
     """
+    content = _extended(_merged(_content(name_or_path), overrides or {}))
+    try:
+        return Campaign.model_validate(content)
+    except ValidationError as error:
+        faults = [f"  {'.'.join(map(str, e['loc'])) or 'campaign'}: {e['msg']}" for e in error.errors()]
+        message = f"{name_or_path} is not a valid campaign:\n" + "\n".join(faults)
+        raise CampaignError(message) from None
+
+
+def _content(name_or_path: str) -> dict[str, Any]:
     path = Path(name_or_path) if name_or_path.endswith(".toml") else CAMPAIGNS / f"{name_or_path}.toml"
     try:
-        content = tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text())
     except FileNotFoundError:
         shipped = ", ".join(sorted(p.stem for p in CAMPAIGNS.glob("*.toml")))
         message = f"no campaign {name_or_path}: shipped are {shipped}; or give the path of a .toml file"
@@ -190,11 +230,19 @@ def load(name_or_path: str, overrides: dict[str, dict[str, Any]] | None = None) 
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         message = f"{path} is not TOML: {error}"
         raise CampaignError(message) from None
-    for table, values in (overrides or {}).items():
-        content[table] = {**content.get(table, {}), **values}
-    try:
-        return Campaign.model_validate(content)
-    except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, e['loc'])) or 'campaign'}: {e['msg']}" for e in error.errors()]
-        message = f"{path} is not a valid campaign:\n" + "\n".join(faults)
-        raise CampaignError(message) from None
+
+
+def _extended(content: dict[str, Any]) -> dict[str, Any]:
+    """Put the content over that of the shipped campaign it names in `extends`, table by table, key by key."""
+    if "extends" not in content:
+        return content
+    base = str(content["extends"])
+    if base.endswith(".toml"):  # a file could come round to itself
+        message = f"extends names a shipped campaign, for example quick, and not a file: {base}"
+        raise CampaignError(message)
+    return _merged(_extended(_content(base)), {key: value for key, value in content.items() if key != "extends"})
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {k: {**below[k], **v} for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    return {**below, **above, **both}

@@ -6,16 +6,21 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from bench.comparison import LEAST_DIFFERENCE
 
-    from bench.analysis import Ratio
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from bench.comparison import Ratio
     from bench.records import Record
 
 SPEED_TOLERANCE = 0.02
 CPU_TOLERANCE = 0.03
+READ_TOLERANCE = 0.05
+MEMORY_TOLERANCE = 0.05
 CEILING_SHARE = 0.02
 """The harness may take at most this share of the fastest contestant's time."""
+_MIB = 1 << 20
 _CORES = ("own_cores", "child_cores", "grandchild_cores")
 
 
@@ -31,56 +36,61 @@ class Verdict:
 
 
 def judge(
-    campaign: Mapping[str, Any], good: Sequence[Record], ratios: Mapping[str, Ratio], fastest: float | None
+    campaign: Mapping[str, Any], good: Sequence[Record], twins: Ratio | None, fastest: float | None
 ) -> tuple[Verdict, ...]:
     """Judge the controls of a campaign as `env.json` keeps it.
 
-    `good`: its ok load rows. `ratios`: to the reference, by contestant. `fastest`: the highest median images/s.
+    `good`: its ok load rows. `twins`: the twin's ratio to the reference. `fastest`: the highest median images/s.
     """
-    judges = {"twin": _twin, "ceiling": _ceiling, "known": _known}
+    rows = {c["name"]: [row for row in good if row.contestant == c["name"]] for c in campaign["contestants"]}
+    idle = [row for c in campaign["contestants"] if c["control"] == "ceiling" for row in rows[c["name"]]]
     verdicts: list[Verdict] = []
     for contestant in campaign["contestants"]:
-        if kind := contestant["control"]:
-            rows = [row for row in good if row.contestant == contestant["name"]]
-            verdicts += judges[kind](contestant, rows, ratios.get(contestant["name"]), fastest)
+        title, own = contestant["title"], rows[contestant["name"]]
+        match contestant["control"]:
+            case "twin":
+                verdicts.append(_twin(title, twins))
+            case "ceiling":
+                verdicts.append(_ceiling(title, own, fastest))
+            case "known":
+                verdicts += _known(title, contestant["options"], own, idle)
     return tuple(verdicts)
 
 
-def _twin(contestant: Mapping[str, Any], _: Sequence[Record], ratio: Ratio | None, __: float | None) -> list[Verdict]:
-    expected = "1 times the reference"
-    if ratio is None or ratio.low is None or ratio.high is None:
-        return [Verdict(contestant["title"], expected, "", None)]
-    measured = f"{ratio.mean:.3f} times, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
-    return [Verdict(contestant["title"], expected, measured, ratio.low <= 1 <= ratio.high)]
+def _twin(title: str, twins: Ratio | None) -> Verdict:
+    expected = f"1 times the reference, or not surely {100 * LEAST_DIFFERENCE:g} % from it"
+    if twins is None or twins.low is None or twins.high is None:
+        return Verdict(title, expected, "", None)
+    measured = f"{twins.mean:.3f} times, 95 % interval {twins.low:.3f} to {twins.high:.3f}"
+    most = 1 + LEAST_DIFFERENCE
+    return Verdict(title, expected, measured, twins.low <= most and twins.high >= 1 / most)
 
 
-def _ceiling(
-    contestant: Mapping[str, Any], rows: Sequence[Record], _: Ratio | None, fastest: float | None
-) -> list[Verdict]:
+def _ceiling(title: str, rows: Sequence[Record], fastest: float | None) -> Verdict:
     expected = f"the harness takes at most {100 * CEILING_SHARE:g} % of the fastest contestant's time"
     speeds = [row.images_per_s for row in rows if row.images_per_s]
     if not speeds or fastest is None:
-        return [Verdict(contestant["title"], expected, "", None)]
+        return Verdict(title, expected, "", None)
     share = fastest / median(speeds)
     batches_per_s = median(speeds) / (rows[0].batch_size or 1)
     measured = f"{100 * share:.2f} %, at {batches_per_s:,.0f} empty batches/s"
-    return [Verdict(contestant["title"], expected, measured, share <= CEILING_SHARE)]
+    return Verdict(title, expected, measured, share <= CEILING_SHARE)
 
 
-def _known(contestant: Mapping[str, Any], rows: Sequence[Record], _: Ratio | None, __: float | None) -> list[Verdict]:
-    options = contestant["options"]
-    return [
-        _within(
-            contestant["title"], "images/s", options["images_per_s"], SPEED_TOLERANCE, [r.images_per_s for r in rows]
-        ),
-        _within(
-            contestant["title"],
-            "cores used, by the process, its child and grandchildren",
-            sum(options.get(name, 0) for name in _CORES),
-            CPU_TOLERANCE,
-            [r.cores_used for r in rows],
-        ),
-    ]
+def _known(title: str, options: Mapping[str, Any], rows: Sequence[Record], idle: Sequence[Record]) -> Iterator[Verdict]:
+    """`idle`: rows of the same loader without any cost, from which its memory is told."""
+    yield _within(title, "images/s", options["images_per_s"], SPEED_TOLERANCE, [r.images_per_s for r in rows])
+    cores = sum(options.get(name, 0) for name in _CORES)
+    used = [r.cores_used for r in rows]
+    yield _within(title, "cores used, by the process, its child and grandchildren", cores, CPU_TOLERANCE, used)
+    if read_mib := options.get("read_mib"):
+        # Where files are kept in memory there is no disk to read, and nothing to judge.
+        read = [r.read_bytes / _MIB for r in rows if r.read_bytes]
+        yield _within(title, "MiB read from the disk", read_mib, READ_TOLERANCE, read)
+    if shared_mib := options.get("shared_mib"):
+        without = [r.peak_anon_memory_mib for r in idle if r.peak_anon_memory_mib]
+        held = [r.peak_anon_memory_mib - median(without) for r in rows if r.peak_anon_memory_mib and without]
+        yield _within(title, "MiB that it and its child share, counted once", shared_mib, MEMORY_TOLERANCE, held)
 
 
 def _within(title: str, what: str, expected: float, tolerance: float, values: Sequence[float | None]) -> Verdict:

@@ -18,10 +18,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from bench import plan
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bench.config import Campaign
+    from bench.plan import Trial
     from bench.records import Record
 
 
@@ -62,36 +65,41 @@ class Display:
         self.say(f"{what}: done")
 
     @contextmanager
-    def campaign(
-        self, campaign: Campaign, planned: int, records: list[Record]
-    ) -> Iterator[Callable[[str | None], None]]:
-        """Show the trials. `records` is read anew at each call of what is given, whose argument is the title of the
-        trial that now starts, or None after the last.
+    def campaign(self, campaign: Campaign, records: list[Record]) -> Iterator[Callable[[Trial | None], None]]:
+        """Show the trials. `records` is read anew at each call of what is given, whose argument is the trial that now
+        starts, or None after the last.
         """
         if not self._live:
             shown = len(records)
 
-            def lines(_: str | None) -> None:
+            def lines(_: Trial | None) -> None:
                 nonlocal shown
-                for record in records[shown:]:
-                    self.say(_line(record, len(records), planned))
+                for number, record in enumerate(records[shown:], shown + 1):
+                    self.say(_line(record, number, _planned(campaign, records)))
                 shown = len(records)
 
             yield lines
             return
-        bar = self._bars.add_task("starting", total=planned, completed=len(records))
+        bar = self._bars.add_task("starting", total=None)
         with Live(console=self._console, auto_refresh=False) as live:  # while a trial runs, this process sleeps
 
-            def table(title: str | None) -> None:
-                self._bars.update(bar, completed=len(records), description=title or "done")
+            def table(trial: Trial | None) -> None:
+                title = trial.contestant.title if trial else "done"
+                self._bars.update(bar, completed=len(records), total=_planned(campaign, records), description=title)
                 live.update(Group(_table(campaign, records), self._bars), refresh=True)
 
-            table(None)
             try:
                 yield table
             finally:
                 self._bars.remove_task(bar)
                 live.update(_table(campaign, records), refresh=True)
+
+
+def _planned(campaign: Campaign, records: list[Record]) -> int:
+    """Return how many trials there will be, as far as known: those of every attempt begun, and of the blocks left."""
+    attempts = {(record.block, record.attempt) for record in records}
+    blocks = campaign.timing.blocks - len({block for block, _ in attempts})
+    return (len(attempts) + blocks) * len(plan.trials(campaign, 1))
 
 
 def _speed(record: Record) -> str:
@@ -100,15 +108,18 @@ def _speed(record: Record) -> str:
 
 def _line(record: Record, number: int, planned: int) -> str:
     what = f"{_speed(record)} images/s" if record.status == "ok" else f"{record.status}: {record.reason}"
-    return f"[{number}/{planned}] block {record.block}, {record.title}: {what}"
+    again = f" (attempt {record.attempt})" if record.attempt != 1 else ""
+    cold = ", cold" if record.cache == "cold" else ""
+    return f"[{number}/{planned}] block {record.block}{again}, {record.title}{cold}: {what}"
 
 
 def _table(campaign: Campaign, records: list[Record]) -> Table:
+    """Return the newest attempt's speeds by contestant and block."""
     table = Table("contestant", *(f"block {block + 1}" for block in range(campaign.timing.blocks)), title="images/s")
+    cells = {(record.contestant, record.cache, record.block): _speed(record) for record in records}
     for contestant in campaign.contestants:
-        cells = [""] * campaign.timing.blocks
-        for record in records:
-            if record.contestant == contestant.name and record.block is not None:
-                cells[record.block - 1] = _speed(record)
-        table.add_row(contestant.title, *cells)
+        for cache in campaign.caches_of(contestant):
+            title = contestant.title + (", cold" if cache == "cold" else "")
+            blocks = range(1, campaign.timing.blocks + 1)
+            table.add_row(title, *(cells.get((contestant.name, cache, block), "") for block in blocks))
     return table

@@ -72,12 +72,12 @@ def _host() -> dict[str, Any]:
         "cores_allowed": len(os.sched_getaffinity(0)),
         "cores_total": os.cpu_count(),
         "memory_mib": psutil.virtual_memory().total >> 20,
-        "virtual_machine": _virtual_machine(),
+        "virtual_machine": virtual_machine(),
         "python": platform.python_version(),
     }
 
 
-def _virtual_machine() -> str | None:
+def virtual_machine() -> str | None:
     """Return the hypervisor's name as far as the machine tells; None on bare metal."""
     if shutil.which("systemd-detect-virt"):
         kind = _output("systemd-detect-virt", "--vm")

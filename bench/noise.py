@@ -9,23 +9,45 @@ if TYPE_CHECKING:
 
 STEAL_PCT = 0.5
 OTHER_CPU_PCT = 2.0
-CANARY_DRIFT_PCT = 3.0
+CANARY_DRIFT_PCT = 5.0
 HALF_DRIFT_PCT = 3.0
+MAJOR_FAULTS = 20
+"""In a warm window. A page of a library that is used for the first time may still have to be read."""
 BANK_BIAS_PCT = 5.0
 
 
-def marks(record: Record) -> tuple[str, ...]:
-    """Return what speaks against an `ok` trial's quiet, each in a few words."""
+def disturbances(record: Record) -> tuple[str, ...]:
+    """Return the signs that an `ok` trial was disturbed from outside, in a few words each: another may be better."""
     if record.status != "ok" or record.kind != "load":
         return ()
+    warm = record.cache == "warm"
     measured = (
         ("the hypervisor took {:.1f} % of the cores", record.steal_pct, STEAL_PCT),
         ("other processes used {:.1f} % of the cores", record.other_cpu_pct, OTHER_CPU_PCT),
         ("the cores' own speed changed by {:+.1f} %", record.canary_drift_pct, CANARY_DRIFT_PCT),
-        ("the window's halves lie {:+.1f} % apart", record.half_drift_pct, HALF_DRIFT_PCT),
-        ("prepared batches may weigh {:.1f} %", record.bank_bias_bound_pct, BANK_BIAS_PCT),
+        ("the window's halves lie {:+.1f} % apart", record.half_drift_pct if warm else None, _half_drift_pct(record)),
+        ("{} page faults had to read", record.major_faults if warm else None, MAJOR_FAULTS),
+        ("the cores were slowed or held back {} times", record.throttle_events, 0),
     )
     found = [text.format(value) for text, value, limit in measured if value is not None and abs(value) > limit]
-    if record.cache_state != "warm":
-        found.append("a warm page cache is not proven")
+    if record.cache_state == "unproven":
+        found.append(f"a {record.cache} page cache is not proven")
+    if record.gpu_throttle:
+        found.append(f"the GPU was slowed: {record.gpu_throttle}")
     return tuple(found)
+
+
+def marks(record: Record) -> tuple[str, ...]:
+    """Return all that speaks against an `ok` trial's figure: disturbances, and what another run would not mend."""
+    found = disturbances(record)
+    if record.status == "ok" and (record.bank_bias_bound_pct or 0) > BANK_BIAS_PCT:
+        found += (f"prepared batches may weigh {record.bank_bias_bound_pct:.1f} %",)
+    return found
+
+
+def _half_drift_pct(record: Record) -> float:
+    """Return how far apart the halves may lie. Workers finish together, so a half may hold a batch per worker more."""
+    if not (record.window_images and record.batch_size and record.workers):
+        return HALF_DRIFT_PCT
+    batches = record.window_images / record.batch_size
+    return HALF_DRIFT_PCT + 100 * record.workers / (batches / 2)

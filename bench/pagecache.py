@@ -35,6 +35,14 @@ def read_through(folder: Path) -> int:
     return total
 
 
+def evict(folder: Path) -> None:
+    """Take every file out of the page cache as far as the kernel will: what is mapped or in memory only stays."""
+    for path in _files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # what is not yet on the disk cannot be dropped
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def resident_pct(folder: Path) -> float | None:
     """Return the share of the files' pages that is in the page cache; None where the kernel does not tell.
 

@@ -52,6 +52,8 @@ class Prepared:
 
     artifacts: Mapping[str, Artifact]
     """By format name; a format that could not be written is missing."""
+    canonicals: Mapping[str, Path]
+    """By format name: the folder of the canonical pixels and JPEG bytes that it was made of."""
     records: tuple[Record, ...]
     """One row per format: how it was written, or why it was not."""
     data: dict[str, Any]
@@ -89,7 +91,8 @@ def prepare(campaign: Campaign, data: Path | None, cache: Path, display: Display
         for c, record in zip(conversions, records, strict=True)
         if record.status == "ok" and (size_bytes := record.size_bytes) is not None
     }
-    return Prepared(artifacts, records, _describe(data, campaign, images), images.rejected())
+    canonicals = {c.form.name: c.images.folder for c in conversions}
+    return Prepared(artifacts, canonicals, records, _describe(data, campaign, images), images.rejected())
 
 
 def _synthetic(campaign: Campaign, cache: Path, display: Display) -> Path:

@@ -9,15 +9,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-Kind = Literal["write", "load"]
+Kind = Literal["write", "load", "limit"]
+Cache = Literal["warm", "cold"]
 Status = Literal["ok", "failed", "timeout", "invalid", "unavailable"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One row of `trials.csv`: one conversion (`write`) or one trial of a contestant (`load`).
+    """One row of `trials.csv`: a conversion (`write`), a trial of a contestant (`load`), or how fast the machine can do
+    one step of the work (`limit`).
 
     None is an empty cell: not measured, or not applicable. A row that is not `ok` has no speed.
     """
@@ -25,12 +27,15 @@ class Record:
     schema: int = SCHEMA_VERSION
     """Version of these columns."""
     trial: str
-    """Unique in its campaign: `write/<format>` or `<block>/<contestant>`."""
+    """Unique in its campaign: `write/<format>`, `<block>/<contestant>` or `<block>/limit/<step>`; `<block>.<attempt>`
+    from the second attempt at a block on, and `/cold` at the end of a cold trial."""
     kind: Kind
     block: int | None = None
     """Block number from 1; every contestant runs once in each block."""
+    attempt: int | None = None
+    """Attempt at the block, from 1: a disturbed block may be run again."""
     position: int | None = None
-    """Place in the order of execution, from 1."""
+    """Place in the block's order of execution, from 1."""
     started_at: str
     """UTC, ISO 8601."""
     contestant: str | None = None
@@ -57,13 +62,30 @@ class Record:
     workers: int | None = None
     memory_format: str = ""
     """As delivered: `contiguous` or `channels_last`."""
+    batch_memory: str = ""
+    """As delivered: `shared` with other processes, from which it came, or `private`."""
+    cache: str = ""
+    """The state of the page cache asked for: `warm` or `cold`."""
+    cache_state: str = ""
+    """What is proven of it. `warm`: 99 % of the format resident before, and bytes read at most 1 % of its size. `cold`:
+    at most 1 % resident before, and at least 95 % read; `guest-cold` in a virtual machine, whose host may have held it.
+    `unproven`: neither. Empty for a loader that reads no format."""
 
     images_per_s: float | None = None
-    """Load: steady, within the window, epoch boundaries included. Write: samples over `write_s`."""
+    """Load: within the window; warm: steady, epoch boundaries included; cold: from the first epoch's first batch to its
+    last. Write: samples over `write_s`. Limit: of this one step, on all allowed cores at once."""
+    bound_ips: float | None = None
+    """The least of the limits, measured in the same attempt at the block, that no loader of this format can pass."""
+    bound_by: str = ""
+    """The step of the work that this limit is of."""
+    pct_of_bound: float | None = None
+    """`images_per_s` of it. More than 100 means less work than was asked for, or a limit that is none."""
     half_drift_pct: float | None = None
     """How much faster the window's second half was than its first."""
     epoch1_images_per_s: float | None = None
-    """Images of the first epoch over the time from its `iter()` to its last batch."""
+    """Images of the first epoch over `epoch1_s`."""
+    epoch1_s: float | None = None
+    """From the first `iter()` to the first epoch's last batch."""
     sustained_images_per_s: float | None = None
     """Over all whole epochs after the first, epoch boundaries included; empty if there was none."""
     import_s: float | None = None
@@ -115,18 +137,38 @@ class Record:
     """Read from the disk by the process tree, from the construction of the loader to the last batch."""
     resident_pct: float | None = None
     """Share of the format that was in the page cache just before the trial."""
-    cache_state: str = ""
-    """`warm` (99 % resident before, at most 1 % of the bytes read from disk), or `unproven`."""
     other_cpu_pct: float | None = None
     """Use of the allowed cores in the window by anything but the trial."""
     steal_pct: float | None = None
     """Time of the allowed cores in the window that the hypervisor gave to another machine."""
     canary_drift_pct: float | None = None
     """How much longer a fixed piece of work took after the trial than before it."""
+    throttle_events: int | None = None
+    """How often in the window a core was slowed for its heat, or the trial had used up its cgroup's CPU quota."""
+    monitor_cpu_pct: float | None = None
+    """CPU that the readings at the window's edges took, over the window, of one core."""
     gpu_util_pct: float | None = None
-    """Mean over the window of NVML's utilisation samples: time in which any kernel ran."""
+    """Mean over the window of NVML's utilisation samples: time in which any kernel ran. NVML's buffers go back some
+    seconds only: where the window is longer, this and the two other means of samples are over its end."""
+    gpu_memory_mib: float | None = None
+    """Largest device memory in use, by all processes and the driver itself, of the readings at the window's two edges;
+    a peak between them is not seen."""
+    gpu_power_w: float | None = None
+    """Mean over the window of NVML's samples of the GPU's total power."""
+    gpu_energy_j: float | None = None
+    """Difference of the GPU's energy counter over the window; only for windows of 30 s and more."""
+    gpu_sm_clock_mhz: float | None = None
+    """Mean over the window of NVML's samples of the multiprocessors' (SM) clock."""
+    gpu_throttle: str = ""
+    """What held the GPU's clocks down at either edge of the window, separated by `; `. To be idle, or at a clock that
+    was set on purpose, does not count.
+    Empty also if NVML does not tell, which `gpu_reason` says."""
+    gpu_sm_active_pct: float | None = None
+    """Multiprocessors (SM) that were busy, mean over the window, by the GPM counters that came with Hopper."""
+    gpu_dram_pct: float | None = None
+    """Bandwidth of the device memory that was used, of all there is, mean over the window, by the same counters."""
     gpu_reason: str = ""
-    """Why `gpu_util_pct` is empty."""
+    """Why a figure of the GPU is empty: the columns and the reason, several reasons separated by `; `."""
 
 
 _TYPES = get_type_hints(Record)

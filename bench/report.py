@@ -18,12 +18,14 @@ from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
 from bench import plots, records
-from bench.analysis import RANKING_BLOCKS, analyse, shown
+from bench.analysis import analyse
+from bench.comparison import RANKING_BLOCKS
+from bench.findings import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.analysis import Analysis
+    from bench.findings import Analysis
 
 REPORT = "report.md"
 EN_DASH = "\N{EN DASH}"

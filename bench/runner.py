@@ -5,26 +5,25 @@ from __future__ import annotations
 import csv
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import environment, pagecache, plan, process, records, registry
-from bench.api import Work
+from bench import bounds, cachestate, environment, plan, process, records, registry
 from bench.cache import locked
 from bench.monitors import machine
 from bench.records import Record
 from bench.source import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bench.api import Artifact
-    from bench.config import Campaign
+    from bench.config import Campaign, Contestant
     from bench.display import Display
     from bench.prepare import Prepared
-
-WARM_RESIDENT_PCT = 99
-WARM_READ_PCT = 1
+    from bench.records import Cache
 
 
 def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display) -> Path:
@@ -42,20 +41,35 @@ def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display)
             if record.trial not in measured or record.status != measured[record.trial].status:
                 records.append(rows, record)
         done = [record for record in measured.values() if record.kind == "load"]
-        planned = plan.trials(campaign)
-        if done:
-            display.say(f"going on with {folder}: {len(done)} of {len(planned)} trials are there")
-        left = len(planned) - len(done)
-        display.say(f"measuring {left} trials, about {campaign.expected_s(left) / 60:.0f} minutes")
-        with display.campaign(campaign, len(planned), done) as show:
-            for trial in planned:
-                if trial.name not in measured:
-                    show(trial.contestant.title)
-                    record = _measure(campaign, trial, prepared, folder)
+        _announce(campaign, folder, done, display)
+        with display.campaign(campaign, done) as show:
+            while lacking := plan.missing(campaign, measured):
+                for trial in lacking:
+                    show(trial)
+                    for record in bounds.measure(campaign, prepared, trial, folder, measured):
+                        records.append(rows, record)
+                        measured[record.trial] = record
+                    record = _measure(campaign, trial, prepared, folder, measured)
                     records.append(rows, record)
+                    measured[trial.name] = record
                     done.append(record)
             show(None)
     return folder
+
+
+def _announce(campaign: Campaign, folder: Path, done: list[Record], display: Display) -> None:
+    """Say what is there, what is left and how long that takes."""
+    blocks = range(1, campaign.timing.blocks + 1)
+    first_attempts = [trial for block in blocks for trial in plan.trials(campaign, block)]
+    if done:
+        display.say(f"going on with {folder}: {len(done)} trials are there")
+    names = {record.trial for record in done}
+    left = [trial for trial in first_attempts if trial.name not in names]
+    cold = sum(trial.cache == "cold" for trial in left)
+    minutes = campaign.expected_s(len(left) - cold, cold, len({trial.block for trial in left})) / 60
+    reruns = campaign.timing.reruns
+    most = f", at most {(1 + reruns) * minutes:.0f} if all blocks are disturbed and run again" if reruns else ""
+    display.say(f"measuring {len(left)} trials, about {minutes:.0f} minutes{most}")
 
 
 def _begin(campaign: Campaign, prepared: Prepared, folder: Path, display: Display) -> None:
@@ -67,7 +81,7 @@ def _begin(campaign: Campaign, prepared: Prepared, folder: Path, display: Displa
         records.mend(folder / "trials.csv")
         if different := environment.differences(before, now):
             changed = f"was measured under other conditions ({', '.join(different)})"
-        elif all(trial.name in _names(folder) for trial in plan.trials(campaign)):
+        elif not plan.missing(campaign, {record.trial: record for record in records.read(folder / "trials.csv")}):
             changed = "is complete"
         else:
             return
@@ -81,10 +95,6 @@ def _begin(campaign: Campaign, prepared: Prepared, folder: Path, display: Displa
     _write_whole(described, json.dumps(now, indent=1) + "\n")
 
 
-def _names(folder: Path) -> set[str]:
-    return {record.trial for record in records.read(folder / "trials.csv")}
-
-
 def _write_whole(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, whatever happens to the machine."""
     partial = path.with_suffix(".partial")
@@ -95,29 +105,27 @@ def _write_whole(path: Path, text: str) -> None:
     partial.rename(path)
 
 
-def work(campaign: Campaign, artifact: Artifact, block: int) -> Work:
-    """Return what every contestant delivers in one block: the same, in an order that differs from block to block."""
-    return Work(
-        batch_size=campaign.work.batch_size,
-        workers=campaign.work.count_workers(),
-        image_size=campaign.work.image_size,
-        dtype=campaign.work.dtype,
-        passes=max(1, round(campaign.work.epoch_images / artifact.samples)),
-        seed=campaign.work.seed + block,
-    )
-
-
-def window(campaign: Campaign) -> dict[str, float]:
-    """Return the keys of `trial.Window`."""
-    return campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches"})
-
-
-def _cache_state(artifact: Artifact, resident_pct: float | None, read_bytes: int | None) -> str:
-    """Return `warm` if that is proven: nearly all was resident before, and nearly nothing was read from the disk."""
-    if resident_pct is None or read_bytes is None:
-        return "unproven"
-    warm = resident_pct >= WARM_RESIDENT_PCT and 100 * read_bytes <= WARM_READ_PCT * artifact.size_bytes
-    return "warm" if warm else "unproven"
+def trial_spec(  # noqa: PLR0913 - all that a trial is
+    campaign: Campaign,
+    contestant: Contestant,
+    artifact: Artifact,
+    times: Path,
+    *,
+    block: int = 1,
+    cache: Cache = "warm",
+) -> dict[str, Any]:
+    """Return the description that `bench.trial.run` takes. `times`: where it keeps its raw times."""
+    return {
+        "loader": contestant.loader,
+        "artifact": asdict(artifact),
+        "work": asdict(campaign.work_on(artifact.samples, block)),
+        "options": contestant.options,
+        "window": {
+            **campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches"}),
+            "cold": cache == "cold",
+        },
+        "times": str(times),
+    }
 
 
 def _identity(trial: plan.Trial) -> dict[str, Any]:
@@ -127,8 +135,10 @@ def _identity(trial: plan.Trial) -> dict[str, Any]:
         "trial": trial.name,
         "kind": "load",
         "block": trial.block,
+        "attempt": trial.attempt,
         "position": trial.position,
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cache": trial.cache,
+        "started_at": _now(),
         "contestant": contestant.name,
         "title": contestant.title,
         "adapter": contestant.loader,
@@ -138,7 +148,13 @@ def _identity(trial: plan.Trial) -> dict[str, Any]:
     }
 
 
-def _measure(campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: Path) -> Record:
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _measure(
+    campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: Path, measured: Mapping[str, Record]
+) -> Record:
     """Run one trial and return its row, whatever becomes of it."""
     contestant, identity = trial.contestant, _identity(trial)
     if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
@@ -149,28 +165,24 @@ def _measure(campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: 
         return Record(**identity, status=written.status, reason=f"format {contestant.format}: {written.reason}")
     file_name = trial.name.replace("/", "-")
     (folder / "times").mkdir(exist_ok=True)
-    asked = work(campaign, artifact, trial.block)
-    pagecache.read_through(Path(artifact.path))
-    resident_pct = pagecache.resident_pct(Path(artifact.path))
-    spec = {
-        "loader": contestant.loader,
-        "artifact": asdict(artifact),
-        "work": asdict(asked),
-        "options": contestant.options,
-        "window": window(campaign),
-        "times": str(folder / "times" / f"{file_name}.npz"),
-    }
+    times = folder / "times" / f"{file_name}.npz"
+    spec = trial_spec(campaign, contestant, artifact, times, block=trial.block, cache=trial.cache)
+    resident_pct = cachestate.bring_about(Path(artifact.path), trial.cache)
     canary_s = machine.canary_s()
     result = process.run("trial", spec, folder / f"{file_name}.log", campaign.timing.limit_s)
-    return Record(
+    record = Record(
         **identity,
         samples=artifact.samples,
         size_bytes=artifact.size_bytes,
         bytes_per_image=artifact.size_bytes / artifact.samples,
-        batch_size=asked.batch_size,
-        workers=asked.workers,
+        batch_size=spec["work"]["batch_size"],
+        workers=spec["work"]["workers"],
         resident_pct=resident_pct,
-        cache_state=_cache_state(artifact, resident_pct, result.get("read_bytes")),
         canary_drift_pct=100 * (machine.canary_s() / canary_s - 1),
         **result,
     )
+    if record.status != "ok" or not registry.loader(contestant.loader).reads:
+        return record
+    virtual = environment.virtual_machine() is not None
+    state = cachestate.judge(trial.cache, artifact, resident_pct, record.read_bytes, virtual_machine=virtual)
+    return replace(record, cache_state=state, **bounds.of_trial(campaign, prepared, record, measured))

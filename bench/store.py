@@ -8,6 +8,7 @@ ImageFolder.
 from __future__ import annotations
 
 import json
+import math
 import os
 import weakref
 from dataclasses import dataclass
@@ -92,6 +93,14 @@ class CanonicalSource:
         self._check(len(content), row["jpeg_bytes"])
         return content
 
+    def mapped(self, kind: Literal["pixels", "jpeg"], index: int) -> NDArray[np.uint8]:
+        """Return one sample's pixels (RGB, H x W x 3) or JPEG bytes as a read-only view of the mapped file."""
+        row = self._rows[index]
+        if kind == "jpeg":
+            return self._mapped_jpeg[row["jpeg_at"] :][: row["jpeg_bytes"]]
+        shape = row["height"], row["width"], 3
+        return self._mapped_pixels[row["pixels_at"] :][: math.prod(map(int, shape))].reshape(shape)
+
     def label(self, index: int) -> int:
         """Return the class index of one sample."""
         return int(self._rows[index]["label"])
@@ -125,6 +134,14 @@ class CanonicalSource:
     @cached_property
     def _sources(self) -> list[bytes]:
         return (self.folder / "sources.bin").read_bytes().split(b"\0")[:-1]
+
+    @cached_property
+    def _mapped_pixels(self) -> NDArray[np.uint8]:
+        return np.asarray(np.memmap(self.folder / "pixels.bin", np.uint8, "r"))
+
+    @cached_property
+    def _mapped_jpeg(self) -> NDArray[np.uint8]:
+        return np.asarray(np.memmap(self.folder / "jpeg.bin", np.uint8, "r"))
 
     @cached_property
     def _pixels(self) -> int:

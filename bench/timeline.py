@@ -61,18 +61,20 @@ class Timeline:
         asked, exits = np.array(self.asked_ns), np.array(self.exits_ns)
         images = np.array(self.images)
         window_images = int(images[first + 1 : last + 1].sum())
+        epoch1_end = self.epochs[1] if len(self.epochs) > 1 else len(exits)
+        boundaries_ns = [exits[e] - exits[e - 1] for e in self.epochs[1:]]
         bank_images = self._bank(asked, exits, images)
         return {
             "images_per_s": _rate(images, exits, first, last),
             "half_drift_pct": self._drift(images, exits),
-            "epoch1_images_per_s": float(images[: self.epochs[1]].sum())
-            / ((exits[self.epochs[1] - 1] - asked[0]) / _NS_PER_S),
+            "epoch1_images_per_s": float(images[:epoch1_end].sum()) / ((exits[epoch1_end - 1] - asked[0]) / _NS_PER_S),
+            "epoch1_s": float(exits[epoch1_end - 1] - asked[0]) / _NS_PER_S,
             "sustained_images_per_s": self._sustained(images, exits),
             "first_batch_s": float(exits[0] - asked[0]) / _NS_PER_S,
             "window_s": float(exits[last] - exits[first]) / _NS_PER_S,
             "window_images": window_images,
             "window_epochs": sum(first < epoch <= last for epoch in self.epochs),
-            "epoch_end_s": float(np.mean([exits[e] - exits[e - 1] for e in self.epochs[1:]])) / _NS_PER_S,
+            "epoch_end_s": float(np.mean(boundaries_ns)) / _NS_PER_S if boundaries_ns else None,
             "bank_images": bank_images,
             "bank_bias_bound_pct": None if bank_images is None else 100 * bank_images / window_images,
             **_waits((exits - asked)[first + 1 : last + 1]),
@@ -106,8 +108,9 @@ class Timeline:
 
     def _sustained(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
         """Return the speed over all whole epochs after the first, the waits between epochs included."""
-        start, end = self.epochs[1] - 1, self.epochs[-1] - 1
-        return _rate(images, exits, start, end) if end > start else None
+        if len(self.epochs) < 3:  # noqa: PLR2004 - the third's start is the second's end
+            return None
+        return _rate(images, exits, self.epochs[1] - 1, self.epochs[-1] - 1)
 
     def _bank(self, asked: NDArray[np.int64], exits: NDArray[np.int64], images: NDArray[np.int64]) -> int | None:
         """Return how many images were ready after the pause: what the loader prepares ahead. None: not known."""

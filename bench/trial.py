@@ -5,16 +5,16 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
-from bench.api import Artifact, Encoding, Work
+from bench.api import Artifact, Work
 from bench.monitors.counters import Counters, tree_counters
 from bench.monitors.cpu import tree_seconds
-from bench.monitors.gpu import Gpu
+from bench.monitors.gpu import Edge, Gpu, GpuLoad
 from bench.monitors.machine import Cores, cores
 from bench.monitors.memory import Memory, tree_memory
 from bench.monitors.tree import processes
@@ -45,6 +45,8 @@ class Window:
     """At least this long."""
     window_batches: int
     """At least this many batches."""
+    cold: bool = False
+    """In place of all that: from the first batch of the first epoch to its last, while the data is read."""
 
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     `spec`: loader, artifact, work, options, window, times (where to keep the raw times).
     """
     loader = registry.loader(spec["loader"])
-    artifact = Artifact(**{**spec["artifact"], "encoding": Encoding(**spec["artifact"]["encoding"])})
+    artifact = Artifact.from_dict(spec["artifact"])
     work = Work(**spec["work"])
     started = perf_counter_ns()
     for name in loader.requires:
@@ -89,11 +91,13 @@ class Reading:
     cpu_s: float
     counters: Counters
     cores: Cores
+    own_cpu_s: float
+    """CPU seconds that the reading itself took."""
 
 
 @dataclass
 class Meter:
-    """Consumes epochs until both the first one and the steady window are over, touching and checking every batch."""
+    """Consumes epochs until both the first one and the window are over, touching and checking every batch."""
 
     artifact: Artifact
     work: Work
@@ -105,9 +109,9 @@ class Meter:
     memory: list[Memory | None] = field(default_factory=list)
     """After the first batch, and when the window has closed: too slow a reading for the moment when it opens."""
     memory_format: str = ""
-    gpu_start_us: int = 0
-    gpu_util_pct: float | None = None
-    gpu_reason: str = ""
+    batch_memory: str = ""
+    gpu_opened: Edge | None = None
+    gpu_load: GpuLoad = field(default_factory=GpuLoad)
 
     def consume(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Run until done. Raises InvalidWorkError."""
@@ -127,6 +131,8 @@ class Meter:
                     return
                 asked_ns = perf_counter_ns()
             self._check_epoch(label_sum)
+            if self.window.cold:
+                return
 
     def _edges(self) -> None:
         """Open or close the window if this batch is its edge."""
@@ -134,18 +140,27 @@ class Meter:
         if now == 0:
             self.memory.append(tree_memory(processes()))
         if times.opened is None:
-            if times.exits_ns[now] - times.exits_ns[0] >= self.window.warmup_s * 1e9:
-                self.gpu_start_us = self.gpu.now_us()
+            if self._opens(now):
                 times.opened = now
                 self.readings.append(_read())
-        elif times.closed is None:
-            long_enough = times.exits_ns[now] - times.exits_ns[times.opened] >= self.window.window_s * 1e9
-            if long_enough and now - times.opened >= self.window.window_batches:
-                times.closed = now
-                self.readings.append(_read())
-                self.memory.append(tree_memory(processes()))
-                utilisation = self.gpu.utilisation_since(self.gpu_start_us)
-                self.gpu_util_pct, self.gpu_reason = utilisation.pct, utilisation.reason
+                self.gpu_opened = self.gpu.open_window()
+        elif times.closed is None and self._closes(now, times.opened):
+            times.closed = now
+            self.readings.append(_read())
+            window_s = (times.exits_ns[now] - times.exits_ns[times.opened]) / 1e9
+            self.gpu_load = self.gpu.close_window(self.gpu_opened, window_s)
+            self.memory.append(tree_memory(processes()))
+
+    def _opens(self, now: int) -> bool:
+        exits_ns = self.timeline.exits_ns
+        return self.window.cold or exits_ns[now] - exits_ns[0] >= self.window.warmup_s * 1e9
+
+    def _closes(self, now: int, opened: int) -> bool:
+        if self.window.cold:
+            return sum(self.timeline.images) == self.artifact.samples * self.work.passes
+        exits_ns = self.timeline.exits_ns
+        long_enough = exits_ns[now] - exits_ns[opened] >= self.window.window_s * 1e9
+        return long_enough and now - opened >= self.window.window_batches
 
     def _bank_is_known(self) -> bool:
         """Pause once, then go on as long as batches come that were ready."""
@@ -177,6 +192,7 @@ class Meter:
             self.memory_format = "channels_last"
         else:
             raise InvalidWorkError(f"images with strides {images.stride()}, neither contiguous nor channels_last")
+        self.batch_memory = "shared" if images.untyped_storage().is_shared() else "private"
 
     def _check_epoch(self, label_sum: int) -> None:
         first = self.timeline.epochs[-1]
@@ -184,6 +200,8 @@ class Meter:
         expected = self.artifact.samples * self.work.passes
         if delivered != expected:
             raise InvalidWorkError(f"epoch {epoch} delivered {delivered} images instead of {expected}")
+        if self.window.cold and self.timeline.closed is None:
+            raise InvalidWorkError("the epoch came in one batch; a cold trial is measured from the first to the last")
         if label_sum != (expected_sum := self.artifact.label_sum * self.work.passes):
             raise InvalidWorkError(f"the labels of epoch {epoch} add up to {label_sum} instead of {expected_sum}")
         # A loader may leave one partial batch per worker; more would be smaller batches than asked for.
@@ -207,6 +225,7 @@ class Meter:
         return {
             **columns,
             "memory_format": self.memory_format,
+            "batch_memory": self.batch_memory,
             "cpu_s": cpu_s,
             "cpu_load_pct": 100 * cpu_s / window_s / allowed,
             "cores_used": cpu_s / window_s,
@@ -215,17 +234,19 @@ class Meter:
             "steal_pct": 100 * (closed.cores.steal_s - opened.cores.steal_s) / window_s / allowed,
             "major_faults": closed.counters.major_faults - opened.counters.major_faults,
             "context_switches": closed.counters.context_switches - opened.counters.context_switches,
+            "throttle_events": closed.cores.throttle_events - opened.cores.throttle_events,
+            "monitor_cpu_pct": 100 * (opened.own_cpu_s + closed.own_cpu_s) / window_s,
             "peak_memory_mib": max((m.total_mib for m in memory), default=None),
             "peak_anon_memory_mib": max((m.anon_mib for m in memory), default=None),
-            "gpu_util_pct": self.gpu_util_pct,
-            "gpu_reason": self.gpu_reason,
+            **asdict(self.gpu_load),
         }
 
 
 def _read() -> Reading:
     """Read all counters; CPU first, for it is what the window's length is held against."""
+    started_s = time.thread_time()
     tree = processes()
-    return Reading(tree_seconds(tree), tree_counters(tree), cores())
+    return Reading(tree_seconds(tree), tree_counters(tree), cores(), time.thread_time() - started_s)
 
 
 def touch(images: Tensor) -> None:

@@ -11,8 +11,10 @@ import mmap
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,11 +40,14 @@ def stream(  # noqa: PLR0913 - each is a cost of its own
     child_cores: float = 0.0,
     grandchild_cores: float = 0.0,
     shared_mib: int = 0,
+    read_mib: int = 0,
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """`images_per_s`: None hands over without waiting. `burst_batches`: so many are due at the same time.
 
     `..._cores`: CPU-seconds burnt per second. `shared_mib`: memory that this process and the child hold together.
+    `read_mib`: read from the disk at construction, from a nameless file that is made for it beside the format.
     """
+    _read(Path(artifact.path), read_mib)
     descriptor = os.memfd_create("pace")
     os.truncate(descriptor, max(1, shared_mib << 20))
     # A new interpreter, not a fork of this process: small, so that its own forks cost next to nothing.
@@ -83,7 +88,7 @@ class _Batches:
 
     def _wait(self, interval_s: float) -> None:
         """Burn, then sleep until the next batch is due. The schedule starts with the first batch and never slips."""
-        _burn(self.own_cores * interval_s)
+        _burn_until(time.process_time() + self.own_cores * interval_s)
         self.start_s = self.start_s or time.perf_counter()
         due_s = self.start_s + self.number // self.burst_batches * self.burst_batches * interval_s
         self.number += 1
@@ -91,25 +96,43 @@ class _Batches:
 
 
 def _serve(descriptor: int, own_cores: float, grandchild_cores: float) -> None:
-    """Burn in this process and in a new grandchild at every tick, until killed or alone."""
-    parent, due_s = os.getppid(), time.perf_counter()
+    """Burn in this process and in a new grandchild at every tick, until killed or alone.
+
+    What forking costs is part of what is burnt.
+    """
+    parent = os.getppid()
     with _held(descriptor):
+        start_s, end_s = time.perf_counter(), time.process_time()
         while os.getppid() == parent:
-            _burn(own_cores * TICK_S)
             if grandchild_cores:
                 grandchild = os.fork()
                 if not grandchild:
-                    _burn(grandchild_cores * TICK_S)
+                    _burn_until(grandchild_cores * TICK_S)
                     os._exit(0)
                 os.waitpid(grandchild, 0)
-            due_s += TICK_S
-            time.sleep(max(0.0, due_s - time.perf_counter()))
+            end_s += own_cores * TICK_S
+            _burn_until(end_s)
+            start_s += TICK_S
+            time.sleep(max(0.0, start_s - time.perf_counter()))
 
 
-def _burn(seconds: float) -> None:
-    """Use the CPU for so long, by this thread's own CPU clock."""
-    end = time.thread_time() + seconds
-    while time.thread_time() < end:
+def _read(folder: Path, read_mib: int) -> None:
+    """Write so much, make sure that it is only on the disk, and read it once."""
+    if not read_mib:
+        return
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for _ in range(read_mib):
+            file.write(bytes(1 << 20))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        file.seek(0)
+        while file.read(1 << 20):
+            pass
+
+
+def _burn_until(process_s: float) -> None:
+    """Use the CPU until this process has used it for so long in all."""
+    while time.process_time() < process_s:
         pass
 
 

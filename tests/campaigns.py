@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.config import Campaign
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOML = """
+name = "small"
+question = "?"
+reference = "a"
+work = { batch_size = 8, workers = 1, image_size = 32, epoch_images = 96 }
+formats = [
+    { name = "files", title = "files", writer = "imagefolder", mode = "jpeg", max_side = 64 },
+    { name = "mixed", title = "mixed", writer = "ffcv", mode = "proportion", max_side = 64, quality = 70 },
+]
+
+[timing]
+blocks = 1
+warmup_s = 0.05
+window_s = 0.3
+window_batches = 1
+limit_s = 60
+stage_s = 0
+
+[[contestants]]
+name = "a"
+title = "a"
+loader = "imagefolder"
+format = "files"
+"""
+
+
+def file(folder: Path, text: str = TOML) -> Path:
+    """A campaign file with one format that needs no library and one that does."""
+    path = folder / "small.toml"
+    path.write_text(text)
+    return path
+
 
 def campaign(
-    contestants: dict[str, dict[str, Any]], formats: dict[str, dict[str, Any]] | None = None, **timing: Any
+    contestants: dict[str, dict[str, Any]],
+    formats: dict[str, dict[str, Any]] | None = None,
+    cold: tuple[str, ...] = (),
+    **timing: Any,
 ) -> Campaign:
-    """A campaign of these contestants (name to the keys of its table), the first being the reference."""
+    """A campaign of these contestants (name to the keys of its table), the first being the reference.
+
+    `cold`: those that run cold too. `timing`: keys that replace those of its table.
+    """
     formats = formats or {"files": {"writer": "imagefolder", "mode": "jpeg"}}
     return Campaign.model_validate(
         {
             "name": "small",
             "question": "Does it work?",
             "reference": next(iter(contestants)),
+            "cold": cold,
             "data": {"samples": None},
             "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 96},
-            "timing": {"blocks": 2, "warmup_s": 0.05, "window_s": 0.2, "window_batches": 1, "limit_s": 60} | timing,
+            "timing": {"blocks": 2, "warmup_s": 0.05, "window_s": 0.2, "window_batches": 1, "limit_s": 60, "stage_s": 0}
+            | timing,
             "formats": [{"name": name, "title": name, "max_side": 64} | keys for name, keys in formats.items()],
             "contestants": [
                 {"name": name, "title": name, "loader": "planted", "format": next(iter(formats))} | keys

@@ -14,6 +14,7 @@ from bench import config, registry
 from bench.config import Campaign
 from bench.display import Display
 from bench.prepare import Prepared, prepare
+from bench.store import CanonicalSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +61,12 @@ def quick() -> Campaign:
 def everything(quick: Campaign, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The tree in all formats, by the real libraries."""
     return prepare(quick, tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)
+
+
+@pytest.fixture(scope="session")
+def canonical(everything: Prepared) -> CanonicalSource:
+    """The source that all formats were written from."""
+    return CanonicalSource(everything.canonicals["original"])
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from bench import records
+from bench.plan import prefix
 from bench.records import Record
 
 if TYPE_CHECKING:
@@ -32,62 +33,13 @@ class Actor:
 
 
 CAST = (
-    Actor(
-        "ffcv-raw-mapped",
-        "FFCV raw, os_cache on",
-        "ffcv",
-        "ffcv-raw",
-        10_100,
-        142_400,
-        (2.6, 3.0, 6.1),
-        1.4,
-    ),
-    Actor(
-        "ffcv-raw-slots",
-        "FFCV raw, os_cache off",
-        "ffcv",
-        "ffcv-raw",
-        9_870,
-        142_400,
-        (2.6, 3.2, 6.2),
-        1.6,
-    ),
-    Actor(
-        "ffcv-jpeg-mapped",
-        "FFCV JPEG, os_cache on",
-        "ffcv",
-        "ffcv-jpeg",
-        5_500,
-        16_800,
-        (2.5, 3.1, 6.3),
-    ),
-    Actor(
-        "ffcv-jpeg-slots",
-        "FFCV JPEG, os_cache off",
-        "ffcv",
-        "ffcv-jpeg",
-        5_480,
-        16_800,
-        (2.6, 3.1, 6.2),
-    ),
-    Actor(
-        "litdata-raw",
-        "LitData raw (PIL)",
-        "litdata",
-        "litdata-raw",
-        2_950,
-        142_100,
-        (3.4, 0.1, 1.6),
-    ),
+    Actor("ffcv-raw-mapped", "FFCV raw, os_cache on", "ffcv", "ffcv-raw", 10_100, 142_400, (2.6, 3.0, 6.1), 1.4),
+    Actor("ffcv-raw-slots", "FFCV raw, os_cache off", "ffcv", "ffcv-raw", 9_870, 142_400, (2.6, 3.2, 6.2), 1.6),
+    Actor("ffcv-jpeg-mapped", "FFCV JPEG, os_cache on", "ffcv", "ffcv-jpeg", 5_500, 16_800, (2.5, 3.1, 6.3)),
+    Actor("ffcv-jpeg-slots", "FFCV JPEG, os_cache off", "ffcv", "ffcv-jpeg", 5_480, 16_800, (2.6, 3.1, 6.2)),
+    Actor("litdata-raw", "LitData raw (PIL)", "litdata", "litdata-raw", 2_950, 142_100, (3.4, 0.1, 1.6)),
     Actor("litdata-jpeg", "LitData JPEG", "litdata", "litdata-jpeg", 3_600, 16_650, (3.4, 0.1, 1.5)),
-    Actor(
-        "imagefolder-original-pil",
-        "ImageFolder originals, PIL",
-        "imagefolder",
-        "original",
-        1_240,
-        110_300,
-    ),
+    Actor("imagefolder-original-pil", "ImageFolder originals, PIL", "imagefolder", "original", 1_240, 110_300),
     Actor(
         "imagefolder-original-torchvision",
         "ImageFolder originals, torchvision.io",
@@ -97,13 +49,7 @@ CAST = (
         110_300,
     ),
     Actor("imagefolder-256-pil", "ImageFolder 256 px, PIL", "imagefolder", "jpeg-files", 2_300),
-    Actor(
-        "imagefolder-256-torchvision",
-        "ImageFolder 256 px, torchvision.io",
-        "imagefolder",
-        "jpeg-files",
-        3_590,
-    ),
+    Actor("imagefolder-256-torchvision", "ImageFolder 256 px, torchvision.io", "imagefolder", "jpeg-files", 3_590),
 )
 """The contestants of the default campaign, about as fast as on two cores."""
 FORMATS = {
@@ -115,17 +61,35 @@ FORMATS = {
     "litdata-jpeg": ("LitData JPEG", "litdata", 6.4, 16_650.0),
 }
 """Title, writer, seconds to write and bytes per image of each format."""
+ENCODING = {"mode": "raw", "max_side": 256, "quality": 90, "compress_probability": 0.5, "smart_threshold_bytes": None}
+LIMITS = {"crop": 14_000.0, "decode + crop": 6_600.0, "decode originals + crop": 2_100.0}
+"""Images/s that the machine can do of each step of the work."""
+BOUND_BY = {
+    "original": "decode originals + crop",
+    "jpeg-files": "decode + crop",
+    "ffcv-raw": "crop",
+    "ffcv-jpeg": "decode + crop",
+    "litdata-raw": "crop",
+    "litdata-jpeg": "decode + crop",
+}
+"""The step that bounds each format."""
+SAMPLES, EPOCH_IMAGES = 4096, 16384
+DISK_BYTES_PER_S = 200e6
 NO_GPU = "no NVIDIA driver on this machine"
 
 
-def load(actor: Actor, block: int, **changes: Any) -> Record:
+def load(actor: Actor, block: int, *, cache: str = "warm", attempt: int = 1, **changes: Any) -> Record:
     """Return a trial's row; `changes` replace its columns. The same call gives the same row."""
     speed = actor.images_per_s * random.Random(f"{actor.name}/{block}").gauss(1, 0.015)
     imported, constructed, first = actor.start_s
+    size_bytes = int(actor.bytes_per_image * SAMPLES)
+    reading_s = size_bytes / DISK_BYTES_PER_S if cache == "cold" else 0.0
+    epoch_s = EPOCH_IMAGES / speed + reading_s
     row = {
-        "trial": f"{block}/{actor.name}",
+        "trial": f"{prefix(block, attempt)}/{actor.name}{'/cold' if cache == 'cold' else ''}",
         "kind": "load",
         "block": block,
+        "attempt": attempt,
         "position": block,
         "started_at": "2026-11-20T05:00:00Z",
         "contestant": actor.name,
@@ -133,32 +97,68 @@ def load(actor: Actor, block: int, **changes: Any) -> Record:
         "adapter": actor.loader,
         "format": actor.format,
         "status": "ok",
-        "samples": 4096,
+        "samples": SAMPLES,
         "bytes_per_image": actor.bytes_per_image,
-        "size_bytes": int(actor.bytes_per_image * 4096),
+        "size_bytes": size_bytes,
         "batch_size": 128,
         "workers": 2,
         "memory_format": "contiguous",
-        "images_per_s": speed,
-        "epoch1_images_per_s": speed * 0.8,
+        "batch_memory": "private",
+        "cache": cache,
+        "cache_state": cache,
+        "read_bytes": size_bytes if cache == "cold" else 0,
+        "images_per_s": EPOCH_IMAGES / epoch_s,
+        "epoch1_images_per_s": EPOCH_IMAGES / (first + epoch_s),
+        "epoch1_s": first + epoch_s,
         "import_s": imported,
         "construct_s": constructed,
         "first_batch_s": first,
         "epoch_end_s": 0.05,
+        "wait_p50_ms": 100 / actor.images_per_s * 1000,
+        "wait_p95_ms": 200 / actor.images_per_s * 1000,
+        "wait_p99_ms": 300 / actor.images_per_s * 1000,
+        "wait_max_ms": 900 / actor.images_per_s * 1000,
         "cores_used": actor.cores,
         "cpu_load_pct": 50 * actor.cores,
         "cpu_s_per_1k_images": 1000 * actor.cores / speed,
         "peak_memory_mib": 1100.0,
         "peak_anon_memory_mib": 640.0,
+        "throttle_events": 0,
+        "monitor_cpu_pct": 0.2,
         "gpu_reason": NO_GPU,
-    }
-    return Record(**{**row, **changes})
+    } | changes
+    return Record(**_bound(row) | row)
 
 
-def failed(actor: Actor, block: int, status: str = "failed", reason: str = "RuntimeError: worker died") -> Record:
+def _bound(row: dict[str, Any]) -> dict[str, Any]:
+    step = BOUND_BY[row["format"]]
+    speed = row["images_per_s"] or 0.0
+    return {"bound_ips": LIMITS[step], "bound_by": step, "pct_of_bound": 100 * speed / LIMITS[step]}
+
+
+def failed(
+    actor: Actor, block: int, status: str = "failed", reason: str = "RuntimeError: worker died", **changes: Any
+) -> Record:
     """Return the row of a trial that has no speed."""
     measured = {f.name for f in fields(Record) if "float" in str(f.type)}
-    return load(actor, block, **dict.fromkeys(measured), status=status, reason=reason)
+    return load(actor, block, **dict.fromkeys(measured) | {"status": status, "reason": reason} | changes)
+
+
+def limit(step: str, block: int, images_per_s: float | None = None, *, attempt: int = 1, **changes: Any) -> Record:
+    """Return the row of how fast the machine can do one step of the work; `changes` replace its columns."""
+    row = {
+        "trial": f"{prefix(block, attempt)}/limit/{step}",
+        "kind": "limit",
+        "block": block,
+        "attempt": attempt,
+        "started_at": "2026-11-20T05:00:00Z",
+        "title": step,
+        "adapter": "",
+        "format": "",
+        "status": "ok",
+        "images_per_s": LIMITS[step] if images_per_s is None else images_per_s,
+    }
+    return Record(**row | changes)
 
 
 def write(name: str, **changes: Any) -> Record:
@@ -173,17 +173,17 @@ def write(name: str, **changes: Any) -> Record:
         "format": name,
         "versions": f"{writer} 1.0",
         "status": "ok",
-        "samples": 4096,
-        "size_bytes": int(size * 4096),
+        "samples": SAMPLES,
+        "size_bytes": int(size * SAMPLES),
         "bytes_per_image": size,
-        "images_per_s": 4096 / seconds,
+        "images_per_s": SAMPLES / seconds,
         "write_s": seconds,
         "cpu_s": 1.8 * seconds,
     }
-    return Record(**{**row, **changes})
+    return Record(**row | changes)
 
 
-def environment(cast: Sequence[Actor], blocks: int, reference: str) -> dict[str, Any]:
+def environment(cast: Sequence[Actor], blocks: int, reference: str, cold: Sequence[str] = ()) -> dict[str, Any]:
     """Return the content of an `env.json`."""
     return {
         "schema": 1,
@@ -209,51 +209,36 @@ def environment(cast: Sequence[Actor], blocks: int, reference: str) -> dict[str,
             "name": "quick",
             "question": "Which loader feeds training fastest, from a warm page cache?",
             "reference": reference,
-            "data": {"samples": 4096, "seed": 0},
+            "data": {"samples": SAMPLES, "seed": 0},
             "work": {
                 "batch_size": 128,
                 "workers": "cores",
                 "image_size": 224,
                 "dtype": "uint8",
-                "epoch_images": 16384,
+                "epoch_images": EPOCH_IMAGES,
                 "seed": 0,
             },
             "timing": {
                 "blocks": blocks,
                 "warmup_s": 2.0,
                 "window_s": 4.0,
+                "window_batches": 80,
                 "limit_s": 120.0,
+                "stage_s": 1.0,
+                "reruns": 0,
                 "seed": 0,
             },
             "formats": [
-                {
-                    "name": name,
-                    "title": title,
-                    "writer": writer,
-                    "mode": "raw",
-                    "max_side": 256,
-                    "quality": 90,
-                    "compress_probability": 0.5,
-                    "smart_threshold_bytes": None,
-                }
-                for name, (title, writer, _, _) in FORMATS.items()
+                {"name": name, "title": title, "writer": writer} | ENCODING
+                for name, (title, writer, *_) in FORMATS.items()
             ],
-            "contestants": [
-                {
-                    "name": a.name,
-                    "title": a.title,
-                    "loader": a.loader,
-                    "format": a.format,
-                    "options": {},
-                    "control": None,
-                }
-                for a in cast
-            ],
+            "contestants": [_contestant(actor) for actor in cast],
+            "cold": list(cold),
         },
         "data": {
             "origin": "synthetic, seed 0",
             "found": 4096,
-            "samples": 4096,
+            "samples": SAMPLES,
             "classes": 16,
             "unreadable": 0,
             "digest": "da7a",
@@ -264,6 +249,10 @@ def environment(cast: Sequence[Actor], blocks: int, reference: str) -> dict[str,
     }
 
 
+def _contestant(a: Actor) -> dict[str, Any]:
+    return {"name": a.name, "title": a.title, "loader": a.loader, "format": a.format, "options": {}, "control": None}
+
+
 def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
     folder: Path,
     rows: Iterable[Record] | None = None,
@@ -271,25 +260,34 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
     cast: Sequence[Actor] = CAST,
     blocks: int = 3,
     reference: str | None = None,
+    cold: Sequence[str] | None = None,
     unreadable: Sequence[tuple[str, str]] = (),
     **changes: Any,
 ) -> Path:
-    """Fill `folder` with a campaign, by default a finished one.
+    """Fill `folder` with a campaign, by default a finished one of which all also ran cold.
 
     `changes` replace keys of its `env.json`.
     """
     folder.mkdir(parents=True)
-    if rows is None:
-        rows = [
-            *map(write, FORMATS),
-            *(load(a, block) for block in range(1, blocks + 1) for a in cast),
-        ]
-    for row in rows:
-        records.append(folder / "trials.csv", row)
     if reference is None:
         reference = cast[-2].name if len(cast) > 1 else cast[0].name
-    env = environment(cast, blocks, reference) | changes
+    if cold is None:
+        cold = [a.name for a in cast] if rows is None else []
+    env = environment(cast, blocks, reference, cold) | changes
+    for row in finished(cast, blocks, env["campaign"]["cold"]) if rows is None else rows:
+        records.append(folder / "trials.csv", row)
     (folder / "env.json").write_text(json.dumps(env))
     with (folder / "unreadable.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("path", "reason"), *unreadable])
     return folder
+
+
+def finished(cast: Sequence[Actor] = CAST, blocks: int = 3, cold: Sequence[str] = ()) -> list[Record]:
+    """Return all rows of a campaign in which nothing failed."""
+    numbers = range(1, blocks + 1)
+    return [
+        *map(write, FORMATS),
+        *(limit(step, block) for block in numbers for step in LIMITS),
+        *(load(a, block) for block in numbers for a in cast),
+        *(load(a, block, cache="cold") for block in numbers for a in cast if a.name in cold),
+    ]

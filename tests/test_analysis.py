@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from bench.analysis import Analysis, Failure, Standing, analyse, shown
+from bench.analysis import analyse
+from bench.comparison import Ratio
+from bench.findings import Analysis, Failure, Standing, shown
 from bench.records import Record
 from tests import fabricate
 
@@ -24,6 +26,12 @@ def runs(actor: fabricate.Actor, *speeds: float) -> list[Record]:
 
 def standing(name: str, analysis: Analysis) -> Standing:
     return next(s for s in analysis.standings if s.name == name)
+
+
+def ratio_of(name: str, rows: list[Record]) -> Ratio:
+    reference = standing(name, analysis_of(rows)).reference
+    assert reference is not None
+    return reference.ratio
 
 
 def test_a_contestant_keeps_median_and_every_block() -> None:
@@ -46,8 +54,7 @@ def test_start_is_the_median_of_sums() -> None:
 def test_ratio_pairs_blocks_and_has_a_t_interval_on_the_log() -> None:
     # Ratios 2, 4 and 8: log2 has mean 2 and standard deviation 1; t(2, 97.5 %) = 4.302653.
     rows = runs(REFERENCE, 100, 200, 50) + runs(FAST, 200, 800, 400)
-    ratio = standing("fast", analysis_of(rows)).ratio
-    assert ratio is not None
+    ratio = ratio_of("fast", rows)
     half = 4.302653 / math.sqrt(3)
     assert ratio.mean == pytest.approx(4)
     assert (ratio.low, ratio.high) == pytest.approx((2 ** (2 - half), 2 ** (2 + half)), rel=1e-6)
@@ -56,14 +63,13 @@ def test_ratio_pairs_blocks_and_has_a_t_interval_on_the_log() -> None:
 
 def test_one_common_block_gives_a_ratio_without_interval() -> None:
     rows = [*runs(REFERENCE, 100), *runs(FAST, 300, 900)]
-    ratio = standing("fast", analysis_of(rows)).ratio
-    assert ratio is not None
+    ratio = ratio_of("fast", rows)
     assert (ratio.mean, ratio.low, ratio.high) == (pytest.approx(3), None, None)
 
 
 @pytest.mark.parametrize("rows", [[], [fabricate.failed(REFERENCE, 1)]])
 def test_no_ratio_without_a_reference(rows: list[Record]) -> None:
-    assert standing("fast", analysis_of(rows + runs(FAST, 300, 900))).ratio is None
+    assert standing("fast", analysis_of(rows + runs(FAST, 300, 900))).reference is None
 
 
 def test_order_is_by_median_and_those_without_a_speed_come_last() -> None:
@@ -71,20 +77,55 @@ def test_order_is_by_median_and_those_without_a_speed_come_last() -> None:
     assert [s.name for s in analysis_of(rows).standings] == ["fast", "slow", "reference"]
 
 
-def test_ranks_are_ranges_where_spreads_overlap() -> None:
-    rows = runs(FAST, 300, 320) + runs(REFERENCE, 290, 310) + runs(SLOW, 100, 110)
-    analysis = analysis_of(rows)
-    assert {s.name: s.rank for s in analysis.standings} == {
-        "fast": (1, 2),
-        "reference": (1, 2),
-        "slow": (3, 3),
-    }
-    assert [s.name for s in analysis.leaders] == ["fast", "reference"]
+def test_ranks_are_ranges_where_the_test_does_not_decide() -> None:
+    close = [1000.0, 1040, 990, 1050, 1010, 1030]
+    rows = runs(FAST, *close) + runs(REFERENCE, *reversed(close)) + runs(SLOW, *[speed / 2 for speed in close])
+    analysis = analysis_of(rows, blocks=6)
+    assert {s.name: s.rank for s in analysis.standings} == {"fast": (1, 2), "reference": (1, 2), "slow": (3, 3)}
+    assert {s.name for s in analysis.leaders} == {"fast", "reference"}
 
 
-def test_one_block_has_no_spread_and_so_no_rank() -> None:
-    analysis = analysis_of(runs(FAST, 300) + runs(SLOW, 100))
+def test_with_few_blocks_there_is_no_rank() -> None:
+    analysis = analysis_of(runs(FAST, *[300] * 5) + runs(SLOW, *[100] * 5), blocks=5)
     assert {s.rank for s in analysis.standings} == {None}
+
+
+def test_of_several_attempts_the_quietest_counts_whatever_its_speed() -> None:
+    again = [
+        fabricate.load(FAST, 1, attempt=attempt, images_per_s=speed, steal_pct=steal)
+        for attempt, speed, steal in ((1, 300.0, 9.0), (2, 100.0, 0.0), (3, 200.0, 0.0))
+    ]
+    analysis = analysis_of(again, blocks=1)
+    assert standing("fast", analysis).speeds == (100,)
+    assert analysis.counted == {again[1].trial}
+    assert [record.trial for record, _ in analysis.marked] == [again[0].trial]
+    assert analysis.recorded == 1
+
+
+def test_an_unfinished_attempt_does_not_count_however_quiet() -> None:
+    first = [fabricate.load(actor, 1, images_per_s=300, steal_pct=9) for actor in (FAST, SLOW)]
+    assert standing("fast", analysis_of([*first, fabricate.load(FAST, 1, attempt=2)], blocks=1)).speeds == (300,)
+
+
+def test_cold_trials_have_no_part_in_the_ranking() -> None:
+    rows = [*runs(FAST, 300), fabricate.load(FAST, 1, cache="cold", images_per_s=9.0, epoch1_images_per_s=20.0)]
+    rows[0] = fabricate.load(FAST, 1, images_per_s=300.0, epoch1_images_per_s=40.0)
+    campaign = fabricate.environment(CAST, 1, "reference")["campaign"] | {"cold": ["fast"]}
+    analysis = analyse(rows, campaign)
+    assert standing("fast", analysis).speeds == (300,)
+    [cold] = analysis.colds
+    assert cold.ratio is not None
+    assert cold.ratio.mean == pytest.approx(0.5)
+    assert cold.states == "cold (1)"
+    assert (analysis.planned, analysis.recorded) == (4, 2)
+
+
+def test_limits_are_medians_and_who_passes_them_by_more_than_can_be_told_is_flagged() -> None:
+    limits = [fabricate.limit("crop", block, speed) for block, speed in enumerate((900.0, 1000.0, 1100.0), 1)]
+    rows = [fabricate.load(FAST, 1, pct_of_bound=103.0), fabricate.load(SLOW, 1, pct_of_bound=101.0)]
+    analysis = analysis_of([*limits, *rows])
+    assert analysis.limits == {"crop": 1000}
+    assert [s.name for s in analysis.beyond_bound] == ["fast"]
 
 
 @pytest.mark.parametrize(("blocks", "descriptive"), [(5, True), (6, False)])
@@ -133,6 +174,11 @@ def test_what_was_not_measured_is_absent_and_not_zero() -> None:
     analysis = analysis_of([fabricate.load(FAST, 1, gpu_reason="no driver", cpu_load_pct=None)])
     assert not standing("fast", analysis).medians.keys() & {"gpu_util_pct", "cpu_load_pct"}
     assert analysis.gpu_reason == "no driver"
+
+
+def test_a_gpu_figure_missing_from_many_trials_is_explained_once() -> None:
+    rows = [fabricate.load(FAST, 1, gpu_reason="no power; no energy"), fabricate.load(FAST, 2, gpu_reason="no energy")]
+    assert analysis_of(rows).gpu_reason == "no energy; no power"
 
 
 def test_no_rows_are_no_error() -> None:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from tests import messy
+from tests import campaigns, messy
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,26 +22,6 @@ def loaderbench(*words: object, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=300
     )
-
-
-def small(folder: Path) -> Path:
-    """A campaign file with one format that needs no library and one that does."""
-    path = folder / "small.toml"
-    path.write_text(
-        """
-        name = "small"
-        question = "?"
-        reference = "a"
-        work = { batch_size = 8, workers = 1, image_size = 32, epoch_images = 32 }
-        timing = { blocks = 1, warmup_s = 0, window_s = 0.1, window_batches = 1, limit_s = 60 }
-        formats = [
-            { name = "files", title = "files", writer = "imagefolder", mode = "jpeg", max_side = 64 },
-            { name = "mixed", title = "mixed", writer = "ffcv", mode = "proportion", max_side = 64, quality = 70 },
-        ]
-        contestants = [{ name = "a", title = "a", loader = "imagefolder", format = "files" }]
-        """
-    )
-    return path
 
 
 def state(tree: Path) -> dict[Path, tuple[int, bytes]]:
@@ -95,14 +75,16 @@ def test_a_messy_tree_is_measured_and_what_is_left_out_is_listed(tmp_path: Path)
     tree = messy.grow(tmp_path / "tree")
     before = state(tree)
     places = ["--cache", tmp_path / "cache", "--results", tmp_path / "results", "--reports", tmp_path / "reports"]
-    done = loaderbench("bench", small(tmp_path), "--data", tree, "--batch-size", 4, *places)
+    done = loaderbench("bench", campaigns.file(tmp_path), "--data", tree, "--batch-size", 4, *places)
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "reports" / "small" / "report.md").read_text()
     left_out = (tmp_path / "results" / "small" / "unreadable.csv").read_text().splitlines()
     assert len(left_out) > 1
     assert "unreadable" in report
     assert state(tree) == before
-    refused = loaderbench("bench", small(tmp_path), "--data", tree, "--strict", *places, "--cache", tmp_path / "other")
+    refused = loaderbench(
+        "bench", campaigns.file(tmp_path), "--data", tree, "--strict", *places, "--cache", tmp_path / "other"
+    )
     assert refused.returncode == 1
     assert "cannot be read" in refused.stderr
 
@@ -111,7 +93,9 @@ def test_a_disk_that_fills_up_while_writing_is_said_and_nothing_half_made_stays(
     """FFCV's own writer would wait for ever for its workers."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    inside = f"mount -t tmpfs -o size=3m none {disk} && {sys.executable} -m bench.cli prepare {small(tmp_path)} "
+    inside = (
+        f"mount -t tmpfs -o size=3m none {disk} && {sys.executable} -m bench.cli prepare {campaigns.file(tmp_path)} "
+    )
     inside += f"--data {tree} --cache {disk}; status=$?; ls {disk}/artifacts; exit $status"
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:

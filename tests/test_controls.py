@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import controls, noise, report
-from bench.analysis import Ratio
+from bench.comparison import Ratio
 from tests import fabricate
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ ACTOR = fabricate.CAST[0]
 
 def judged(kind: str, rows: list[Record], ratio: Ratio | None = None, fastest: float | None = 5000) -> list[Any]:
     contestant = {"name": ACTOR.name, "title": "C", "control": kind, "options": KNOWN}
-    ratios = {ACTOR.name: ratio} if ratio else {}
-    return [verdict.held for verdict in controls.judge({"contestants": [contestant]}, rows, ratios, fastest)]
+    return [verdict.held for verdict in controls.judge({"contestants": [contestant]}, rows, ratio, fastest)]
 
 
 def row(**changes: Any) -> Record:
@@ -35,13 +34,37 @@ def test_a_loader_of_known_speed_and_cost_must_come_out(speed: float, cores: flo
     assert judged("known", [row(images_per_s=speed, cores_used=cores)]) == held
 
 
+@pytest.mark.parametrize(("read_mib", "held"), [(66.0, True), (60.0, False), (0.0, None)])
+def test_what_is_read_from_the_disk_is_known(read_mib: float, held: bool | None) -> None:  # noqa: FBT001
+    contestant = {"name": ACTOR.name, "title": "C", "control": "known", "options": KNOWN | {"read_mib": 64}}
+    rows = [row(images_per_s=1000, cores_used=0.9, read_bytes=int(read_mib * 2**20))]
+    assert controls.judge({"contestants": [contestant]}, rows, None, 5000)[-1].held is held
+
+
+@pytest.mark.parametrize(("peak_mib", "held"), [(510.0, True), (540.0, False)])
+def test_memory_is_known_over_that_of_a_loader_without_any(peak_mib: float, held: bool) -> None:  # noqa: FBT001
+    known = {"name": "known", "title": "K", "control": "known", "options": KNOWN | {"shared_mib": 256}}
+    idle = {"name": "idle", "title": "I", "control": "ceiling", "options": {}}
+    rows = [
+        row(contestant="known", images_per_s=1000, cores_used=0.9, peak_anon_memory_mib=peak_mib),
+        row(contestant="idle", images_per_s=10**6, peak_anon_memory_mib=250.0),
+    ]
+    memory, _ = controls.judge({"contestants": [known, idle]}, rows, None, 5000)[-2:]
+    assert memory.held is held
+
+
 def test_the_middle_of_the_blocks_decides() -> None:
     rows = [row(images_per_s=speed, cores_used=0.9) for speed in (500, 1000, 1001)]
     assert judged("known", rows) == [True, True]
 
 
-@pytest.mark.parametrize(("low", "high", "held"), [(0.98, 1.01, [True]), (1.01, 1.03, [False]), (None, None, [None])])
-def test_the_twin_must_not_differ_from_the_reference(low: float | None, high: float | None, held: list[Any]) -> None:
+@pytest.mark.parametrize(
+    ("low", "high", "held"),
+    [(0.98, 1.01, [True]), (1.01, 1.03, [True]), (1.021, 1.03, [False]), (0.96, 0.979, [False]), (None, None, [None])],
+)
+def test_the_twin_must_not_surely_differ_from_the_reference(
+    low: float | None, high: float | None, held: list[Any]
+) -> None:
     assert judged("twin", [row()], Ratio(mean=1.0, low=low, high=high, blocks=3)) == held
 
 
@@ -80,8 +103,11 @@ def test_a_control_is_no_contestant(tmp_path: Path) -> None:
 QUIET = row(
     steal_pct=0.5,
     other_cpu_pct=2.0,
-    canary_drift_pct=-3.0,
-    half_drift_pct=3.0,
+    canary_drift_pct=-5.0,
+    window_images=128 * 80,
+    half_drift_pct=8.0,
+    major_faults=20,
+    throttle_events=0,
     bank_bias_bound_pct=5.0,
     cache_state="warm",
 )
@@ -96,15 +122,31 @@ def test_a_quiet_trial_has_no_marks() -> None:
     [
         ({"steal_pct": 0.6}, "the hypervisor took 0.6 %"),
         ({"other_cpu_pct": 2.1}, "other processes used 2.1 %"),
-        ({"canary_drift_pct": -3.1}, "speed changed by -3.1 %"),
-        ({"half_drift_pct": -4.0}, "halves lie -4.0 % apart"),
+        ({"canary_drift_pct": -5.1}, "speed changed by -5.1 %"),
+        ({"half_drift_pct": -8.1}, "halves lie -8.1 % apart"),
+        ({"half_drift_pct": 4.0, "window_images": 128 * 1000}, "halves lie +4.0 % apart"),
+        ({"major_faults": 21}, "21 page faults had to read"),
+        ({"throttle_events": 1}, "slowed or held back 1 times"),
         ({"bank_bias_bound_pct": 5.1}, "may weigh 5.1 %"),
         ({"cache_state": "unproven"}, "a warm page cache is not proven"),
+        ({"gpu_throttle": "software power cap"}, "the GPU was slowed: software power cap"),
     ],
 )
 def test_each_sign_of_disturbance_marks_a_trial(change: dict[str, Any], said: str) -> None:
     [sign] = noise.marks(replace(QUIET, **change))
     assert said in sign
+
+
+def test_cold_trials_may_read_and_may_change_their_speed_but_must_be_proven_cold() -> None:
+    cold = replace(QUIET, cache="cold", cache_state="guest-cold", half_drift_pct=50.0, major_faults=5000)
+    assert noise.marks(cold) == ()
+    assert noise.marks(replace(cold, cache_state="unproven")) == ("a cold page cache is not proven",)
+
+
+def test_what_a_loader_prepared_ahead_is_no_reason_to_run_again() -> None:
+    banked = replace(QUIET, bank_bias_bound_pct=5.1)
+    assert noise.marks(banked)
+    assert noise.disturbances(banked) == ()
 
 
 def test_a_failed_trial_is_not_called_disturbed() -> None:

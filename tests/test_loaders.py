@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -27,14 +26,7 @@ NAMES = (
 def test_contestant(name: str, quick: Campaign, everything: Prepared, tmp_path: Path) -> None:
     [contestant] = [contestant for contestant in quick.contestants if contestant.name == name]
     artifact = everything.artifacts[contestant.format]
-    spec = {
-        "loader": contestant.loader,
-        "artifact": asdict(artifact),
-        "work": asdict(runner.work(quick, artifact, block=1)),
-        "options": contestant.options,
-        "window": runner.window(quick),
-        "times": str(tmp_path / "times.npz"),
-    }
+    spec = runner.trial_spec(quick, contestant, artifact, tmp_path / "times.npz")
     log = tmp_path / "log"
     result = process.run("trial", spec, log, 90)
     assert result["status"] == "ok", log.read_text()

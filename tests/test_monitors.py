@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench import pagecache, process
+from bench import cachestate, pagecache, process
+from bench.api import Artifact
 
+MIB = 1 << 20
 WORK = {"batch_size": 16, "workers": 2, "image_size": 64, "dtype": "uint8", "passes": 1, "seed": 0}
 ARTIFACT = {
     "format": "f",
@@ -21,14 +23,18 @@ ARTIFACT = {
 }
 
 
-def measured(folder: Path, window_s: float = 1.5, **options: Any) -> dict[str, Any]:
-    """The columns of a trial of the loader `pace`."""
+def measured(
+    folder: Path, window_s: float = 1.5, *, loader: str = "pace", cold: bool = False, **options: Any
+) -> dict[str, Any]:
+    """The columns of a trial of a loader of known behaviour, over the files in `folder/data`, if any."""
+    sizes = {path: path.stat().st_size for path in folder.glob("data/*/*")}
+    found = {"path": str(folder / "data"), "samples": len(sizes), "label_sum": 0, "size_bytes": sum(sizes.values())}
     spec = {
-        "loader": "pace",
-        "artifact": ARTIFACT,
+        "loader": loader,
+        "artifact": {**ARTIFACT, **(found if sizes else {"path": str(folder)})},
         "work": WORK,
         "options": options,
-        "window": {"warmup_s": 0.2, "window_s": window_s, "window_batches": 4},
+        "window": {"warmup_s": 0.2, "window_s": window_s, "window_batches": 4, "cold": cold},
         "times": str(folder / "times.npz"),
     }
     result = process.run("trial", spec, folder / "log", 60)
@@ -36,15 +42,78 @@ def measured(folder: Path, window_s: float = 1.5, **options: Any) -> dict[str, A
     return result
 
 
-@pytest.mark.parametrize(("images_per_s", "burst"), [(200.0, 1), (1000.0, 4)])
+@pytest.fixture
+def data(tmp_path: Path, planted: None) -> Path:
+    """32 files of 1 MiB in one class, to be read by the planted loaders; they are really on a disk."""
+    (tmp_path / "data" / "class").mkdir(parents=True)
+    for number in range(32):
+        (tmp_path / "data" / "class" / str(number)).write_bytes(os.urandom(MIB))
+    pagecache.evict(tmp_path / "data")
+    if pagecache.resident_pct(tmp_path / "data") != 0:
+        pytest.skip("these files are kept in memory, and there is no disk to read them from")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("images_per_s", "burst"), [(160.0, 1), (4000.0, 1), (1000.0, 4)])
 def test_a_known_speed_is_given_back(tmp_path: Path, images_per_s: float, burst: int) -> None:
     result = measured(tmp_path, images_per_s=images_per_s, burst_batches=burst)
-    assert result["images_per_s"] == pytest.approx(images_per_s, rel=0.05)
+    assert result["images_per_s"] == pytest.approx(images_per_s, rel=0.02)
+
+
+def test_who_prepares_a_whole_epoch_before_its_first_batch_gains_nothing(data: Path) -> None:
+    """Two batches per epoch, handed over at once after 0.4 s."""
+    result = measured(data, loader="planted", behaviour="bank", seconds=0.2)
+    assert result["images_per_s"] == pytest.approx(32 / 0.4, rel=0.02)
 
 
 def test_cpu_is_charged_wherever_it_is_burnt(tmp_path: Path) -> None:
-    result = measured(tmp_path, images_per_s=400.0, own_cores=0.2, child_cores=0.2, grandchild_cores=0.2)
-    assert result["cores_used"] == pytest.approx(0.6, abs=0.06)
+    burnt = {"own_cores": 0.2, "child_cores": 0.2, "grandchild_cores": 0.2}
+    result = measured(tmp_path, 4, images_per_s=400.0, **burnt)
+    assert result["cores_used"] == pytest.approx(0.6, rel=0.03)
+
+
+def test_cpu_of_orphans_is_charged(data: Path) -> None:
+    """Each batch burns 0.2 s in a process whose parent has gone; the window is of whole batches."""
+    result = measured(data, loader="planted", behaviour="orphans")
+    assert result["cpu_s"] >= 0.2 * result["window_images"] / WORK["batch_size"]
+
+
+def test_a_file_that_is_mapped_twice_counts_once(data: Path) -> None:
+    once, twice = (measured(data, 0.2, loader="planted", behaviour=behaviour) for behaviour in ("map", "map twice"))
+    of_files = [result["peak_memory_mib"] - result["peak_anon_memory_mib"] for result in (once, twice)]
+    assert of_files[0] > 32
+    assert of_files[1] == pytest.approx(of_files[0], rel=0.05)
+
+
+def state(data: Path, result: dict[str, Any], resident_pct: float, cache: Any) -> str:
+    artifact = Artifact.from_dict({**ARTIFACT, "path": str(data / "data"), "size_bytes": 32 * MIB})
+    return cachestate.judge(cache, artifact, resident_pct, result["read_bytes"], virtual_machine=False)
+
+
+def test_what_is_read_cold_is_counted_and_proves_it(data: Path) -> None:
+    resident_pct = cachestate.bring_about(data / "data", "cold")
+    assert resident_pct is not None
+    result = measured(data, loader="planted", cold=True, behaviour="map")
+    assert result["read_bytes"] == pytest.approx(32 * MIB, rel=0.05)
+    assert state(data, result, resident_pct, "cold") == "cold"
+    assert result["window_images"] == 32 - WORK["batch_size"]
+
+
+def test_a_warm_trial_whose_files_were_evicted_is_not_called_warm(data: Path) -> None:
+    for behaviour, proven in (("map", "warm"), ("evict", "unproven")):
+        resident_pct = cachestate.bring_about(data / "data", "warm")
+        assert resident_pct == 100
+        result = measured(data, 0.2, loader="planted", behaviour=behaviour)
+        assert state(data, result, resident_pct, "warm") == proven
+
+
+def test_the_bytes_that_pace_reads_are_known(data: Path) -> None:
+    plain, reading = (measured(data, 0.2, images_per_s=4000.0, read_mib=mib) for mib in (0, 32))
+    assert reading["read_bytes"] - plain["read_bytes"] == pytest.approx(32 * MIB, rel=0.05)
+
+
+def test_the_monitors_tell_what_they_cost(tmp_path: Path) -> None:
+    assert measured(tmp_path, images_per_s=400.0)["monitor_cpu_pct"] > 0
 
 
 def test_memory_that_two_processes_share_counts_once(tmp_path: Path) -> None:

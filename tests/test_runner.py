@@ -19,6 +19,7 @@ from bench import records, runner
 from bench.cache import BusyError, locked
 from bench.display import Display
 from bench.prepare import prepare
+from tests import campaigns
 from tests.campaigns import campaign
 
 if TYPE_CHECKING:
@@ -89,6 +90,40 @@ def test_missing_trials_are_measured_and_the_others_kept(tree: Path, tmp_path: P
     assert [row.split(",")[1] for row in resumed] == [row.split(",")[1] for row in rows]
 
 
+def test_limits_are_measured_once_in_every_block_and_bound_its_trials(tree: Path, tmp_path: Path) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}}, stage_s=0.05)
+    folder = run(chosen, tree, tmp_path)
+    rows = records.read(folder / "trials.csv")
+    limits = {row.trial: row.images_per_s for row in rows if row.kind == "limit" and row.status == "ok"}
+    steps = ("decode", "decode+crop", "output", "transfer")
+    assert limits.keys() == {f"{block}/limit/{step}" for block in (1, 2) for step in steps}
+    assert all(row.reason for row in rows if row.kind == "limit" and row.status != "ok")
+    for row in loads(folder):
+        least = min((limits[f"{row.block}/limit/{step}"], step) for step in steps)
+        assert (row.bound_ips, row.bound_by) == least
+        assert row.pct_of_bound == pytest.approx(100 * row.images_per_s / least[0], rel=1e-4)
+    lines = (folder / "trials.csv").read_text().splitlines(keepends=True)
+    cut = next(number for number, line in enumerate(lines) if "2/limit/output" in line) + 1
+    (folder / "trials.csv").write_text("".join(lines[:cut]))
+    run(chosen, tree, tmp_path)
+    resumed = (folder / "trials.csv").read_text().splitlines(keepends=True)
+    assert resumed[:cut] == lines[:cut]
+    assert sorted(line.split(",")[1] for line in resumed) == sorted(line.split(",")[1] for line in lines)
+
+
+def test_a_contestant_that_also_runs_cold_is_measured_in_both_states(tree: Path, tmp_path: Path) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}}, cold=("a",), blocks=1, stage_s=0.05)
+    folder = run(chosen, tree, tmp_path)
+    rows = {row.cache: row for row in loads(folder)}
+    assert rows.keys() == {"warm", "cold"}
+    assert rows["cold"].trial == "1/a/cold"
+    assert rows["warm"].cache_state == "warm"
+    assert rows["cold"].cache_state in {"cold", "guest-cold", "unproven"}  # unproven where files are in memory only
+    assert rows["cold"].window_images == 96 - 16
+    assert {row.trial for row in records.read(folder / "trials.csv")} >= {"1/limit/disk/files"}
+    assert len(list((folder / "times").iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "said"), [({}, "is complete"), ({"window_s": 0.3}, "under other conditions (campaign)")]
 )
@@ -111,21 +146,8 @@ def test_the_same_campaign_is_not_measured_twice_at_once(tree: Path, tmp_path: P
 
 
 def test_after_a_kill_at_any_moment_the_next_run_goes_on(tree: Path, tmp_path: Path) -> None:
-    toml = tmp_path / "small.toml"
-    toml.write_text(
-        """
-        name = "small"
-        question = "?"
-        reference = "a"
-        work = { batch_size = 16, workers = 2, image_size = 32, epoch_images = 96 }
-        timing = { blocks = 2, warmup_s = 0.05, window_s = 0.3, window_batches = 1, limit_s = 60 }
-        formats = [{ name = "files", title = "files", writer = "imagefolder", mode = "jpeg", max_side = 64 }]
-        contestants = [
-            { name = "a", title = "a", loader = "planted", format = "files" },
-            { name = "b", title = "b", loader = "imagefolder", format = "files" },
-        ]
-        """
-    )
+    more = '[[contestants]]\nname = "b"\ntitle = "b"\nloader = "planted"\nformat = "files"\n'
+    toml = campaigns.file(tmp_path, campaigns.TOML.replace("blocks = 1", "blocks = 2") + more)
     places = {name: str(tmp_path / name) for name in ("cache", "results", "reports")}
     options = [word for name, path in places.items() for word in (f"--{name}", path)]
     command = [sys.executable, "-m", "bench.cli", "bench", str(toml), "--data", str(tree), *options]
@@ -150,7 +172,7 @@ def test_after_a_kill_at_any_moment_the_next_run_goes_on(tree: Path, tmp_path: P
     final = sorted(row.split(",")[1] for row in whole(rows)[1:])
     if len(folders) == 1:  # otherwise the kills came after the last trial, and a new campaign was begun
         assert whole(rows)[: len(seen)] == seen
-    assert final == ["1/a", "1/b", "2/a", "2/b", "write/files"]
+    assert final == ["1/a", "1/b", "2/a", "2/b", "write/files", "write/mixed"]
     assert (tmp_path / "reports" / "small" / "report.md").exists()
 
 

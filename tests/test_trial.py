@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from bench import trial
 from bench.api import Artifact, Encoding, Work
-from bench.monitors.gpu import Gpu
+from bench.monitors.gpu import Gpu, GpuLoad
 from bench.trial import InvalidWorkError, Meter, Window
 
 if TYPE_CHECKING:
@@ -91,22 +91,22 @@ def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
         consume(Tiring(), window_s=10)  # type: ignore[arg-type]
 
 
-def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch) -> None:
+class Steady:
     """Batches of 8, 8, 8, 8, 8, 8, 8, 4 images, one per second; an epoch starts right after the last batch."""
-    clock = [0]
 
-    def tick() -> int:
-        return clock[0] * 10**9
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0
+        monkeypatch.setattr(trial, "perf_counter_ns", lambda: self.now_s * 10**9)
 
-    class Steady:
-        def __iter__(self) -> object:
-            for batch in right():
-                clock[0] += 1
-                yield batch
+    def __iter__(self) -> object:
+        for batch in right():
+            self.now_s += 1
+            yield batch
 
-    monkeypatch.setattr(trial, "perf_counter_ns", tick)
+
+def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter(ARTIFACT, WORK, Window(3, 10, 1), Gpu())
-    meter.consume(Steady())  # type: ignore[arg-type]
+    meter.consume(Steady(monkeypatch))  # type: ignore[arg-type]
     columns = meter.columns()
     # The first batch ends at 1 s, so the window runs from 4 s to 14 s: batches 5 to 8 and 1 to 6 of the next epoch.
     assert columns["window_s"] == 10
@@ -116,3 +116,22 @@ def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch
     assert columns["first_batch_s"] == 1
     assert columns["window_epochs"] == 1
     assert columns["epoch_end_s"] == 1
+
+
+def test_the_gpu_is_asked_at_the_windows_two_edges_and_no_other_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader, asked = Steady(monkeypatch), []
+
+    class Watched(Gpu):
+        def open_window(self) -> Any:
+            asked.append(loader.now_s)
+            return "opened"
+
+        def close_window(self, opened: Any, window_s: float) -> GpuLoad:
+            asked.append(loader.now_s)
+            return GpuLoad(gpu_power_w=window_s, gpu_reason=opened)
+
+    meter = Meter(ARTIFACT, WORK, Window(3, 10, 1), Watched())
+    meter.consume(loader)  # type: ignore[arg-type]
+    columns = meter.columns()
+    assert asked == [4, 14]
+    assert (columns["gpu_power_w"], columns["gpu_reason"], columns["gpu_util_pct"]) == (10, "opened", None)

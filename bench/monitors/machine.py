@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _WORK = bytes(4 << 20)
-_ROUNDS = 5
+_ROUNDS = 15
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Cores:
     """Running anything in this machine."""
     steal_s: float
     """Wanted by this machine and given to another by the hypervisor."""
+    throttle_events: int
+    """How often a core was slowed for its heat, or this process's cgroup had used up its quota, where told."""
 
 
 def cores() -> Cores:
@@ -33,7 +35,20 @@ def cores() -> Cores:
             user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, ticks[:8])
             busy += user + nice + system + irq + softirq
             steal += stolen
-    return Cores(busy * tick_s, steal * tick_s)
+    return Cores(busy * tick_s, steal * tick_s, _heat_events(names) + _quota_events())
+
+
+def _heat_events(names: set[str]) -> int:
+    counts = (Path("/sys/devices/system/cpu", name, "thermal_throttle/core_throttle_count") for name in names)
+    return sum(int(count.read_text()) for count in counts if count.exists())
+
+
+def _quota_events() -> int:
+    try:
+        lines = Path("/sys/fs/cgroup/cpu.stat").read_text().splitlines()
+    except FileNotFoundError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith("nr_throttled "))
 
 
 def canary_s() -> float:

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from bench import registry
-from bench.api import Artifact, Encoding, Work
+from bench.api import Artifact, Work
 from bench.trial import touch
 
 if TYPE_CHECKING:
@@ -45,9 +45,10 @@ def images_per_s(
 def main() -> None:
     """Print the speed of the loader that standard input describes."""
     spec = json.load(sys.stdin)
-    artifact = Artifact(**{**spec["artifact"], "encoding": Encoding(**spec["artifact"]["encoding"])})
+    artifact = Artifact.from_dict(spec["artifact"])
     with registry.loader(spec["loader"]).stream(artifact, Work(**spec["work"]), **spec["options"]) as batches:
-        speed = images_per_s(batches, **spec["window"], touching="--touch" in sys.argv)
+        warmup_s, window_s, window_batches = (spec["window"][n] for n in ("warmup_s", "window_s", "window_batches"))
+        speed = images_per_s(batches, warmup_s, window_s, window_batches, touching="--touch" in sys.argv)
         print(f"images_per_s {speed}")
 
 

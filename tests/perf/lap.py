@@ -72,13 +72,13 @@ class Laps:
 def _serve() -> None:
     """The child's side: answer each number of batches with the number of images in them."""
     from bench import registry
-    from bench.api import Artifact, Encoding, Work
+    from bench.api import Artifact, Work
     from bench.trial import touch
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library's own prints are no answers
     spec = json.loads(sys.stdin.readline())
-    artifact = Artifact(**{**spec["artifact"], "encoding": Encoding(**spec["artifact"]["encoding"])})
+    artifact = Artifact.from_dict(spec["artifact"])
     with registry.loader(spec["loader"]).stream(artifact, Work(**spec["work"]), **spec["options"]) as batches:
 
         def delivered() -> Iterator[int]:

@@ -14,10 +14,9 @@ import resource
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -47,18 +46,13 @@ def main(
             if contestant.control or (contestants and contestant.name not in contestants):
                 continue
             artifact = prepared.artifacts[contestant.format]
-            spec = {
-                "loader": contestant.loader,
-                "artifact": asdict(artifact),
-                "work": asdict(runner.work(campaign, artifact, block=1)),
-                "options": contestant.options,
-                "window": runner.window(campaign),
-            }
             logs = []
             for pair in range(pairs):
                 measures = {"harness": harness, "bare": partial(bare, touch=touch)}
                 order = ["harness", "bare"] if pair % 2 else ["bare", "harness"]
-                speeds = {name: measures[name](spec) for name in order}
+                with tempfile.TemporaryDirectory() as folder:
+                    spec = runner.trial_spec(campaign, contestant, artifact, Path(folder, "times.npz"))
+                    speeds = {name: measures[name](spec) for name in order}
                 logs.append(np.log(speeds["harness"] / speeds["bare"]))
                 rows.writerow(
                     [contestant.name, pair + 1, order[0], f"{speeds['harness']:.1f}", f"{speeds['bare']:.1f}"]
@@ -70,16 +64,14 @@ def main(
     print(f"parent: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most")
 
 
-def harness(spec: dict[str, object]) -> float:
+def harness(spec: dict[str, Any]) -> float:
     """Images per second that a trial reports."""
-    with tempfile.TemporaryDirectory() as folder:
-        spec = {**spec, "times": str(Path(folder, "times.npz"))}
-        result = process.run("trial", spec, Path(folder, "log"), 300)
+    result = process.run("trial", spec, Path(spec["times"]).with_name("log"), 300)
     assert result["status"] == "ok", result
     return float(result["images_per_s"])
 
 
-def bare(spec: dict[str, object], *, touch: bool) -> float:
+def bare(spec: dict[str, Any], *, touch: bool) -> float:
     """Images per second of the bare loop."""
     command = [sys.executable, "-m", "tests.perf.bare", *(["--touch"] if touch else [])]
     done = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True, check=True)

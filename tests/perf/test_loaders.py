@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import runner
 from tests.perf.lap import Laps
 
 if TYPE_CHECKING:
@@ -33,11 +32,11 @@ def test_loader(
     artifacts = {c.name: prepared.artifacts[c.format] for c in campaign.contestants}
     reference_images_per_s = []
     with (
-        Laps(contestants[name], artifacts[name], runner.work(campaign, artifacts[name], block=1)) as lap,
+        Laps(contestants[name], artifacts[name], campaign.work_on(artifacts[name].samples, 1)) as lap,
         Laps(
             contestants[campaign.reference],
             artifacts[campaign.reference],
-            runner.work(campaign, artifacts[campaign.reference], block=1),
+            campaign.work_on(artifacts[campaign.reference].samples, 1),
         ) as reference,
     ):
 

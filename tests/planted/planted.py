@@ -1,10 +1,12 @@
 """A loader of known behaviour, good or bad, found through entry points as a third party's would be."""
 
+import mmap
 import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 requires = ("torch",)
 reads = ("imagefolder", "planted-writer")
@@ -16,33 +18,85 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
 
     labels = [label for label, count in enumerate(_per_class(artifact.path)) for _ in range(count)] * work.passes
     images = torch.zeros((work.batch_size, 3, work.image_size, work.image_size), dtype=getattr(torch, work.dtype))
-
-    def leave(pid):
-        with open(pid_file, "a") as file:
-            print(pid, file=file, flush=True)
+    batches = -(-len(labels) // work.batch_size)
 
     class Epochs:
         def __iter__(self):
             if pid_file:
-                leave(os.getpid())
-                leave(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
-            if behaviour == "hang":
-                time.sleep(600)
-            if behaviour == "crash":
-                raise ValueError("the planted | fault\nin two lines")
-            if behaviour == "segfault":
-                os.kill(os.getpid(), 11)
+                _leave(pid_file)
+            BEFORE_EPOCH.get(behaviour, _nothing)(seconds * batches)
             for start in range(0, len(labels), work.batch_size):
                 part = torch.tensor(labels[start : start + work.batch_size])
-                time.sleep(seconds)
-                if behaviour == "grandchildren":
-                    burn = "import time\nwhile time.process_time() < 0.2: pass"
-                    start_burning = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
-                    subprocess.run([sys.executable, "-c", start_burning], check=True)
+                BEFORE_BATCH.get(behaviour, time.sleep)(seconds)
                 yield images[: len(part)], part
 
-    yield Epochs()
+    with ExitStack() as stack:
+        if behaviour == "evict":
+            _evict(artifact.path)
+        for path in Path(artifact.path).glob("*/*"):
+            for _ in range(TIMES_MAPPED.get(behaviour, 0)):
+                sum(stack.enter_context(_mapped(path))[:: mmap.PAGESIZE])
+        yield Epochs()
+
+
+def _leave(pid_file):
+    """Name this process and a child that would outlive it."""
+    with open(pid_file, "a") as file:
+        for pid in os.getpid(), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid:
+            print(pid, file=file, flush=True)
+
+
+def _nothing(_):
+    pass
+
+
+def _hang(_):
+    time.sleep(600)
+
+
+def _crash(_):
+    raise ValueError("the planted | fault\nin two lines")
+
+
+def _segfault(_):
+    os.kill(os.getpid(), 11)
+
+
+def _burn_in_a_grandchild(_):
+    burn = "import time\nwhile time.process_time() < 0.2: pass"
+    start_burning = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    subprocess.run([sys.executable, "-c", start_burning], check=True)
+
+
+def _burn_in_an_orphan(_):
+    """Start a process whose parent ends at once, and wait until it has used 0.2 s of CPU and ended."""
+    burn = "import time\nwhile time.process_time() < 0.2: pass"
+    ours, theirs = os.pipe()
+    parent = "import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', sys.argv[1]], close_fds=False)"
+    subprocess.run([sys.executable, "-S", "-c", parent, burn], pass_fds=[theirs], check=True)
+    os.close(theirs)
+    os.read(ours, 1)  # the end of the file: nobody else holds the other end any more
+    os.close(ours)
+
+
+@contextmanager
+def _mapped(path):
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
+        yield memory
+
+
+def _evict(folder):
+    for path in Path(folder).glob("*/*"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _per_class(path):
     return [len(os.listdir(os.path.join(path, name))) for name in sorted(os.listdir(path))]
+
+
+BEFORE_EPOCH = {"hang": _hang, "crash": _crash, "segfault": _segfault, "bank": time.sleep}
+"""What a behaviour does before an epoch, given the time that the epoch's batches would take."""
+BEFORE_BATCH = {"bank": _nothing, "grandchildren": _burn_in_a_grandchild, "orphans": _burn_in_an_orphan}
+TIMES_MAPPED = {"map": 1, "map twice": 2, "evict": 1}

@@ -1,0 +1,108 @@
+"""What bounds each contestant? The limits of an attempt at a block as rows, and what follows from them for a trial."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from bench import limits, plan, process
+from bench.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from bench.config import Campaign, Format
+    from bench.prepare import Prepared
+    from bench.records import Status
+
+_LIMIT_S = 120.0
+"""Measuring the limits of one set of images may take so long beyond the time of the steps themselves."""
+
+
+def measure(
+    campaign: Campaign, prepared: Prepared, trial: plan.Trial, folder: Path, measured: Mapping[str, Record]
+) -> Iterator[Record]:
+    """Yield a row for each limit that the trial's attempt at a block lacks, measured now. `measured`: rows by trial."""
+    if not campaign.timing.stage_s:
+        return
+    prefix = f"{plan.prefix(trial.block, trial.attempt)}/limit"
+    for canonical in dict.fromkeys(prepared.canonicals.values()):
+        formats = [f for f in campaign.formats if prepared.canonicals.get(f.name) == canonical]
+        lacking = {
+            n: stage for n, stage in _names(campaign, formats, prepared).items() if f"{prefix}/{n}" not in measured
+        }
+        if not lacking:
+            continue
+        work = campaign.work_on(prepared.data["samples"], trial.block)
+        spec = {
+            "canonical": str(canonical),
+            "artifacts": {f.name: asdict(prepared.artifacts[f.name]) for f in formats if f"disk/{f.name}" in lacking},
+            "work": asdict(work),
+            "stages": sorted(set(lacking.values())),
+            "seconds": campaign.timing.stage_s,
+        }
+        limit_s = _LIMIT_S + 2 * campaign.timing.stage_s * len(lacking)
+        log = folder / f"{plan.prefix(trial.block, trial.attempt)}-limits.log"
+        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        result = process.run("limits", spec, log, limit_s)
+        for name, stage in lacking.items():
+            key = name if stage == "disk" else stage
+            speed = result.get("limits", {}).get(key)
+            failure: Status = "unavailable" if result["status"] == "ok" else result["status"]
+            yield Record(
+                trial=f"{prefix}/{name}",
+                kind="limit",
+                block=trial.block,
+                attempt=trial.attempt,
+                started_at=started_at,
+                title=name,
+                adapter="",
+                format=name.partition("/")[2],
+                status="ok" if speed else failure,
+                reason="" if speed else result.get("reasons", {}).get(key) or result["reason"],
+                batch_size=work.batch_size,
+                workers=work.workers,
+                images_per_s=speed,
+            )
+
+
+def of_trial(campaign: Campaign, prepared: Prepared, record: Record, measured: Mapping[str, Record]) -> dict[str, Any]:
+    """Return the columns that tell how close a trial came to the least of the limits that hold for it."""
+    form = next(f for f in campaign.formats if f.name == record.format)
+    stages = limits.applicable(
+        form.mode, cold=record.cache == "cold", shared=record.batch_memory == "shared", on_gpu=False
+    )
+    prefix = f"{plan.prefix(record.block or 0, record.attempt or 1)}/limit"
+    found = {
+        stage: row.images_per_s
+        for stage in stages
+        if (row := measured.get(f"{prefix}/{_name(stage, form, prepared)}")) is not None
+    }
+    least = limits.bound(found, stages)
+    if least is None or record.images_per_s is None:
+        return {}
+    bound_ips, bound_by = least
+    return {"bound_ips": bound_ips, "bound_by": bound_by, "pct_of_bound": 100 * record.images_per_s / bound_ips}
+
+
+def _names(campaign: Campaign, formats: list[Format], prepared: Prepared) -> dict[str, str]:
+    """Return the stages that can bound a contestant of these formats, by the names of their rows."""
+    cold = {c.format for c in campaign.contestants if c.name in campaign.cold}
+    return {
+        _name(stage, f, prepared): stage
+        for f in formats
+        if f.name in prepared.artifacts
+        for stage in limits.applicable(f.mode, cold=f.name in cold, shared=True, on_gpu=True)
+    }
+
+
+def _name(stage: str, form: Format, prepared: Prepared) -> str:
+    """Return what a limit is called: the stage, of which format or images where that matters."""
+    if stage == "disk":
+        return f"disk/{form.name}"
+    canonicals = list(dict.fromkeys(prepared.canonicals.values()))
+    if prepared.canonicals[form.name] == canonicals[0]:
+        return stage
+    return f"{stage}/{form.max_side}px-q{form.quality}"

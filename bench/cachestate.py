@@ -1,0 +1,42 @@
+"""Was a trial's data in the page cache, or on the disk? Brought about before a trial, and judged after it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench import pagecache
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.api import Artifact
+    from bench.records import Cache
+
+WARM_RESIDENT_PCT, WARM_READ_PCT = 99, 1
+COLD_RESIDENT_PCT, COLD_READ_PCT = 1, 95
+
+
+def bring_about(folder: Path, cache: Cache) -> float | None:
+    """Read the files through, or take them out of the page cache; return which share of them is then in it, in %.
+
+    None where the kernel does not tell.
+    """
+    if cache == "warm":
+        pagecache.read_through(folder)
+    else:
+        pagecache.evict(folder)
+    return pagecache.resident_pct(folder)
+
+
+def judge(
+    cache: Cache, artifact: Artifact, resident_pct: float | None, read_bytes: int | None, *, virtual_machine: bool
+) -> str:
+    """Return the `cache_state` that the share resident before and the bytes read prove; see `Record`."""
+    if resident_pct is None or read_bytes is None:
+        return "unproven"
+    read_pct = 100 * read_bytes / artifact.size_bytes
+    if cache == "warm":
+        return "warm" if resident_pct >= WARM_RESIDENT_PCT and read_pct <= WARM_READ_PCT else "unproven"
+    if resident_pct > COLD_RESIDENT_PCT or read_pct < COLD_READ_PCT:
+        return "unproven"
+    return "guest-cold" if virtual_machine else "cold"

@@ -1,0 +1,175 @@
+"""What does an analysis say? The types between the statistics and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.comparison import LEAST_DIFFERENCE, RANKING_BLOCKS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.comparison import Comparison, Ratio
+    from bench.controls import Verdict
+    from bench.records import Record
+
+START_PHASES = ("import_s", "construct_s", "first_batch_s")
+MEDIANS = (
+    "images_per_s",
+    "bound_ips",
+    "pct_of_bound",
+    "epoch1_images_per_s",
+    "epoch1_s",
+    *START_PHASES,
+    "epoch_end_s",
+    "sustained_images_per_s",
+    "bank_bias_bound_pct",
+    "wait_p50_ms",
+    "wait_p95_ms",
+    "wait_p99_ms",
+    "wait_max_ms",
+    "cpu_load_pct",
+    "cores_used",
+    "cpu_s_per_1k_images",
+    "peak_memory_mib",
+    "peak_anon_memory_mib",
+    "read_bytes",
+    "monitor_cpu_pct",
+    "context_switches",
+    "window_s",
+    "gpu_util_pct",
+    "gpu_memory_mib",
+    "gpu_power_w",
+    "gpu_energy_j",
+    "gpu_sm_clock_mhz",
+    "gpu_sm_active_pct",
+    "gpu_dram_pct",
+    "bytes_per_image",
+)
+"""Columns of a record of which a standing keeps the median over blocks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One contestant over all its blocks, warm or cold. Only `ok` trials count towards any figure."""
+
+    name: str
+    title: str
+    adapter: str
+    format: str
+    memory_format: str
+    batch_memory: str
+    speeds: tuple[float, ...]
+    """Steady images/s of each ok block, in the order of blocks. Empty: there is no speed."""
+    medians: Mapping[str, float]
+    """Of the columns in `MEDIANS` and of `start_s`, the sum of `START_PHASES`, where measured."""
+    bound_by: str
+    """The step of the work that bounds it; several if blocks differ."""
+    rank: tuple[int, int] | None
+    """Best and worst rank that the comparisons leave open; None with fewer than `RANKING_BLOCKS` blocks."""
+    reference: Comparison | None
+    """With the reference in the same blocks; None for the reference itself and where there is no common block."""
+    trouble: str
+    """Status and reason of the latest trial that was not ok, or nothing."""
+
+    @property
+    def median(self) -> float:
+        """Median images/s. Only for contestants with a speed."""
+        return self.medians["images_per_s"]
+
+    @property
+    def beyond_bound(self) -> bool:
+        """Whether it is surely faster than the machine can do the work: then it did less, or the limit is none."""
+        return self.medians.get("pct_of_bound", 0) > 100 * (1 + LEAST_DIFFERENCE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cold:
+    """What one contestant's first epoch loses when the data must come from the disk."""
+
+    warm: Standing
+    cold: Standing
+    states: str
+    """The `cache_state` of its cold trials, and how many have it."""
+    ratio: Ratio | None
+    """First epoch cold over first epoch warm, in images/s, block by block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """All rows that are not ok in the same way."""
+
+    kind: str
+    title: str
+    status: str
+    reason: str
+    blocks: tuple[int, ...]
+    """Empty for conversions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What the rows of a campaign say."""
+
+    reference: str
+    standings: tuple[Standing, ...]
+    """Warm; fastest median first, then those without a speed in the campaign's order."""
+    colds: tuple[Cold, ...]
+    """In the same order; of those contestants that also ran cold."""
+    limits: Mapping[str, float]
+    """Median images/s that the machine can do of each step of the work, fastest first."""
+    limits_missing: Mapping[str, str]
+    """Why a step has no limit."""
+    least_difference: float
+    """Differences up to this share are ties; see `comparison.least_difference`."""
+    writes: tuple[Record, ...]
+    """The latest row of each format, in the order of the file."""
+    failures: tuple[Failure, ...]
+    blocks: int
+    """Planned blocks."""
+    planned: int
+    """Planned trials: every contestant once in every block."""
+    recorded: int
+    """Planned trials that have a row, whatever its status."""
+    gpu_reason: str
+    """Why trials that are ok lack GPU figures, or nothing."""
+    controls: tuple[Verdict, ...]
+    marked: tuple[tuple[Record, tuple[str, ...]], ...]
+    """The ok trials that were disturbed, with the signs of it, of all attempts."""
+    counted: frozenset[str]
+    """Names of the rows that figures are made of: of each block, those of its quietest attempt."""
+    quiet: int
+    """How many ok trials were not."""
+
+    @property
+    def controls_failed(self) -> tuple[Verdict, ...]:
+        """The controls that did not come out as they must."""
+        return tuple(verdict for verdict in self.controls if verdict.held is False)
+
+    @property
+    def measured(self) -> tuple[Standing, ...]:
+        """The contestants that have a speed, fastest first."""
+        return tuple(s for s in self.standings if s.speeds)
+
+    @property
+    def leaders(self) -> tuple[Standing, ...]:
+        """The fastest contestant and those that the comparisons do not tell apart from it."""
+        first, *others = self.measured
+        return (first, *(s for s in others if s.rank and s.rank[0] == 1))
+
+    @property
+    def beyond_bound(self) -> tuple[Standing, ...]:
+        """The contestants that are faster than the machine can do the work."""
+        return tuple(s for s in self.standings if s.beyond_bound)
+
+    @property
+    def descriptive(self) -> bool:
+        """Whether any contestant that has a speed has too few blocks for a claim about ranks."""
+        return any(len(s.speeds) < RANKING_BLOCKS for s in self.measured)
+
+
+def shown(value: float) -> str:
+    """Return a figure as reports print it: counts whole, measures with three digits or more."""
+    whole = isinstance(value, int) or abs(value) >= 99.95  # noqa: PLR2004 - where 3 digits are whole
+    return f"{value:,.0f}" if whole else f"{value:#.3g}"

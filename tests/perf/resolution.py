@@ -1,0 +1,94 @@
+"""What difference can this machine resolve? Pairs of which the truth is known, measured again and again.
+
+    python -m tests.perf.resolution twins      # 20 short campaigns of a loader and itself: how often told apart?
+    python -m tests.perf.resolution slowed     # 10 campaigns of it and one that is 5 % slower: how often told apart?
+
+Each repeat is a campaign of its own seed in `results/resolution`; the command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+PLANTED = Path(__file__).parent.parent / "planted"
+sys.path.append(str(PLANTED))
+os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(PLANTED)])
+
+from bench import config, records, runner  # noqa: E402 - the planted adapters must be found
+from bench.analysis import analyse  # noqa: E402
+from bench.config import Campaign  # noqa: E402
+from bench.display import Display  # noqa: E402
+from bench.prepare import Prepared, prepare  # noqa: E402
+
+SLOWER = 0.05
+RESULTS = Path("results/resolution")
+SHORT: dict[str, Any] = {"blocks": 6, "warmup_s": 1.0, "window_s": 2.0, "window_batches": 20}
+CacheOption = Annotated[Path, typer.Option(help="Where prepared data is kept.")]
+
+
+def main(pair: Literal["twins", "slowed"], repeats: int = 0, cache: CacheOption = Path("data")) -> None:
+    """Measure a known pair repeatedly and print each verdict."""
+    timing = SHORT if pair == "twins" else {**config.load("standard").timing.model_dump(), "reruns": 0}
+    prepared = prepare(_pair(pair, {}, {**timing, "blocks": 1}, 0), None, cache, Display(), strict=True)
+    options = {} if pair == "twins" else {"extra_ms_per_image": _extra_ms_per_image(prepared)}
+    verdicts = []
+    for seed in range(1, 1 + (repeats or {"twins": 20, "slowed": 10}[pair])):
+        campaign = _pair(pair, options, timing, seed)
+        folder = RESULTS / campaign.name
+        if not _is_whole(folder, campaign):
+            runner.run(campaign, prepared, RESULTS, Display())
+        [other] = [
+            s for s in analyse(records.read(folder / "trials.csv"), campaign.model_dump()).standings if s.reference
+        ]
+        assert other.reference
+        r = other.reference.ratio
+        verdicts.append(other.reference.verdict)
+        print(
+            f"{campaign.name}: {verdicts[-1]}, {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], p {other.reference.p:.3f}",
+            flush=True,
+        )
+    print({verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))})
+
+
+def _is_whole(folder: Path, campaign: Campaign) -> bool:
+    rows = records.read(folder / "trials.csv")
+    return sum(row.kind == "load" for row in rows) == campaign.timing.blocks * len(campaign.contestants)
+
+
+def _pair(pair: str, options: dict[str, Any], timing: dict[str, Any], seed: int) -> Campaign:
+    """Return the reference and the other one of a pair, as a campaign."""
+    quick = config.load("quick").model_dump()
+    [reference] = [c for c in quick["contestants"] if c["name"] == quick["reference"]]
+    other = {**reference, "name": pair, "title": pair, "options": options or reference["options"]}
+    if pair == "slowed":
+        other["loader"] = "slowed"
+    formats = [f for f in quick["formats"] if f["name"] == reference["format"]]
+    return Campaign.model_validate(
+        {
+            **quick,
+            "name": f"{pair}-{seed:02}",
+            "formats": formats,
+            "contestants": [reference, other],
+            "timing": {**quick["timing"], **timing, "stage_s": 0.0, "seed": seed},
+        }
+    )
+
+
+def _extra_ms_per_image(prepared: Prepared) -> float:
+    """Return how much CPU more per image makes the reference so much slower, from a few trials of it now."""
+    campaign = _pair("twins", {}, {"blocks": 3}, 0).model_copy(update={"name": "slowed-00"})
+    folder = RESULTS / campaign.name
+    if not _is_whole(folder, campaign):
+        runner.run(campaign, prepared, RESULTS, Display())
+    rows = [row for row in records.read(folder / "trials.csv") if row.kind == "load"]
+    costs_ms = sorted(row.cpu_s_per_1k_images for row in rows if row.cpu_s_per_1k_images)
+    return round(costs_ms[len(costs_ms) // 2] * SLOWER / (1 - SLOWER), 4)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,25 @@
+"""ImageFolder with a known amount of work added to every image: a regression of a known size."""
+
+import time
+from contextlib import contextmanager
+
+from loaders import imagefolder
+
+requires = imagefolder.requires
+reads = imagefolder.reads
+
+
+@contextmanager
+def stream(artifact, work, *, extra_ms_per_image=0.0):
+    from torchvision.datasets import folder
+
+    def load(path):
+        image = read(path)
+        end_s = time.thread_time() + extra_ms_per_image / 1000
+        while time.thread_time() < end_s:
+            pass
+        return image
+
+    read, folder.default_loader = folder.default_loader, load
+    with imagefolder.stream(artifact, work) as batches:
+        yield batches

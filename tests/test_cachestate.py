@@ -1,0 +1,40 @@
+"""Cold and warm are what residency and bytes read prove, and not what was asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench import cachestate, pagecache
+from bench.api import Artifact, Encoding
+from bench.records import Cache
+
+ARTIFACT = Artifact("f", "/nowhere", 10, 0, 1_000_000, Encoding("raw"))
+
+
+@pytest.mark.parametrize(
+    ("cache", "resident_pct", "read_bytes", "virtual", "state"),
+    [
+        ("warm", 99.0, 10_000, True, "warm"),
+        ("warm", 98.9, 0, True, "unproven"),
+        ("warm", 100.0, 10_001, True, "unproven"),
+        ("cold", 1.0, 950_000, False, "cold"),
+        ("cold", 1.0, 950_000, True, "guest-cold"),
+        ("cold", 1.1, 1_000_000, False, "unproven"),
+        ("cold", 0.0, 949_999, False, "unproven"),
+        ("warm", None, 0, False, "unproven"),
+        ("cold", 0.0, None, False, "unproven"),
+    ],
+)
+def test_states(cache: Cache, resident_pct: float | None, read_bytes: int | None, virtual: bool, state: str) -> None:  # noqa: FBT001
+    assert cachestate.judge(cache, ARTIFACT, resident_pct, read_bytes, virtual_machine=virtual) == state
+
+
+def test_what_is_brought_about_is_what_the_kernel_tells(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(os.urandom(1 << 20))
+    if cachestate.bring_about(tmp_path, "cold"):
+        pytest.skip("these files are kept in memory and cannot be evicted")
+    assert pagecache.resident_pct(tmp_path) == 0
+    assert cachestate.bring_about(tmp_path, "warm") == 100

@@ -1,0 +1,180 @@
+"""The pictures say in words what a reader must not miss, and show nothing where nothing was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from matplotlib.text import Annotation, Text
+
+from bench import plots
+from bench.analysis import analyse
+from bench.comparison import RANKING_BLOCKS
+from bench.findings import Analysis
+from tests import fabricate
+from tests.fabricate import CAST, Actor, load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+
+    from bench.records import Record
+
+FAST, REFERENCE = CAST[0], CAST[8]
+BLOCKS = range(1, RANKING_BLOCKS + 1)
+UNMEASURED = {
+    "bound.png": {"pct_of_bound": None},
+    "cold.png": {"epoch1_s": None},
+    "waits.png": {"wait_p99_ms": None},
+    "memory.png": {"peak_anon_memory_mib": None},
+}
+"""Which column a plot cannot do without."""
+
+
+def analysis_of(rows: Sequence[Record], cast: Sequence[Actor] = (FAST, REFERENCE), blocks: int = 3) -> Analysis:
+    environment = fabricate.environment(cast, blocks, REFERENCE.name, [actor.name for actor in cast])
+    return analyse(rows, environment["campaign"])
+
+
+def runs(actor: Actor, blocks: Sequence[int] = (1, 2, 3), **changes: Any) -> list[Record]:
+    return [load(actor, block, **changes) for block in blocks]
+
+
+def drawn(analysis: Analysis) -> dict[str, Figure]:
+    return {plot.file: figure for plot, figure in plots.figures(analysis, "a machine, 3 blocks").items()}
+
+
+def said(file: str, *rows: Record) -> str:
+    """Return all words of a plot of FAST and the reference, on one line."""
+    blocks = max(row.block or 1 for row in rows)
+    figure = drawn(analysis_of(rows, blocks=blocks))[file]
+    return " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).split())
+
+
+@pytest.mark.parametrize("file", UNMEASURED)
+def test_a_plot_is_drawn_from_what_was_measured_and_not_without_it(file: str) -> None:
+    whole = [*runs(FAST), *runs(FAST, cache="cold")]
+    bare = [replace(row, **UNMEASURED[file]) for row in whole]
+    assert file in drawn(analysis_of(whole))
+    assert file not in drawn(analysis_of(bare))
+
+
+def test_warm_trials_alone_say_nothing_about_the_disk() -> None:
+    assert "cold.png" not in drawn(analysis_of(runs(FAST)))
+
+
+def test_nothing_recorded_draws_nothing() -> None:
+    assert drawn(analysis_of([])) == {}
+
+
+def test_the_step_that_bounds_a_loader_is_named_with_the_share_that_it_reaches() -> None:
+    assert "78 % of decode + crop" in said("bound.png", *runs(FAST, pct_of_bound=78.2, bound_by="decode + crop"))
+
+
+@pytest.mark.parametrize("file", ["headline.png", "bound.png"])
+@pytest.mark.parametrize(("pct", "unequal"), [(101.9, False), (102.1, True)])
+def test_a_contestant_beyond_its_bound_is_said_to_do_less(file: str, pct: float, unequal: bool) -> None:  # noqa: FBT001
+    words = said(file, *runs(FAST, pct_of_bound=pct), *runs(REFERENCE))
+    assert ("more than its bound" in words) is unequal
+    assert ("unequal work" in words) is unequal
+
+
+def test_the_ratio_of_unequal_work_is_no_ratio() -> None:
+    rows = [*runs(FAST, images_per_s=4600.0), *runs(REFERENCE, images_per_s=2300.0)]
+    assert "2.0×" in said("headline.png", *rows)  # noqa: RUF001 - times
+    beyond = [replace(row, pct_of_bound=120.0) for row in rows]
+    assert "×" not in said("headline.png", *beyond)  # noqa: RUF001
+
+
+@pytest.mark.parametrize(
+    ("ratios", "note"),
+    [
+        ([1.01] * RANKING_BLOCKS, "1.01× (tie)"),  # noqa: RUF001
+        ([0.9, 1.3] * (RANKING_BLOCKS // 2), "1.08× (unresolved)"),  # noqa: RUF001
+        ([2.3] * RANKING_BLOCKS, "2.3×"),  # noqa: RUF001
+        ([12.4] * RANKING_BLOCKS, "12×"),  # noqa: RUF001
+        ([123.4] * RANKING_BLOCKS, "123×"),  # noqa: RUF001
+    ],
+)
+def test_the_headline_says_how_sure_a_ratio_is(ratios: list[float], note: str) -> None:
+    fast = [load(FAST, block, images_per_s=100 * ratio) for block, ratio in zip(BLOCKS, ratios, strict=True)]
+    words = said("headline.png", *fast, *runs(REFERENCE, BLOCKS, images_per_s=100.0))
+    assert note in words
+    assert ("(" in note) or not ("tie" in words or "unresolved" in words)
+
+
+def test_a_descriptive_headline_claims_nothing_about_ratios() -> None:
+    words = said("headline.png", *runs(FAST, images_per_s=1010.0), *runs(REFERENCE, images_per_s=1000.0))
+    assert "1.01×" in words  # noqa: RUF001
+    assert "tie" not in words
+    assert "unresolved" not in words
+
+
+def epochs(cold_s: float, **changes: Any) -> list[Record]:
+    """Trials of FAST whose first epoch of 1,000 images takes 10 s warm."""
+    return [
+        *runs(FAST, epoch1_s=10.0, epoch1_images_per_s=100.0),
+        *runs(FAST, cache="cold", epoch1_s=cold_s, epoch1_images_per_s=1000 / cold_s, **changes),
+    ]
+
+
+def test_what_the_disk_costs_is_told_in_seconds_and_in_speed_that_is_kept() -> None:
+    assert "+2.5 s keeps 80 % of its speed" in said("cold.png", *epochs(12.5))
+
+
+@pytest.mark.parametrize("state", ["cold", "guest-cold"])
+def test_a_proven_cold_cache_is_taken_as_one(state: str) -> None:
+    assert "not proven" not in said("cold.png", *epochs(12.5, cache_state=state))
+
+
+def test_a_cold_cache_that_is_not_proven_is_said_to_be_none() -> None:
+    rows = epochs(12.5, cache_state="guest-cold")
+    rows[-1] = replace(rows[-1], cache_state="unproven")
+    assert "not proven cold: guest-cold (2), unproven (1)" in said("cold.png", *rows)
+
+
+def test_only_in_a_virtual_machine_the_host_may_have_had_the_data() -> None:
+    assert "host" in said("cold.png", *epochs(12.5, cache_state="guest-cold"))
+    assert "host" not in said("cold.png", *epochs(12.5, cache_state="cold"))
+
+
+def test_a_contestant_that_failed_cold_is_listed_with_the_reason() -> None:
+    failed = [fabricate.failed(REFERENCE, block, cache="cold", reason="it broke") for block in (1, 2, 3)]
+    words = said("cold.png", *epochs(12.5), *runs(REFERENCE), *failed)
+    assert f"{REFERENCE.title}" in words
+    assert "from the disk: failed: it broke" in words
+
+
+def test_waits_too_short_for_a_logarithmic_axis_are_drawn() -> None:
+    columns = ("wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "wait_max_ms")
+    assert "half under 0.01 ms 1 in 100 over 0.01 ms" in said("waits.png", *runs(FAST, **dict.fromkeys(columns, 0.0)))
+
+
+def test_memory_is_told_whole_and_without_files() -> None:
+    rows = runs(FAST, peak_memory_mib=1500.0, peak_anon_memory_mib=600.0)
+    assert "1,500 MiB 600 of its own" in said("memory.png", *rows)
+    widths = [bar.get_width() for bar in drawn(analysis_of(rows))["memory.png"].axes[0].patches]
+    assert widths == [600, 900]
+
+
+LONG = [replace(a, name=f"{a.name}-{i}", title=f"{a.title} {i} with a long title") for i in (1, 2) for a in CAST][:13]
+
+
+@pytest.mark.parametrize("cast", [CAST[-2:], CAST, LONG], ids=["two", "ten", "long"])
+def test_no_words_are_cut_off(cast: Sequence[Actor]) -> None:
+    names = [actor.name for actor in cast]
+    rows = fabricate.finished(cast, 3, names)
+    rows = [replace(row, cache_state="unproven", pct_of_bound=101.0) if row.kind == "load" else row for row in rows]
+    environment = fabricate.environment(cast, 3, cast[0].name, names)
+    figures = drawn(analyse(rows, environment["campaign"]))
+    assert len(figures) == len(plots.PLOTS)
+    for file, figure in figures.items():
+        figure.draw_without_rendering()
+        axis_names = [axis.label for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+        row_names = [name for ax in figure.axes for name in ax.get_yticklabels()]
+        for text in (*figure.texts, *figure.findobj(Annotation), *axis_names, *row_names):
+            box = text.get_window_extent()
+            inside = figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y0 >= figure.bbox.y0
+            assert inside or not text.get_text(), f"{file}: {text.get_text()}"

@@ -1,0 +1,194 @@
+"""Each step does what it says on the right bytes, and a share of it is done by every process."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import time
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench import steps, together
+from bench.api import Work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.prepare import Prepared
+    from bench.store import CanonicalSource
+
+WORK = Work(batch_size=16, workers=2, image_size=32, dtype="uint8", passes=1, seed=0)
+
+
+class TestTogether:
+    def test_each_process_does_its_share(self) -> None:
+        shares = together.at_once(partial(steps.output, WORK), 3, 0.1)
+        assert len(shares) == 3
+        assert all(share.amount > 0 for share in shares)
+
+    def test_they_are_processes_of_their_own(self) -> None:
+        pids = {share.amount for share in together.at_once(lambda _: iter([os.getpid()]), 3, 60)}
+        assert len(pids - {os.getpid()}) == 3
+
+    def test_none_begins_before_all_are_ready(self, tmp_path: Path) -> None:
+        def step(number: int) -> Iterator[int]:
+            time.sleep(0.2 * number)
+            (tmp_path / str(number)).write_text(str(time.perf_counter()))
+            return iter([1])
+
+        shares = together.at_once(step, 3, 60)
+        last_ready_s = max(float(path.read_text()) for path in tmp_path.iterdir())
+        assert min(share.started_s for share in shares) >= last_ready_s
+
+    def test_the_speed_is_over_the_time_of_all(self) -> None:
+        shares = [together.Share(100, 0.0, 2.0), together.Share(100, 1.0, 4.0)]
+        assert together.per_s(shares) == 50
+
+    @pytest.mark.parametrize(
+        ("end", "reason"), [(lambda: os._exit(3), "died .exit code 3."), (lambda: 1 / 0, "ZeroDivisionError")]
+    )
+    def test_a_process_that_fails_or_dies_is_an_error_and_none_is_left(self, end: Any, reason: str) -> None:
+        def step(number: int) -> Iterator[int]:
+            while True:
+                yield 1
+                if number == 0:
+                    end()
+
+        with pytest.raises(together.StepError, match=reason):
+            together.at_once(step, 3, 600)
+        assert not multiprocessing.active_children()
+
+
+class TestSamples:
+    def test_mapped_bytes_are_those_of_the_source(self, canonical: CanonicalSource) -> None:
+        for index in range(len(canonical)):
+            assert np.array_equal(canonical.mapped("pixels", index), canonical.pixels(index))
+            assert canonical.mapped("jpeg", index).tobytes() == canonical.jpeg(index)
+
+    def test_decoded_originals_are_the_canonical_pixels(self, canonical: CanonicalSource) -> None:
+        order = [*range(len(canonical))]
+        buffer = np.empty(1 << 20, np.uint8)
+        for index, image in zip(order, steps.original(canonical, order), strict=True):
+            assert image.turbo
+            assert np.array_equal(image.decode(buffer), canonical.pixels(index))
+
+    def test_canonical_jpegs_are_decoded_like_pillow_does(self, canonical: CanonicalSource) -> None:
+        order = [*range(len(canonical))]
+        buffer = np.empty(1 << 20, np.uint8)
+        for index, image in zip(order, steps.jpeg(canonical, order), strict=True):
+            with Image.open(io.BytesIO(canonical.jpeg(index))) as expected:
+                assert np.array_equal(image.decode(buffer), np.asarray(expected))
+            assert np.shares_memory(image.decode(buffer), buffer)
+
+    @pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L"), ("BMP", "RGB")])
+    def test_what_libjpeg_turbo_cannot_decode_opencv_does(self, kind: str, mode: str) -> None:
+        pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).convert(mode).save(file, kind)
+        image = steps.encoded(file.getvalue())
+        assert image is not None
+        assert (image.height, image.width, image.turbo) == (20, 30, False)
+        decoded = image.decode(np.empty(0, np.uint8))
+        assert decoded.shape == pixels.shape
+        if mode == "RGB":
+            assert np.array_equal(decoded, pixels)
+
+    def test_a_file_that_cannot_be_decoded_is_left_out(self, canonical: CanonicalSource, tmp_path: Path) -> None:
+        class OneBroken:
+            def original(self, index: int) -> Path:
+                if index:
+                    return canonical.original(index)
+                (tmp_path / "broken").write_bytes(b"broken")
+                return tmp_path / "broken"
+
+        assert len(steps.original(OneBroken(), [0, 1, 2])) == 2
+        with pytest.raises(together.StepError, match="none of the files"):
+            steps.original(OneBroken(), [0])
+
+    def test_no_more_is_drawn_than_fits(self, canonical: CanonicalSource, monkeypatch: pytest.MonkeyPatch) -> None:
+        order = [*range(len(canonical))]
+        monkeypatch.setattr(steps, "POOL_BYTES", canonical.pixels(0).nbytes + 1)
+        assert len(steps.raw(canonical, order)) == 2
+        monkeypatch.setattr(steps, "ORIGINALS", 1)
+        assert len(steps.original(canonical, order)) == 1
+
+
+class TestCrop:
+    @pytest.mark.parametrize("size", [(190, 256), (256, 190), (50, 50), (1, 300), (300, 1), (1, 1), (7, 100)])
+    def test_it_lies_within_the_image_and_has_the_area_and_aspect_asked_for(self, size: tuple[int, int]) -> None:
+        random = np.random.default_rng(0)
+        crops = [steps.random_crop(size, random) for _ in range(300)]
+        for crop in crops:
+            assert 0 <= crop.top < crop.top + crop.height <= size[0]
+            assert 0 <= crop.left < crop.left + crop.width <= size[1]
+        assert {crop.flipped for crop in crops} == {False, True}
+        if min(size) >= 50:
+            areas = [crop.height * crop.width / (size[0] * size[1]) for crop in crops]
+            aspects = [crop.width / crop.height for crop in crops]
+            assert 0.07 < min(areas) < 0.15
+            assert 0.8 < max(areas) <= 1
+            assert 0.7 < min(aspects) < 0.8
+            assert 1.25 < max(aspects) < 1.4
+
+    def test_the_part_asked_for_fills_the_place(self) -> None:
+        pixels = np.zeros((40, 60, 3), np.uint8)
+        pixels[10:20, 30:50] = 200
+        place = steps.Batch(WORK).put(pixels, steps.Crop(10, 30, 10, 20, flipped=False))
+        assert place.shape == (32, 32, 3)
+        assert (place == 200).all()
+
+    def test_flipped_is_the_mirror_image_left_to_right(self) -> None:
+        pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+        batch = steps.Batch(WORK)
+        plain, flipped = (batch.put(pixels, steps.Crop(3, 4, 30, 50, flipped=flip)) for flip in (False, True))
+        expected = cv2.resize(pixels[3:33, 4:54], (32, 32), interpolation=cv2.INTER_AREA)
+        assert np.array_equal(plain, expected)
+        assert np.array_equal(flipped, expected[:, ::-1])
+
+    def test_places_of_the_batch_are_filled_in_turn_and_used_again(self) -> None:
+        batch = steps.Batch(WORK)
+        for number in range(WORK.batch_size + 1):
+            batch.put(np.full((40, 60, 3), number + 1, np.uint8), steps.Crop(0, 0, 40, 60, flipped=bool(number % 2)))
+        assert batch.images.shape == (16, 32, 32, 3)
+        assert batch.images[:, 5, 7, 1].tolist() == [17, *range(2, 17)]
+
+    def test_the_step_delivers_the_samples_into_a_batch(
+        self, canonical: CanonicalSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batch = steps.Batch(WORK)
+        monkeypatch.setattr(steps, "Batch", lambda _: batch)
+        for step in (
+            steps.crop(steps.raw(canonical, range(len(canonical))), WORK, 0),
+            steps.decode_crop(steps.jpeg(canonical, range(len(canonical))), WORK, 0),
+        ):
+            batch.images[:] = 0
+            assert list(islice(step, 16)) == [1] * 16
+            assert (batch.images.max(axis=(1, 2, 3)) > 0).all()
+
+
+class TestRead:
+    @pytest.mark.parametrize("processes", [1, 2, 5])
+    def test_every_byte_is_read_once_by_one_of_the_processes(
+        self, everything: Prepared, monkeypatch: pytest.MonkeyPatch, processes: int
+    ) -> None:
+        monkeypatch.setattr(steps, "PART_BYTES", 5000)
+        for artifact in everything.artifacts.values():
+            parts = steps.parts(Path(artifact.path))
+            shares = [sum(steps.read(parts, processes, number)) for number in range(processes)]
+            assert sum(shares) == artifact.size_bytes
+            assert min(shares) > 0
+
+    def test_the_parts_of_a_file_follow_each_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(steps, "PART_BYTES", 4)
+        (tmp_path / "file").write_bytes(b"0123456789")
+        (tmp_path / "empty").write_bytes(b"")
+        found = [(part.offset_bytes, part.size_bytes) for part in steps.parts(tmp_path)]
+        assert found == [(0, 4), (4, 4), (8, 2)]
