@@ -44,6 +44,7 @@ perf: setup  ## measure the loaders for regressions; BASELINE=earlier.json fails
 		echo 'After your change: make perf BASELINE=$(PERF_FILE)')
 
 overhead: setup  ## compare trials with bare loops over the same loaders
+	$(BIN)/python -m tests.perf.per_batch
 	$(BIN)/python -m tests.perf.overhead
 
 resolution: setup  ## what difference can this machine tell? Known pairs, measured for an hour

@@ -23,9 +23,10 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     """Analyse the rows of a campaign, which is given as `env.json` keeps it.
 
     A trial that has several rows counts by its latest; their failures are all kept. Of several attempts at a block the
-    one with the fewest disturbed trials counts, the earliest of equals; speeds have no say in that.
+    one with the fewest failed and then the fewest disturbed trials counts, the earliest of equals; speeds have no say.
     """
-    loads = _loads(_quietest(records))
+    chosen = _quietest(records)
+    loads = _loads(chosen)
     good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
     warm, cold = good[good["cache"] != "cold"], good[good["cache"] == "cold"]
     names = [c["name"] for c in campaign["contestants"]]
@@ -43,7 +44,7 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     ok = [record for record in records if record.kind == "load" and record.status == "ok"]
     marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
     fastest = max((s.median for s in standings if s.speeds), default=None)
-    limits = _limits(records)
+    limits, counted = _limits(records, chosen), frozenset(good["trial"])
     blocks, states = campaign["timing"]["blocks"], len(names) + len(campaign["cold"])
     return Analysis(
         reference=reference,
@@ -58,9 +59,9 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
         planned=blocks * states,
         recorded=int((loads["contestant"].isin(names) & loads["block"].between(1, blocks)).sum()),
         gpu_reason="; ".join(sorted({part for reason in good["gpu_reason"] for part in reason.split("; ")} - {""})),
-        controls=controls.judge(campaign, [r for r in ok if r.trial in set(good["trial"])], twin_ratio, fastest),
+        controls=controls.judge(campaign, [r for r in chosen if r.trial in counted], twin_ratio, fastest),
         marked=marked,
-        counted=frozenset(good["trial"]),
+        counted=counted,
         quiet=len(ok) - len(marked),
     )
 
@@ -79,8 +80,14 @@ def _quietest(records: Sequence[Record]) -> list[Record]:
     for by_attempt in attempts.values():
         most = max(len(rows) for rows in by_attempt.values())
         whole = [rows for _, rows in sorted(by_attempt.items()) if len(rows) == most]
-        chosen += min(whole, key=lambda rows: sum(bool(noise.disturbances(row)) for row in rows.values())).values()
+        chosen += min(whole, key=_trouble_in).values()
     return chosen
+
+
+def _trouble_in(rows: Mapping[str, Record]) -> tuple[int, int]:
+    """Return how many trials of an attempt have no speed, and how many were disturbed."""
+    failed = sum(row.status != "ok" for row in rows.values())
+    return failed, sum(bool(noise.disturbances(row)) for row in rows.values())
 
 
 def _loads(chosen: Sequence[Record]) -> pd.DataFrame:
@@ -110,7 +117,7 @@ def _standing(
         speeds=tuple(rows["images_per_s"]),
         medians={str(column): float(value) for column, value in medians.items()},
         bound_by=_all(rows["bound_by"]),
-        rank=_rank(name, compared) if len(rows) >= RANKING_BLOCKS else None,
+        rank=_rank(name, compared) if compared and len(rows) >= RANKING_BLOCKS else None,
         reference=compared.get((name, reference)),
         trouble=_trouble(loads[loads["contestant"] == name]),
     )
@@ -159,9 +166,11 @@ def _ratio(one: pd.Series[float], other: pd.Series[float]) -> Ratio | None:
     return ratio([math.log(quotient) for quotient in (one / other).dropna()])
 
 
-def _limits(records: Sequence[Record]) -> dict[str, float]:
+def _limits(records: Sequence[Record], chosen: Sequence[Record]) -> dict[str, float]:
+    attempts = {(record.block, record.attempt) for record in chosen}
+    limits = (r for r in records if r.kind == "limit" and r.status == "ok" and (r.block, r.attempt) in attempts)
     rows = pd.DataFrame(
-        [(r.title, r.images_per_s) for r in records if r.kind == "limit" and r.status == "ok"],
+        [(r.title, r.images_per_s) for r in limits],
         columns=["step", "images_per_s"],
     )
     medians = rows.groupby("step")["images_per_s"].median().sort_values(ascending=False)
@@ -179,7 +188,7 @@ def _trouble(rows: pd.DataFrame) -> str:
 def _failures(records: Sequence[Record]) -> tuple[Failure, ...]:
     blocks: dict[tuple[str, str, str, str], list[int]] = {}
     for r in records:
-        if r.status != "ok" and r.kind != "limit":
+        if r.status != "ok" and (r.kind, r.status) != ("limit", "unavailable"):
             found = blocks.setdefault((r.kind, r.title, r.status, r.reason), [])
             if r.block is not None:
                 found.append(r.block)

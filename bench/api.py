@@ -72,7 +72,9 @@ class Artifact:
     label_sum: int
     """Sum of all labels, which every epoch must deliver."""
     size_bytes: int
-    """Bytes that reading every sample needs: the artifact's files, symbolic links followed."""
+    """Bytes on disk: the artifact's files, symbolic links followed."""
+    payload_bytes: int
+    """The part of them that holds images, and that reading every sample must read."""
     encoding: Encoding
 
     @classmethod

@@ -44,7 +44,7 @@ def measure(
             "seconds": campaign.timing.stage_s,
         }
         limit_s = _LIMIT_S + 2 * campaign.timing.stage_s * len(lacking)
-        log = folder / f"{plan.prefix(trial.block, trial.attempt)}-limits.log"
+        log = folder / f"{plan.prefix(trial.block, trial.attempt)}+limit.log"
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         result = process.run("limits", spec, log, limit_s)
         for name, stage in lacking.items():
@@ -80,6 +80,8 @@ def of_trial(campaign: Campaign, prepared: Prepared, record: Record, measured: M
         for stage in stages
         if (row := measured.get(f"{prefix}/{_name(stage, form, prepared)}")) is not None
     }
+    if (disk_ips := found.get("disk")) is not None:  # of several visits to a sample in an epoch only the first reads
+        found["disk"] = disk_ips * campaign.work_on(prepared.artifacts[form.name].samples, 1).passes
     least = limits.bound(found, stages)
     if least is None or record.images_per_s is None:
         return {}
@@ -88,13 +90,13 @@ def of_trial(campaign: Campaign, prepared: Prepared, record: Record, measured: M
 
 
 def _names(campaign: Campaign, formats: list[Format], prepared: Prepared) -> dict[str, str]:
-    """Return the stages that can bound a contestant of these formats, by the names of their rows."""
+    """Return the stages that are measured for contestants of these formats, by the names of their rows."""
     cold = {c.format for c in campaign.contestants if c.name in campaign.cold}
     return {
         _name(stage, f, prepared): stage
         for f in formats
         if f.name in prepared.artifacts
-        for stage in limits.applicable(f.mode, cold=f.name in cold, shared=True, on_gpu=True)
+        for stage in limits.measurable(f.mode, cold=f.name in cold)
     }
 
 
@@ -102,7 +104,7 @@ def _name(stage: str, form: Format, prepared: Prepared) -> str:
     """Return what a limit is called: the stage, of which format or images where that matters."""
     if stage == "disk":
         return f"disk/{form.name}"
-    canonicals = list(dict.fromkeys(prepared.canonicals.values()))
-    if prepared.canonicals[form.name] == canonicals[0]:
+    first = next(iter(prepared.canonicals.values()))
+    if stage in limits.OF_ANY_IMAGES or prepared.canonicals[form.name] == first:
         return stage
-    return f"{stage}/{form.max_side}px-q{form.quality}"
+    return f"{stage}/{form.max_side or 'full'}px-q{form.quality}"

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from bench.records import Cache
 
 WARM_RESIDENT_PCT, WARM_READ_PCT = 99, 1
+WARM_READ_BYTES = 1 << 20
+"""So much may be read whatever the format's size: a page of a library may be used for the first time."""
 COLD_RESIDENT_PCT, COLD_READ_PCT = 1, 95
 
 
@@ -34,9 +36,9 @@ def judge(
     """Return the `cache_state` that the share resident before and the bytes read prove; see `Record`."""
     if resident_pct is None or read_bytes is None:
         return "unproven"
-    read_pct = 100 * read_bytes / artifact.size_bytes
     if cache == "warm":
-        return "warm" if resident_pct >= WARM_RESIDENT_PCT and read_pct <= WARM_READ_PCT else "unproven"
-    if resident_pct > COLD_RESIDENT_PCT or read_pct < COLD_READ_PCT:
+        most_bytes = max(WARM_READ_BYTES, WARM_READ_PCT * artifact.size_bytes / 100)
+        return "warm" if resident_pct >= WARM_RESIDENT_PCT and read_bytes <= most_bytes else "unproven"
+    if resident_pct > COLD_RESIDENT_PCT or 100 * read_bytes < COLD_READ_PCT * artifact.payload_bytes:
         return "unproven"
     return "guest-cold" if virtual_machine else "cold"

@@ -107,12 +107,27 @@ def report(
     """Write the report of a campaign from its folder alone."""
     from bench import report as writing
 
-    if not (folder / "env.json").exists():
-        _fail(f"{folder} holds no campaign (no env.json); measure one with: loaderbench bench")
+    _need_campaign(folder)
     try:
         typer.echo(writing.write(folder, reports / folder.resolve().name))
     except ValueError as error:  # written by another version
         _fail(str(error))
+
+
+@app.command()
+def check(folder: Annotated[Path, typer.Argument(help="A campaign's folder, for example results/quick.")]) -> None:
+    """Judge every row of a campaign CLOSED, OPEN or INVALID; fail if one, or the campaign, is INVALID."""
+    from bench import check as checking
+
+    _need_campaign(folder)
+    try:
+        judgements = checking.check(folder)
+    except ValueError as error:  # written by another version
+        _fail(str(error))
+    for judgement in judgements:
+        typer.echo(judgement)
+    if any(judgement.state == "INVALID" for judgement in judgements):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -161,6 +176,11 @@ def _campaign(
     }
     overrides = {table: {k: v for k, v in values.items() if v is not None} for table, values in given.items()}
     return config.load(name, {table: values for table, values in overrides.items() if values})
+
+
+def _need_campaign(folder: Path) -> None:
+    if not (folder / "env.json").exists():
+        _fail(f"{folder} holds no campaign (no env.json); measure one with: loaderbench bench")
 
 
 def _fail(message: str) -> NoReturn:

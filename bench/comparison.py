@@ -73,18 +73,15 @@ def compare_all(speeds: pd.DataFrame, least: float) -> Mapping[tuple[str, str], 
     `speeds`: images/s, one row per block, one column per contestant. `least`: see `least_difference`.
     """
     logs = speeds.apply(np.log)
-    pairs = [pair for pair in combinations(logs.columns, 2) if logs[list(pair)].notna().all(axis=1).any()]
-    if not pairs:
-        return {}
-    differences = np.column_stack([logs[one] - logs[other] for one, other in pairs])
+    differences = {(one, other): (logs[one] - logs[other]) for one, other in combinations(logs.columns, 2)}
+    tested = {pair: column for pair, column in differences.items() if column.count() >= RANKING_BLOCKS}
+    p = dict(zip(tested, corrected_p(np.column_stack(list(tested.values()))), strict=True)) if tested else {}
     compared: dict[tuple[str, str], Comparison] = {}
-    for (one, other), column, p in zip(pairs, differences.T, corrected_p(differences), strict=True):
-        found = column[~np.isnan(column)]
+    for (one, other), column in differences.items():
         for pair, sign in (((one, other), 1), ((other, one), -1)):
-            quotient = ratio((sign * found).tolist())
-            assert quotient
-            known = float(p) if len(found) >= RANKING_BLOCKS else None
-            compared[pair] = Comparison(ratio=quotient, p=known, verdict=_verdict(quotient, known, least))
+            if quotient := ratio((sign * column.dropna()).tolist()):
+                known = float(p[one, other]) if (one, other) in p else None
+                compared[pair] = Comparison(ratio=quotient, p=known, verdict=_verdict(quotient, known, least))
     return compared
 
 

@@ -127,6 +127,7 @@ class Campaign(_Model):
         for what, names in (
             ("format", [f.name for f in self.formats]),
             ("contestant", [c.name for c in self.contestants]),
+            ("cold contestant", list(self.cold)),
         ):
             if repeated := sorted({name for name in names if names.count(name) > 1}):
                 message = f"{what} named more than once: {', '.join(repeated)}"
@@ -142,9 +143,27 @@ class Campaign(_Model):
         if self.reference not in (names := [c.name for c in self.contestants]):
             message = f"reference {self.reference} is no contestant; there are: {', '.join(names)}"
             raise ValueError(message)
-        if unknown := sorted(set(self.cold) - set(names)):
-            message = f"cold names no contestant: {', '.join(unknown)}; there are: {', '.join(names)}"
+        return self
+
+    @model_validator(mode="after")
+    def _controls_agree(self) -> Campaign:
+        competing = [c.name for c in self.contestants if not c.control]
+        if self.reference not in competing:
+            message = f"reference {self.reference} is a control"
             raise ValueError(message)
+        if unknown := sorted(set(self.cold) - set(competing)):
+            message = f"cold names no contestant: {', '.join(unknown)}; there are: {', '.join(competing)}"
+            raise ValueError(message)
+        for control in ("twin", "ceiling"):
+            if len(several := [c.name for c in self.contestants if c.control == control]) > 1:
+                message = f"more than one control is the {control}: {', '.join(several)}"
+                raise ValueError(message)
+        for contestant in self.contestants:
+            if contestant.control == "known" and not contestant.options.get("images_per_s"):
+                message = (
+                    f"the control {contestant.name} must have the option images_per_s, which is what is known of it"
+                )
+                raise ValueError(message)
         return self
 
     @model_validator(mode="after")

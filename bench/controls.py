@@ -80,9 +80,9 @@ def _ceiling(title: str, rows: Sequence[Record], fastest: float | None) -> Verdi
 def _known(title: str, options: Mapping[str, Any], rows: Sequence[Record], idle: Sequence[Record]) -> Iterator[Verdict]:
     """`idle`: rows of the same loader without any cost, from which its memory is told."""
     yield _within(title, "images/s", options["images_per_s"], SPEED_TOLERANCE, [r.images_per_s for r in rows])
-    cores = sum(options.get(name, 0) for name in _CORES)
-    used = [r.cores_used for r in rows]
-    yield _within(title, "cores used, by the process, its child and grandchildren", cores, CPU_TOLERANCE, used)
+    if cores := sum(options.get(name, 0) for name in _CORES):
+        used = [r.cores_used for r in rows]
+        yield _within(title, "cores used, by the process, its child and grandchildren", cores, CPU_TOLERANCE, used)
     if read_mib := options.get("read_mib"):
         # Where files are kept in memory there is no disk to read, and nothing to judge.
         read = [r.read_bytes / _MIB for r in rows if r.read_bytes]

@@ -31,12 +31,13 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     cpu_s, started = tree_seconds(processes()), perf_counter()
     writer.write(source, out, encoding, spec["workers"])
     write_s, cpu_s = perf_counter() - started, tree_seconds(processes()) - cpu_s
-    stored = {} if encoding.mode == "original" else _compare(writer.payloads(out), source)
-    if stored and stored["stored_raw"] + stored["stored_jpeg"] != len(source):
+    size_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    original = encoding.mode == "original"
+    stored = {"payload_bytes": size_bytes} if original else _compare(writer.payloads(out), source)
+    if not original and stored["stored_raw"] + stored["stored_jpeg"] != len(source):
         right = stored["stored_raw"] + stored["stored_jpeg"]
         reason = f"of {len(source)} stored images, {right} hold the canonical pixels or JPEG bytes"
         return {"status": "invalid", "reason": reason}
-    size_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     return {
         "status": "ok",
         "reason": "",
@@ -51,11 +52,14 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _compare(payloads: Iterable[bytes], source: CanonicalSource) -> dict[str, int]:
-    """Count the stored images that are exactly the canonical pixels, and those that are the canonical JPEG bytes."""
-    counts = {"stored_raw": 0, "stored_jpeg": 0}
+    """Count the stored images that are exactly the canonical pixels, those that are the canonical JPEG bytes, and the
+    bytes of all.
+    """
+    counts = {"stored_raw": 0, "stored_jpeg": 0, "payload_bytes": 0}
     canonical = zip(source.digests("pixels"), source.digests("jpeg"), strict=True)
     for payload, (pixels, jpeg) in zip(payloads, canonical, strict=False):
         digest = hashlib.sha256(payload).digest()
         counts["stored_raw"] += digest == pixels
         counts["stored_jpeg"] += digest == jpeg
+        counts["payload_bytes"] += len(payload)
     return counts

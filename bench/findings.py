@@ -80,7 +80,7 @@ class Standing:
 
     @property
     def beyond_bound(self) -> bool:
-        """Whether it is surely faster than the machine can do the work: then it did less, or the limit is none."""
+        """Whether it is faster than the machine can do the work, by 2 % and more: it did less, or the limit is none."""
         return self.medians.get("pct_of_bound", 0) > 100 * (1 + LEAST_DIFFERENCE)
 
 
@@ -165,8 +165,8 @@ class Analysis:
 
     @property
     def descriptive(self) -> bool:
-        """Whether any contestant that has a speed has too few blocks for a claim about ranks."""
-        return any(len(s.speeds) < RANKING_BLOCKS for s in self.measured)
+        """Whether no contestant has enough blocks for a claim about ranks."""
+        return bool(self.measured) and all(len(s.speeds) < RANKING_BLOCKS for s in self.measured)
 
 
 def shown(value: float) -> str:

@@ -49,8 +49,10 @@ READY = 2
 """Batches that each of torch's workers holds ready; so many are let go before the clock starts."""
 COPIES = 8
 """Copies to the GPU that are waited for together."""
+OF_ANY_IMAGES = ("output", "transfer", "host-to-device")
+"""Stages that are the same whatever is stored."""
 _BY_MODE: dict[Mode, tuple[str, ...]] = {
-    "raw": ("gather", "crop"),
+    "raw": ("crop",),
     "jpeg": ("decode", "decode+crop"),
     "original": ("original decode", "original decode+crop"),
     "proportion": (),
@@ -66,6 +68,15 @@ def applicable(mode: Mode, *, cold: bool, shared: bool, on_gpu: bool) -> tuple[s
     """
     further = (("disk", cold), ("transfer", shared), ("host-to-device", on_gpu))
     return (*_BY_MODE[mode], "output", *(stage for stage, applies in further if applies))
+
+
+def measurable(mode: Mode, *, cold: bool) -> tuple[str, ...]:
+    """Return the stages that say something about contestants of this mode.
+
+    Beside those that can bound one, `gather`: a loader may crop records where they lie, without copying them.
+    """
+    gather = ("gather",) if mode == "raw" else ()
+    return (*gather, *applicable(mode, cold=cold, shared=True, on_gpu=True))
 
 
 def bound(limits: Mapping[str, float | None], stages: Iterable[str]) -> tuple[float, str] | None:

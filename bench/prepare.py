@@ -86,10 +86,16 @@ def prepare(campaign: Campaign, data: Path | None, cache: Path, display: Display
         records = tuple(_record(c, cache, display) for c in conversions)
     artifacts = {
         c.form.name: Artifact(
-            c.form.name, str(c.folder / "files"), len(c.images), c.images.label_sum, size_bytes, c.form.encoding
+            format=c.form.name,
+            path=str(c.folder / "files"),
+            samples=len(c.images),
+            label_sum=c.images.label_sum,
+            size_bytes=size_bytes,
+            payload_bytes=payload_bytes,
+            encoding=c.form.encoding,
         )
         for c, record in zip(conversions, records, strict=True)
-        if record.status == "ok" and (size_bytes := record.size_bytes) is not None
+        if (size_bytes := record.size_bytes) is not None and (payload_bytes := record.payload_bytes) is not None
     }
     canonicals = {c.form.name: c.images.folder for c in conversions}
     return Prepared(artifacts, canonicals, records, _describe(data, campaign, images), images.rejected())

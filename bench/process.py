@@ -40,7 +40,7 @@ def run(task: str, spec: dict[str, Any], log: Path, limit_s: float | None = None
                     os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
         if not ended:
-            return {"status": "timeout", "reason": f"killed after {limit_s:g} s"}
+            return {"status": "timeout", "reason": f"killed after its time limit of {limit_s:g} s"}
         if not result.exists():
             return {"status": "failed", "reason": _death(child.returncode)}
         report: dict[str, Any] = json.loads(result.read_text())

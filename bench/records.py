@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from dataclasses import dataclass, fields
@@ -55,7 +56,9 @@ class Record:
     samples: int | None = None
     """Distinct samples in the data set."""
     size_bytes: int | None = None
-    """Bytes on disk that reading every sample needs."""
+    """Bytes on disk: all files of the format."""
+    payload_bytes: int | None = None
+    """The part of them that holds images; the rest is index, padding and the like."""
     bytes_per_image: float | None = None
 
     batch_size: int | None = None
@@ -67,9 +70,9 @@ class Record:
     cache: str = ""
     """The state of the page cache asked for: `warm` or `cold`."""
     cache_state: str = ""
-    """What is proven of it. `warm`: 99 % of the format resident before, and bytes read at most 1 % of its size. `cold`:
-    at most 1 % resident before, and at least 95 % read; `guest-cold` in a virtual machine, whose host may have held it.
-    `unproven`: neither. Empty for a loader that reads no format."""
+    """What is proven of it. `warm`: 99 % of the format resident before, and at most 1 % of its size, or 1 MiB, read.
+    `cold`: at most 1 % resident before, and at least 95 % of `payload_bytes` read; `guest-cold` in a virtual machine,
+    whose host may have held it. `unproven`: neither. Empty for a loader that reads no format."""
 
     images_per_s: float | None = None
     """Load: within the window; warm: steady, epoch boundaries included; cold: from the first epoch's first batch to its
@@ -113,6 +116,9 @@ class Record:
     teardown_s: float | None = None
     """Closing the loader."""
 
+    times: str = ""
+    """The file in `times/` that keeps the raw times of every batch."""
+
     write_s: float | None = None
     stored_raw: int | None = None
     """Stored images that hold exactly the canonical pixels, read back and compared by SHA-256."""
@@ -146,7 +152,7 @@ class Record:
     throttle_events: int | None = None
     """How often in the window a core was slowed for its heat, or the trial had used up its cgroup's CPU quota."""
     monitor_cpu_pct: float | None = None
-    """CPU that the readings at the window's edges took, over the window, of one core."""
+    """CPU that all readings at the window's edges took, over the window, of one core."""
     gpu_util_pct: float | None = None
     """Mean over the window of NVML's utilisation samples: time in which any kernel ran. NVML's buffers go back some
     seconds only: where the window is longer, this and the two other means of samples are over its end."""
@@ -169,6 +175,8 @@ class Record:
     """Bandwidth of the device memory that was used, of all there is, mean over the window, by the same counters."""
     gpu_reason: str = ""
     """Why a figure of the GPU is empty: the columns and the reason, several reasons separated by `; `."""
+    seal: str = ""
+    """SHA-256 over all other cells of the row and the file of its raw times: tells whether either was changed."""
 
 
 _TYPES = get_type_hints(Record)
@@ -176,13 +184,16 @@ HEADER = tuple(field.name for field in fields(Record))
 
 
 def append(path: Path, record: Record) -> None:
-    """Add one row, with the header if the file is new, and force it to the disk. A row is one line, written at once."""
+    """Seal one row and add it, with the header if the file is new, and force it to the disk.
+
+    A row is one line, written at once.
+    """
     new = not path.exists()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     if new:
         writer.writerow(HEADER)
-    writer.writerow([_cell(getattr(record, name)) for name in HEADER])
+    writer.writerow([*_cells(record), seal(record, path.parent)])
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(descriptor, text.getvalue().encode())
@@ -195,6 +206,17 @@ def append(path: Path, record: Record) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+
+def seal(record: Record, folder: Path) -> str:
+    """Return the seal that a row in a campaign's folder must have. Raises FileNotFoundError without its raw times."""
+    raw = (folder / "times" / record.times).read_bytes() if record.times else b""
+    return hashlib.sha256("\n".join(_cells(record)).encode() + raw).hexdigest()
+
+
+def _cells(record: Record) -> list[str]:
+    """Return all cells but the last, which is the seal."""
+    return [cell(getattr(record, name)) for name in HEADER[:-1]]
 
 
 def mend(path: Path) -> None:
@@ -226,7 +248,8 @@ def read(path: Path) -> list[Record]:
     return [Record(**{name: _value(name, cell) for name, cell in zip(HEADER, row, strict=True)}) for row in rows[1:]]
 
 
-def _cell(value: str | float | None) -> str:
+def cell(value: str | float | None) -> str:
+    """Return what stands in the file for a value."""
     if value is None:
         return ""
     if isinstance(value, float):

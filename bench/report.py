@@ -20,6 +20,7 @@ from markupsafe import Markup
 from bench import plots, records
 from bench.analysis import analyse
 from bench.comparison import RANKING_BLOCKS
+from bench.config import CAMPAIGNS
 from bench.findings import shown
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ def _workers(env: Mapping[str, Any]) -> int:
 def _command(env: Mapping[str, Any]) -> str:
     """Return the command line that repeats the campaign on the same images."""
     campaign, origin = env["campaign"], str(env["data"]["origin"])
-    words = ["loaderbench", "bench", campaign["name"]]
+    shipped = (CAMPAIGNS / f"{campaign['name']}.toml").exists()
+    words = ["loaderbench", "bench", campaign["name"] if shipped else f"{campaign['name']}.toml"]
     if not origin.startswith("synthetic"):
         words += ["--data", " ".join(origin.split())]
     if campaign["data"]["samples"] is not None:

@@ -41,7 +41,7 @@ def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display)
             if record.trial not in measured or record.status != measured[record.trial].status:
                 records.append(rows, record)
         done = [record for record in measured.values() if record.kind == "load"]
-        _announce(campaign, folder, done, display)
+        _announce(campaign, folder, measured, display)
         with display.campaign(campaign, done) as show:
             while lacking := plan.missing(campaign, measured):
                 for trial in lacking:
@@ -57,14 +57,13 @@ def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display)
     return folder
 
 
-def _announce(campaign: Campaign, folder: Path, done: list[Record], display: Display) -> None:
+def _announce(campaign: Campaign, folder: Path, measured: Mapping[str, Record], display: Display) -> None:
     """Say what is there, what is left and how long that takes."""
-    blocks = range(1, campaign.timing.blocks + 1)
-    first_attempts = [trial for block in blocks for trial in plan.trials(campaign, block)]
-    if done:
-        display.say(f"going on with {folder}: {len(done)} trials are there")
-    names = {record.trial for record in done}
-    left = [trial for trial in first_attempts if trial.name not in names]
+    if done := sum(record.kind == "load" for record in measured.values()):
+        display.say(f"going on with {folder}: {done} trials are there")
+    lacking = plan.missing(campaign, measured)
+    later = range(lacking[0].block + 1, campaign.timing.blocks + 1)
+    left = [*lacking, *(trial for block in later for trial in plan.trials(campaign, block))]
     cold = sum(trial.cache == "cold" for trial in left)
     minutes = campaign.expected_s(len(left) - cold, cold, len({trial.block for trial in left})) / 60
     reruns = campaign.timing.reruns
@@ -163,7 +162,7 @@ def _measure(
     if artifact is None:
         written = next(record for record in prepared.records if record.format == contestant.format)
         return Record(**identity, status=written.status, reason=f"format {contestant.format}: {written.reason}")
-    file_name = trial.name.replace("/", "-")
+    file_name = trial.name.replace("/", "+")  # which no name has
     (folder / "times").mkdir(exist_ok=True)
     times = folder / "times" / f"{file_name}.npz"
     spec = trial_spec(campaign, contestant, artifact, times, block=trial.block, cache=trial.cache)
@@ -178,6 +177,7 @@ def _measure(
         batch_size=spec["work"]["batch_size"],
         workers=spec["work"]["workers"],
         resident_pct=resident_pct,
+        times=times.name if result["status"] == "ok" else "",
         canary_drift_pct=100 * (machine.canary_s() / canary_s - 1),
         **result,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,9 +70,10 @@ class Encoded:
 def encoded(content: bytes | Pixels) -> Encoded | None:
     """Return an image file with what decoding it needs; None if it cannot be decoded here."""
     if bytes(content[:2]) == JPEG_START:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(content, strict=False)
-        if colours not in {"CMYK", "YCCK"}:
-            return Encoded(content, height, width, turbo=True)
+        with suppress(ValueError):  # a kind of JPEG that libjpeg-turbo does not know
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(content, strict=False)
+            if colours not in {"CMYK", "YCCK"}:
+                return Encoded(content, height, width, turbo=True)
     if (pixels := _decode_any(content)) is None:
         return None
     height, width, _ = pixels.shape

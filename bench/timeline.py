@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -81,21 +82,46 @@ class Timeline:
         }
 
     def save(self, path: Path) -> None:
-        """Keep the raw times in one compressed NumPy file.
+        """Keep the raw times in one compressed NumPy file, and force it to the disk.
 
         `interval_ns`: between the hand-overs of one batch and the one before, the first from when it was asked for.
         `wait_ns`: between asking for a batch and having it. The rest as in this class; `paused` is -1 without a pause.
         """
         exits = np.array(self.exits_ns)
-        np.savez_compressed(
-            path,
-            interval_ns=np.diff(exits, prepend=self.asked_ns[0]),
-            wait_ns=exits - np.array(self.asked_ns),
-            images=np.array(self.images, np.int32),
-            epochs=np.array(self.epochs),
-            window=np.array([self.opened, self.closed]),
-            paused=np.array([-1 if self.paused is None else self.paused]),
-        )
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                interval_ns=np.diff(exits, prepend=self.asked_ns[0]),
+                wait_ns=exits - np.array(self.asked_ns),
+                images=np.array(self.images, np.int32),
+                epochs=np.array(self.epochs),
+                window=np.array([self.opened, self.closed]),
+                paused=np.array([-1 if self.paused is None else self.paused]),
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    @classmethod
+    def load(cls, path: Path) -> Timeline:
+        """Return what `save` has kept. Its clock begins when the first batch was asked for."""
+        with path.open("rb") as file, np.load(file) as kept:
+            exits_ns = np.cumsum(kept["interval_ns"])
+            opened, closed = kept["window"].tolist()
+            [paused] = kept["paused"].tolist()
+            return cls(
+                asked_ns=(exits_ns - kept["wait_ns"]).tolist(),
+                exits_ns=exits_ns.tolist(),
+                images=kept["images"].tolist(),
+                epochs=kept["epochs"].tolist(),
+                opened=opened,
+                closed=closed,
+                paused=None if paused < 0 else paused,
+            )
 
     def _drift(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
         """Return how much faster the window's second half was than its first."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.api import Artifact, Work
-from bench.monitors.counters import Counters, tree_counters
+from bench.monitors.counters import Counters, difference, tree_counters
 from bench.monitors.cpu import tree_seconds
 from bench.monitors.gpu import Edge, Gpu, GpuLoad
 from bench.monitors.machine import Cores, cores
@@ -57,29 +57,32 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     loader = registry.loader(spec["loader"])
     artifact = Artifact.from_dict(spec["artifact"])
     work = Work(**spec["work"])
-    started = perf_counter_ns()
-    for name in loader.requires:
-        importlib.import_module(name)
-    imported, read_bytes = perf_counter_ns(), tree_counters(processes()).read_bytes
-    with Gpu() as gpu, loader.stream(artifact, work, **spec["options"]) as batches:
-        constructed = perf_counter_ns()
-        meter = Meter(artifact, work, Window(**spec["window"]), gpu)
-        try:
-            meter.consume(batches)
-        except InvalidWorkError as error:
-            return {"status": "invalid", "reason": str(error)}
-        read_bytes = tree_counters(processes()).read_bytes - read_bytes
-        del batches
-        closing = perf_counter_ns()
-    closed = perf_counter_ns()
+    with Gpu() as gpu:
+        started = perf_counter_ns()
+        for name in loader.requires:
+            importlib.import_module(name)
+        imported = perf_counter_ns()
+        before = tree_counters(processes())
+        constructing = perf_counter_ns()
+        with loader.stream(artifact, work, **spec["options"]) as batches:
+            constructed = perf_counter_ns()
+            meter = Meter(artifact, work, Window(**spec["window"]), gpu)
+            try:
+                meter.consume(batches)
+            except InvalidWorkError as error:
+                return {"status": "invalid", "reason": str(error)}
+            after = tree_counters(processes())
+            del batches
+            closing = perf_counter_ns()
+        closed = perf_counter_ns()
     meter.timeline.save(Path(spec["times"]))
     return {
         "status": "ok",
         "reason": "",
         "import_s": (imported - started) / 1e9,
-        "construct_s": (constructed - imported) / 1e9,
+        "construct_s": (constructed - constructing) / 1e9,
         **meter.columns(),
-        "read_bytes": read_bytes,
+        "read_bytes": difference(before.read_bytes, after.read_bytes),
         "teardown_s": (closed - closing) / 1e9,
     }
 
@@ -91,8 +94,6 @@ class Reading:
     cpu_s: float
     counters: Counters
     cores: Cores
-    own_cpu_s: float
-    """CPU seconds that the reading itself took."""
 
 
 @dataclass
@@ -107,7 +108,9 @@ class Meter:
     readings: list[Reading] = field(default_factory=list)
     """At the window's edges."""
     memory: list[Memory | None] = field(default_factory=list)
-    """After the first batch, and when the window has closed: too slow a reading for the moment when it opens."""
+    """After the first batch, unless that opens the window, for which it is too slow a reading; and after its close."""
+    own_cpu_s: float = 0.0
+    """CPU seconds that the readings took which open and close the window."""
     memory_format: str = ""
     batch_memory: str = ""
     gpu_opened: Edge | None = None
@@ -137,19 +140,22 @@ class Meter:
     def _edges(self) -> None:
         """Open or close the window if this batch is its edge."""
         times, now = self.timeline, len(self.timeline.exits_ns) - 1
-        if now == 0:
+        if now == 0 and not self.window.cold:
             self.memory.append(tree_memory(processes()))
+        started_s = time.thread_time()
         if times.opened is None:
-            if self._opens(now):
-                times.opened = now
-                self.readings.append(_read())
-                self.gpu_opened = self.gpu.open_window()
+            if not self._opens(now):
+                return
+            times.opened = now
+            self.readings.append(_read())
+            self.gpu_opened = self.gpu.open_window()
         elif times.closed is None and self._closes(now, times.opened):
             times.closed = now
             self.readings.append(_read())
             window_s = (times.exits_ns[now] - times.exits_ns[times.opened]) / 1e9
             self.gpu_load = self.gpu.close_window(self.gpu_opened, window_s)
             self.memory.append(tree_memory(processes()))
+        self.own_cpu_s += time.thread_time() - started_s
 
     def _opens(self, now: int) -> bool:
         exits_ns = self.timeline.exits_ns
@@ -235,7 +241,7 @@ class Meter:
             "major_faults": closed.counters.major_faults - opened.counters.major_faults,
             "context_switches": closed.counters.context_switches - opened.counters.context_switches,
             "throttle_events": closed.cores.throttle_events - opened.cores.throttle_events,
-            "monitor_cpu_pct": 100 * (opened.own_cpu_s + closed.own_cpu_s) / window_s,
+            "monitor_cpu_pct": 100 * self.own_cpu_s / window_s,
             "peak_memory_mib": max((m.total_mib for m in memory), default=None),
             "peak_anon_memory_mib": max((m.anon_mib for m in memory), default=None),
             **asdict(self.gpu_load),
@@ -244,9 +250,8 @@ class Meter:
 
 def _read() -> Reading:
     """Read all counters; CPU first, for it is what the window's length is held against."""
-    started_s = time.thread_time()
     tree = processes()
-    return Reading(tree_seconds(tree), tree_counters(tree), cores(), time.thread_time() - started_s)
+    return Reading(tree_seconds(tree), tree_counters(tree), cores())
 
 
 def touch(images: Tensor) -> None:

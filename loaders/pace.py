@@ -71,27 +71,27 @@ class _Batches:
         self.last_labels = self.labels.clone()
         self.last_labels[0] = artifact.label_sum * work.passes
         self.per_epoch = artifact.samples * work.passes
-        self.interval_s = work.batch_size / images_per_s if images_per_s else None
-        self.burst_batches = burst_batches
+        self.images_per_s = images_per_s
+        self.burst_images = burst_batches * work.batch_size
         self.own_cores = own_cores
         self.start_s = 0.0
-        self.number = 0
+        self.handed_out = 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         left = self.per_epoch
         while left > 0:
-            if self.interval_s is not None:
-                self._wait(self.interval_s)
             count = min(left, len(self.images))
             left -= count
+            if self.images_per_s:
+                self._wait(count, self.images_per_s)
             yield self.images[:count], (self.labels if left else self.last_labels)[:count]
 
-    def _wait(self, interval_s: float) -> None:
-        """Burn, then sleep until the next batch is due. The schedule starts with the first batch and never slips."""
-        _burn_until(time.process_time() + self.own_cores * interval_s)
+    def _wait(self, count: int, images_per_s: float) -> None:
+        """Burn, then sleep until the next images are due. The schedule starts with the first batch and never slips."""
+        _burn_until(time.process_time() + self.own_cores * count / images_per_s)
         self.start_s = self.start_s or time.perf_counter()
-        due_s = self.start_s + self.number // self.burst_batches * self.burst_batches * interval_s
-        self.number += 1
+        due_s = self.start_s + self.handed_out // self.burst_images * self.burst_images / images_per_s
+        self.handed_out += count
         time.sleep(max(0.0, due_s - time.perf_counter()))
 
 

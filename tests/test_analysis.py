@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -102,6 +103,12 @@ def test_of_several_attempts_the_quietest_counts_whatever_its_speed() -> None:
     assert analysis.recorded == 1
 
 
+def test_an_attempt_in_which_a_trial_failed_counts_only_if_all_did_worse() -> None:
+    first = [fabricate.load(actor, 1, images_per_s=300.0, steal_pct=9.0) for actor in (FAST, SLOW)]
+    second = [fabricate.failed(FAST, 1, attempt=2), fabricate.load(SLOW, 1, attempt=2)]
+    assert standing("fast", analysis_of(first + second, blocks=1)).speeds == (300,)
+
+
 def test_an_unfinished_attempt_does_not_count_however_quiet() -> None:
     first = [fabricate.load(actor, 1, images_per_s=300, steal_pct=9) for actor in (FAST, SLOW)]
     assert standing("fast", analysis_of([*first, fabricate.load(FAST, 1, attempt=2)], blocks=1)).speeds == (300,)
@@ -123,9 +130,28 @@ def test_cold_trials_have_no_part_in_the_ranking() -> None:
 def test_limits_are_medians_and_who_passes_them_by_more_than_can_be_told_is_flagged() -> None:
     limits = [fabricate.limit("crop", block, speed) for block, speed in enumerate((900.0, 1000.0, 1100.0), 1)]
     rows = [fabricate.load(FAST, 1, pct_of_bound=103.0), fabricate.load(SLOW, 1, pct_of_bound=101.0)]
-    analysis = analysis_of([*limits, *rows])
+    other = fabricate.limit("crop", 1, 1.0, attempt=2)  # of an attempt that does not count
+    analysis = analysis_of([*limits, other, *rows, *runs(REFERENCE, 10, 10, 10)])
     assert analysis.limits == {"crop": 1000}
     assert [s.name for s in analysis.beyond_bound] == ["fast"]
+
+
+def test_a_limit_that_failed_is_a_failure_and_one_that_this_machine_lacks_is_not() -> None:
+    crop = fabricate.limit("crop", 1)
+    rows = [
+        replace(crop, status="timeout", reason="killed", images_per_s=None),
+        replace(crop, title="host-to-device", status="unavailable", reason="no GPU", images_per_s=None),
+    ]
+    analysis = analysis_of(rows)
+    assert [(failure.kind, failure.title) for failure in analysis.failures] == [("limit", "crop")]
+    assert analysis.limits_missing == {"crop": "killed", "host-to-device": "no GPU"}
+
+
+def test_one_contestant_with_few_blocks_does_not_make_the_others_descriptive() -> None:
+    rows = runs(FAST, *[300] * 6) + runs(REFERENCE, *[100] * 6) + runs(SLOW, 50, 50)
+    analysis = analysis_of(rows, blocks=6)
+    assert not analysis.descriptive
+    assert {s.name: s.rank for s in analysis.standings} == {"fast": (1, 2), "reference": (2, 3), "slow": None}
 
 
 @pytest.mark.parametrize(("blocks", "descriptive"), [(5, True), (6, False)])

@@ -11,19 +11,20 @@ from bench import cachestate, pagecache
 from bench.api import Artifact, Encoding
 from bench.records import Cache
 
-ARTIFACT = Artifact("f", "/nowhere", 10, 0, 1_000_000, Encoding("raw"))
+SIZE, PAYLOAD, MIB = 1_000_000_000, 800_000_000, 1 << 20
+ARTIFACT = Artifact("f", "/nowhere", 10, 0, SIZE, PAYLOAD, Encoding("raw"))
 
 
 @pytest.mark.parametrize(
     ("cache", "resident_pct", "read_bytes", "virtual", "state"),
     [
-        ("warm", 99.0, 10_000, True, "warm"),
+        ("warm", 99.0, SIZE // 100, True, "warm"),
         ("warm", 98.9, 0, True, "unproven"),
-        ("warm", 100.0, 10_001, True, "unproven"),
-        ("cold", 1.0, 950_000, False, "cold"),
-        ("cold", 1.0, 950_000, True, "guest-cold"),
-        ("cold", 1.1, 1_000_000, False, "unproven"),
-        ("cold", 0.0, 949_999, False, "unproven"),
+        ("warm", 100.0, SIZE // 100 + 1, True, "unproven"),
+        ("cold", 1.0, PAYLOAD * 95 // 100, False, "cold"),
+        ("cold", 1.0, PAYLOAD * 95 // 100, True, "guest-cold"),
+        ("cold", 1.1, SIZE, False, "unproven"),
+        ("cold", 0.0, PAYLOAD * 95 // 100 - 1, False, "unproven"),
         ("warm", None, 0, False, "unproven"),
         ("cold", 0.0, None, False, "unproven"),
     ],
@@ -38,3 +39,9 @@ def test_what_is_brought_about_is_what_the_kernel_tells(tmp_path: Path) -> None:
         pytest.skip("these files are kept in memory and cannot be evicted")
     assert pagecache.resident_pct(tmp_path) == 0
     assert cachestate.bring_about(tmp_path, "warm") == 100
+
+
+@pytest.mark.parametrize(("read_bytes", "state"), [(MIB, "warm"), (MIB + 1, "unproven")])
+def test_a_small_format_is_warm_though_a_library_reads_a_page_of_its_own(read_bytes: int, state: str) -> None:
+    small = Artifact("f", "/nowhere", 10, 0, 1000, 1000, Encoding("raw"))
+    assert cachestate.judge("warm", small, 100.0, read_bytes, virtual_machine=False) == state

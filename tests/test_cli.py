@@ -35,7 +35,7 @@ def state(tree: Path) -> dict[Path, tuple[int, bytes]]:
 
 def test_help_names_every_command() -> None:
     output = CliRunner().invoke(app, ["--help"]).output
-    assert all(name in output for name in ("bench", "prepare", "report", "compare", "adapters", "campaigns"))
+    assert all(name in output for name in ("bench", "prepare", "report", "check", "compare", "adapters", "campaigns"))
 
 
 def test_adapters_are_listed_with_their_versions() -> None:

@@ -66,6 +66,14 @@ def test_verdicts(speeds: list[float], verdict: str) -> None:
     assert compared["b", "a"].verdict == opposite.get(verdict, verdict)
 
 
+def test_who_shares_few_blocks_with_another_takes_nothing_from_the_rest() -> None:
+    nan = float("nan")
+    rare = [*around(3000, seed=3)[:4], *[nan] * 4]
+    compared = compare_all(table(a=around(1100, seed=1), b=around(1000, seed=2), rare=rare), least=0.02)
+    assert compared["a", "b"].verdict == "faster"
+    assert compared["rare", "b"].p is None
+
+
 def test_a_sure_but_small_difference_is_not_called_faster() -> None:
     compared = compare_all(table(a=around(1015, noise=0.001, seed=1), b=[1000.0] * 8), least=0.02)
     assert compared["a", "b"].verdict == "tie"

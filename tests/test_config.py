@@ -80,6 +80,8 @@ def test_a_valid_file_is_understood(tmp_path: Path) -> None:
         ('format = "files"', 'format = "tars"', "contestant a reads format tars; there are: files"),
         ('reference = "a"', 'reference = "b"', "reference b is no contestant; there are: a"),
         ('reference = "a"', 'reference = "a"\ncold = ["b"]', "cold names no contestant: b; there are: a"),
+        ('reference = "a"', 'reference = "a"\ncold = ["a", "a"]', "cold contestant named more than once: a"),
+        ('title = "A"', 'title = "A"\ncontrol = "twin"', "reference a is a control"),
         ('reference = "a"', 'reference = "a"\nextends = "mine.toml"', "extends names a shipped campaign"),
         ('reference = "a"', 'reference = "a"\nextends = "slow"', "shipped are publish, quick, standard"),
         ("name = ", "name : ", "is not TOML"),

@@ -39,7 +39,9 @@ def test_the_example_is_found_and_measured(installed: dict[str, str], tree: Path
     assert re.search(r"^loader\s+opencv\s+available", listed.stdout, re.MULTILINE)
 
     campaign = tmp_path / "package" / "opencv.toml"
-    short = re.sub(r"(warmup|window)_s = .*", r"\1_s = 0.2", campaign.read_text()).replace("blocks = 3", "blocks = 1")
+    short = re.sub(r"(warmup|window)_s = .*", r"\1_s = 0.2", campaign.read_text()).replace(
+        "blocks = 3", "blocks = 1\nstage_s = 0"
+    )
     campaign.write_text(short)
     places = {name: str(tmp_path / name) for name in ("cache", "results", "reports")}
     options = [word for name, path in places.items() for word in (f"--{name}", path)]

@@ -127,6 +127,7 @@ def test_a_quiet_trial_has_no_marks() -> None:
         ({"half_drift_pct": 4.0, "window_images": 128 * 1000}, "halves lie +4.0 % apart"),
         ({"major_faults": 21}, "21 page faults had to read"),
         ({"throttle_events": 1}, "slowed or held back 1 times"),
+        ({"other_cpu_pct": 1.0, "cores_used": 32.0, "cpu_load_pct": 50.0}, "other processes used 1.0 %"),
         ({"bank_bias_bound_pct": 5.1}, "may weigh 5.1 %"),
         ({"cache_state": "unproven"}, "a warm page cache is not proven"),
         ({"gpu_throttle": "software power cap"}, "the GPU was slowed: software power cap"),
@@ -143,10 +144,12 @@ def test_cold_trials_may_read_and_may_change_their_speed_but_must_be_proven_cold
     assert noise.marks(replace(cold, cache_state="unproven")) == ("a cold page cache is not proven",)
 
 
-def test_what_a_loader_prepared_ahead_is_no_reason_to_run_again() -> None:
-    banked = replace(QUIET, bank_bias_bound_pct=5.1)
-    assert noise.marks(banked)
-    assert noise.disturbances(banked) == ()
+@pytest.mark.parametrize(
+    "change", [{"bank_bias_bound_pct": 5.1}, {"cache_state": "unproven"}, {"throttle_events": 1}, {"gpu_throttle": "x"}]
+)
+def test_what_would_come_back_is_no_reason_to_run_again(change: dict[str, Any]) -> None:
+    assert noise.marks(replace(QUIET, **change))
+    assert noise.disturbances(replace(QUIET, **change)) == ()
 
 
 def test_a_failed_trial_is_not_called_disturbed() -> None:

@@ -19,6 +19,7 @@ ARTIFACT = {
     "samples": 320,
     "label_sum": 7,
     "size_bytes": 1,
+    "payload_bytes": 1,
     "encoding": {"mode": "jpeg"},
 }
 
@@ -73,9 +74,9 @@ def test_cpu_is_charged_wherever_it_is_burnt(tmp_path: Path) -> None:
 
 
 def test_cpu_of_orphans_is_charged(data: Path) -> None:
-    """Each batch burns 0.2 s in a process whose parent has gone; the window is of whole batches."""
+    """Each batch burns 0.2 s in a process whose parent has gone, and less in starting it; the window is of batches."""
     result = measured(data, loader="planted", behaviour="orphans")
-    assert result["cpu_s"] >= 0.2 * result["window_images"] / WORK["batch_size"]
+    assert 1 <= result["cpu_s"] / (0.2 * result["window_images"] / WORK["batch_size"]) < 1.9
 
 
 def test_a_file_that_is_mapped_twice_counts_once(data: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_file_that_is_mapped_twice_counts_once(data: Path) -> None:
 
 
 def state(data: Path, result: dict[str, Any], resident_pct: float, cache: Any) -> str:
-    artifact = Artifact.from_dict({**ARTIFACT, "path": str(data / "data"), "size_bytes": 32 * MIB})
+    artifact = Artifact.from_dict({**ARTIFACT, "size_bytes": 32 * MIB, "payload_bytes": 32 * MIB})
     return cachestate.judge(cache, artifact, resident_pct, result["read_bytes"], virtual_machine=False)
 
 
@@ -113,7 +114,7 @@ def test_the_bytes_that_pace_reads_are_known(data: Path) -> None:
 
 
 def test_the_monitors_tell_what_they_cost(tmp_path: Path) -> None:
-    assert measured(tmp_path, images_per_s=400.0)["monitor_cpu_pct"] > 0
+    assert 0 < measured(tmp_path, images_per_s=400.0)["monitor_cpu_pct"] < 100
 
 
 def test_memory_that_two_processes_share_counts_once(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def test_a_conversion_says_what_it_took(everything: Prepared) -> None:
         assert record.cpu_s
         assert record.size_bytes
         assert record.bytes_per_image == record.size_bytes / 96
+        assert record.payload_bytes
+        assert record.payload_bytes <= record.size_bytes
     assert {record.adapter: record.versions.split()[:1] for record in everything.records} == {
         "ffcv": ["ffcv"],
         "litdata": ["litdata"],

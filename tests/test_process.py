@@ -23,6 +23,7 @@ SPEC = {
         "samples": 96,
         "label_sum": 96,
         "size_bytes": 1,
+        "payload_bytes": 1,
         "encoding": {"mode": "jpeg"},
     },
     "work": {"batch_size": 16, "workers": 1, "image_size": 8, "dtype": "uint8", "passes": 1, "seed": 0},
@@ -61,7 +62,7 @@ class TestEnds:
         pids = tmp_path / "pids"
         result = process.run("trial", spec(tree, behaviour="hang", pid_file=str(pids)), tmp_path / "log", 8)
         assert result["status"] == "timeout"
-        assert result["reason"] == "killed after 8 s"
+        assert result["reason"] == "killed after its time limit of 8 s"
         assert len(pids.read_text().split()) == 2
         assert all(gone(int(pid)) for pid in pids.read_text().split())
 
@@ -86,7 +87,7 @@ class TestEnds:
         long = {**spec(tree, behaviour="grandchildren"), "window": window}
         result = process.run("trial", long, tmp_path / "log", 60)
         batches = result["window_images"] / SPEC["work"]["batch_size"]
-        assert result["cpu_s"] >= 0.2 * batches
+        assert 1 <= result["cpu_s"] / (0.2 * batches) < 1.9
 
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
     def test_when_the_harness_is_killed_so_is_the_trial(self, tree: Path, tmp_path: Path, how: int) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from bench import records, runner
+from bench import noise, records, runner
 from bench.cache import BusyError, locked
 from bench.display import Display
 from bench.prepare import prepare
@@ -122,6 +122,19 @@ def test_a_contestant_that_also_runs_cold_is_measured_in_both_states(tree: Path,
     assert rows["cold"].window_images == 96 - 16
     assert {row.trial for row in records.read(folder / "trials.csv")} >= {"1/limit/disk/files"}
     assert len(list((folder / "times").iterdir())) == 2
+
+
+def test_trials_beside_another_process_are_marked_and_their_block_is_run_again(tree: Path, tmp_path: Path) -> None:
+    chosen = campaign({"a": {"options": {"seconds": 0.02}}}, blocks=1, window_s=0.5, reruns=1)
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            folder = run(chosen, tree, tmp_path)
+        finally:
+            busy.kill()
+    rows = {row.trial: row for row in loads(folder)}
+    assert rows.keys() == {"1/a", "1.2/a"}
+    for row in rows.values():
+        assert any("other processes used" in sign for sign in noise.disturbances(row))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 LABELS = [0] * 10 + [1] * 10 + [2] * 10
 WORK = Work(batch_size=8, workers=2, image_size=16, dtype="uint8", passes=2, seed=0)
-ARTIFACT = Artifact("f", "/nowhere", len(LABELS), sum(LABELS), 1, Encoding("jpeg"))
+ARTIFACT = Artifact("f", "/nowhere", len(LABELS), sum(LABELS), 1, 1, Encoding("jpeg"))
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from bench.monitors.tree import Tree
 
 _STAT_FIELDS_BEFORE_STATE = 2  # of proc(5)'s stat: the pid, and the name that may hold spaces
+_TELLS_BYTES = Path("/proc/self/io").exists()
 _MAJFLT, _CMAJFLT = 12, 13  # proc(5), counted from 1
 
 
@@ -18,8 +19,8 @@ _MAJFLT, _CMAJFLT = 12, 13  # proc(5), counted from 1
 class Counters:
     """Counts since each process's start, summed over the tree; those of ended, awaited children are included."""
 
-    read_bytes: int
-    """Read from the storage layer, read-ahead and page faults included."""
+    read_bytes: int | None
+    """Read from the storage layer, read-ahead and page faults included. None where the kernel does not tell."""
     major_faults: int
     """Page faults that needed input or output."""
     context_switches: int
@@ -27,11 +28,17 @@ class Counters:
 
     def __add__(self, other: Counters) -> Counters:
         """Return the sum over two sets of processes."""
+        known = self.read_bytes is not None and other.read_bytes is not None
         return Counters(
-            self.read_bytes + other.read_bytes,
+            (self.read_bytes or 0) + (other.read_bytes or 0) if known else None,
             self.major_faults + other.major_faults,
             self.context_switches + other.context_switches,
         )
+
+
+def difference(before: int | None, after: int | None) -> int | None:
+    """Return how much was added; None if that is not known."""
+    return None if before is None or after is None else after - before
 
 
 def tree_counters(tree: Tree) -> Counters:
@@ -48,7 +55,7 @@ def tree_counters(tree: Tree) -> Counters:
 
 def _of(pid: int) -> Counters:
     folder = Path("/proc", str(pid))
-    read_bytes = _field(folder / "io", "read_bytes")
+    read_bytes = _field(folder / "io", "read_bytes") if _TELLS_BYTES else None
     stat = (folder / "stat").read_text().rpartition(")")[2].split()
     faults = sum(int(stat[number - 1 - _STAT_FIELDS_BEFORE_STATE]) for number in (_MAJFLT, _CMAJFLT))
     switches = sum(

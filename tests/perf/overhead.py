@@ -1,6 +1,6 @@
 """Does the harness slow a loader down? Trials alternated with bare loops over the same loader.
 
-    python -m tests.perf.overhead [--pairs 5] [--touch] [--out results/overhead.csv] [CONTESTANT ...]
+    python -m tests.perf.overhead [--pairs 5] [--no-touch] [--out results/overhead.csv] [CONTESTANT ...]
 
 Each figure comes from a fresh process. The share is the geometric mean over pairs of the trial's images/s over the bare
 loop's, with a 95 % t interval on the logarithms. Beside it, the parent's largest resident memory while trials run.
@@ -33,7 +33,7 @@ def main(
     cache: Path = Path("data"),
     out: Path = Path("results/overhead.csv"),
     *,
-    touch: Annotated[bool, typer.Option(help="Let the bare loop touch the batches too.")] = False,
+    touch: Annotated[bool, typer.Option(help="Let the bare loop touch the batches as the harness does.")] = True,
 ) -> None:
     """Measure the harness's overhead."""
     campaign = config.load("quick")

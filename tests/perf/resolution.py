@@ -8,6 +8,7 @@ Each repeat is a campaign of its own seed in `results/resolution`; the command g
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,11 +20,12 @@ PLANTED = Path(__file__).parent.parent / "planted"
 sys.path.append(str(PLANTED))
 os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(PLANTED)])
 
-from bench import config, records, runner  # noqa: E402 - the planted adapters must be found
+from bench import config, environment, plan, records, runner  # noqa: E402 - the planted adapters must be found
 from bench.analysis import analyse  # noqa: E402
 from bench.config import Campaign  # noqa: E402
 from bench.display import Display  # noqa: E402
 from bench.prepare import Prepared, prepare  # noqa: E402
+from bench.records import Record  # noqa: E402
 
 SLOWER = 0.05
 RESULTS = Path("results/resolution")
@@ -34,30 +36,28 @@ CacheOption = Annotated[Path, typer.Option(help="Where prepared data is kept.")]
 def main(pair: Literal["twins", "slowed"], repeats: int = 0, cache: CacheOption = Path("data")) -> None:
     """Measure a known pair repeatedly and print each verdict."""
     timing = SHORT if pair == "twins" else {**config.load("standard").timing.model_dump(), "reruns": 0}
-    prepared = prepare(_pair(pair, {}, {**timing, "blocks": 1}, 0), None, cache, Display(), strict=True)
+    prepared = prepare(_pair("twins", {}, timing, 0), None, cache, Display(), strict=True)
     options = {} if pair == "twins" else {"extra_ms_per_image": _extra_ms_per_image(prepared)}
     verdicts = []
     for seed in range(1, 1 + (repeats or {"twins": 20, "slowed": 10}[pair])):
         campaign = _pair(pair, options, timing, seed)
-        folder = RESULTS / campaign.name
-        if not _is_whole(folder, campaign):
-            runner.run(campaign, prepared, RESULTS, Display())
-        [other] = [
-            s for s in analyse(records.read(folder / "trials.csv"), campaign.model_dump()).standings if s.reference
-        ]
-        assert other.reference
-        r = other.reference.ratio
-        verdicts.append(other.reference.verdict)
-        print(
-            f"{campaign.name}: {verdicts[-1]}, {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}], p {other.reference.p:.3f}",
-            flush=True,
-        )
+        standings = analyse(_measured(campaign, prepared), campaign.model_dump()).standings
+        [against] = [s.reference for s in standings if s.reference]
+        r = against.ratio
+        verdicts.append(against.verdict)
+        print(f"{campaign.name}: {against.verdict}, {r.mean:.3f} [{r.low}, {r.high}], p {against.p}", flush=True)
     print({verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))})
 
 
-def _is_whole(folder: Path, campaign: Campaign) -> bool:
-    rows = records.read(folder / "trials.csv")
-    return sum(row.kind == "load" for row in rows) == campaign.timing.blocks * len(campaign.contestants)
+def _measured(campaign: Campaign, prepared: Prepared) -> list[Record]:
+    """Return the campaign's rows, measured now unless they are there under today's conditions."""
+    folder = RESULTS / campaign.name
+    described = folder / "env.json"
+    now = environment.describe(campaign, prepared.data)
+    same = described.exists() and not environment.differences(json.loads(described.read_text()), now)
+    if not same or plan.missing(campaign, {row.trial: row for row in records.read(folder / "trials.csv")}):
+        runner.run(campaign, prepared, RESULTS, Display())
+    return records.read(folder / "trials.csv")
 
 
 def _pair(pair: str, options: dict[str, Any], timing: dict[str, Any], seed: int) -> Campaign:
@@ -74,6 +74,7 @@ def _pair(pair: str, options: dict[str, Any], timing: dict[str, Any], seed: int)
             "name": f"{pair}-{seed:02}",
             "formats": formats,
             "contestants": [reference, other],
+            "work": {**quick["work"], "epoch_images": 1},  # one pass, for the first epoch is measured whole
             "timing": {**quick["timing"], **timing, "stage_s": 0.0, "seed": seed},
         }
     )
@@ -82,10 +83,7 @@ def _pair(pair: str, options: dict[str, Any], timing: dict[str, Any], seed: int)
 def _extra_ms_per_image(prepared: Prepared) -> float:
     """Return how much CPU more per image makes the reference so much slower, from a few trials of it now."""
     campaign = _pair("twins", {}, {"blocks": 3}, 0).model_copy(update={"name": "slowed-00"})
-    folder = RESULTS / campaign.name
-    if not _is_whole(folder, campaign):
-        runner.run(campaign, prepared, RESULTS, Display())
-    rows = [row for row in records.read(folder / "trials.csv") if row.kind == "load"]
+    rows = [row for row in _measured(campaign, prepared) if row.kind == "load"]
     costs_ms = sorted(row.cpu_s_per_1k_images for row in rows if row.cpu_s_per_1k_images)
     return round(costs_ms[len(costs_ms) // 2] * SLOWER / (1 - SLOWER), 4)
 

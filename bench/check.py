@@ -1,0 +1,125 @@
+"""Is a campaign's folder what its rows say it is? Every row CLOSED, OPEN or INVALID, with the reasons.
+
+CLOSED: whole, sealed, and nothing speaks against it. OPEN: true, but not under the conditions of a comparison to be
+quoted. INVALID: not what was measured, or not of this campaign.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+from zipfile import BadZipFile
+
+from bench import noise, records
+from bench.analysis import analyse
+from bench.comparison import RANKING_BLOCKS
+from bench.timeline import Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from bench.findings import Analysis
+    from bench.records import Record
+
+State = Literal["CLOSED", "OPEN", "INVALID"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a row, or the campaign as a whole, is worth."""
+
+    what: str
+    """The row's trial, or `campaign`."""
+    state: State
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        return f"{self.state:<8}{': '.join(filter(None, [self.what, '; '.join(self.reasons)]))}"
+
+
+def check(folder: Path) -> list[Judgement]:
+    """Judge the campaign as a whole, then each of its rows.
+
+    Raises FileNotFoundError without an `env.json`, ValueError if `trials.csv` has other columns than this version's.
+    """
+    env = json.loads((folder / "env.json").read_text())
+    rows = records.read(folder / "trials.csv")
+    analysis = analyse(rows, env["campaign"])
+    names = Counter(row.trial for row in rows)
+    return [
+        _judgement("campaign", _broken(analysis), _loose(env, analysis)),
+        *(_judgement(row.trial, _wrong(row, folder, env["campaign"], names), _doubts(row)) for row in rows),
+    ]
+
+
+def _judgement(what: str, invalid: Iterator[str], doubtful: Iterator[str]) -> Judgement:
+    if faults := tuple(invalid):
+        return Judgement(what, "INVALID", faults)
+    doubts = tuple(doubtful)
+    return Judgement(what, "OPEN" if doubts else "CLOSED", doubts)
+
+
+def _broken(analysis: Analysis) -> Iterator[str]:
+    """Tell why the campaign as a whole is no result."""
+    if analysis.recorded < analysis.planned:
+        yield f"{analysis.recorded} of {analysis.planned} planned trials are recorded"
+    for verdict in analysis.controls_failed:
+        yield f"the control {verdict.title} failed: must be {verdict.expected}, was {verdict.measured}"
+
+
+def _loose(env: Mapping[str, Any], analysis: Analysis) -> Iterator[str]:
+    """Tell what keeps the campaign from being quoted."""
+    if not env["git_commit"]:
+        yield "the commit of the code is not known"
+    if env["git_dirty"]:
+        yield "the code had local changes"
+    if not analysis.controls:
+        yield "it has no controls"
+    for verdict in analysis.controls:
+        if verdict.held is None:
+            yield f"the control {verdict.title} was not measured: {verdict.expected}"
+    if analysis.blocks < RANKING_BLOCKS:
+        yield f"it has {analysis.blocks} blocks, fewer than {RANKING_BLOCKS}"
+    if env["data"]["unreadable"]:
+        yield f"{env['data']['unreadable']} images were left out as unreadable"
+
+
+def _wrong(row: Record, folder: Path, campaign: Mapping[str, Any], names: Mapping[str, int]) -> Iterator[str]:
+    """Tell why a row is not what was measured in this campaign."""
+    try:
+        if row.seal != records.seal(row, folder):
+            yield "the seal is broken: the row or its raw times were changed after the measurement"
+        columns = Timeline.load(folder / "times" / row.times).columns() if row.times else {}
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        yield f"its raw times cannot be read: {error}"
+        return
+    for name, value in columns.items():
+        if (stands := records.cell(getattr(row, name))) != (follows := records.cell(value)):
+            yield f"{name} is {stands or 'empty'}, and {follows or 'empty'} by its raw times"
+    if names[row.trial] > 1 and row.kind != "write":  # a format that could be written later has a second row
+        yield f"there are {names[row.trial]} rows of this trial"
+    if row.status != "ok" and row.images_per_s is not None:
+        yield f"it is {row.status} and yet has a speed"
+    if row.kind == "load":
+        yield from _foreign(row, campaign)
+
+
+def _foreign(row: Record, campaign: Mapping[str, Any]) -> Iterator[str]:
+    planned: Sequence[str] = [c["name"] for c in campaign["contestants"]]
+    if row.contestant not in planned:
+        yield f"the campaign has no contestant {row.contestant}"
+    if not 1 <= (row.block or 0) <= campaign["timing"]["blocks"]:
+        yield f"the campaign has no block {row.block}"
+    if row.cache == "cold" and row.contestant not in campaign["cold"]:
+        yield "the campaign does not run it cold"
+
+
+def _doubts(row: Record) -> Iterator[str]:
+    """Tell what keeps a true row out of a comparison to be quoted."""
+    if row.status != "ok":
+        yield f"{row.status}: {row.reason}"
+    yield from noise.marks(row)

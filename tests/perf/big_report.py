@@ -1,0 +1,34 @@
+"""How long does a report on 10,000 trials take, and how much memory?
+
+python -m tests.perf.big_report
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+from bench import records, report
+from tests import fabricate
+
+TRIALS = 10_000
+_KIB_PER_MIB = 1024
+
+
+def main() -> None:
+    """Print seconds and MiB."""
+    blocks = TRIALS // len(fabricate.CAST)
+    with tempfile.TemporaryDirectory() as name:
+        folder = fabricate.campaign(Path(name, "campaign"), fabricate.finished(blocks=blocks), blocks=blocks)
+        rows = [row for row in records.read(folder / "trials.csv") if row.kind == "load"]
+        start_s = time.perf_counter()
+        report.write(folder, Path(name, "report"))
+        taken_s = time.perf_counter() - start_s
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _KIB_PER_MIB
+    print(f"{len(rows):,} trials: {taken_s:.1f} s, {peak_mib:.0f} MiB at most")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,149 @@
+"""A figure that was changed by hand is found, and what is not fit to be quoted is told from what is false."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from typer.testing import CliRunner
+
+from bench import check, records
+from bench.cli import app
+from bench.timeline import Timeline
+from tests import fabricate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.check import Judgement
+
+S = 10**9
+CAST = fabricate.CAST[:2]
+
+
+def made(folder: Path, blocks: int = 6, **environment: Any) -> Path:
+    """A campaign of two contestants whose rows follow from their raw times."""
+    fabricate.campaign(folder, [], cast=CAST, blocks=blocks, **environment)
+    (folder / "times").mkdir()
+    for block in range(1, blocks + 1):
+        for actor in CAST:
+            exits = [number * S // block for number in range(1, 21)]
+            times = Timeline([0, *exits[:-1]], exits, [10] * 20, [0, 8], opened=3, closed=13)
+            name = f"{block}-{actor.name}.npz"
+            times.save(folder / "times" / name)
+            row = fabricate.load(actor, block, times=name, **times.columns())
+            records.append(folder / "trials.csv", replace(row, half_drift_pct=times.columns()["half_drift_pct"]))
+    return folder
+
+
+def judged(folder: Path, trial: str) -> Judgement:
+    [judgement] = [judgement for judgement in check.check(folder) if judgement.what == trial]
+    return judgement
+
+
+def change(folder: Path, old: str, new: str) -> None:
+    rows = folder / "trials.csv"
+    text = rows.read_text()
+    assert old in text
+    rows.write_text(text.replace(old, new, 1))
+
+
+TRIAL = f"2/{CAST[0].name}"
+
+
+def test_what_was_measured_is_closed(tmp_path: Path) -> None:
+    states = {judgement.what: judgement.state for judgement in check.check(made(tmp_path / "c"))}
+    assert states.pop("campaign") == "OPEN"  # it has no controls
+    assert len(states) == 12
+    assert set(states.values()) == {"CLOSED"}
+
+
+def test_a_figure_changed_by_hand_is_found(tmp_path: Path) -> None:
+    folder = made(tmp_path / "c")
+    [row] = [row for row in records.read(folder / "trials.csv") if row.trial == TRIAL]
+    change(folder, f"{row.images_per_s:.6g},", "99.5,")
+    faulty = [judgement for judgement in check.check(folder) if judgement.state == "INVALID"]
+    [reasons] = [judgement.reasons for judgement in faulty]
+    assert "seal is broken" in reasons[0]
+    assert "images_per_s is 99.5, and " in reasons[1]
+
+
+def test_a_figure_that_does_not_follow_from_the_raw_times_is_found_even_if_sealed_anew(tmp_path: Path) -> None:
+    folder = made(tmp_path / "c")
+    rows = records.read(folder / "trials.csv")
+    (folder / "trials.csv").unlink()
+    for row in rows:
+        records.append(folder / "trials.csv", replace(row, wait_p99_ms=0.5) if row.trial == TRIAL else row)
+    judgement = judged(folder, TRIAL)
+    assert judgement.state == "INVALID"
+    assert len(judgement.reasons) == 1
+    assert judgement.reasons[0].startswith("wait_p99_ms is 0.5, and ")
+
+
+def test_raw_times_that_are_missing_other_or_torn_are_found(tmp_path: Path) -> None:
+    folder = made(tmp_path / "c")
+    times = folder / "times" / TRIAL.replace("/", "-")
+    times = times.with_name(times.name + ".npz")
+    other = (folder / "times" / f"3-{CAST[0].name}.npz").read_bytes()
+    for content, said in ((other, "seal is broken"), (other[:99], "seal is broken"), (None, "cannot be read")):
+        if content is None:
+            times.unlink()
+        else:
+            times.write_bytes(content)
+        judgement = judged(folder, TRIAL)
+        assert judgement.state == "INVALID"
+        assert said in judgement.reasons[0]
+
+
+def test_a_repeated_or_foreign_row_is_found(tmp_path: Path) -> None:
+    folder = made(tmp_path / "c")
+    for row in (
+        fabricate.failed(CAST[0], 2),
+        fabricate.load(fabricate.CAST[5], 1),
+        fabricate.load(CAST[1], 7),
+        fabricate.load(CAST[1], 1, cache="cold"),
+        fabricate.load(CAST[1], 3, attempt=2, status="failed", images_per_s=5.0),
+    ):
+        records.append(folder / "trials.csv", row)
+    found = {judgement.what: judgement.reasons for judgement in check.check(folder) if judgement.state == "INVALID"}
+    assert "there are 2 rows of this trial" in found[TRIAL]
+    assert f"the campaign has no contestant {fabricate.CAST[5].name}" in found[f"1/{fabricate.CAST[5].name}"]
+    assert "the campaign has no block 7" in found[f"7/{CAST[1].name}"]
+    assert "the campaign does not run it cold" in found[f"1/{CAST[1].name}/cold"]
+    assert "it is failed and yet has a speed" in found[f"3.2/{CAST[1].name}"]
+
+
+def test_disturbed_and_failed_rows_are_open(tmp_path: Path) -> None:
+    folder = made(tmp_path / "c")
+    records.append(folder / "trials.csv", fabricate.load(CAST[0], 1, attempt=2, steal_pct=9.0))
+    records.append(folder / "trials.csv", fabricate.failed(CAST[0], 1, attempt=3))
+    assert judged(folder, f"1.2/{CAST[0].name}").state == "OPEN"
+    assert judged(folder, f"1.3/{CAST[0].name}").reasons == ("failed: RuntimeError: worker died",)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "environment", "said"),
+    [
+        (3, {}, "it has 3 blocks, fewer than 6"),
+        (6, {"git_dirty": True}, "the code had local changes"),
+        (6, {"git_commit": None}, "the commit of the code is not known"),
+        (6, {}, "it has no controls"),
+    ],
+)
+def test_what_keeps_a_campaign_from_being_quoted_is_told(
+    tmp_path: Path, blocks: int, environment: dict[str, Any], said: str
+) -> None:
+    judgement = judged(made(tmp_path / "c", blocks, **environment), "campaign")
+    assert judgement.state == "OPEN"
+    assert said in judgement.reasons
+
+
+def test_an_unfinished_campaign_is_invalid_and_the_exit_status_tells(tmp_path: Path) -> None:
+    folder = made(tmp_path / "c")
+    assert CliRunner().invoke(app, ["check", str(folder)]).exit_code == 0
+    lines = (folder / "trials.csv").read_text().splitlines(keepends=True)
+    (folder / "trials.csv").write_text("".join(lines[:-1]))
+    done = CliRunner().invoke(app, ["check", str(folder)])
+    assert done.exit_code == 1
+    assert "INVALID campaign: 11 of 12 planned trials are recorded" in done.output
