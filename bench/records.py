@@ -152,7 +152,7 @@ class Record:
     throttle_events: int | None = None
     """How often in the window a core was slowed for its heat, or the trial had used up its cgroup's CPU quota."""
     monitor_cpu_pct: float | None = None
-    """CPU that all readings at the window's edges took, over the window, of one core."""
+    """CPU that the readings at the window's edges took, over the window, of one core. Memory is read after it."""
     gpu_util_pct: float | None = None
     """Mean over the window of NVML's utilisation samples: time in which any kernel ran. NVML's buffers go back some
     seconds only: where the window is longer, this and the two other means of samples are over its end."""

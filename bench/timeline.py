@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import MutableSequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -24,15 +26,19 @@ MOST_BANKED = 256
 """So many ready batches are counted; of a loader that has more, the number is not known."""
 
 
+def _numbers() -> MutableSequence[int]:
+    return array("q")
+
+
 @dataclass
 class Timeline:
-    """The raw times of a trial, in nanoseconds of one clock."""
+    """The raw times of a trial, in nanoseconds of one clock. Arrays, to add little to the trial's memory."""
 
-    asked_ns: list[int] = field(default_factory=list)
+    asked_ns: MutableSequence[int] = field(default_factory=_numbers)
     """When each batch was asked for. An epoch's first batch is asked for together with its `iter()`."""
-    exits_ns: list[int] = field(default_factory=list)
+    exits_ns: MutableSequence[int] = field(default_factory=_numbers)
     """When each batch was handed over."""
-    images: list[int] = field(default_factory=list)
+    images: MutableSequence[int] = field(default_factory=_numbers)
     """Images in each batch."""
     epochs: list[int] = field(default_factory=list)
     """Index of each epoch's first batch."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
@@ -21,7 +22,7 @@ from bench.monitors.tree import processes
 from bench.timeline import Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
@@ -142,19 +143,25 @@ class Meter:
         times, now = self.timeline, len(self.timeline.exits_ns) - 1
         if now == 0 and not self.window.cold:
             self.memory.append(tree_memory(processes()))
-        started_s = time.thread_time()
         if times.opened is None:
-            if not self._opens(now):
-                return
-            times.opened = now
-            self.readings.append(_read())
-            self.gpu_opened = self.gpu.open_window()
+            if self._opens(now):
+                times.opened = now
+                with self._charged():
+                    self.readings.append(_read())
+                    self.gpu_opened = self.gpu.open_window()
         elif times.closed is None and self._closes(now, times.opened):
             times.closed = now
-            self.readings.append(_read())
             window_s = (times.exits_ns[now] - times.exits_ns[times.opened]) / 1e9
-            self.gpu_load = self.gpu.close_window(self.gpu_opened, window_s)
+            with self._charged():
+                self.readings.append(_read())
+                self.gpu_load = self.gpu.close_window(self.gpu_opened, window_s)
             self.memory.append(tree_memory(processes()))
+
+    @contextmanager
+    def _charged(self) -> Iterator[None]:
+        """Count what a reading costs."""
+        started_s = time.thread_time()
+        yield
         self.own_cpu_s += time.thread_time() - started_s
 
     def _opens(self, now: int) -> bool:
