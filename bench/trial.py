@@ -114,6 +114,8 @@ class Meter:
     """CPU seconds that the readings took which open and close the window."""
     memory_format: str = ""
     batch_memory: str = ""
+    form: tuple[Any, ...] = ()
+    """Shapes, strides and types of the last batch that was checked."""
     gpu_opened: Edge | None = None
     gpu_load: GpuLoad = field(default_factory=GpuLoad)
 
@@ -126,7 +128,10 @@ class Meter:
             for images, labels in batches:
                 times.exits_ns.append(perf_counter_ns())
                 times.asked_ns.append(asked_ns)
-                self._check(images, labels)
+                # What a batch is made of hardly ever changes: to look at it anew each time would cost the loader.
+                if (form := (images.shape, images.stride(), images.dtype, labels.shape, labels.dtype)) != self.form:
+                    self._check(images, labels)
+                    self.form = form
                 touch(images)
                 times.images.append(len(images))
                 label_sum += int(labels.sum())
