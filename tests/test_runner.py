@@ -163,7 +163,8 @@ def test_after_a_kill_at_any_moment_the_next_run_goes_on(tree: Path, tmp_path: P
     toml = campaigns.file(tmp_path, campaigns.TOML.replace("blocks = 1", "blocks = 2") + more)
     places = {name: str(tmp_path / name) for name in ("cache", "results", "reports")}
     options = [word for name, path in places.items() for word in (f"--{name}", path)]
-    command = [sys.executable, "-m", "bench.cli", "bench", str(toml), "--data", str(tree), *options]
+    heeding = ["env", "--default-signal=INT"]  # a background shell starts its children deaf to it
+    command = [*heeding, sys.executable, "-m", "bench.cli", "bench", str(toml), "--data", str(tree), *options]
     rows = tmp_path / "results" / "small" / "trials.csv"
     moment = random.Random()
     seen: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
 from multiprocessing import active_children, connection
 from pathlib import Path
@@ -45,6 +46,7 @@ def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
         smart_threshold=encoding.smart_threshold_bytes,
     )
     writer = DatasetWriter(str(out / "samples.beton"), {"image": field, "label": IntField()}, num_workers=workers)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its children deaf to it
     threading.Thread(target=_interrupt_when_a_worker_fails, args=(done := threading.Event(),), daemon=True).start()
     try:
         writer.from_indexed_dataset(_Samples(source))
