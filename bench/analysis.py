@@ -30,7 +30,7 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
     warm, cold = good[good["cache"] != "cold"], good[good["cache"] == "cold"]
     names = [c["name"] for c in campaign["contestants"]]
-    competing = [c["name"] for c in campaign["contestants"] if not c["control"]]
+    competing = [c["name"] for c in _competing(campaign)]
     speeds = _by_block(warm, "images_per_s")
     reference = campaign["reference"]
     twins = [c["name"] for c in campaign["contestants"] if c["control"] == "twin" and c["name"] in speeds]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from bench import limits, plan, process
-from bench.records import Record
+from bench.records import Record, now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ def measure(
     """Yield a row for each limit that the trial's attempt at a block lacks, measured now. `measured`: rows by trial."""
     if not campaign.timing.stage_s:
         return
-    prefix = f"{plan.prefix(trial.block, trial.attempt)}/limit"
+    prefix = _prefix(trial)
     for canonical in dict.fromkeys(prepared.canonicals.values()):
         formats = [f for f in campaign.formats if prepared.canonicals.get(f.name) == canonical]
         lacking = {
@@ -45,7 +44,7 @@ def measure(
         }
         limit_s = _LIMIT_S + 2 * campaign.timing.stage_s * len(lacking)
         log = folder / f"{plan.prefix(trial.block, trial.attempt)}+limit.log"
-        started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        started_at = now()
         result = process.run("limits", spec, log, limit_s)
         for name, stage in lacking.items():
             key = name if stage == "disk" else stage
@@ -68,17 +67,18 @@ def measure(
             )
 
 
-def of_trial(campaign: Campaign, prepared: Prepared, record: Record, measured: Mapping[str, Record]) -> dict[str, Any]:
+def of_trial(
+    campaign: Campaign, prepared: Prepared, trial: plan.Trial, record: Record, measured: Mapping[str, Record]
+) -> dict[str, Any]:
     """Return the columns that tell how close a trial came to the least of the limits that hold for it."""
-    form = next(f for f in campaign.formats if f.name == record.format)
+    form = campaign.format_of(trial.contestant)
     stages = limits.applicable(
         form.mode, cold=record.cache == "cold", shared=record.batch_memory == "shared", on_gpu=False
     )
-    prefix = f"{plan.prefix(record.block or 0, record.attempt or 1)}/limit"
     found = {
         stage: row.images_per_s
         for stage in stages
-        if (row := measured.get(f"{prefix}/{_name(stage, form, prepared)}")) is not None
+        if (row := measured.get(f"{_prefix(trial)}/{_name(stage, form, prepared)}")) is not None
     }
     if (disk_ips := found.get("disk")) is not None:  # of several visits to a sample in an epoch only the first reads
         found["disk"] = disk_ips * campaign.work_on(prepared.artifacts[form.name].samples, 1).passes
@@ -87,6 +87,11 @@ def of_trial(campaign: Campaign, prepared: Prepared, record: Record, measured: M
         return {}
     bound_ips, bound_by = least
     return {"bound_ips": bound_ips, "bound_by": bound_by, "pct_of_bound": 100 * record.images_per_s / bound_ips}
+
+
+def _prefix(trial: plan.Trial) -> str:
+    """Return what the names of the limits begin with that hold for a trial: those of its attempt at the block."""
+    return f"{plan.prefix(trial.block, trial.attempt)}/limit"
 
 
 def _names(campaign: Campaign, formats: list[Format], prepared: Prepared) -> dict[str, str]:

@@ -17,6 +17,15 @@ class BusyError(Exception):
     """Another process holds the lock."""
 
 
+def force_to_disk(path: Path) -> None:
+    """Return when a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """Give an empty folder beside `folder`, and rename it to `folder` when the block has ended well and all of it is on

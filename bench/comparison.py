@@ -38,6 +38,10 @@ class Ratio:
     high: float | None
     blocks: int
 
+    def __str__(self) -> str:
+        """Say it with its interval, if there is one."""
+        return f"{self.mean:.3f}" + ("" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:

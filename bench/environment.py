@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import psutil
 
 from bench import registry
 from bench.monitors.gpu import Gpu
+from bench.records import now
 
 if TYPE_CHECKING:
     from bench.config import Campaign
@@ -33,7 +34,7 @@ def describe(campaign: Campaign, data: dict[str, Any]) -> dict[str, Any]:
     commit = _output("git", "-C", str(_ROOT), "rev-parse", "HEAD") if tracked else None
     return {
         "schema": 1,
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started_at": now(),
         "loaderbench": version("loaderbench"),
         "git_commit": commit,
         "git_dirty": bool(
@@ -77,6 +78,7 @@ def _host() -> dict[str, Any]:
     }
 
 
+@cache
 def virtual_machine() -> str | None:
     """Return the hypervisor's name as far as the machine tells; None on bare metal."""
     if shutil.which("systemd-detect-virt"):

@@ -28,7 +28,7 @@ def read_through(folder: Path) -> int:
     """Read every file once, so that it is in the page cache, and return the bytes read."""
     buffer = bytearray(1 << 20)
     total = 0
-    for path in _files(folder):
+    for path in files(folder):
         with path.open("rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 total += count
@@ -37,7 +37,7 @@ def read_through(folder: Path) -> int:
 
 def evict(folder: Path) -> None:
     """Take every file out of the page cache as far as the kernel will: what is mapped or in memory only stays."""
-    for path in _files(folder):
+    for path in files(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())  # what is not yet on the disk cannot be dropped
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -49,7 +49,7 @@ def resident_pct(folder: Path) -> float | None:
     cachestat(2) where it is there and allowed, else mincore(2), which tells the truth about the user's own files only.
     """
     resident = pages = 0
-    for path in _files(folder):
+    for path in files(folder):
         with path.open("rb") as file:
             count = -(-os.fstat(file.fileno()).st_size // mmap.PAGESIZE)
             cached = _cachestat(file.fileno())
@@ -62,7 +62,8 @@ def resident_pct(folder: Path) -> float | None:
     return 100 * resident / pages if pages else None
 
 
-def _files(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
+    """Return all files below a folder in order, symbolic links to files followed."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 

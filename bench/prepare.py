@@ -7,14 +7,13 @@ import json
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import canonical, process, registry, source, synthetic
 from bench.api import Artifact
 from bench.cache import building, locked
-from bench.records import SCHEMA_VERSION, Record
+from bench.records import SCHEMA_VERSION, Record, now
 from bench.store import CanonicalSource
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ def _conversion(campaign: Campaign, form: Format, images: CanonicalSource, cache
     record = Record(
         trial=f"write/{form.name}",
         kind="write",
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        started_at=now(),
         title=form.title,
         adapter=form.writer,
         format=form.name,

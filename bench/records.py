@@ -7,8 +7,11 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
+
+from bench.cache import force_to_disk
 
 SCHEMA_VERSION = 2
 
@@ -183,6 +186,11 @@ _TYPES = get_type_hints(Record)
 HEADER = tuple(field.name for field in fields(Record))
 
 
+def now() -> str:
+    """Return the time as records keep it: UTC, ISO 8601, whole seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def append(path: Path, record: Record) -> None:
     """Seal one row and add it, with the header if the file is new, and force it to the disk.
 
@@ -201,11 +209,7 @@ def append(path: Path, record: Record) -> None:
     finally:
         os.close(descriptor)
     if new:
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        force_to_disk(path.parent)
 
 
 def seal(record: Record, folder: Path) -> str:

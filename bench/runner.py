@@ -6,7 +6,6 @@ import csv
 import json
 import os
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +136,7 @@ def _identity(trial: plan.Trial) -> dict[str, Any]:
         "attempt": trial.attempt,
         "position": trial.position,
         "cache": trial.cache,
-        "started_at": _now(),
+        "started_at": records.now(),
         "contestant": contestant.name,
         "title": contestant.title,
         "adapter": contestant.loader,
@@ -145,10 +144,6 @@ def _identity(trial: plan.Trial) -> dict[str, Any]:
         "options": json.dumps(contestant.options, sort_keys=True),
         "versions": registry.adapters("loader")[contestant.loader].versions(),
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _measure(
@@ -185,4 +180,4 @@ def _measure(
         return record
     virtual = environment.virtual_machine() is not None
     state = cachestate.judge(trial.cache, artifact, resident_pct, record.read_bytes, virtual_machine=virtual)
-    return replace(record, cache_state=state, **bounds.of_trial(campaign, prepared, record, measured))
+    return replace(record, cache_state=state, **bounds.of_trial(campaign, prepared, trial, record, measured))

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from bench import pagecache
 from bench.together import StepError
 
 if TYPE_CHECKING:
@@ -214,10 +215,9 @@ class Part:
 
 def parts(folder: Path) -> list[Part]:
     """Return all files below a folder in parts, symbolic links to files followed, in order."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [
         Part(path, offset, min(PART_BYTES, size - offset))
-        for path in files
+        for path in pagecache.files(folder)
         for size in [path.stat().st_size]
         for offset in range(0, size, PART_BYTES)
     ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from bench.cache import force_to_disk
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
@@ -104,13 +105,8 @@ class Timeline:
                 window=np.array([self.opened, self.closed]),
                 paused=np.array([-1 if self.paused is None else self.paused]),
             )
-            file.flush()
-            os.fsync(file.fileno())
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        force_to_disk(path)
+        force_to_disk(path.parent)
 
     @classmethod
     def load(cls, path: Path) -> Timeline:

@@ -114,6 +114,8 @@ class Meter:
     """CPU seconds that the readings took which open and close the window."""
     memory_format: str = ""
     batch_memory: str = ""
+    delivered: int = 0
+    """Images so far."""
     form: tuple[Any, ...] = ()
     """Shapes, strides and types of the last batch that was checked."""
     gpu_opened: Edge | None = None
@@ -134,6 +136,7 @@ class Meter:
                     self.form = form
                 touch(images)
                 times.images.append(len(images))
+                self.delivered += len(images)
                 label_sum += int(labels.sum())
                 self._edges()
                 if times.closed is not None and len(times.epochs) > 1 and self._bank_is_known():
@@ -175,7 +178,7 @@ class Meter:
 
     def _closes(self, now: int, opened: int) -> bool:
         if self.window.cold:
-            return sum(self.timeline.images) == self.artifact.samples * self.work.passes
+            return self.delivered == self.artifact.samples * self.work.passes
         exits_ns = self.timeline.exits_ns
         long_enough = exits_ns[now] - exits_ns[opened] >= self.window.window_s * 1e9
         return long_enough and now - opened >= self.window.window_batches

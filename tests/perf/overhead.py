@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -18,11 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from scipy import stats
 
 from bench import config, process, runner
+from bench.comparison import ratio
 from bench.display import Display
 from bench.prepare import prepare
 
@@ -53,14 +53,12 @@ def main(
                 with tempfile.TemporaryDirectory() as folder:
                     spec = runner.trial_spec(campaign, contestant, artifact, Path(folder, "times.npz"))
                     speeds = {name: measures[name](spec) for name in order}
-                logs.append(np.log(speeds["harness"] / speeds["bare"]))
+                logs.append(math.log(speeds["harness"] / speeds["bare"]))
                 rows.writerow(
                     [contestant.name, pair + 1, order[0], f"{speeds['harness']:.1f}", f"{speeds['bare']:.1f}"]
                 )
                 file.flush()
-            half = stats.sem(logs) * stats.t.ppf(0.975, pairs - 1)
-            low, mean, high = np.exp(np.mean(logs) + np.array([-half, 0, half]))
-            print(f"{contestant.name}: {mean:.3f} of the bare loop [{low:.3f}, {high:.3f}]", flush=True)
+            print(f"{contestant.name}: {ratio(logs)} of the bare loop", flush=True)
     print(f"parent: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most")
 
 

@@ -9,16 +9,16 @@ t interval on the logarithms.
 
 from __future__ import annotations
 
+import math
 import time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
-from scipy import stats
 
 from bench import config, registry
+from bench.comparison import ratio
 from bench.display import Display
 from bench.monitors.gpu import Gpu
 from bench.prepare import prepare
@@ -63,9 +63,7 @@ def main(
         work = campaign.work_on(artifact.samples, 1)
         with registry.loader(contestant.loader).stream(artifact, work, **contestant.options) as loader:
             logs = _pairs(_endless(loader), Meter(artifact, work, NEVER, Gpu()), pairs)
-        half = stats.sem(logs) * stats.t.ppf(0.975, pairs - 1)
-        low, mean, high = np.exp(np.mean(logs) + np.array([-half, 0, half]))
-        print(f"{contestant.name}: {mean:.4f} of the bare loop [{low:.4f}, {high:.4f}], {pairs} pairs", flush=True)
+        print(f"{contestant.name}: {ratio(logs)} of the bare loop, {pairs} pairs", flush=True)
 
 
 def _pairs(batches: Iterator[Any], meter: Meter, pairs: int) -> list[float]:
@@ -80,7 +78,7 @@ def _pairs(batches: Iterator[Any], meter: Meter, pairs: int) -> list[float]:
             harness_s, bare_s = _harness_s(batches, count, meter), _bare_s(batches, count)
         else:
             bare_s, harness_s = _bare_s(batches, count), _harness_s(batches, count, meter)
-        logs.append(float(np.log(bare_s / harness_s)))
+        logs.append(math.log(bare_s / harness_s))
     return logs
 
 

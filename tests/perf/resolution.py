@@ -43,9 +43,8 @@ def main(pair: Literal["twins", "slowed"], repeats: int = 0, cache: CacheOption 
         campaign = _pair(pair, options, timing, seed)
         standings = analyse(_measured(campaign, prepared), campaign.model_dump()).standings
         [against] = [s.reference for s in standings if s.reference]
-        r = against.ratio
         verdicts.append(against.verdict)
-        print(f"{campaign.name}: {against.verdict}, {r.mean:.3f} [{r.low}, {r.high}], p {against.p}", flush=True)
+        print(f"{campaign.name}: {against.verdict}, {against.ratio}, p {against.p}", flush=True)
     print({verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))})
 
 

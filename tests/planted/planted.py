@@ -8,6 +8,8 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from bench import pagecache
+
 requires = ("torch",)
 reads = ("imagefolder", "planted-writer")
 
@@ -32,7 +34,7 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
 
     with ExitStack() as stack:
         if behaviour == "evict":
-            _evict(artifact.path)
+            pagecache.evict(Path(artifact.path))
         for path in Path(artifact.path).glob("*/*"):
             for _ in range(TIMES_MAPPED.get(behaviour, 0)):
                 sum(stack.enter_context(_mapped(path))[:: mmap.PAGESIZE])
@@ -83,13 +85,6 @@ def _burn_in_an_orphan(_):
 def _mapped(path):
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as memory:
         yield memory
-
-
-def _evict(folder):
-    for path in Path(folder).glob("*/*"):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _per_class(path):
