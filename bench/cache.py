@@ -26,6 +26,16 @@ def force_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all, whatever happens to the machine."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+
+
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """Give an empty folder beside `folder`, and rename it to `folder` when the block has ended well and all of it is on

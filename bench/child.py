@@ -25,10 +25,17 @@ def _limits(spec: dict[str, Any]) -> dict[str, Any]:
     return limits.run(spec)
 
 
+def _observe(spec: dict[str, Any]) -> dict[str, Any]:
+    from bench.certify import observe  # brings OpenCV too
+
+    return observe.run(spec)
+
+
 _TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "trial": trial.run,
     "convert": conversion.run,
     "limits": _limits,
+    "observe": _observe,
 }
 
 

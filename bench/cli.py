@@ -100,6 +100,28 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
 
 
 @app.command()
+def certify(
+    campaign: CampaignName = "quick",
+    cache: CacheOption = Path("data"),
+    *,
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Tell what work each contestant of a campaign does, from what it delivers; fail if one does other work."""
+    from bench.certify import certify as examine
+    from bench.display import Display
+
+    display = Display()
+    chosen = _campaign(campaign, None, batch_size, workers, None)
+    certificates = examine(chosen, cache, display)
+    for contestant in chosen.competing:
+        certificate = certificates[contestant.name]
+        display.say(f"{contestant.title}: {certificate}")
+    if any(certificate.state != "as asked" for certificate in certificates.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A campaign's folder, for example results/quick.")],
     reports: ReportsOption = Path("reports"),

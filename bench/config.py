@@ -147,7 +147,7 @@ class Campaign(_Model):
 
     @model_validator(mode="after")
     def _controls_agree(self) -> Campaign:
-        competing = [c.name for c in self.contestants if not c.control]
+        competing = [c.name for c in self.competing]
         if self.reference not in competing:
             message = f"reference {self.reference} is a control"
             raise ValueError(message)
@@ -197,6 +197,11 @@ class Campaign(_Model):
                 )
                 raise ValueError(message)
         return self
+
+    @property
+    def competing(self) -> tuple[Contestant, ...]:
+        """The contestants that are no controls."""
+        return tuple(contestant for contestant in self.contestants if not contestant.control)
 
     def work_on(self, samples: int, block: int) -> Work:
         """Return what every contestant delivers in one block: the same, in an order of the block's own."""

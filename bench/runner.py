@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import bounds, cachestate, environment, plan, process, records, registry
-from bench.cache import locked
+from bench.cache import locked, write_whole
 from bench.monitors import machine
 from bench.records import Record
 from bench.source import printable
@@ -90,17 +89,7 @@ def _begin(campaign: Campaign, prepared: Prepared, folder: Path, display: Displa
     with (folder / "unreadable.csv").open("w", newline="") as file:
         rows = [(printable(rejected.path), rejected.reason) for rejected in prepared.rejected]
         csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])
-    _write_whole(described, json.dumps(now, indent=1) + "\n")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens to the machine."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
+    write_whole(described, json.dumps(now, indent=1) + "\n")
 
 
 def trial_spec(  # noqa: PLR0913 - all that a trial is

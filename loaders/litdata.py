@@ -18,7 +18,10 @@ reads = ("litdata",)
 
 @contextmanager
 def stream(artifact: Artifact, work: Work, *, prefetch_factor: int = 2) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
-    """`prefetch_factor`: batches that each worker holds ready."""
+    """`prefetch_factor`: batches that each worker holds ready.
+
+    Each chunk is shuffled whole. LitData's default is windows of 256 samples, which stay together in every epoch.
+    """
     import torch
     from litdata import StreamingDataLoader, StreamingDataset
     from torchvision.transforms import v2
@@ -30,7 +33,13 @@ def stream(artifact: Artifact, work: Work, *, prefetch_factor: int = 2) -> Itera
         return augment(item["image"]), item["label"]
 
     dataset = StreamingDataset(
-        artifact.path, shuffle=True, drop_last=False, seed=work.seed, subsample=float(work.passes), transform=sample
+        artifact.path,
+        shuffle=True,
+        item_shuffle_window="full",
+        drop_last=False,
+        seed=work.seed,
+        subsample=float(work.passes),
+        transform=sample,
     )
     yield StreamingDataLoader(
         dataset, batch_size=work.batch_size, num_workers=work.workers, prefetch_factor=prefetch_factor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
 requires = ("litdata",)
 modes = ("raw", "jpeg")
+
+
+def _order(samples: int) -> list[int]:
+    """Return which sample is stored in each place."""
+    return random.Random(0).sample(range(samples), samples)
 
 
 def _raw(source: Source, index: int) -> dict[str, Any]:
@@ -29,12 +35,15 @@ def _jpeg(source: Source, index: int) -> dict[str, Any]:
 
 
 def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
-    """`raw` is a PIL image, which LitData stores as its pixels; `jpeg` is the canonical bytes."""
+    """`raw` is a PIL image, which LitData stores as its pixels; `jpeg` is the canonical bytes.
+
+    Samples are stored in a random order, as LitData's own scripts do: its shuffling leaves together what is in a chunk.
+    """
     from litdata import optimize
 
     optimize(
         fn=partial(_raw if encoding.mode == "raw" else _jpeg, source),
-        inputs=list(range(len(source))),
+        inputs=_order(len(source)),
         output_dir=str(out),
         num_workers=workers,
         chunk_bytes="64MB",
@@ -63,5 +72,6 @@ def payloads(out: Path) -> Iterator[bytes]:
     dataset = StreamingDataset(
         str(out), serializers={**_SERIALIZERS, "pil": Stored(header=True), "jpeg": Stored(header=False)}
     )
+    places = {index: place for place, index in enumerate(_order(len(dataset)))}
     for index in range(len(dataset)):
-        yield dataset[index]["image"]
+        yield dataset[places[index]]["image"]

@@ -1,0 +1,137 @@
+"""Does every contestant do the same work? Each gets a certificate, made untimed, on images that show what is done.
+
+A certificate is kept in the cache under all that it depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from bench import process, registry
+from bench.api import Work
+from bench.cache import building, locked, write_whole
+from bench.certify import observe, probe
+from bench.certify.certificate import Certificate, judge
+from bench.config import Campaign
+from bench.prepare import prepare
+from bench.store import CanonicalSource
+from bench.workers import apply_to_all
+
+if TYPE_CHECKING:
+    from bench.api import Mode
+    from bench.config import Contestant
+    from bench.display import Display
+    from bench.prepare import Prepared
+
+SAMPLES = 1000
+"""Images of the probe: enough for the distributions, and no multiple of usual batch sizes, so that the last batch is a
+partial one."""
+_PROCESSES = 2
+"""So many contestants are certified at once: most of the time goes into starting and compiling, on one core each."""
+_BATCH_SIZE = 64
+"""At most: so that an epoch of the probe has a number of batches."""
+_LIMIT_S = 120.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One contestant to be certified."""
+
+    spec: dict[str, Any]
+    """As `observe.run` takes it, but for `scratch`."""
+    canonical: Path
+    """Folder of the probe's canonical images."""
+    mode: Mode
+    log: Path
+
+    @property
+    def key(self) -> str:
+        """Changes with everything that the certificate depends on."""
+        adapter = registry.adapters("loader")[self.spec["loader"]]
+        parts = json.dumps([self.spec, str(self.canonical), adapter.versions()], sort_keys=True).encode()
+        code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+        return hashlib.sha256(parts + adapter.code() + code).hexdigest()[:16]
+
+
+def certify(campaign: Campaign, cache: Path, display: Display, samples: int = SAMPLES) -> dict[str, Certificate]:
+    """Return the certificate of every contestant that is no control, by name. `samples`: images of the probe.
+
+    Raises PrepareError, SourceError or BusyError.
+    """
+    probing = _probing(campaign, samples)
+    prepared = prepare(probing, _tree(cache, display, samples), cache, display, strict=True)
+    found: dict[str, Certificate] = {}
+    jobs: dict[str, _Job] = {}
+    for contestant in campaign.competing:
+        written = next(record for record in prepared.records if record.format == contestant.format)
+        if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
+            found[contestant.name] = Certificate(failure=reason)
+        elif written.status != "ok":
+            found[contestant.name] = Certificate(failure=f"format {contestant.format}: {written.reason}")
+        else:
+            jobs[contestant.name] = _job(probing, contestant, prepared, cache)
+    made = _made(list(jobs.values()), cache, display)
+    return found | dict(zip(jobs, made, strict=True))
+
+
+def _probing(campaign: Campaign, samples: int) -> Campaign:
+    """Return the campaign on the probe: every image, once an epoch."""
+    work = {"batch_size": min(campaign.work.batch_size, _BATCH_SIZE), "epoch_images": samples}
+    changes = {"data": {"samples": None}, "work": {**campaign.work.model_dump(), **work}}
+    return Campaign.model_validate({**campaign.model_dump(), **changes})
+
+
+def _tree(cache: Path, display: Display, samples: int) -> Path:
+    code = hashlib.sha256(Path(probe.__file__).read_bytes()).hexdigest()[:8]
+    folder = cache / "probe" / f"{samples}-{code}"
+    with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
+        if not folder.exists():
+            with building(folder) as partial_, display.stage("making probe images", samples) as on_progress:
+                probe.write(partial_, samples, on_progress)
+    return folder
+
+
+def _job(probing: Campaign, contestant: Contestant, prepared: Prepared, cache: Path) -> _Job:
+    artifact = prepared.artifacts[contestant.format]
+    spec = {
+        "loader": contestant.loader,
+        "artifact": asdict(artifact),
+        "work": asdict(probing.work_on(artifact.samples, 1)),
+        "options": contestant.options,
+    }
+    log = cache / f"certify-{contestant.name}.log"
+    return _Job(spec, prepared.canonicals[contestant.format], artifact.encoding.mode, log)
+
+
+def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:
+    """Return the jobs' certificates from the cache, made now if they are not there."""
+    folder = cache / "certificates"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {job.key: folder / f"{job.key}.json" for job in jobs}
+    lacking = list({job.key: job for job in jobs if not paths[job.key].exists()}.values())
+    if lacking:
+        total = len(lacking)
+        with (
+            display.stage("certifying contestants", total) as on_progress,
+            apply_to_all(_certificate, _PROCESSES) as all_,
+        ):
+            for done, (job, certificate) in enumerate(zip(lacking, all_(lacking), strict=True), 1):
+                write_whole(paths[job.key], json.dumps(asdict(certificate), indent=1))
+                on_progress(done)
+    return [Certificate.from_dict(json.loads(paths[job.key].read_text())) for job in jobs]
+
+
+def _certificate(job: _Job) -> Certificate:
+    with TemporaryDirectory(prefix="loaderbench-") as name:
+        scratch = Path(name)
+        ended = process.run("observe", {**job.spec, "scratch": name}, job.log, _LIMIT_S)
+        if not (scratch / observe.SEEN).exists():
+            return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
+        # What became of it later does not matter: to fail on empty files is what an honest loader does.
+        job.log.unlink(missing_ok=True)
+        return judge(scratch, CanonicalSource(job.canonical), Work(**job.spec["work"]), job.mode)

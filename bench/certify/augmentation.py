@@ -1,0 +1,117 @@
+"""Are crops and flips drawn as asked, anew for each image and epoch?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import binomtest, ks_2samp
+
+from bench.certify.observe import EPOCHS
+from bench.certify.probe import SIZES
+from bench.steps import random_crop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from bench.certify.observe import Observation
+
+REFERENCES = 16
+"""Draws of the reference for every crop that was delivered."""
+SIGNIFICANCE = 1e-6
+"""Of each test: with a few tests for each of a few contestants, hardly ever a false alarm."""
+_SAME = 0.02
+"""Edges that agree to this share of the image are the same; they are read more exactly than that."""
+_STALE_SHARE = 0.1
+_NARROW = 0.85
+"""A crop wider than this share of the image has next to no choice of position."""
+
+
+def figures(seen: Observation) -> dict[str, float]:
+    """Return the largest distance of each distribution from the reference's (Kolmogorov and Smirnov's D, 0 to 1), the
+    share of flipped images, and the shares of crops that were drawn before.
+    """
+    return {
+        **{f"crop_{name.replace(' ', '_')}_distance": float(r.statistic) for name, r in _tests(seen).items()},
+        "flipped_share": float(seen.flipped.mean()),
+        "same_next_epoch_share": _same_next_epoch(seen),
+        "same_in_other_batch_share": _same_in_other_batch(seen),
+    }
+
+
+def faults(seen: Observation, found: dict[str, float]) -> Iterator[str]:
+    """Tell in words what is not drawn as asked. `found`: what `figures` returned."""
+    if len(seen.edges) == 0:
+        return
+    spread = seen.edges.std(axis=0).max()
+    if spread < _SAME:
+        middle = np.abs(seen.edges[:, :2] + seen.edges[:, 2:] - 1).max() < 2 * _SAME
+        yield f"every image is cut at the same place{', its middle,' if middle else ''} in place of at random"
+    else:
+        off = [f"{name} (D = {r.statistic:.2f})" for name, r in _tests(seen).items() if r.pvalue < SIGNIFICANCE]
+        if off:
+            yield f"crops are not drawn as RandomResizedCrop draws them, by their {', '.join(off)}"
+        if found["same_next_epoch_share"] > _STALE_SHARE:
+            yield f"{100 * found['same_next_epoch_share']:.0f} % of the images have the same crop in the next epoch"
+        if found["same_in_other_batch_share"] > _STALE_SHARE:
+            share = 100 * found["same_in_other_batch_share"]
+            yield f"{share:.0f} % of the crops repeat those of another batch: workers draw the same numbers"
+    flipped, count = int(seen.flipped.sum()), len(seen.flipped)
+    if flipped in {0, count}:
+        yield "no image is flipped" if not flipped else "every image is flipped"
+    elif binomtest(flipped, count).pvalue < SIGNIFICANCE:
+        yield f"{100 * flipped / count:.0f} % of the images are flipped in place of 50 %"
+
+
+def _tests(seen: Observation) -> dict[str, Any]:
+    """Compare each of a crop's properties with the same of the reference, drawn for the same images."""
+    random = np.random.default_rng(0)
+    sizes = [SIZES[label % len(SIZES)] for label in seen.image_label[: len(seen.edges)].tolist()]
+    drawn = []
+    for width, height in sizes * REFERENCES:
+        crop = random_crop((height, width), random)
+        left, top = crop.left / width, crop.top / height
+        drawn.append((left, top, left + crop.width / width, top + crop.height / height))
+    shape = np.array(sizes, float)
+    ours, theirs = _properties(seen.edges, shape), _properties(np.array(drawn), np.tile(shape, (REFERENCES, 1)))
+    return {name: ks_2samp(ours[name], theirs[name], method="asymp") for name in ours if len(ours[name])}
+
+
+def _properties(edges: NDArray[np.float64], sizes: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    width, height = edges[:, 2] - edges[:, 0], edges[:, 3] - edges[:, 1]
+    wide, high = (np.clip(side, 1e-3, None) for side in (width, height))
+    return {
+        "area": width * height,
+        "aspect": np.log(wide * sizes[:, 0] / (high * sizes[:, 1])),
+        "horizontal position": (edges[:, 0] / np.clip(1 - width, 1e-3, None))[width < _NARROW],
+        "vertical position": (edges[:, 1] / np.clip(1 - height, 1e-3, None))[height < _NARROW],
+    }
+
+
+def _same_next_epoch(seen: Observation) -> float:
+    """Return the share of samples whose crop in the second epoch is that of the first."""
+    of_sample: list[dict[int, NDArray[np.float64]]] = [{} for _ in range(EPOCHS)]
+    count = len(seen.edges)
+    for epoch, label, edges in zip(
+        seen.image_epoch[:count].tolist(), seen.image_label[:count].tolist(), seen.edges, strict=True
+    ):
+        of_sample[epoch].setdefault(label, edges)
+    both = of_sample[0].keys() & of_sample[1].keys()
+    same = [np.abs(of_sample[0][label] - of_sample[1][label]).max() < _SAME for label in both]
+    return float(np.mean(same)) if same else 0.0
+
+
+def _same_in_other_batch(seen: Observation) -> float:
+    """Return the largest share of a batch's crops that another batch has at the same places, relative to the image."""
+    count = len(seen.edges)
+    key = seen.image_epoch[:count] * (seen.image_batch.max(initial=0) + 1) + seen.image_batch[:count]
+    batches = [seen.edges[key == number] for number in np.unique(key)]
+    size = max((len(batch) for batch in batches), default=0)
+    whole = [batch for batch in batches if len(batch) == size]
+    most = 0.0
+    for number, one in enumerate(whole):
+        for other in whole[number + 1 :]:
+            most = max(most, float((np.abs(one - other).max(axis=1) < _SAME).mean()))
+    return most

@@ -1,0 +1,104 @@
+"""What work does a contestant do? What was seen of it, in words and figures, and what of it was not asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from bench.certify import augmentation, delivery, pixels, shuffle
+from bench.certify.identity import identify, small
+from bench.certify.observe import EMPTIED, HELD_BATCHES, SEEN, Observation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bench.api import Mode, Work
+    from bench.certify.pixels import Making
+    from bench.store import CanonicalSource
+
+State = Literal["as asked", "other", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """What one contestant delivers."""
+
+    faults: tuple[str, ...] = ()
+    """What is not as the work asks for, in words."""
+    failure: str = ""
+    """Why nothing could be seen, or nothing."""
+    traits: Mapping[str, str] = field(default_factory=dict)
+    """How it does the work, as far as is seen from what it delivers."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    seen_on: str = ""
+    """What it was seen on."""
+
+    @property
+    def state(self) -> State:
+        """Whether it is known to do the work."""
+        return "unknown" if self.failure else "other" if self.faults else "as asked"
+
+    def __str__(self) -> str:
+        """Say it in a few lines."""
+        how = [f"  {name}: {trait}" for name, trait in self.traits.items()]
+        return "\n".join(
+            [self.state, *(f"  NOT AS ASKED: {text}" for text in (*self.faults, self.failure) if text), *how]
+        )
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Certificate:
+        """Return what `dataclasses.asdict` was made of."""
+        return cls(**{**stored, "faults": tuple(stored["faults"])})
+
+
+def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Certificate:
+    """Tell what a contestant did from what `observe.run` left in `scratch`. `source`: the probe's images."""
+    seen = Observation.load(scratch / SEEN)
+    emptied = Observation.load(scratch / EMPTIED) if (scratch / EMPTIED).exists() else None
+    samples = len(source)
+    images = [small(source.original(label)) for label in range(samples)]
+    shown = identify(seen, images)
+    order = shuffle.figures(seen, samples)
+    drawn = augmentation.figures(seen) if len(seen.edges) else {}
+    made = pixels.making(seen, source) if shown.wrong_share < 0.5 else None  # noqa: PLR2004
+    return Certificate(
+        faults=(
+            *delivery.faults(seen, shown, work, samples),
+            *shuffle.faults(seen, order, samples),
+            *augmentation.faults(seen, drawn),
+            *(made.faults(mode) if made else ()),
+            *_kept_in_memory(emptied, images),
+        ),
+        traits=dict(_traits(seen, made)),
+        figures=order | drawn | (made.figures() if made else {}) | {"intact_batches": seen.intact_batches},
+        seen_on=f"{samples:,} probe images, 2 epochs, batches of {work.batch_size}, {work.workers} workers",
+    )
+
+
+def _kept_in_memory(emptied: Observation | None, images: Sequence[NDArray[np.uint8]]) -> Iterator[str]:
+    if emptied is not None and len(emptied.signatures) and identify(emptied, images).wrong_share < 0.5:  # noqa: PLR2004
+        yield "images go on coming when their files are empty: they are held in memory, and not read and decoded again"
+
+
+def _traits(seen: Observation, made: Making | None) -> Iterator[tuple[str, str]]:
+    yield "batches", "; ".join(seen.forms.tolist())
+    if made:
+        yield "crops of", f"{made.base}{f', decoded {made.decode}' if made.decode else ''}"
+        yield "resampling", made.resampling
+    intact = seen.intact_batches
+    yield (
+        "memory of a batch",
+        (
+            "its own"
+            if intact >= HELD_BATCHES
+            else f"used again once {'the next' if not intact else f'{intact + 1} more'} "
+            f"{'is' if not intact else 'are'} asked for"
+        ),
+    )
+    first = seen.image_label[: len(seen.again_label)]
+    yield "order by seed", "reproduced" if np.array_equal(first, seen.again_label) else "not reproduced"

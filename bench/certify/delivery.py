@@ -1,0 +1,107 @@
+"""Is every sample there, once an epoch, in the form asked for, and is it what its label says?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.certify.observe import EPOCHS
+from bench.trial import CHANNELS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.api import Work
+    from bench.certify.identity import Shown
+    from bench.certify.observe import Observation
+
+_MISTAKEN_SHARE = 0.02
+"""Up to this share of crops may be too small or too plain to be told from those of another image."""
+_DARKEST, _LIGHTEST = 40, 215
+"""Any epoch of the probe has values below the first and above the second, of 0 to 255."""
+
+
+def faults(seen: Observation, shown: Shown, work: Work, samples: int) -> Iterator[str]:
+    """Tell in words what was delivered that was not asked for. `samples`: how many the probe has."""
+    yield from _form(seen, work)
+    yield from _range(seen, work)
+    if seen.changed_in_use:
+        yield "a batch is overwritten while it is still in use, before the next one is asked for"
+    coverage = list(_coverage(seen, work, samples))
+    yield from coverage
+    if not coverage:
+        yield from _sizes(seen, work)
+    yield from _labels(shown)
+
+
+def _form(seen: Observation, work: Work) -> Iterator[str]:
+    asked = f"({CHANNELS}, {work.image_size}, {work.image_size}), {work.dtype}"
+    for form in seen.forms:
+        shape_and_type, memory, device = str(form).rsplit(", ", 2)
+        if shape_and_type != asked:
+            yield f"images are {shape_and_type} in place of {asked}"
+        if memory not in {"contiguous", "channels_last"}:
+            yield f"images lie in memory with {memory}"
+        if device != "cpu":
+            yield f"images are delivered on {device}"
+    for form in seen.label_forms:
+        if not str(form).startswith("1-dimensional, int"):
+            yield f"labels are {form} in place of 1-dimensional, integer"
+
+
+def _range(seen: Observation, work: Work) -> Iterator[str]:
+    full = 255 if work.dtype == "uint8" else 1
+    if not (0 <= seen.lowest < _DARKEST / 255 * full and _LIGHTEST / 255 * full < seen.highest <= full):
+        yield f"values go from {seen.lowest:.4g} to {seen.highest:.4g}, and not over 0 to {full}"
+
+
+def _coverage(seen: Observation, work: Work, samples: int) -> Iterator[str]:
+    for epoch in range(EPOCHS):
+        here = seen.image_epoch == epoch
+        labels, batches = seen.image_label[here], seen.image_batch[here]
+        counts = Counter(labels.tolist())
+        missing = samples - sum(label in counts for label in range(samples))
+        again = {label: count - 1 for label, count in counts.items() if count > 1}
+        if not missing and not again and len(counts) == samples:
+            continue
+        last = batches == batches.max()
+        if not missing and sum(again.values()) == len(labels) - samples and set(again) <= set(labels[last].tolist()):
+            yield f"the last batch is filled up with {len(labels) - samples} samples that came before"
+        elif len(counts) <= work.batch_size:
+            yield f"the same {len(counts)} samples come again and again"
+        else:
+            parts = [f"{missing} of {samples:,} samples never come"] if missing else []
+            parts += [f"{len(again)} come more than once"] if again else []
+            unknown = len(counts) - (samples - missing)
+            parts += [f"{unknown} labels name no sample"] if unknown else []
+            yield f"in epoch {epoch + 1}, " + ", ".join(parts)
+        return
+
+
+def _sizes(seen: Observation, work: Work) -> Iterator[str]:
+    here = seen.image_epoch == 0
+    sizes = np.bincount(seen.image_batch[here])
+    partial = int((sizes != work.batch_size).sum())
+    if sizes.max() > work.batch_size:
+        yield f"a batch has {sizes.max()} images in place of {work.batch_size}"
+    elif partial > max(1, work.workers):  # a loader may leave one partial batch per worker
+        yield f"{partial} of {len(sizes)} batches are smaller than the {work.batch_size} images asked for"
+
+
+def _labels(shown: Shown) -> Iterator[str]:
+    if shown.wrong_share <= _MISTAKEN_SHARE:
+        return
+    offsets = Counter((shown.label - shown.found).tolist())
+    offset, count = offsets.most_common(1)[0] if offsets else (0, 0)
+    if offset and count > 0.9 * len(shown.found):
+        yield f"labels are shifted: an image comes with the label of the sample {abs(offset)} {_side(offset)}"
+    elif len(shown.found) and len(set(shown.found.tolist())) < 0.5 * len(shown.found):
+        yield f"{100 * shown.wrong_share:.0f} % of the images are others than their labels say: the same come again"
+    else:
+        yield f"{100 * shown.wrong_share:.0f} % of the images are not what their labels say"
+
+
+def _side(offset: int) -> str:
+    return "after it" if offset > 0 else "before it"

@@ -1,0 +1,183 @@
+"""Of what were the delivered pixels made, and how? Every usual way is tried, and the closest result tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from bench.api import Mode
+    from bench.certify.observe import Observation
+    from bench.store import CanonicalSource
+
+    Pixels = NDArray[np.uint8]
+
+CROPS = 12
+LEAST_DB = 30.0
+"""Of the closest way: with less, it is not what was done."""
+EXACT_DB = 99.0
+"""Stands for pixels that are all equal."""
+
+
+def _resized(image: Pixels, width: int, height: int, interpolation: int) -> Pixels:
+    """Return OpenCV's resize, of which the type says too little."""
+    return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.uint8)
+
+
+def _cv2(interpolation: int) -> Callable[[Pixels, int], Pixels]:
+    return lambda part, side: _resized(part, side, side, interpolation)
+
+
+def _pil(filter_: Image.Resampling) -> Callable[[Pixels, int], Pixels]:
+    return lambda part, side: np.asarray(Image.fromarray(part).resize((side, side), filter_))
+
+
+FILTERS: dict[str, Callable[[Pixels, int], Pixels]] = {
+    "bilinear, antialiased": _pil(Image.Resampling.BILINEAR),
+    "area": _cv2(cv2.INTER_AREA),
+    "bilinear": _cv2(cv2.INTER_LINEAR),
+    "nearest": _cv2(cv2.INTER_NEAREST),
+    "bicubic": _cv2(cv2.INTER_CUBIC),
+    "bicubic, antialiased": _pil(Image.Resampling.BICUBIC),
+    "Lanczos": _pil(Image.Resampling.LANCZOS),
+}
+COMMON = "bilinear, antialiased"
+"""What torchvision's RandomResizedCrop does."""
+HALVED = "at half their resolution"
+_BASES: dict[Mode, tuple[str, ...]] = {
+    "original": ("original files",),
+    "raw": ("canonical pixels",),
+    "jpeg": ("canonical JPEG",),
+    "proportion": ("canonical pixels", "canonical JPEG"),
+    "smart": ("canonical pixels", "canonical JPEG"),
+}
+
+
+@dataclass(frozen=True)
+class Making:
+    """How pixels were made, as far as is seen from them."""
+
+    base: str
+    """What was cropped: `original files`, `canonical pixels` or `canonical JPEG`."""
+    decode: str
+    """How it was decoded, or nothing."""
+    resampling: str
+    own_db: float
+    """Mean peak signal-to-noise ratio of what was delivered against the same, made here; 99 if all pixels are equal."""
+    own_largest_error: int
+    """In grey levels of 255."""
+    common_db: float
+    """Against the antialiased bilinear resampling of the same crop of the canonical pixels."""
+    shift_px: float
+    """How far the delivered picture lies from that, in delivered pixels."""
+
+    def figures(self) -> dict[str, float]:
+        """Return what was measured."""
+        return {
+            "own_psnr_db": self.own_db,
+            "own_largest_error": self.own_largest_error,
+            "common_psnr_db": self.common_db,
+            "shift_px": self.shift_px,
+        }
+
+    def faults(self, mode: Mode) -> Iterator[str]:
+        """Tell in words what is not as the format's mode has it."""
+        if self.own_db < LEAST_DB:
+            yield f"pixels are not what any usual way makes of the images: {self.own_db:.0f} dB from the closest"
+        elif self.decode == HALVED:
+            yield f"crops are made of the {self.base} {HALVED}"
+        elif self.base not in _BASES[mode]:
+            yield f"crops are made of the {self.base} in place of the {' or '.join(_BASES[mode])}"
+
+
+def making(seen: Observation, source: CanonicalSource) -> Making | None:
+    """Tell how the kept crops were made; None if there are none of known images. `source`: of the probe."""
+    errors: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
+    common: list[tuple[float, float]] = []
+    known = [place for place, number in enumerate(seen.kept.tolist()) if 0 <= seen.image_label[number] < len(source)]
+    chosen = known[:: max(1, len(known) // CROPS)][:CROPS]
+    for place in chosen:
+        number, crop = seen.kept[place], seen.crops[place]
+        if seen.flipped[number]:
+            crop = np.ascontiguousarray(crop[:, ::-1])
+        for (base, decode), image in _images(source, int(seen.image_label[number])).items():
+            part = _part(image, seen.edges[number], crop)
+            for name, resample in FILTERS.items():
+                made = resample(part, len(crop))
+                errors.setdefault((base, decode, name), []).append(_error(crop, made))
+                if (base, decode, name) == ("canonical pixels", "", COMMON):
+                    common.append((_error(crop, made)[0], _shift_px(crop, made)))
+    if not errors:
+        return None
+    means = {way: float(np.median([db for db, _ in found])) for way, found in errors.items()}
+    way = max(means, key=lambda key: means[key])
+    own_largest = int(np.median([largest for _, largest in errors[way]]))
+    common_db, shift_px = np.median(np.array(common), axis=0)
+    return Making(*way, means[way], own_largest, float(common_db), float(shift_px))
+
+
+def _images(source: CanonicalSource, label: int) -> dict[tuple[str, str], Pixels]:
+    """Return an image in every form in which a loader may have had it, by what it is made of and how it was decoded."""
+    images: dict[tuple[str, str], Pixels] = {("canonical pixels", ""): source.pixels(label)}
+    for base, content in (
+        ("canonical JPEG", source.jpeg(label)),
+        ("original files", source.original(label).read_bytes()),
+    ):
+        images[base, ""] = simplejpeg.decode_jpeg(content)
+        images[base, "with the fast, less exact DCT"] = simplejpeg.decode_jpeg(content, fastdct=True)
+        images[base, "with the fast DCT and plain upsampling"] = simplejpeg.decode_jpeg(
+            content, fastdct=True, fastupsample=True
+        )
+    for (base, decode), image in list(images.items()):
+        if not decode:
+            height, width = image.shape[:2]
+            images[base, HALVED] = _resized(image, width // 2, height // 2, cv2.INTER_AREA)
+    return images
+
+
+def _part(image: Pixels, edges: NDArray[np.float64], crop: Pixels) -> Pixels:
+    """Return the part of an image that a crop shows: `edges` tell it to about a pixel, the crop itself exactly."""
+    height, width = image.shape[:2]
+    most = np.array([width, height, width, height])
+    grey, target = (np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8) for pixels in (image, crop))
+
+    def error(box: NDArray[np.int64]) -> float:
+        left, top, right, bottom = box.tolist()
+        if (box < 0).any() or (box > most).any() or right - left < 2 or bottom - top < 2:  # noqa: PLR2004
+            return np.inf
+        return float(cv2.norm(FILTERS["area"](grey[top:bottom, left:right], len(crop)), target, cv2.NORM_L1))
+
+    best = np.clip(np.rint(edges * most).astype(int), 0, most)
+    best[2:] = np.maximum(best[2:], best[:2] + 2)
+    least = error(best)
+    moves = np.array([*np.eye(4, dtype=int), (1, 0, 1, 0), (0, 1, 0, 1), (-1, 0, 1, 0), (0, -1, 0, 1)])
+    moves = np.concatenate([moves, -moves, 2 * moves, -2 * moves])
+    while True:
+        tried = [(error(best + move), place) for place, move in enumerate(moves)]
+        found, place = min(tried)
+        if found >= least:
+            left, top, right, bottom = best.tolist()
+            return image[top:bottom, left:right]
+        least, best = found, best + moves[place]
+
+
+def _error(one: Pixels, other: Pixels) -> tuple[float, int]:
+    """Return the peak signal-to-noise ratio in dB, and the largest difference in grey levels."""
+    return min(EXACT_DB, cv2.PSNR(one, other)), int(cv2.norm(one, other, cv2.NORM_INF))
+
+
+def _shift_px(one: Pixels, other: Pixels) -> float:
+    """Return how far a picture has moved against another, by one step of Lucas and Kanade (1981): for small moves."""
+    moved, still = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float64) for pixels in (one, other))
+    slopes = np.stack([slope.ravel() for slope in np.gradient(still)])
+    down, across = np.linalg.solve(slopes @ slopes.T, slopes @ (still - moved).ravel())
+    return float(np.hypot(across, down))

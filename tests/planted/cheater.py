@@ -1,0 +1,120 @@
+"""A loader that does the work honestly but for one thing, found through entry points as a third party's would be."""
+
+import threading
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from bench.steps import Crop, random_crop
+
+requires = ("torch",)
+reads = ("imagefolder",)
+
+
+@contextmanager
+def stream(artifact, work, *, cheat=""):
+    import torch
+
+    paths = sorted(Path(artifact.path).glob("*/*"))
+    random = np.random.default_rng(work.seed)
+    read = cache(_read) if cheat == "decodes once" else _read
+    cut, deliver = CUTS.get(cheat, random_crop), DELIVERIES.get(cheat, lambda images, _: images)
+
+    def one(index):
+        pixels = read(paths[index])
+        if cheat == "halves images":
+            pixels = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        crop = cut(pixels.shape[:2], random)
+        part = pixels[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        made = cv2.resize(part, (work.image_size, work.image_size), interpolation=cv2.INTER_AREA)
+        return made[:, ::-1] if crop.flipped else made
+
+    class Epochs:
+        def __iter__(self):
+            order = ORDERS.get(cheat, _shuffled)(np.arange(len(paths)), random, work.batch_size)
+            for start in range(0, len(order), work.batch_size):
+                chosen = order[start : start + work.batch_size]
+                images = np.stack([one(index) for index in chosen]).transpose(0, 3, 1, 2)
+                labels = (chosen + (cheat == "shifts labels")) % len(paths)
+                yield torch.from_numpy(deliver(np.ascontiguousarray(images), random)), torch.from_numpy(labels)
+
+    yield Epochs()
+
+
+def _read(path):
+    pixels = cv2.imread(str(path))
+    if pixels is None:
+        raise ValueError(f"{path} is no image")
+    return pixels[:, :, ::-1]
+
+
+def _shuffled(samples, random, _):
+    return random.permutation(samples)
+
+
+def _repeated(samples, random, batch_size):
+    return np.resize(random.permutation(samples)[:batch_size], len(samples))
+
+
+def _dropped(samples, random, _):
+    return random.permutation(samples)[: -len(samples) // 100]
+
+
+def _exchanged(samples, random, _):
+    """Some twice and as many not at all."""
+    order = random.permutation(samples)
+    order[:5] = order[-5:]
+    return order
+
+
+def _stored(samples, _random, _):
+    return samples
+
+
+def _windows(samples, random, _):
+    return np.concatenate([random.permutation(part) for part in np.array_split(samples, 6)])
+
+
+def _once(samples, _random, _):
+    return np.random.default_rng(7).permutation(samples)
+
+
+def _padded(samples, random, batch_size):
+    order = random.permutation(samples)
+    return np.concatenate([order, order[: -len(order) % batch_size]])
+
+
+def _middle(size, random):
+    height, width = size
+    return Crop(height // 4, width // 4, height // 2, width // 2, bool(random.integers(2)))
+
+
+def _unflipped(size, random):
+    crop = random_crop(size, random)
+    return Crop(crop.top, crop.left, crop.height, crop.width, flipped=False)
+
+
+def _overwritten(images, random):
+    """Go on writing into the batch shortly after it was handed over."""
+    threading.Timer(0.02, lambda: images.fill(random.integers(255))).start()
+    return images
+
+
+ORDERS = {
+    "repeats a batch": _repeated,
+    "drops samples": _dropped,
+    "exchanges samples": _exchanged,
+    "ignores shuffle": _stored,
+    "shuffles in windows": _windows,
+    "shuffles once": _once,
+    "pads the last batch": _padded,
+}
+CUTS = {"cuts the middle": _middle, "never flips": _unflipped}
+DELIVERIES = {
+    "delivers floats": lambda images, _: images.astype(np.float32),
+    "delivers channels last": lambda images, _: np.ascontiguousarray(images.transpose(0, 2, 3, 1)),
+    "overwrites batches": _overwritten,
+}

@@ -1,0 +1,85 @@
+"""What a loader does other than asked is seen, told in plain words, and not taken for what others do."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.certify import observe, probe
+from bench.certify.certificate import Certificate, judge
+from bench.display import Display
+from bench.prepare import Prepared, prepare
+from bench.store import CanonicalSource
+from tests.campaigns import campaign
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SAMPLES = 300
+ASKED = campaign(
+    {"a": {"loader": "imagefolder"}}, {"files": {"writer": "imagefolder", "mode": "jpeg", "max_side": 128}}
+)
+CHEATS = {
+    "repeats a batch": "the same 16 samples come again and again",
+    "drops samples": "in epoch 1, 3 of 300 samples never come",
+    "exchanges samples": "in epoch 1, 5 of 300 samples never come, 5 come more than once",
+    "pads the last batch": "the last batch is filled up with 4 samples that came before",
+    "ignores shuffle": "samples come in the order in which they are stored: not shuffled",
+    "shuffles in windows": "shuffled only within windows of about",
+    "shuffles once": "every epoch comes in the same order",
+    "cuts the middle": "every image is cut at the same place, its middle, in place of at random",
+    "never flips": "no image is flipped",
+    "halves images": "crops are made of the canonical JPEG at half their resolution",
+    "shifts labels": "labels are shifted: an image comes with the label of the sample 1 after it",
+    "delivers floats": "images are (3, 64, 64), float32 in place of (3, 64, 64), uint8",
+    "delivers channels last": "images are (64, 64, 3), uint8 in place of (3, 64, 64), uint8",
+    "overwrites batches": "a batch is overwritten while it is still in use, before the next one is asked for",
+    "decodes once": "images go on coming when their files are empty: they are held in memory",
+}
+"""What the planted loader does, and what must be said of it."""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """A small probe as JPEG files."""
+    tree = tmp_path_factory.mktemp("probe")
+    probe.write(tree, SAMPLES, lambda _: None)
+    return prepare(ASKED, tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)
+
+
+@pytest.fixture
+def certified(prepared: Prepared, tmp_path: Path, planted: None) -> Callable[[str], Certificate]:
+    """Certify the planted loader with one of its cheats."""
+
+    def certify(cheat: str) -> Certificate:
+        work = replace(ASKED.work_on(SAMPLES, 1), image_size=64, passes=1)
+        spec = {
+            "loader": "cheater",
+            "artifact": asdict(prepared.artifacts["files"]),
+            "work": asdict(work),
+            "options": {"cheat": cheat},
+            "scratch": str(tmp_path),
+        }
+        with suppress(ValueError):  # of the files that are emptied in the end
+            observe.run(spec)
+        return judge(tmp_path, CanonicalSource(prepared.canonicals["files"]), work, "jpeg")
+
+    return certify
+
+
+def test_an_honest_loader_is_not_blamed(certified: Callable[[str], Certificate]) -> None:
+    certificate = certified("")
+    assert certificate.faults == ()
+    assert certificate.traits["crops of"] == "canonical JPEG"
+    assert certificate.traits["resampling"] == "area"
+
+
+@pytest.mark.parametrize(("cheat", "said"), CHEATS.items())
+def test_a_cheat_is_told_in_plain_words(cheat: str, said: str, certified: Callable[[str], Certificate]) -> None:
+    certificate = certified(cheat)
+    assert certificate.state == "other"
+    assert [fault for fault in certificate.faults if fault.startswith(said)], certificate.faults
