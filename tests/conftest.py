@@ -77,5 +77,5 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.adapters.cache_clear()
     yield
     registry.adapters.cache_clear()
-    for name in ("planted", "planted_writer", "absent"):
-        sys.modules.pop(name, None)
+    for path in PLANTED.glob("*.py"):
+        sys.modules.pop(path.stem, None)
