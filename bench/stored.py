@@ -32,6 +32,7 @@ _ASKED: dict[Mode, tuple[str, ...]] = {
     "original": (ORIGINALS,),
     "raw": (PIXELS,),
     "jpeg": (JPEG,),
+    "jpeg-reencoded": (JPEG,),
     "proportion": (PIXELS, JPEG),
     "smart": (PIXELS, JPEG),
 }

@@ -219,6 +219,7 @@ def environment(cast: Sequence[Actor], blocks: int, reference: str, cold: Sequen
                 "workers": "cores",
                 "image_size": 224,
                 "dtype": "uint8",
+                "shuffle": True,
                 "epoch_images": EPOCH_IMAGES,
                 "seed": 0,
             },

@@ -33,11 +33,14 @@ def all_of(source: CanonicalSource, **options: object) -> list[bytes]:
     return [encoded(source, index, **options) for index in range(len(source))]  # type: ignore[arg-type]
 
 
-def test_what_the_libraries_store_is_canonical(everything: Prepared) -> None:
+def test_what_the_libraries_store_is_canonical_unless_one_encodes_again(everything: Prepared) -> None:
     texts = {record.format: record.stored for record in everything.records}
     assert texts.pop("original") == "original files"
     assert texts.pop("ffcv-raw") == texts.pop("litdata-raw") == "canonical pixels"
     assert texts.pop("jpeg-files") == texts.pop("ffcv-jpeg") == texts.pop("litdata-jpeg") == "canonical JPEG bytes"
+    again = texts.pop("litdata-again")
+    assert again.startswith("JPEG of quality about 75, 4:2:0, full resolution, ")
+    assert unasked(Encoding("jpeg-reencoded"), again) == "stores JPEG of quality about 75 where 90 was asked for"
     shares = {record.format: round(100 * (record.stored_raw or 0) / 96) for record in everything.records}
     for name, text in texts.items():
         assert text == f"canonical pixels ({shares[name]} %) and canonical JPEG bytes ({100 - shares[name]} %)"

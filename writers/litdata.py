@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from bench.api import Encoding, Source
 
 requires = ("litdata",)
-modes = ("raw", "jpeg")
+modes = ("raw", "jpeg", "jpeg-reencoded")
 
 
 def _raw(source: Source, index: int) -> dict[str, Any]:
@@ -28,12 +29,23 @@ def _jpeg(source: Source, index: int) -> dict[str, Any]:
     return {"image": Jpeg(bytes=source.jpeg(index), max_quality=None), "label": source.label(index)}
 
 
+def _reencoded(source: Source, index: int) -> dict[str, Any]:
+    from PIL import Image
+
+    return {"image": Image.open(io.BytesIO(source.jpeg(index))), "label": source.label(index)}
+
+
+_SAMPLE = {"raw": _raw, "jpeg": _jpeg, "jpeg-reencoded": _reencoded}
+
+
 def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
-    """`raw` is a PIL image, which LitData stores as its pixels; `jpeg` is the canonical bytes."""
+    """`raw` is a PIL image, which LitData stores as its pixels; `jpeg` is the canonical bytes; `jpeg-reencoded` is
+    these opened by PIL in memory: LitData finds no file that it could copy, and encodes as PIL does by default.
+    """
     from litdata import optimize
 
     optimize(
-        fn=partial(_raw if encoding.mode == "raw" else _jpeg, source),
+        fn=partial(_SAMPLE[encoding.mode], source),
         inputs=list(range(len(source))),
         output_dir=str(out),
         num_workers=workers,
