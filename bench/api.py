@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-Mode = Literal["original", "raw", "jpeg", "proportion", "smart"]
+Mode = Literal["original", "raw", "jpeg", "jpeg-reencoded", "proportion", "smart"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Encoding:
     """How a format stores each image."""
 
     mode: Mode
-    """`original`: the source files as they are; `raw`: pixels; `jpeg`: JPEG bytes; `proportion` and `smart`: FFCV's
-    mixtures of the two."""
+    """`original`: the source files as they are; `raw`: pixels; `jpeg`: JPEG bytes; `jpeg-reencoded`: what the library
+    makes of the JPEG bytes if it is given them as an opened image; `proportion` and `smart`: FFCV's mixtures of pixels
+    and JPEG bytes."""
     max_side: int | None = 256
     """Longest side in pixels; larger images are shrunk to it, smaller ones are kept. None keeps every size."""
     quality: int = 90
@@ -85,8 +86,8 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Work:
-    """What every loader must deliver, whatever its own defaults: shuffled batches of random resized crops
-    (area 0.08 to 1, aspect 3/4 to 4/3), flipped left to right with probability 0.5, with their labels.
+    """What every loader must deliver, whatever its own defaults: batches of random resized crops (area 0.08 to 1,
+    aspect 3/4 to 4/3), flipped left to right with probability 0.5, with their labels.
 
     Images are `dtype` tensors of shape (n, 3, image_size, image_size), n <= batch_size; labels are integer tensors of
     shape (n,). Every epoch delivers every sample exactly `passes` times; the last partial batches are kept.
@@ -98,10 +99,14 @@ class Work:
     image_size: int
     """Height and width of the delivered crop in pixels."""
     dtype: str
-    """Name of the delivered torch dtype, for example `uint8`."""
+    """Name of the delivered torch dtype: `uint8`, or `float32` with values scaled to 0 to 1."""
     passes: int
     """How often an epoch visits each sample, so that a small data set still gives a long epoch."""
     seed: int
+    shuffle: bool = True
+    """Whether each epoch comes in a random order of its own; otherwise all come in the stored order, of which each
+    worker may have its own part.
+    """
 
 
 class Writer(Protocol):

@@ -27,7 +27,7 @@ class CampaignError(Exception):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 class Data(_Model):
@@ -46,7 +46,10 @@ class WorkSettings(_Model):
     workers: int | Literal["cores"] = "cores"
     """Decoding threads or processes; `cores`: one for each core this process may use."""
     image_size: int = Field(224, ge=1)
-    dtype: Literal["uint8"] = "uint8"
+    dtype: Literal["uint8", "float32"] = "uint8"
+    """`float32`: values scaled to 0 to 1."""
+    shuffle: bool = True
+    """Whether each epoch comes in a random order of its own, or in the stored one."""
     epoch_images: int = Field(16_384, ge=1)
     """Visit each sample more than once per epoch until an epoch has about this many images."""
     seed: int = 0
@@ -106,6 +109,35 @@ class Contestant(_Model):
     known speed and cost."""
 
 
+class PublishedFigures(_Model):
+    """What somebody published of one contestant."""
+
+    images_per_s: tuple[float, ...] = Field(min_length=1)
+    """Of each epoch."""
+    size_gib: float | None = Field(None, gt=0)
+    """Of the whole data set, in units of 2^30 bytes."""
+
+
+class Published(_Model):
+    """A comparison that somebody published, which the campaign repeats."""
+
+    source: str
+    """Where, on what."""
+    images: int = Field(ge=1)
+    """In the data set that was measured."""
+    contestants: dict[str, PublishedFigures]
+    """By the names that the campaign gives them; the reference is one of them."""
+
+
+class Change(_Model):
+    """Two contestants between which one thing differs."""
+
+    from_: str = Field(alias="from")
+    to: str
+    what: str
+    """What differs, in a few words."""
+
+
 class Campaign(_Model):
     """A whole campaign file."""
 
@@ -121,6 +153,9 @@ class Campaign(_Model):
     contestants: tuple[Contestant, ...] = Field(min_length=1)
     cold: tuple[str, ...] = ()
     """Contestants that also run with their data out of the page cache, once in every block."""
+    published: Published | None = None
+    changes: tuple[Change, ...] = ()
+    """From a set-up that was published to an equal one, one thing at a time: at most one from each contestant."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Campaign:
@@ -163,6 +198,31 @@ class Campaign(_Model):
                 message = (
                     f"the control {contestant.name} must have the option images_per_s, which is what is known of it"
                 )
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _published_agrees(self) -> Campaign:
+        competing = [c.name for c in self.contestants if not c.control]
+        published = list(self.published.contestants) if self.published else []
+        ends = [name for change in self.changes for name in (change.from_, change.to)]
+        for what, names in (("published", published), ("changes", ends)):
+            if unknown := sorted(set(names) - set(competing)):
+                message = f"{what} names no contestant: {', '.join(unknown)}; there are: {', '.join(competing)}"
+                raise ValueError(message)
+        if published and self.reference not in published:
+            message = f"published has no figures of the reference, {self.reference}, to compare the others with"
+            raise ValueError(message)
+        after: dict[str, str] = {}
+        for change in self.changes:
+            if change.from_ in after:
+                message = f"more than one of the changes starts from {change.from_}"
+                raise ValueError(message)
+            after[change.from_] = name = change.to
+            while name in after:
+                name = after[name]
+            if name == change.from_:
+                message = f"the changes from {change.from_} come round to it"
                 raise ValueError(message)
         return self
 
@@ -212,6 +272,7 @@ class Campaign(_Model):
             dtype=self.work.dtype,
             passes=max(1, round(self.work.epoch_images / samples)),
             seed=self.work.seed + block,
+            shuffle=self.work.shuffle,
         )
 
     def expected_s(self, warm: int, cold: int, blocks: int) -> float:

@@ -55,6 +55,7 @@ _BY_MODE: dict[Mode, tuple[str, ...]] = {
     "raw": ("crop",),
     "jpeg": ("decode", "decode+crop"),
     "original": ("original decode", "original decode+crop"),
+    "jpeg-reencoded": (),  # other bytes than those that are decoded here
     "proportion": (),
     "smart": (),
 }

@@ -201,6 +201,7 @@ def _expected_bytes(conversion: _Conversion) -> float:
         "original": 0.0,
         "raw": images.manifest.pixels_bytes_mean,
         "jpeg": images.manifest.jpeg_bytes_mean,
+        "jpeg-reencoded": images.manifest.jpeg_bytes_mean,
     }
     return len(images) * per_image.get(encoding.mode, per_image["raw"])
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from bench.cache import force_to_disk
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Kind = Literal["write", "load", "limit"]
 Cache = Literal["warm", "cold"]
@@ -123,6 +123,8 @@ class Record:
     """The file in `times/` that keeps the raw times of every batch."""
 
     write_s: float | None = None
+    stored: str = ""
+    """What is stored of the images, by `bench.stored`, from what was read back."""
     stored_raw: int | None = None
     """Stored images that hold exactly the canonical pixels, read back and compared by SHA-256."""
     stored_jpeg: int | None = None

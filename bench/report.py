@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
-from bench import plots, records
+from bench import plots, records, stored
 from bench.analysis import analyse
+from bench.api import Encoding
 from bench.comparison import RANKING_BLOCKS
 from bench.config import CAMPAIGNS
 from bench.findings import shown
@@ -68,6 +69,7 @@ def write(folder: Path, out: Path) -> Path:
                 examples=examples,
                 ranking_blocks=RANKING_BLOCKS,
                 command=_command(env),
+                unasked=_unasked(analysis),
             )
         )
         (made / REPORT).write_text(re.sub(r"\n{3,}", "\n\n", text), encoding="utf-8")
@@ -97,6 +99,14 @@ def _unreadable(path: Path) -> tuple[int, list[dict[str, str]]]:
         rows = csv.DictReader(file)
         examples = list(islice(rows, SHOWN_UNREADABLE))
         return len(examples) + sum(1 for _ in rows), examples
+
+
+def _unasked(analysis: Analysis) -> dict[str, str]:
+    """Return why a format does not store what was asked for, by its title."""
+    reasons = {
+        w.title: stored.unasked(Encoding(**json.loads(w.options)), w.stored) for w in analysis.writes if w.stored
+    }
+    return {title: reason for title, reason in reasons.items() if reason}
 
 
 def _caption(env: Mapping[str, Any], analysis: Analysis) -> str:

@@ -150,10 +150,10 @@ def random_crop(size: tuple[int, ...], random: Generator) -> Crop:
 class Batch:
     """A batch of the work's images, filled again and again."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, dtype: str = "uint8") -> None:
         shape = (work.image_size, work.image_size, 3)
-        count = max(1, min(work.batch_size, BATCH_BYTES // math.prod(shape)))
-        self.images = np.full((count, *shape), 0, np.uint8)  # written to, so that its memory is there
+        count = max(1, min(work.batch_size, BATCH_BYTES // (math.prod(shape) * np.dtype(dtype).itemsize)))
+        self.images = np.full((count, *shape), 0, dtype)  # written to, so that its memory is there
         self._places = cycle(self.images)
         self._size = shape[:2]
         self._resized = np.full(shape, 0, np.uint8)
@@ -199,8 +199,8 @@ def decode_crop(images: Sequence[Encoded], work: Work, number: int) -> Iterator[
 
 def output(work: Work, _number: int) -> Iterator[int]:
     """Copy an image into one place of a batch after the other."""
-    batch = Batch(work)
-    image = np.full(batch.images.shape[1:], 0, np.uint8)
+    batch = Batch(work, work.dtype)
+    image = np.full_like(batch.images[0], 0)
     return _repeat([(place, image) for place in batch.images], np.copyto)
 
 

@@ -203,6 +203,9 @@ class Meter:
             )
         if (dtype := str(images.dtype).removeprefix("torch.")) != self.work.dtype:
             raise InvalidWorkError(f"images of dtype {dtype} instead of {self.work.dtype}")
+        if images.is_floating_point() and not 0 <= images[0].min() <= images[0].max() <= 1:
+            low, high = float(images[0].min()), float(images[0].max())
+            raise InvalidWorkError(f"images with values from {low:g} to {high:g} instead of 0 to 1")
         if labels.shape != (count,) or labels.is_floating_point():
             raise InvalidWorkError(
                 f"labels of shape {tuple(labels.shape)}, {labels.dtype} instead of ({count},), integer"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,27 +19,49 @@ reads = ("ffcv",)
 
 @contextmanager
 def stream(
-    artifact: Artifact, work: Work, *, os_cache: bool = True, batches_ahead: int = 3
+    artifact: Artifact,
+    work: Work,
+    *,
+    os_cache: bool = True,
+    batches_ahead: int = 3,
+    convert: Literal["compiled", "torchvision"] = "compiled",
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
-    """`os_cache`: map the file (True) or read its pages into FFCV's own slots (False)."""
+    """`os_cache`: map the file (True) or read its pages into FFCV's own slots (False). `convert`, if the work is not
+    uint8: by FFCV's own operation in all its threads, or by a torchvision module, which FFCV runs in one.
+    """
     import numpy as np
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
-    from ffcv.transforms import RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
-    size = (work.image_size, work.image_size)
     # Compiled operations must come before ToTensor: FFCV hangs at construction otherwise.
-    images = [RandomResizedCropRGBImageDecoder(size), RandomHorizontalFlip(0.5), ToTensor(), ToTorchImage()]
+    compiled = [RandomResizedCropRGBImageDecoder((work.image_size, work.image_size)), RandomHorizontalFlip(0.5)]
+    modules = []
+    match work.dtype, convert:
+        case "uint8", _:
+            pass
+        case dtype, "compiled":
+            compiled.append(NormalizeImage(np.zeros(3), np.full(3, 255.0), np.dtype(dtype)))
+        case dtype, "torchvision":
+            import torch
+            from torchvision.transforms import v2
+
+            modules.append(v2.ToDtype(getattr(torch, dtype), scale=True))
+        case _:
+            raise ValueError(f"convert is compiled or torchvision, not {convert}")
     yield Loader(
         str(Path(artifact.path) / "samples.beton"),
         batch_size=work.batch_size,
         num_workers=work.workers,
         os_cache=os_cache,
-        order=OrderOption.RANDOM,
+        order=OrderOption.RANDOM if work.shuffle else OrderOption.SEQUENTIAL,
         seed=work.seed,
         indices=np.tile(np.arange(artifact.samples), work.passes),
-        pipelines={"image": images, "label": [IntDecoder(), ToTensor(), Squeeze(1)]},
+        pipelines={
+            "image": [*compiled, ToTensor(), ToTorchImage(), *modules],
+            "label": [IntDecoder(), ToTensor(), Squeeze(1)],
+        },
         drop_last=False,
         batches_ahead=batches_ahead,
     )

@@ -35,13 +35,15 @@ def stream(
         return image if image.dtype == torch.uint8 else (image >> 8).to(torch.uint8)  # 16-bit PNG
 
     torch.manual_seed(work.seed)
-    augment = v2.Compose([v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5), v2.ToImage()])
-    dataset = ImageFolder(artifact.path, augment, loader={"pil": default_loader, "torchvision": read}[decode])
+    steps = [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5), v2.ToImage()]
+    if work.dtype != "uint8":
+        steps.append(v2.ToDtype(getattr(torch, work.dtype), scale=True))
+    dataset = ImageFolder(artifact.path, v2.Compose(steps), loader={"pil": default_loader, "torchvision": read}[decode])
     yield DataLoader(
         Subset(dataset, [*range(len(dataset))] * work.passes),
         batch_size=work.batch_size,
         num_workers=work.workers,
-        shuffle=True,
+        shuffle=work.shuffle,
         drop_last=False,
         prefetch_factor=prefetch_factor,
         persistent_workers=True,

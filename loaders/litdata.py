@@ -17,8 +17,11 @@ reads = ("litdata",)
 
 
 @contextmanager
-def stream(artifact: Artifact, work: Work, *, prefetch_factor: int = 2) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
-    """`prefetch_factor`: batches that each worker holds ready.
+def stream(
+    artifact: Artifact, work: Work, *, prefetch_factor: int = 2, tensor_first: bool = False
+) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
+    """`prefetch_factor`: batches that each worker holds ready. `tensor_first`: make a tensor of a PIL image before it
+    is cropped, and not after; JPEGs are tensors when LitData hands them over.
 
     Each chunk is shuffled whole. LitData's default is windows of 256 samples, which stay together in every epoch.
     """
@@ -27,14 +30,18 @@ def stream(artifact: Artifact, work: Work, *, prefetch_factor: int = 2) -> Itera
     from torchvision.transforms import v2
 
     torch.manual_seed(work.seed)
-    augment = v2.Compose([v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5), v2.ToImage()])
+    steps = [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5)]
+    steps.insert(0 if tensor_first else len(steps), v2.ToImage())
+    if work.dtype != "uint8":
+        steps.append(v2.ToDtype(getattr(torch, work.dtype), scale=True))
+    augment = v2.Compose(steps)
 
     def sample(item: dict[str, Any]) -> tuple[Tensor, int]:
         return augment(item["image"]), item["label"]
 
     dataset = StreamingDataset(
         artifact.path,
-        shuffle=True,
+        shuffle=work.shuffle,
         item_shuffle_window="full",
         drop_last=False,
         seed=work.seed,

@@ -40,7 +40,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quick() -> Campaign:
-    """The default campaign, with FFCV's mixtures beside its formats, at the size of a test."""
+    """The default campaign, with further formats, at the size of a test."""
     campaign = config.load(
         "quick",
         {
@@ -49,12 +49,13 @@ def quick() -> Campaign:
             "timing": {"warmup_s": 0.1, "window_s": 0.3, "window_batches": 5},
         },
     )
-    mixtures = [
+    further = [
         {"name": "ffcv-half", "title": "half", "writer": "ffcv", "mode": "proportion", "compress_probability": 0.5},
         {"name": "ffcv-smart", "title": "smart", "writer": "ffcv", "mode": "smart", "smart_threshold_bytes": 12_000},
+        {"name": "litdata-again", "title": "encoded again", "writer": "litdata", "mode": "jpeg-reencoded"},
     ]
     content = campaign.model_dump()
-    return Campaign.model_validate({**content, "formats": [*content["formats"], *mixtures]})
+    return Campaign.model_validate({**content, "formats": [*content["formats"], *further]})
 
 
 @pytest.fixture(scope="session")
@@ -77,5 +78,5 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.adapters.cache_clear()
     yield
     registry.adapters.cache_clear()
-    for name in ("planted", "planted_writer", "absent", "cheater"):
-        sys.modules.pop(name, None)
+    for path in PLANTED.glob("*.py"):
+        sys.modules.pop(path.stem, None)

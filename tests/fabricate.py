@@ -61,6 +61,8 @@ FORMATS = {
     "litdata-jpeg": ("LitData JPEG", "litdata", 6.4, 16_650.0),
 }
 """Title, writer, seconds to write and bytes per image of each format."""
+MODES = {name: "original" if name == "original" else "raw" if name.endswith("raw") else "jpeg" for name in FORMATS}
+STORED = {"original": "original files", "raw": "canonical pixels", "jpeg": "canonical JPEG bytes"}
 ENCODING = {"mode": "raw", "max_side": 256, "quality": 90, "compress_probability": 0.5, "smart_threshold_bytes": None}
 LIMITS = {"crop": 14_000.0, "decode + crop": 6_600.0, "decode originals + crop": 2_100.0}
 """Images/s that the machine can do of each step of the work."""
@@ -171,8 +173,10 @@ def write(name: str, **changes: Any) -> Record:
         "title": title,
         "adapter": writer,
         "format": name,
+        "options": json.dumps(ENCODING | {"mode": MODES[name]}),
         "versions": f"{writer} 1.0",
         "status": "ok",
+        "stored": STORED[MODES[name]],
         "samples": SAMPLES,
         "size_bytes": int(size * SAMPLES),
         "bytes_per_image": size,
@@ -215,6 +219,7 @@ def environment(cast: Sequence[Actor], blocks: int, reference: str, cold: Sequen
                 "workers": "cores",
                 "image_size": 224,
                 "dtype": "uint8",
+                "shuffle": True,
                 "epoch_images": EPOCH_IMAGES,
                 "seed": 0,
             },
@@ -229,7 +234,7 @@ def environment(cast: Sequence[Actor], blocks: int, reference: str, cold: Sequen
                 "seed": 0,
             },
             "formats": [
-                {"name": name, "title": title, "writer": writer} | ENCODING
+                ENCODING | {"name": name, "title": title, "writer": writer, "mode": MODES[name]}
                 for name, (title, writer, *_) in FORMATS.items()
             ],
             "contestants": [_contestant(actor) for actor in cast],

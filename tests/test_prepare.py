@@ -90,17 +90,17 @@ def test_the_users_images_are_linked_to_and_not_changed(everything: Prepared, tr
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_format_that_stores_other_bytes_is_invalid_and_not_kept(tree: Path, tmp_path: Path) -> None:
+def test_a_format_that_stores_no_images_is_invalid_and_not_kept(tree: Path, tmp_path: Path) -> None:
     formats = {
-        "halved": {"writer": "planted-writer", "mode": "raw"},
+        "empty": {"writer": "planted-empty", "mode": "raw"},
         "files": {"writer": "imagefolder", "mode": "jpeg"},
     }
     prepared = ready(campaign({"a": {"format": "files"}}, formats), tree, tmp_path)
-    [record] = [record for record in prepared.records if record.format == "halved"]
+    [record] = [record for record in prepared.records if record.format == "empty"]
     assert record.status == "invalid"
-    assert "of 96 stored images, 0 hold the canonical" in record.reason
+    assert "0 images are stored instead of 96" in record.reason
     assert set(prepared.artifacts) == {"files"}
-    assert [path.name for path in (tmp_path / "artifacts").iterdir() if "halved" in path.name] == []
+    assert [path.name for path in (tmp_path / "artifacts").iterdir() if "empty" in path.name] == []
 
 
 def test_fewer_images_than_a_batch_is_said_with_what_mends_it(tree: Path, tmp_path: Path) -> None:

@@ -154,6 +154,17 @@ def test_missing_figures_are_dashes(tmp_path: Path) -> None:
     assert "nan" not in text.lower().replace("unfinished", "")
 
 
+def test_what_a_format_stores_is_told_and_that_it_is_not_what_was_asked_for(tmp_path: Path) -> None:
+    less = "JPEG of quality about 75, 4:2:0, full resolution, 38.2 dB from the canonical pixels"
+    rows = [fabricate.write("ffcv-jpeg"), fabricate.write("litdata-jpeg", stored=less)]
+    text = written(tmp_path, [fabricate.load(CAST[0], 1), *rows])
+    converted = {row[0]: row[2] for row in tables(text) if row[-1] == "ok"}
+    assert converted == {"FFCV JPEG": "canonical JPEG bytes", "LitData JPEG": less}
+    assert re.findall(r"\*\*Not what was asked for\*\*: (.*)", text) == [
+        "LitData JPEG stores JPEG of quality about 75 where 90 was asked for."
+    ]
+
+
 def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
     text = written(tmp_path, unreadable=[(f"{n}.jpg", "truncated") for n in range(25)])
     assert "**25 unreadable images are** left out" in text

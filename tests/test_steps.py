@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import time
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -172,6 +173,15 @@ class TestCrop:
             batch.images[:] = 0
             assert list(islice(step, 16)) == [1] * 16
             assert (batch.images.max(axis=(1, 2, 3)) > 0).all()
+
+
+class TestOutput:
+    @pytest.mark.parametrize("dtype", ["uint8", "float32"])
+    def test_what_is_copied_is_of_the_type_that_is_delivered(self, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+        monkeypatch.setattr(steps, "_repeat", lambda jobs, _: iter(jobs))
+        copies: list[Any] = list(steps.output(replace(WORK, dtype=dtype), 0))
+        assert len(copies) == WORK.batch_size
+        assert {str(place.dtype) for copy in copies for place in copy} == {dtype}
 
 
 class TestRead:

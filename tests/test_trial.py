@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,6 +78,24 @@ def each(change: Callable[[torch.Tensor], torch.Tensor]) -> Batches:
 def test_wrong_work_is_refused_and_named(batches: Batches, said: str) -> None:
     with pytest.raises(InvalidWorkError, match=said):
         consume(batches)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "right"),
+    [(0.0, 1.0, True), (0.0, 255.0, False), (-2.1, 2.6, False)],
+    ids=["scaled", "not", "normal"],
+)
+def test_floats_must_be_scaled(low: float, high: float, right: bool) -> None:  # noqa: FBT001
+    images = torch.full((8, 3, 16, 16), low)
+    images[..., 8:] = high
+    labels = torch.tensor(LABELS * WORK.passes)
+    batches = [(images[: len(part)], part) for part in labels.split(WORK.batch_size)]
+    meter = Meter(ARTIFACT, replace(WORK, dtype="float32"), Window(0, 0, 1), Gpu())
+    if right:
+        meter.consume(batches)
+        return
+    with pytest.raises(InvalidWorkError, match=f"values from {low:g} to {high:g} instead of 0 to 1"):
+        meter.consume(batches)
 
 
 def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from bench.api import Encoding, Source
 
 requires = ("litdata",)
-modes = ("raw", "jpeg")
+modes = ("raw", "jpeg", "jpeg-reencoded")
 
 
 def _order(samples: int) -> list[int]:
@@ -34,15 +35,25 @@ def _jpeg(source: Source, index: int) -> dict[str, Any]:
     return {"image": Jpeg(bytes=source.jpeg(index), max_quality=None), "label": source.label(index)}
 
 
+def _reencoded(source: Source, index: int) -> dict[str, Any]:
+    from PIL import Image
+
+    return {"image": Image.open(io.BytesIO(source.jpeg(index))), "label": source.label(index)}
+
+
+_SAMPLE = {"raw": _raw, "jpeg": _jpeg, "jpeg-reencoded": _reencoded}
+
+
 def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
-    """`raw` is a PIL image, which LitData stores as its pixels; `jpeg` is the canonical bytes.
+    """`raw` is a PIL image, which LitData stores as its pixels; `jpeg` is the canonical bytes; `jpeg-reencoded` is
+    these opened by PIL in memory: LitData finds no file that it could copy, and encodes as PIL does by default.
 
     Samples are stored in a random order, as LitData's own scripts do: its shuffling leaves together what is in a chunk.
     """
     from litdata import optimize
 
     optimize(
-        fn=partial(_raw if encoding.mode == "raw" else _jpeg, source),
+        fn=partial(_SAMPLE[encoding.mode], source),
         inputs=_order(len(source)),
         output_dir=str(out),
         num_workers=workers,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,11 +20,12 @@ from bench.certify.certificate import Certificate, judge
 from bench.config import Campaign
 from bench.prepare import prepare
 from bench.store import CanonicalSource
+from bench.stored import unasked
 from bench.workers import apply_to_all
 
 if TYPE_CHECKING:
     from bench.api import Mode
-    from bench.config import Contestant
+    from bench.config import Contestant, Format
     from bench.display import Display
     from bench.prepare import Prepared
 
@@ -58,25 +59,35 @@ class _Job:
         return hashlib.sha256(parts + adapter.code() + code).hexdigest()[:16]
 
 
-def certify(campaign: Campaign, cache: Path, display: Display, samples: int = SAMPLES) -> dict[str, Certificate]:
+def certify(
+    campaign: Campaign, prepared: Prepared, cache: Path, display: Display, samples: int = SAMPLES
+) -> dict[str, Certificate]:
     """Return the certificate of every contestant that is no control, by name. `samples`: images of the probe.
 
     Raises PrepareError, SourceError or BusyError.
     """
     probing = _probing(campaign, samples)
-    prepared = prepare(probing, _tree(cache, display, samples), cache, display, strict=True)
+    probes = prepare(probing, _tree(cache, display, samples), cache, display, strict=True)
     found: dict[str, Certificate] = {}
     jobs: dict[str, _Job] = {}
     for contestant in campaign.competing:
-        written = next(record for record in prepared.records if record.format == contestant.format)
+        written = next(record for record in probes.records if record.format == contestant.format)
         if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
             found[contestant.name] = Certificate(failure=reason)
         elif written.status != "ok":
             found[contestant.name] = Certificate(failure=f"format {contestant.format}: {written.reason}")
         else:
-            jobs[contestant.name] = _job(probing, contestant, prepared, cache)
-    made = _made(list(jobs.values()), cache, display)
-    return found | dict(zip(jobs, made, strict=True))
+            jobs[contestant.name] = _job(probing, contestant, probes, cache)
+    found |= dict(zip(jobs, _made(list(jobs.values()), cache, display), strict=True))
+    return {c.name: _with_stored(found[c.name], campaign.format_of(c), prepared) for c in campaign.competing}
+
+
+def _with_stored(certificate: Certificate, form: Format, prepared: Prepared) -> Certificate:
+    """Add what the format was found to store when the campaign's own images were written."""
+    stored = next(record.stored for record in prepared.records if record.format == form.name)
+    wrong = unasked(form.encoding, stored)
+    traits = {"stored": stored, **certificate.traits} if stored else certificate.traits
+    return replace(certificate, faults=(*filter(None, [wrong]), *certificate.faults), traits=traits)
 
 
 def _probing(campaign: Campaign, samples: int) -> Campaign:
@@ -96,8 +107,8 @@ def _tree(cache: Path, display: Display, samples: int) -> Path:
     return folder
 
 
-def _job(probing: Campaign, contestant: Contestant, prepared: Prepared, cache: Path) -> _Job:
-    artifact = prepared.artifacts[contestant.format]
+def _job(probing: Campaign, contestant: Contestant, probes: Prepared, cache: Path) -> _Job:
+    artifact = probes.artifacts[contestant.format]
     spec = {
         "loader": contestant.loader,
         "artifact": asdict(artifact),
@@ -105,7 +116,7 @@ def _job(probing: Campaign, contestant: Contestant, prepared: Prepared, cache: P
         "options": contestant.options,
     }
     log = cache / f"certify-{contestant.name}.log"
-    return _Job(spec, prepared.canonicals[contestant.format], artifact.encoding.mode, log)
+    return _Job(spec, probes.canonicals[contestant.format], artifact.encoding.mode, log)
 
 
 def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:

@@ -69,7 +69,7 @@ def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Cer
     return Certificate(
         faults=(
             *delivery.faults(seen, shown, work, samples),
-            *shuffle.faults(seen, order, samples),
+            *shuffle.faults(seen, work, order, samples),
             *augmentation.faults(seen, drawn),
             *(made.faults(mode) if made else ()),
             *_kept_in_memory(emptied, images),

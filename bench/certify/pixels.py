@@ -57,6 +57,7 @@ _BASES: dict[Mode, tuple[str, ...]] = {
     "original": ("original files",),
     "raw": ("canonical pixels",),
     "jpeg": ("canonical JPEG",),
+    "jpeg-reencoded": ("canonical pixels", "canonical JPEG"),
     "proportion": ("canonical pixels", "canonical JPEG"),
     "smart": ("canonical pixels", "canonical JPEG"),
 }

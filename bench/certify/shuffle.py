@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bench.api import Work
     from bench.certify.observe import Observation
 
 _FULL = 0.9
@@ -39,10 +40,13 @@ def figures(seen: Observation, samples: int) -> dict[str, float]:
     }
 
 
-def faults(seen: Observation, found: dict[str, float], samples: int) -> Iterator[str]:
+def faults(seen: Observation, work: Work, found: dict[str, float], samples: int) -> Iterator[str]:
     """Tell in words what keeps the order from being the one asked for. `found`: what `figures` returned."""
     first, second = (seen.image_label[seen.image_epoch == epoch] for epoch in range(EPOCHS))
-    if found["neighbours_kept"] > _ORDERED:
+    if not work.shuffle:
+        if not np.array_equal(first, second):
+            yield "epochs come in different orders, and the stored one was asked for"
+    elif found["neighbours_kept"] > _ORDERED:
         yield "samples come in the order in which they are stored: not shuffled"
     elif np.array_equal(first, second):
         yield "every epoch comes in the same order"

@@ -1,0 +1,11 @@
+"""A writer that stores nothing."""
+
+from planted_writer import payloads
+
+__all__ = ["payloads"]
+requires = ()
+modes = ("raw",)
+
+
+def write(source, out, encoding, workers):
+    pass

@@ -1,0 +1,12 @@
+"""A writer that stores pixels at half the resolution that it was given."""
+
+from planted_writer import payloads
+
+__all__ = ["payloads"]
+requires = ()
+modes = ("raw",)
+
+
+def write(source, out, encoding, workers):
+    for index in range(len(source)):
+        (out / f"{index:09d}.raw").write_bytes(source.pixels(index)[::2, ::2].tobytes())
