@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from bench import controls, noise
-from bench.comparison import RANKING_BLOCKS, compare_all, least_difference, ratio
+from bench.certificates import other_work
+from bench.comparison import RANKING_BLOCKS, Comparison, compare_all, least_difference, ratio
 from bench.findings import MEDIANS, START_PHASES, Analysis, Cold, Failure, Standing
 from bench.records import HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.comparison import Comparison, Ratio
+    from bench.certificates import Certificate
+    from bench.comparison import Ratio
     from bench.records import Record
 
 
-def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
-    """Analyse the rows of a campaign, which is given as `env.json` keeps it.
+def analyse(
+    records: Sequence[Record], campaign: Mapping[str, Any], certified: Mapping[str, Certificate] | None = None
+) -> Analysis:
+    """Analyse the rows of a campaign, which is given as `env.json` keeps it. `certified`: certificates by contestant.
 
     A trial that has several rows counts by its latest; their failures are all kept. Of several attempts at a block the
     one with the fewest failed and then the fewest disturbed trials counts, the earliest of equals; speeds have no say.
@@ -36,10 +41,16 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     twins = [c["name"] for c in campaign["contestants"] if c["control"] == "twin" and c["name"] in speeds]
     twin_ratio = _ratio(speeds[twins[0]], speeds[reference]) if twins and reference in speeds else None
     least = least_difference(twin_ratio)
-    compared = compare_all(speeds[[name for name in speeds if name in competing]], least)
+    others = {name: other_work(name, reference, certified or {}) for name in competing}
+    same = [name for name in competing if name in speeds and not others[name]]
+    compared = compare_all(speeds[same], least)
+    for name in competing:
+        if others[name] and {name, reference} <= set(speeds) and (shown := _ratio(speeds[name], speeds[reference])):
+            compared[name, reference] = Comparison(ratio=shown, p=None, verdict="unresolved")  # no matter of rank
+    everyone = (_standing(c, loads[loads["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign))
     standings = sorted(
-        (_standing(c, loads[loads["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign)),
-        key=lambda s: -s.medians.get("images_per_s", 0),
+        (replace(s, other_work=others[s.name], rank=None if others[s.name] else s.rank) for s in everyone),
+        key=lambda s: (not s.speeds, bool(s.other_work), -s.medians.get("images_per_s", 0)),
     )
     ok = [record for record in records if record.kind == "load" and record.status == "ok"]
     marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
@@ -49,6 +60,7 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     return Analysis(
         reference=reference,
         standings=tuple(standings),
+        certified=bool(certified),
         colds=tuple(_colds(campaign, standings, loads, cold)),
         limits=limits,
         limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
-from bench import noise, records
+from bench import certificates, noise, records
 from bench.analysis import analyse
 from bench.comparison import RANKING_BLOCKS
 from bench.timeline import Timeline
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from bench.certificates import Certificate
     from bench.findings import Analysis
     from bench.records import Record
 
@@ -48,11 +49,15 @@ def check(folder: Path) -> list[Judgement]:
     """
     env = json.loads((folder / "env.json").read_text())
     rows = records.read(folder / "trials.csv")
-    analysis = analyse(rows, env["campaign"])
+    certified = certificates.load(folder)
+    analysis = analyse(rows, env["campaign"], certified)
     names = Counter(row.trial for row in rows)
     return [
         _judgement("campaign", _broken(analysis), _loose(env, analysis)),
-        *(_judgement(row.trial, _wrong(row, folder, env["campaign"], names), _doubts(row)) for row in rows),
+        *(
+            _judgement(row.trial, _wrong(row, folder, env["campaign"], names, certified), _doubts(row, analysis))
+            for row in rows
+        ),
     ]
 
 
@@ -77,6 +82,8 @@ def _loose(env: Mapping[str, Any], analysis: Analysis) -> Iterator[str]:
         yield "the commit of the code is not known"
     if env["git_dirty"]:
         yield "the code had local changes"
+    if not analysis.certified:
+        yield "its contestants have no certificates"
     if not analysis.controls:
         yield "it has no controls"
     for verdict in analysis.controls:
@@ -88,7 +95,13 @@ def _loose(env: Mapping[str, Any], analysis: Analysis) -> Iterator[str]:
         yield f"{env['data']['unreadable']} images were left out as unreadable"
 
 
-def _wrong(row: Record, folder: Path, campaign: Mapping[str, Any], names: Mapping[str, int]) -> Iterator[str]:
+def _wrong(
+    row: Record,
+    folder: Path,
+    campaign: Mapping[str, Any],
+    names: Mapping[str, int],
+    certified: Mapping[str, Certificate],
+) -> Iterator[str]:
     """Tell why a row is not what was measured in this campaign."""
     try:
         if row.seal != records.seal(row, folder):
@@ -104,6 +117,9 @@ def _wrong(row: Record, folder: Path, campaign: Mapping[str, Any], names: Mappin
         yield f"there are {names[row.trial]} rows of this trial"
     if row.status != "ok" and row.images_per_s is not None:
         yield f"it is {row.status} and yet has a speed"
+    certificate = certified.get(row.contestant or "")
+    if row.certificate != (certificate.digest if certificate else ""):
+        yield "the certificate of its contestant was changed after the measurement"
     if row.kind == "load":
         yield from _foreign(row, campaign)
 
@@ -118,8 +134,10 @@ def _foreign(row: Record, campaign: Mapping[str, Any]) -> Iterator[str]:
         yield "the campaign does not run it cold"
 
 
-def _doubts(row: Record) -> Iterator[str]:
+def _doubts(row: Record, analysis: Analysis) -> Iterator[str]:
     """Tell what keeps a true row out of a comparison to be quoted."""
+    if reason := next((s.other_work for s in analysis.standings if s.name == row.contestant), ""):
+        yield f"other work: {reason}"
     if row.status != "ok":
         yield f"{row.status}: {row.reason}"
     yield from noise.marks(row)

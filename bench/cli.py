@@ -49,6 +49,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     blocks: BlocksOption = None,
 ) -> None:
     """Prepare the data, measure every contestant, and write the report. Goes on where an earlier run stopped."""
+    from bench import certify as certifying
     from bench import report, runner
     from bench.display import Display
     from bench.prepare import prepare as make_ready
@@ -64,7 +65,8 @@ def bench(  # noqa: PLR0913 - each is an option of the command
             display.say(
                 f"{len(prepared.rejected)} unreadable images are left out of every format; the report lists them"
             )
-        folder = runner.run(chosen, prepared, results, display)
+        certificates = certifying.certify(chosen, prepared, cache, display)
+        folder = runner.run(chosen, prepared, results, display, certificates)
     except KeyboardInterrupt:
         display.say("stopped; the same command goes on from here")
         raise typer.Exit(128 + signal.SIGINT) from None
@@ -100,23 +102,27 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
 
 
 @app.command()
-def certify(
+def certify(  # noqa: PLR0913 - each is an option of the command
     campaign: CampaignName = "quick",
+    data: DataOption = None,
     cache: CacheOption = Path("data"),
     *,
+    strict: StrictOption = False,
+    samples: SamplesOption = None,
     batch_size: BatchSizeOption = None,
     workers: WorkersOption = None,
 ) -> None:
     """Tell what work each contestant of a campaign does, from what it delivers; fail if one does other work."""
-    from bench.certify import certify as examine
+    from bench import certify as certifying
     from bench.display import Display
+    from bench.prepare import prepare as make_ready
 
     display = Display()
-    chosen = _campaign(campaign, None, batch_size, workers, None)
-    certificates = examine(chosen, cache, display)
+    chosen = _campaign(campaign, samples, batch_size, workers, None)
+    prepared = make_ready(chosen, data, cache, display, strict=strict)
+    certificates = certifying.certify(chosen, prepared, cache, display)
     for contestant in chosen.competing:
-        certificate = certificates[contestant.name]
-        display.say(f"{contestant.title}: {certificate}")
+        display.say(f"{contestant.title}: {certificates[contestant.name]}")
     if any(certificate.state != "as asked" for certificate in certificates.values()):
         raise typer.Exit(1)
 

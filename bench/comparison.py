@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -71,7 +71,7 @@ def least_difference(twins: Ratio | None) -> float:
     return max(LEAST_DIFFERENCE, math.sqrt(twins.high / twins.low) - 1)
 
 
-def compare_all(speeds: pd.DataFrame, least: float) -> Mapping[tuple[str, str], Comparison]:
+def compare_all(speeds: pd.DataFrame, least: float) -> dict[tuple[str, str], Comparison]:
     """Compare every contestant with every other that has a block in common with it, both ways round.
 
     `speeds`: images/s, one row per block, one column per contestant. `least`: see `least_difference`.

@@ -70,6 +70,8 @@ class Standing:
     """Best and worst rank that the comparisons leave open; None with fewer than `RANKING_BLOCKS` blocks."""
     reference: Comparison | None
     """With the reference in the same blocks; None for the reference itself and where there is no common block."""
+    other_work: str = ""
+    """Why it is not ranked with the others: what it was seen to do that is not the same work; or nothing."""
     trouble: str
     """Status and reason of the latest trial that was not ok, or nothing."""
 
@@ -114,7 +116,9 @@ class Analysis:
 
     reference: str
     standings: tuple[Standing, ...]
-    """Warm; fastest median first, then those without a speed in the campaign's order."""
+    """Warm; fastest median first, those of the same work before the others, and those without a speed last."""
+    certified: bool
+    """Whether it is known what work the contestants do."""
     colds: tuple[Cold, ...]
     """In the same order; of those contestants that also ran cold."""
     limits: Mapping[str, float]
@@ -149,13 +153,18 @@ class Analysis:
 
     @property
     def measured(self) -> tuple[Standing, ...]:
-        """The contestants that have a speed, fastest first."""
+        """The contestants that have a speed: those of the same work first, in each group the fastest first."""
         return tuple(s for s in self.standings if s.speeds)
+
+    @property
+    def ranked(self) -> tuple[Standing, ...]:
+        """Those of them that do the same work."""
+        return tuple(s for s in self.measured if not s.other_work)
 
     @property
     def leaders(self) -> tuple[Standing, ...]:
         """The fastest contestant and those that the comparisons do not tell apart from it."""
-        first, *others = self.measured
+        first, *others = self.ranked
         return (first, *(s for s in others if s.rank and s.rank[0] == 1))
 
     @property
@@ -166,7 +175,7 @@ class Analysis:
     @property
     def descriptive(self) -> bool:
         """Whether no contestant has enough blocks for a claim about ranks."""
-        return bool(self.measured) and all(len(s.speeds) < RANKING_BLOCKS for s in self.measured)
+        return bool(self.ranked) and all(len(s.speeds) < RANKING_BLOCKS for s in self.ranked)
 
 
 def shown(value: float) -> str:

@@ -119,6 +119,8 @@ class Record:
     teardown_s: float | None = None
     """Closing the loader."""
 
+    certificate: str = ""
+    """SHA-256 of the contestant's certificate in `certificates.json`."""
     times: str = ""
     """The file in `times/` that keeps the raw times of every batch."""
 

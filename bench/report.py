@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
-from bench import plots, records, stored
+from bench import certificates, plots, records, stored
 from bench.analysis import analyse
 from bench.api import Encoding
 from bench.comparison import RANKING_BLOCKS
@@ -51,7 +51,8 @@ def write(folder: Path, out: Path) -> Path:
             f"use loaderbench {env.get('loaderbench', 'of the version that wrote it')}"
         )
         raise ValueError(message)
-    analysis = analyse(records.read(folder / "trials.csv"), env["campaign"])
+    certified = certificates.load(folder)
+    analysis = analyse(records.read(folder / "trials.csv"), env["campaign"], certified)
     unreadable, examples = _unreadable(folder / "unreadable.csv")
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".report-", dir=out) as name:
@@ -64,6 +65,7 @@ def write(folder: Path, out: Path) -> Path:
                 env=env,
                 campaign=env["campaign"],
                 analysis=analysis,
+                certified=certified,
                 plots={plot.file: plot for plot in pictures},
                 unreadable=unreadable,
                 examples=examples,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import bounds, cachestate, environment, plan, process, records, registry
 from bench.cache import locked, write_whole
+from bench.certificates import load, save
 from bench.monitors import machine
 from bench.records import Record
 from bench.source import printable
@@ -18,21 +19,31 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.api import Artifact
+    from bench.certificates import Certificate
     from bench.config import Campaign, Contestant
     from bench.display import Display
     from bench.prepare import Prepared
     from bench.records import Cache
 
 
-def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display) -> Path:
+def run(
+    campaign: Campaign,
+    prepared: Prepared,
+    results: Path,
+    display: Display,
+    certified: Mapping[str, Certificate] | None = None,
+) -> Path:
     """Measure what is missing of the campaign and return its folder in `results`.
 
     Rows that are there and were measured under the same conditions stay and are not measured again. A folder that is
-    complete, or was measured under other conditions, is set aside under another name. Raises BusyError.
+    complete, or was measured under other conditions, is set aside under another name. `certified`: certificates by
+    contestant. Raises BusyError.
     """
     folder = results / campaign.name
     with locked(results / ".locks" / campaign.name, f"another loaderbench is measuring {folder}; wait for it to end"):
         _begin(campaign, prepared, folder, display)
+        if not (certificates := load(folder)):  # the rows that are there refer to those that are there
+            save(certificates := dict(certified or {}), folder)
         rows = folder / "trials.csv"
         measured = {record.trial: record for record in records.read(rows)}
         for record in prepared.records:
@@ -48,6 +59,8 @@ def run(campaign: Campaign, prepared: Prepared, results: Path, display: Display)
                         records.append(rows, record)
                         measured[record.trial] = record
                     record = _measure(campaign, trial, prepared, folder, measured)
+                    if certificate := certificates.get(trial.contestant.name):
+                        record = replace(record, certificate=certificate.digest)
                     records.append(rows, record)
                     measured[trial.name] = record
                     done.append(record)

@@ -13,6 +13,7 @@ TOML = """
 name = "small"
 question = "?"
 reference = "a"
+data = { probe = 0 }
 work = { batch_size = 8, workers = 1, image_size = 32, epoch_images = 96 }
 formats = [
     { name = "files", title = "files", writer = "imagefolder", mode = "jpeg", max_side = 64 },
@@ -59,7 +60,7 @@ def campaign(
             "question": "Does it work?",
             "reference": next(iter(contestants)),
             "cold": cold,
-            "data": {"samples": None},
+            "data": {"samples": None, "probe": 0},
             "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 96},
             "timing": {"blocks": 2, "warmup_s": 0.05, "window_s": 0.2, "window_batches": 1, "limit_s": 60, "stage_s": 0}
             | timing,

@@ -225,3 +225,18 @@ def test_no_rows_are_no_error() -> None:
 )
 def test_figures_are_shown_with_three_digits_and_counts_whole(value: float, text: str) -> None:
     assert shown(value) == text
+
+
+def test_other_work_is_held_against_the_reference_and_not_ranked() -> None:
+    rows = [row for a, speed in ((FAST, 300), (SLOW, 100), (REFERENCE, 200)) for row in runs(a, *[speed] * 6)]
+    faulty = fabricate.certificate(faults=("no image is flipped",))
+    certified = {"fast": faulty, "slow": fabricate.certificate(), "reference": fabricate.certificate()}
+    analysis = analyse(rows, fabricate.environment(CAST, 6, "reference")["campaign"], certified)
+    assert [s.name for s in analysis.measured] == ["reference", "slow", "fast"]
+    assert [s.name for s in analysis.ranked] == ["reference", "slow"]
+    assert [s.rank for s in analysis.measured] == [(1, 1), (2, 2), None]
+    fast = standing("fast", analysis)
+    assert fast.other_work == "no image is flipped"
+    assert fast.reference is not None
+    assert fast.reference.ratio.mean == pytest.approx(1.5)
+    assert fast.reference.p is None

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.certificates import Certificate
 from bench.certify import observe, probe
-from bench.certify.certificate import Certificate, judge
+from bench.certify.judge import judge
 from bench.display import Display
 from bench.prepare import Prepared, prepare
 from bench.store import CanonicalSource

@@ -147,3 +147,24 @@ def test_an_unfinished_campaign_is_invalid_and_the_exit_status_tells(tmp_path: P
     done = CliRunner().invoke(app, ["check", str(folder)])
     assert done.exit_code == 1
     assert "INVALID campaign: 11 of 12 planned trials are recorded" in done.output
+
+
+def test_a_certificate_changed_by_hand_is_found(tmp_path: Path) -> None:
+    folder = made(tmp_path / "c", blocks=1)
+    path = folder / "certificates.json"
+    path.write_text(path.read_text().replace('"new_companions": 0.97', '"new_companions": 1.0', 1))
+    states = {judgement.what: judgement for judgement in check.check(folder)}
+    assert states[f"1/{CAST[0].name}"].state == "INVALID"
+    assert "certificate of its contestant was changed" in states[f"1/{CAST[0].name}"].reasons[0]
+    assert states[f"1/{CAST[1].name}"].state == "CLOSED"
+
+
+def test_other_work_and_a_campaign_without_certificates_are_open(tmp_path: Path) -> None:
+    faulty = {a.name: fabricate.certificate(faults=("no image is flipped",) if a is CAST[0] else ()) for a in CAST}
+    rows = [fabricate.load(actor, 1) for actor in CAST]
+    judgements = check.check(fabricate.campaign(tmp_path / "a", rows, cast=CAST, blocks=1, certified=faulty))
+    states = {judgement.what: judgement for judgement in judgements}
+    assert states[f"1/{CAST[0].name}"].state == "OPEN"
+    assert states[f"1/{CAST[0].name}"].reasons == ("other work: no image is flipped",)
+    [campaign, *_] = check.check(fabricate.campaign(tmp_path / "b", rows, cast=CAST, blocks=1, certified={}))
+    assert "its contestants have no certificates" in campaign.reasons

@@ -218,3 +218,28 @@ report.write(Path({str(folder)!r}), Path({str(tmp_path / "out")!r}))
 """
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
     assert (tmp_path / "out" / "report.md").exists()
+
+
+WINDOWS = fabricate.certificate(faults=("shuffled only within windows of about 256 samples",))
+
+
+def test_other_work_is_told_first_and_shown_without_a_rank(tmp_path: Path) -> None:
+    certified = {actor.name: fabricate.certificate() for actor in CAST} | {CAST[0].name: WINDOWS}
+    text = written(tmp_path, blocks=6, certified=certified, cold=[])
+    assert f"**{CAST[1].title}" in text.split("![")[0], "the fastest of the same work leads"
+    assert f"not ranked with these**: {CAST[0].title} (shuffled only within windows of about 256" in text
+    cells = next(row for row in rows_of(text, CAST[0].title) if row[0] == "other work")
+    assert cells[3].startswith("4.3")
+    assert rows_of(text, CAST[1].title)[0][0] == "1"
+
+
+def test_what_each_contestant_does_is_a_table(tmp_path: Path) -> None:
+    text = written(tmp_path)
+    row = next(row for row in rows_of(text, CAST[1].title) if "bilinear, antialiased" in row)
+    assert row[1:4] == ["the same", "canonical JPEG bytes", "canonical JPEG"]
+
+
+def test_a_campaign_without_certificates_says_so(tmp_path: Path) -> None:
+    text = written(tmp_path, certified={})
+    assert "**No certificates**" in text
+    assert "## The same work" not in text

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from bench import process, registry
 from bench.api import Work
 from bench.cache import building, locked, write_whole
+from bench.certificates import Certificate
 from bench.certify import observe, probe
-from bench.certify.certificate import Certificate, judge
 from bench.config import Campaign
 from bench.prepare import prepare
 from bench.store import CanonicalSource
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from bench.display import Display
     from bench.prepare import Prepared
 
-SAMPLES = 1000
-"""Images of the probe: enough for the distributions, and no multiple of usual batch sizes, so that the last batch is a
-partial one."""
 _PROCESSES = 2
 """So many contestants are certified at once: most of the time goes into starting and compiling, on one core each."""
 _BATCH_SIZE = 64
@@ -59,15 +56,15 @@ class _Job:
         return hashlib.sha256(parts + adapter.code() + code).hexdigest()[:16]
 
 
-def certify(
-    campaign: Campaign, prepared: Prepared, cache: Path, display: Display, samples: int = SAMPLES
-) -> dict[str, Certificate]:
-    """Return the certificate of every contestant that is no control, by name. `samples`: images of the probe.
+def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Display) -> dict[str, Certificate]:
+    """Return the certificate of every contestant that is no control, by name; none if the campaign wants none.
 
     Raises PrepareError, SourceError or BusyError.
     """
-    probing = _probing(campaign, samples)
-    probes = prepare(probing, _tree(cache, display, samples), cache, display, strict=True)
+    if not campaign.data.probe:
+        return {}
+    probing = _probing(campaign)
+    probes = prepare(probing, _tree(cache, display, campaign.data.probe), cache, display, strict=True)
     found: dict[str, Certificate] = {}
     jobs: dict[str, _Job] = {}
     for contestant in campaign.competing:
@@ -90,9 +87,9 @@ def _with_stored(certificate: Certificate, form: Format, prepared: Prepared) -> 
     return replace(certificate, faults=(*filter(None, [wrong]), *certificate.faults), traits=traits)
 
 
-def _probing(campaign: Campaign, samples: int) -> Campaign:
+def _probing(campaign: Campaign) -> Campaign:
     """Return the campaign on the probe: every image, once an epoch."""
-    work = {"batch_size": min(campaign.work.batch_size, _BATCH_SIZE), "epoch_images": samples}
+    work = {"batch_size": min(campaign.work.batch_size, _BATCH_SIZE), "epoch_images": campaign.data.probe}
     changes = {"data": {"samples": None}, "work": {**campaign.work.model_dump(), **work}}
     return Campaign.model_validate({**campaign.model_dump(), **changes})
 
@@ -123,21 +120,24 @@ def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:
     """Return the jobs' certificates from the cache, made now if they are not there."""
     folder = cache / "certificates"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {job.key: folder / f"{job.key}.json" for job in jobs}
-    lacking = list({job.key: job for job in jobs if not paths[job.key].exists()}.values())
+    kept = {path.stem: Certificate.from_dict(json.loads(path.read_text())) for path in folder.glob("*.json")}
+    lacking = list({job.key: job for job in jobs if job.key not in kept}.values())
     if lacking:
-        total = len(lacking)
         with (
-            display.stage("certifying contestants", total) as on_progress,
-            apply_to_all(_certificate, _PROCESSES) as all_,
+            display.stage("certifying contestants", len(lacking)) as on_progress,
+            apply_to_all(_certificate, _PROCESSES) as certificates,
         ):
-            for done, (job, certificate) in enumerate(zip(lacking, all_(lacking), strict=True), 1):
-                write_whole(paths[job.key], json.dumps(asdict(certificate), indent=1))
+            for done, (job, certificate) in enumerate(zip(lacking, certificates(lacking), strict=True), 1):
+                kept[job.key] = certificate
+                if not certificate.failure:  # which may pass
+                    write_whole(folder / f"{job.key}.json", json.dumps(asdict(certificate), indent=1))
                 on_progress(done)
-    return [Certificate.from_dict(json.loads(paths[job.key].read_text())) for job in jobs]
+    return [kept[job.key] for job in jobs]
 
 
 def _certificate(job: _Job) -> Certificate:
+    from bench.certify.judge import judge  # brings SciPy's statistics, for which the harness itself is too small
+
     with TemporaryDirectory(prefix="loaderbench-") as name:
         scratch = Path(name)
         ended = process.run("observe", {**job.spec, "scratch": name}, job.log, _LIMIT_S)

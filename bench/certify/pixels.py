@@ -10,6 +10,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from bench.stored import ORIGINALS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -54,7 +56,7 @@ COMMON = "bilinear, antialiased"
 """What torchvision's RandomResizedCrop does."""
 HALVED = "at half their resolution"
 _BASES: dict[Mode, tuple[str, ...]] = {
-    "original": ("original files",),
+    "original": (ORIGINALS,),
     "raw": ("canonical pixels",),
     "jpeg": ("canonical JPEG",),
     "jpeg-reencoded": ("canonical pixels", "canonical JPEG"),
@@ -131,7 +133,7 @@ def _images(source: CanonicalSource, label: int) -> dict[tuple[str, str], Pixels
     images: dict[tuple[str, str], Pixels] = {("canonical pixels", ""): source.pixels(label)}
     for base, content in (
         ("canonical JPEG", source.jpeg(label)),
-        ("original files", source.original(label).read_bytes()),
+        (ORIGINALS, source.original(label).read_bytes()),
     ):
         images[base, ""] = simplejpeg.decode_jpeg(content)
         images[base, "with the fast, less exact DCT"] = simplejpeg.decode_jpeg(content, fastdct=True)

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
 
 def headline(analysis: Analysis, keys: Keys) -> Figure | None:
-    """Bars of images/s, fastest first; whoever has no speed is listed with the reason."""
+    """Bars of images/s, fastest first, and below them those of other work; whoever has no speed is listed with the
+    reason.
+    """
     if not analysis.recorded:
         return None
     standings = analysis.standings
@@ -44,8 +46,9 @@ def headline(analysis: Analysis, keys: Keys) -> Figure | None:
         if not s.speeds:
             beside(ax, (0, row), folded(s.trouble or "not run yet", 85), **EXCUSE)
             continue
+        pale = {"alpha": 0.45} if s.other_work else {}
         alarm = {"color": to_rgba(keys.colours[s.adapter], 0.35), "edgecolor": ALARM, "linewidth": 1.5}
-        ax.barh(row, s.median, **keys.bar(s) | (alarm if s.beyond_bound else {}))
+        ax.barh(row, s.median, **keys.bar(s) | (alarm if s.beyond_bound else pale))
         ax.plot([min(s.speeds), max(s.speeds)], [row, row], color=INK, linewidth=1.5)
         ax.plot(s.speeds, [row] * len(s.speeds), "o", color=INK, mfc=PAPER, markersize=4)
         colour = ALARM if s.beyond_bound else GREY
@@ -54,6 +57,8 @@ def headline(analysis: Analysis, keys: Keys) -> Figure | None:
     name_rows([ax], list(titles.values()), titles[analysis.reference])
     if labels:
         label_ends(ax, labels)
+    if first_other := next((row for row, s in enumerate(standings) if s.speeds and s.other_work), 0):
+        ax.axhline(first_other - 0.5, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     ax.set_xlabel("images per second: median, and each block (dots)")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.xaxis.set_visible(bool(labels))
@@ -65,6 +70,8 @@ def _note(s: Standing, analysis: Analysis) -> str:
     notes = []
     if s.beyond_bound:
         notes.append("more than its bound:\nunequal work")
+    elif s.other_work and s.reference:
+        notes.append(f"{_times(s.reference, descriptive=True)}   {folded(f'other work: {s.other_work}', 46)}")
     elif s.reference:
         notes.append(_times(s.reference, descriptive=analysis.descriptive))
     if s.trouble:

@@ -1,18 +1,19 @@
-"""What work does a contestant do? What was seen of it, in words and figures, and what of it was not asked for."""
+"""What did a contestant do, by what was seen of it?"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.certificates import Certificate
 from bench.certify import augmentation, delivery, pixels, shuffle
 from bench.certify.identity import identify, small
 from bench.certify.observe import EMPTIED, HELD_BATCHES, SEEN, Observation
+from bench.stored import ORIGINALS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -20,40 +21,6 @@ if TYPE_CHECKING:
     from bench.api import Mode, Work
     from bench.certify.pixels import Making
     from bench.store import CanonicalSource
-
-State = Literal["as asked", "other", "unknown"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Certificate:
-    """What one contestant delivers."""
-
-    faults: tuple[str, ...] = ()
-    """What is not as the work asks for, in words."""
-    failure: str = ""
-    """Why nothing could be seen, or nothing."""
-    traits: Mapping[str, str] = field(default_factory=dict)
-    """How it does the work, as far as is seen from what it delivers."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    seen_on: str = ""
-    """What it was seen on."""
-
-    @property
-    def state(self) -> State:
-        """Whether it is known to do the work."""
-        return "unknown" if self.failure else "other" if self.faults else "as asked"
-
-    def __str__(self) -> str:
-        """Say it in a few lines."""
-        how = [f"  {name}: {trait}" for name, trait in self.traits.items()]
-        return "\n".join(
-            [self.state, *(f"  NOT AS ASKED: {text}" for text in (*self.faults, self.failure) if text), *how]
-        )
-
-    @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Certificate:
-        """Return what `dataclasses.asdict` was made of."""
-        return cls(**{**stored, "faults": tuple(stored["faults"])})
 
 
 def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Certificate:
@@ -74,6 +41,7 @@ def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Cer
             *(made.faults(mode) if made else ()),
             *_kept_in_memory(emptied, images),
         ),
+        of_originals=made is not None and made.base == ORIGINALS,
         traits=dict(_traits(seen, made)),
         figures=order | drawn | (made.figures() if made else {}) | {"intact_batches": seen.intact_batches},
         seen_on=f"{samples:,} probe images, 2 epochs, batches of {work.batch_size}, {work.workers} workers",
