@@ -13,7 +13,7 @@ CAMPAIGN ?= quick
 DATA_OPTION = $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench report perf overhead resolution test lint format lock clean
+.PHONY: help setup tools ffcv-wheel data bench report perf overhead resolution honest test lint format lock clean
 
 help:  ## list the targets
 	@echo 'make bench is the place to start.'
@@ -50,6 +50,9 @@ overhead: setup  ## compare trials with bare loops over the same loaders
 resolution: setup  ## what difference can this machine tell? Known pairs, measured for an hour
 	$(BIN)/python -m tests.perf.resolution twins
 	$(BIN)/python -m tests.perf.resolution slowed
+
+honest: setup  ## is an honest loader ever blamed? All contestants certified with 20 seeds, in half an hour
+	$(BIN)/python -m tests.perf.honest
 
 test: setup  ## tests
 	$(BIN)/pytest

@@ -88,7 +88,7 @@ def other_work(contestant: str, reference: str, certificates: Mapping[str, Certi
         return "; ".join(own.faults)
     others = certificates.get(reference, Certificate())
     if own.of_originals and not others.of_originals:
-        return "crops are made of the original files: more work than of images shrunk beforehand"
+        return "crops are made of the original files, which is more work"
     if others.of_originals and not own.of_originals:
-        return "crops are made of images shrunk beforehand: less work than of the original files"
+        return "crops are made of images shrunk beforehand, which is less work"
     return ""

@@ -19,8 +19,8 @@ UNSEEN = Certificate(failure="timeout: killed")
         (ORIGINALS, ORIGINALS, ""),
         (FAULTY, OWN, "no image is flipped; not shuffled"),
         (UNSEEN, OWN, "not certified: timeout: killed"),
-        (ORIGINALS, OWN, "crops are made of the original files: more work than of images shrunk beforehand"),
-        (OWN, ORIGINALS, "crops are made of images shrunk beforehand: less work than of the original files"),
+        (ORIGINALS, OWN, "crops are made of the original files, which is more work"),
+        (OWN, ORIGINALS, "crops are made of images shrunk beforehand, which is less work"),
     ],
 )
 def test_what_keeps_a_contestant_from_being_ranked(

@@ -127,7 +127,7 @@ def _against(analysis: Analysis, keys: Keys, column: str, label: str, unit: str 
     points = [s for s in analysis.measured if column in s.medians]
     if len(points) < 2:  # noqa: PLR2004 - nothing to compare
         return None
-    titles = [folded(s.title, 38) for s in points]
+    titles = [folded(s.title + (" (other work)" if s.other_work else ""), 38) for s in points]
     gap = 0.38 if any("\n" in title for title in titles) else 0.22
     height = max(4.0, 0.6 + gap * len(points))
     figure, (ax,) = new_figure(height)
