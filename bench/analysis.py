@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench import controls, noise
+from bench import controls, noise, published
 from bench.comparison import RANKING_BLOCKS, compare_all, least_difference, ratio
 from bench.findings import MEDIANS, START_PHASES, Analysis, Cold, Failure, Standing
 from bench.records import HEADER
@@ -44,6 +44,7 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     ok = [record for record in records if record.kind == "load" and record.status == "ok"]
     marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
     fastest = max((s.median for s in standings if s.speeds), default=None)
+    writes = tuple({r.format: r for r in records if r.kind == "write"}.values())
     limits, counted = _limits(records, chosen), frozenset(good["trial"])
     blocks, states = campaign["timing"]["blocks"], len(names) + len(campaign["cold"])
     return Analysis(
@@ -53,7 +54,7 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
         limits=limits,
         limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},
         least_difference=least,
-        writes=tuple({r.format: r for r in records if r.kind == "write"}.values()),
+        writes=writes,
         failures=_failures(records),
         blocks=blocks,
         planned=blocks * states,
@@ -63,6 +64,8 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
         marked=marked,
         counted=counted,
         quiet=len(ok) - len(marked),
+        published=published.published(campaign, compared, writes),
+        changes=published.changes(campaign, compared, writes),
     )
 
 
