@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from bench import controls, noise
+from bench import controls, noise, published
 from bench.certificates import other_work
-from bench.comparison import RANKING_BLOCKS, Comparison, compare_all, least_difference, ratio
+from bench.comparison import RANKING_BLOCKS, compare_all, least_difference, ratio
 from bench.findings import MEDIANS, START_PHASES, Analysis, Cold, Failure, Standing
 from bench.records import HEADER
 
@@ -42,11 +42,12 @@ def analyse(
     twin_ratio = _ratio(speeds[twins[0]], speeds[reference]) if twins and reference in speeds else None
     least = least_difference(twin_ratio)
     others = {name: other_work(name, reference, certified or {}) for name in competing}
+    everything = compare_all(speeds[[name for name in competing if name in speeds]], least)
     same = [name for name in competing if name in speeds and not others[name]]
-    compared = compare_all(speeds[same], least)
+    compared = compare_all(speeds[same], least) if any(others.values()) else everything
     for name in competing:
-        if others[name] and {name, reference} <= set(speeds) and (shown := _ratio(speeds[name], speeds[reference])):
-            compared[name, reference] = Comparison(ratio=shown, p=None, verdict="unresolved")  # no matter of rank
+        if others[name] and (known := everything.get((name, reference))):
+            compared[name, reference] = replace(known, p=None, verdict="unresolved")  # no matter of rank
     everyone = (_standing(c, loads[loads["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign))
     standings = sorted(
         (replace(s, other_work=others[s.name], rank=None if others[s.name] else s.rank) for s in everyone),
@@ -55,6 +56,7 @@ def analyse(
     ok = [record for record in records if record.kind == "load" and record.status == "ok"]
     marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
     fastest = max((s.median for s in standings if s.speeds), default=None)
+    writes = tuple({r.format: r for r in records if r.kind == "write"}.values())
     limits, counted = _limits(records, chosen), frozenset(good["trial"])
     blocks, states = campaign["timing"]["blocks"], len(names) + len(campaign["cold"])
     return Analysis(
@@ -65,7 +67,7 @@ def analyse(
         limits=limits,
         limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},
         least_difference=least,
-        writes=tuple({r.format: r for r in records if r.kind == "write"}.values()),
+        writes=writes,
         failures=_failures(records),
         blocks=blocks,
         planned=blocks * states,
@@ -75,6 +77,8 @@ def analyse(
         marked=marked,
         counted=counted,
         quiet=len(ok) - len(marked),
+        published=published.published(campaign, everything, writes),
+        changes=published.changes(campaign, everything, writes),
     )
 
 

@@ -222,7 +222,7 @@ class Campaign(_Model):
                 message = f"more than one of the changes starts from {change.from_}"
                 raise ValueError(message)
             after[change.from_] = name = change.to
-            while name in after:
+            while name in after and name != change.from_:
                 name = after[name]
             if name == change.from_:
                 message = f"the changes from {change.from_} come round to it"

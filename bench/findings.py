@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from bench.comparison import Comparison, Ratio
     from bench.controls import Verdict
+    from bench.published import Change, Published
     from bench.records import Record
 
 START_PHASES = ("import_s", "construct_s", "first_batch_s")
@@ -145,6 +146,10 @@ class Analysis:
     """Names of the rows that figures are made of: of each block, those of its quietest attempt."""
     quiet: int
     """How many ok trials were not."""
+    published: tuple[Published, ...]
+    """What a published comparison says, beside what is measured; none unless the campaign repeats one."""
+    changes: tuple[Change, ...]
+    """What each change of the set-up was worth."""
 
     @property
     def controls_failed(self) -> tuple[Verdict, ...]:

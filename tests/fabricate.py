@@ -181,6 +181,7 @@ def write(name: str, **changes: Any) -> Record:
         "stored": STORED[MODES[name]],
         "samples": SAMPLES,
         "size_bytes": int(size * SAMPLES),
+        "payload_bytes": int(size * SAMPLES),
         "bytes_per_image": size,
         "images_per_s": SAMPLES / seconds,
         "write_s": seconds,
@@ -274,6 +275,7 @@ def environment(cast: Sequence[Actor], blocks: int, reference: str, cold: Sequen
             ],
             "contestants": [_contestant(actor) for actor in cast],
             "cold": list(cold),
+            **publication(cast),
         },
         "data": {
             "origin": "synthetic, seed 0",
@@ -286,6 +288,20 @@ def environment(cast: Sequence[Actor], blocks: int, reference: str, cold: Sequen
             "jpeg_bytes_per_image": 16700.0,
             "notes": ["Canonical JPEGs are encoded at quality 90."],
         },
+    }
+
+
+def publication(cast: Sequence[Actor]) -> dict[str, Any]:
+    """Return the keys of a campaign that say that all was published, and that the first is set up like the second."""
+    figures = {a.name: {"images_per_s": [0.6 * a.images_per_s + 900, 0.5 * a.images_per_s + 1500]} for a in cast}
+    change = {"from": cast[0].name, "to": cast[-1].name, "what": "one thing"}
+    return {
+        "published": {
+            "source": "a pull request",
+            "images": 1_000_000,
+            "contestants": {name: speeds | {"size_gib": 100.0} for name, speeds in figures.items()},
+        },
+        "changes": [change] if len(cast) > 1 else [],
     }
 
 

@@ -31,6 +31,12 @@ loader = "imagefolder"
 format = "files"
 options = { decode = "pil" }
 """
+PUBLISHED = """
+[published]
+source = "?"
+images = 9
+contestants = {{ {} = {{ images_per_s = [1] }} }}
+"""
 
 
 def load(folder: Path, text: str) -> config.Campaign:
@@ -42,6 +48,12 @@ def load(folder: Path, text: str) -> config.Campaign:
 def test_every_shipped_campaign_is_valid_and_named_like_its_file() -> None:
     for path in config.CAMPAIGNS.glob("*.toml"):
         assert config.load(path.stem).name == path.stem
+
+
+def test_what_is_kept_of_a_campaign_is_the_whole_of_it() -> None:
+    for path in config.CAMPAIGNS.glob("*.toml"):
+        campaign = config.load(path.stem)
+        assert config.Campaign.model_validate(campaign.model_dump(mode="json")) == campaign
 
 
 def test_the_default_campaign_has_the_contestants_that_it_promises() -> None:
@@ -84,6 +96,14 @@ def test_a_valid_file_is_understood(tmp_path: Path) -> None:
         ('title = "A"', 'title = "A"\ncontrol = "twin"', "reference a is a control"),
         ('reference = "a"', 'reference = "a"\nextends = "mine.toml"', "extends names a shipped campaign"),
         ('reference = "a"', 'reference = "a"\nextends = "slow"', "shipped are "),
+        (
+            "[timing]",
+            '[[changes]]\nfrom = "a"\nto = "b"\nwhat = "?"\n[timing]',
+            "changes names no contestant: b; there are: a",
+        ),
+        ("[timing]", '[[changes]]\nfrom = "a"\nto = "a"\nwhat = "?"\n[timing]', "the changes from a come round to it"),
+        ("[timing]", PUBLISHED.format("b") + "[timing]", "published names no contestant: b; there are: a"),
+        ("[timing]", "[work]\ndtype = 'float64'\n[timing]", "work.dtype"),
         ("name = ", "name : ", "is not TOML"),
     ],
 )
@@ -97,6 +117,43 @@ def test_a_repeated_name_is_refused(tmp_path: Path) -> None:
     contestant = VALID[VALID.index("[[contestants]]") :]
     with pytest.raises(CampaignError, match="contestant named more than once: a"):
         load(tmp_path, VALID + contestant)
+
+
+OTHER = """
+[[contestants]]
+name = "b"
+title = "B"
+loader = "imagefolder"
+format = "files"
+"""
+
+
+def test_published_figures_need_those_of_the_reference(tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match="published has no figures of the reference, a"):
+        load(tmp_path, VALID + OTHER + PUBLISHED.format("b"))
+    campaign = load(tmp_path, VALID + OTHER + PUBLISHED.format("a"))
+    assert campaign.published
+    assert campaign.published.contestants["a"].images_per_s == (1,)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "said"),
+    [
+        (["ab", "ab"], "more than one of the changes starts from a"),
+        (["ab", "ba"], "the changes from b come round to it"),
+    ],
+)
+def test_changes_are_chains(tmp_path: Path, pairs: list[str], said: str) -> None:
+    changes = "".join(f'[[changes]]\nfrom = "{one}"\nto = "{other}"\nwhat = "?"\n' for one, other in pairs)
+    with pytest.raises(CampaignError, match=said):
+        load(tmp_path, VALID + OTHER + changes)
+
+
+def test_the_order_and_the_type_that_are_asked_for_reach_the_loaders(tmp_path: Path) -> None:
+    asked = load(tmp_path, VALID.replace("[timing]", "[work]\nshuffle = false\ndtype = 'float32'\n[timing]"))
+    assert (asked.work_on(1, 1).shuffle, asked.work_on(1, 1).dtype) == (False, "float32")
+    usual = load(tmp_path, VALID)
+    assert (usual.work_on(1, 1).shuffle, usual.work_on(1, 1).dtype) == (True, "uint8")
 
 
 def test_an_unknown_campaign_names_the_shipped_ones() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,14 @@ def test_a_contestant_that_failed_cold_is_listed_with_the_reason() -> None:
     words = said("cold.png", *epochs(12.5), *runs(REFERENCE), *failed)
     assert f"{REFERENCE.title}" in words
     assert "from the disk: failed: it broke" in words
+
+
+def test_what_was_published_stands_over_what_is_measured() -> None:
+    rows = [*runs(FAST, images_per_s=4600.0), *runs(REFERENCE, images_per_s=2300.0)]
+    published = fabricate.publication((FAST, REFERENCE))["published"]["contestants"]
+    fast, reference = (published[actor.name]["images_per_s"] for actor in (FAST, REFERENCE))
+    ratio = math.prod(one / other for one, other in zip(fast, reference, strict=True)) ** 0.5
+    assert f"{ratio:.2f}× 2.00× not measured" in said("published.png", *rows)  # noqa: RUF001
 
 
 def test_waits_too_short_for_a_logarithmic_axis_are_drawn() -> None:

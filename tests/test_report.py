@@ -165,6 +165,23 @@ def test_what_a_format_stores_is_told_and_that_it_is_not_what_was_asked_for(tmp_
     ]
 
 
+def test_what_was_published_and_what_the_set_up_was_worth_are_told(tmp_path: Path) -> None:
+    cast = CAST[:3]
+    rows = [
+        fabricate.load(actor, block, images_per_s=speed)
+        for actor, speed in zip(cast, (3000.0, 1500.0, 1000.0), strict=True)
+        for block in range(1, 7)
+    ]
+    text = written(tmp_path, rows, cast=cast, blocks=6)
+    [first] = [row for row in rows_of(text, cast[0].title) if "2.00× [2.00\N{EN DASH}2.00]" in row and len(row) == 7]  # noqa: RUF001
+    assert first[1] == "6,960 / 6,550"
+    assert first[4] == "0.667× [0.667\N{EN DASH}0.667]"  # noqa: RUF001 - it is changed into the third
+    assert first[5] == "107,374"
+    [change] = rows_of(text, "one thing")
+    assert change[1:5] == [cast[0].title, cast[2].title, "0.333× [0.333\N{EN DASH}0.333]", "slower (p 0.0312)"]  # noqa: RUF001
+    assert "in the stored order" not in text
+
+
 def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
     text = written(tmp_path, unreadable=[(f"{n}.jpg", "truncated") for n in range(25)])
     assert "**25 unreadable images are** left out" in text

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib import rc_context
 
-from bench.plots import resources, speed, waiting
+from bench.plots import published, resources, speed, waiting
 from bench.plots.style import STYLE, Keys, head
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ class Plot(NamedTuple):
 PLOTS = (
     Plot("headline.png", "Which loader delivers the most images per second?", speed.headline),
     Plot("bound.png", "How close does each loader come to what this machine can do?", speed.bound),
+    Plot(
+        "published.png",
+        "What of the published difference was the loaders, and what the set-up?",
+        published.published,
+    ),
     Plot("speed-cost.png", "Which loader is fast and cheap in CPU time?", speed.speed_cost),
     Plot("speed-size.png", "How much disk does the speed cost?", speed.speed_size),
     Plot("first-batch.png", "How long until the first batch?", waiting.first_batch),

@@ -1,0 +1,115 @@
+"""What was published stands beside what is measured, and each change of the set-up is worth what its two ends tell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench import config
+from bench.analysis import analyse
+from bench.comparison import RANKING_BLOCKS
+from tests import fabricate
+from tests.fabricate import Actor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bench.findings import Analysis
+
+CAST = tuple(
+    Actor(name, name.upper(), "ffcv", form, 1000)
+    for name, form in (
+        ("old", "ffcv-raw"),
+        ("older", "ffcv-raw"),
+        ("new", "ffcv-jpeg"),
+        ("base", "ffcv-raw"),
+        ("kept", "ffcv-raw"),
+    )
+)
+SPEEDS = {"base": 1000.0, "kept": 500.0, "older": 800.0, "old": 1200.0, "new": 3000.0}
+STEPS = [
+    {"from": "older", "to": "old", "what": "one thing"},
+    {"from": "old", "to": "new", "what": "another"},
+    {"from": "base", "to": "kept", "what": "a third"},
+]
+FIGURES = {
+    "base": {"images_per_s": [100.0, 200.0], "size_gib": None},
+    "older": {"images_per_s": [150.0, 220.0], "size_gib": 10.0},
+}
+
+
+def found(speeds: Mapping[str, float] = SPEEDS, **changes: Any) -> Analysis:
+    """A campaign in which BASE, the reference, and OLDER were published. `changes` replace keys of it."""
+    told = {"source": "?", "images": 2**20, "contestants": FIGURES}
+    campaign = fabricate.environment(CAST, RANKING_BLOCKS, "base")["campaign"] | {"published": told, "changes": STEPS}
+    rows = [
+        fabricate.load(actor, block, images_per_s=speeds[actor.name])
+        for block in range(1, RANKING_BLOCKS + 1)
+        for actor in CAST
+        if actor.name in speeds
+    ]
+    stored = [fabricate.write("ffcv-raw"), fabricate.write("ffcv-jpeg", payload_bytes=fabricate.SAMPLES * 7)]
+    return analyse([*rows, *stored], campaign | changes)
+
+
+def test_the_published_ratio_is_that_of_each_epoch() -> None:
+    base, older = found().published
+    assert base.ratios == (1, 1)
+    assert older.ratios == (1.5, 1.1)
+    assert older.ratio == pytest.approx((1.5 * 1.1) ** 0.5)
+
+
+def test_published_sizes_are_told_per_image() -> None:
+    base, older = found().published
+    assert base.bytes_per_image is None
+    assert older.bytes_per_image == 10 * 1024
+    assert older.stored_bytes == pytest.approx(142_400)
+
+
+def test_the_set_up_is_measured_as_published_and_after_all_changes_to_both() -> None:
+    _, older = found().published
+    assert older.measured
+    assert older.measured.mean == pytest.approx(0.8)
+    assert older.equal
+    assert older.equal.mean == pytest.approx(3000 / 500)
+
+
+def test_each_change_is_told_from_its_two_ends() -> None:
+    first, second, third = found().changes
+    assert (first.what, first.before, first.after) == ("one thing", "OLDER", "OLD")
+    assert [c.comparison.ratio.mean for c in (first, second, third) if c.comparison] == pytest.approx([1.5, 2.5, 0.5])
+    assert first.comparison
+    assert first.comparison.verdict == "faster"
+    assert third.comparison
+    assert third.comparison.verdict == "slower"
+    assert (second.bytes_before, second.bytes_after) == (pytest.approx(142_400), 7)
+
+
+def test_what_has_no_speed_has_no_ratio() -> None:
+    analysis = found({name: speed for name, speed in SPEEDS.items() if name not in {"old", "kept"}})
+    _, older = analysis.published
+    assert older.measured
+    assert older.equal is None
+    assert [c.comparison for c in analysis.changes] == [None, None, None]
+
+
+def test_a_campaign_that_repeats_none_has_none() -> None:
+    analysis = found(published=None, changes=[])
+    assert analysis.published == ()
+    assert analysis.changes == ()
+
+
+def test_the_shipped_campaign_repeats_all_that_was_published_and_changes_each() -> None:
+    campaign = config.load("litdata-pr572")
+    assert campaign.published
+    assert set(campaign.published.contestants) == {change.from_ for change in campaign.changes}
+    ends = {change.from_ for change in campaign.changes} | {change.to for change in campaign.changes}
+    assert ends == {c.name for c in campaign.contestants if not c.control}
+    work = campaign.work_on(4096, 1)
+    assert (work.batch_size, work.dtype, work.shuffle) == (256, "float32", False)
+    by_name = {c.name: c for c in campaign.contestants}
+    for change in campaign.changes:
+        before, after = by_name[change.from_], by_name[change.to]
+        differ = [before.format != after.format, before.options != after.options]
+        assert sum(differ) == 1, change.what
