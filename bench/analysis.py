@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.certificates import Certificate
-    from bench.comparison import Ratio
+    from bench.comparison import Comparison, Ratio
     from bench.records import Record
 
 
