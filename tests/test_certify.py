@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from bench import certify
 from bench.certificates import Certificate
 from bench.certify import observe, probe
 from bench.certify.judge import judge
@@ -84,3 +85,29 @@ def test_a_cheat_is_told_in_plain_words(cheat: str, said: str, certified: Callab
     certificate = certified(cheat)
     assert certificate.state == "other"
     assert [fault for fault in certificate.faults if fault.startswith(said)], certificate.faults
+
+
+def test_contestants_are_certified_in_processes_of_their_own_and_the_certificates_kept(
+    tree: Path, tmp_path: Path, planted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contestants = {
+        "real": {"loader": "imagefolder"},
+        "never flips": {"loader": "cheater", "options": {"cheat": "never flips"}},
+        "absent": {"loader": "absent"},
+        "crashing": {"options": {"behaviour": "crash"}},
+    }
+    small = campaign({name.replace(" ", "-"): keys for name, keys in contestants.items()})
+    small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 120})})
+    prepared = prepare(small, tree, tmp_path, Display(), strict=True)
+    certificates = certify.certify(small, prepared, tmp_path, Display())
+    assert certificates["real"].state == "as asked"
+    assert certificates["real"].traits["stored"] == "canonical JPEG bytes"
+    assert certificates["never-flips"].faults == ("no image is flipped",)
+    assert certificates["absent"].failure.startswith("not installed: no_such_library")
+    assert "the planted | fault" in certificates["crashing"].failure
+    lacking = []
+    monkeypatch.setattr(certify, "_certificate", lambda job: lacking.append(job) or Certificate())
+    monkeypatch.setattr(certify, "apply_to_all", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
+    again = certify.certify(small, prepared, tmp_path, Display())
+    assert [job.spec["options"] for job in lacking] == [{"behaviour": "crash"}], "a failure may pass; it is tried again"
+    assert again["never-flips"] == certificates["never-flips"]

@@ -43,7 +43,7 @@ def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Cer
         ),
         of_originals=made is not None and made.base == ORIGINALS,
         traits=dict(_traits(seen, made)),
-        figures=order | drawn | (made.figures() if made else {}) | {"intact_batches": seen.intact_batches},
+        figures=order | drawn | (made.figures() if made else {}) | {"intact_batches": int(seen.intact_batches)},
         seen_on=f"{samples:,} probe images, 2 epochs, batches of {work.batch_size}, {work.workers} workers",
     )
 
