@@ -16,7 +16,6 @@ NAMES = (
     "litdata-raw",
     "litdata-jpeg",
     "imagefolder-original-pil",
-    "imagefolder-original-torchvision",
     "imagefolder-256-torchvision",
 )
 """Each loader with each of its formats and each of its options."""
@@ -31,6 +30,7 @@ def test_contestant(name: str, quick: Campaign, everything: Prepared, tmp_path: 
     result = process.run("trial", spec, log, 90)
     assert result["status"] == "ok", log.read_text()
     assert result["images_per_s"] > 0
+    assert result["batch_memory"] == ("private" if contestant.loader == "ffcv" else "shared")  # by worker processes
     assert result["cpu_s"] > 0
     assert result["peak_memory_mib"] >= result["peak_anon_memory_mib"] > 0
     phases = ("import_s", "construct_s", "first_batch_s", "window_s", "epoch_end_s", "teardown_s")
