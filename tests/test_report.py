@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from bench import plots, report
 from tests import fabricate
 from tests.fabricate import CAST
 
-ROOT = Path(__file__).parent.parent
 MARKDOWN = MarkdownIt().enable("table")
 ALL_PICTURES = plots.PLOTS
 pytestmark = pytest.mark.usefixtures("one_picture")
@@ -195,16 +192,3 @@ def test_a_crash_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ZeroDivisionError):
         report.write(fabricate.campaign(tmp_path / "new", blocks=2), out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == old
-
-
-def test_a_report_needs_no_loader_library(tmp_path: Path) -> None:
-    folder = fabricate.campaign(tmp_path / "quick", cast=CAST[:2], blocks=1)
-    program = f"""
-import sys
-sys.modules |= dict.fromkeys(("torch", "torchvision", "ffcv", "litdata", "numba"))
-from pathlib import Path
-from bench import report
-report.write(Path({str(folder)!r}), Path({str(tmp_path / "out")!r}))
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
-    assert (tmp_path / "out" / "report.md").exists()
