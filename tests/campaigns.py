@@ -15,10 +15,7 @@ question = "?"
 reference = "a"
 data = { probe = 0 }
 work = { batch_size = 8, workers = 1, image_size = 32, epoch_images = 96 }
-formats = [
-    { name = "files", title = "files", writer = "imagefolder", mode = "jpeg", max_side = 64 },
-    { name = "mixed", title = "mixed", writer = "ffcv", mode = "proportion", max_side = 64, quality = 70 },
-]
+formats = [{ name = "files", title = "files", writer = "imagefolder", mode = "jpeg", max_side = 64 }]
 
 [timing]
 blocks = 1
@@ -37,7 +34,7 @@ format = "files"
 
 
 def file(folder: Path, text: str = TOML) -> Path:
-    """A campaign file with one format that needs no library and one that does."""
+    """A campaign file, by default with one format, which needs no library to be written."""
     path = folder / "small.toml"
     path.write_text(text)
     return path

@@ -70,13 +70,22 @@ def canonical(everything: Prepared) -> CanonicalSource:
     return CanonicalSource(everything.canonicals["original"])
 
 
-@pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Install the planted adapters, for this process and its children."""
-    monkeypatch.syspath_prepend(str(PLANTED))
-    monkeypatch.setenv("PYTHONPATH", str(PLANTED), prepend=":")
-    registry.adapters.cache_clear()
-    yield
+@pytest.fixture(scope="module")
+def planted() -> Iterator[None]:
+    """Install the planted adapters, for this process and its children, until the module's last test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PLANTED))
+        patch.setenv("PYTHONPATH", str(PLANTED), prepend=":")
+        registry.adapters.cache_clear()
+        yield
     registry.adapters.cache_clear()
     for path in PLANTED.glob("*.py"):
         sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a report have its first picture alone, for to draw them all takes seconds."""
+    from bench import plots
+
+    monkeypatch.setattr(plots, "PLOTS", plots.PLOTS[:1])

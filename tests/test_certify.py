@@ -83,7 +83,7 @@ def test_an_honest_loader_is_not_blamed(certified: Callable[[str], Certificate])
 @pytest.mark.parametrize(("cheat", "said"), CHEATS.items())
 def test_a_cheat_is_told_in_plain_words(cheat: str, said: str, certified: Callable[[str], Certificate]) -> None:
     certificate = certified(cheat)
-    assert certificate.state == "other"
+    assert certificate.state == "other work"
     assert [fault for fault in certificate.faults if fault.startswith(said)], certificate.faults
 
 
@@ -94,7 +94,7 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
         "real": {"loader": "imagefolder"},
         "never flips": {"loader": "cheater", "options": {"cheat": "never flips"}},
         "absent": {"loader": "absent"},
-        "crashing": {"options": {"behaviour": "crash"}},
+        "crashing": {"loader": "doomed", "options": {"end": "crash"}},
     }
     small = campaign({name.replace(" ", "-"): keys for name, keys in contestants.items()})
     small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 120})})
@@ -109,5 +109,5 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
     monkeypatch.setattr(certify, "_certificate", lambda job: lacking.append(job) or Certificate())
     monkeypatch.setattr(certify, "apply_to_all", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
     again = certify.certify(small, prepared, tmp_path, Display())
-    assert [job.spec["options"] for job in lacking] == [{"behaviour": "crash"}], "a failure may pass; it is tried again"
+    assert [job.spec["options"] for job in lacking] == [{"end": "crash"}], "a failure may pass; it is tried again"
     assert again["never-flips"] == certificates["never-flips"]

@@ -91,11 +91,11 @@ def test_a_messy_tree_is_measured_and_what_is_left_out_is_listed(tmp_path: Path)
 
 def test_a_disk_that_fills_up_while_writing_is_said_and_nothing_half_made_stays(tree: Path, tmp_path: Path) -> None:
     """FFCV's own writer would wait for ever for its workers."""
+    mixed = '{ name = "mixed", title = "mixed", writer = "ffcv", mode = "proportion", max_side = 64, quality = 70 }'
+    campaign = campaigns.file(tmp_path, campaigns.TOML.replace("}]", f"}}, {mixed}]"))
     disk = tmp_path / "disk"
     disk.mkdir()
-    inside = (
-        f"mount -t tmpfs -o size=3m none {disk} && {sys.executable} -m bench.cli prepare {campaigns.file(tmp_path)} "
-    )
+    inside = f"mount -t tmpfs -o size=3m none {disk} && {sys.executable} -m bench.cli prepare {campaign} "
     inside += f"--data {tree} --cache {disk}; status=$?; ls {disk}/artifacts; exit $status"
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:

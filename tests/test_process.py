@@ -16,7 +16,6 @@ import pytest
 from bench import process
 
 SPEC = {
-    "loader": "planted",
     "artifact": {
         "format": "f",
         "path": "",
@@ -32,9 +31,10 @@ SPEC = {
 }
 
 
-def spec(tree: Path, **options: Any) -> dict[str, Any]:
+def spec(tree: Path, loader: str = "planted", **options: Any) -> dict[str, Any]:
     artifact = {**SPEC["artifact"], "path": str(tree)}
-    return {**SPEC, "artifact": artifact, "options": options, "times": str(tree.parent / "times.npz")}
+    times = str(tree.parent / "times.npz")
+    return {**SPEC, "loader": loader, "artifact": artifact, "options": options, "times": times}
 
 
 def gone(pid: int, within_s: float = 10) -> bool:
@@ -50,44 +50,44 @@ def gone(pid: int, within_s: float = 10) -> bool:
     return False
 
 
+@pytest.fixture(scope="class")
+def good(tree: Path, tmp_path_factory: pytest.TempPathFactory, planted: None) -> tuple[dict[str, Any], Path]:
+    """The result of a trial that ends well and leaves a process running, and the folder of its log."""
+    folder = tmp_path_factory.mktemp("good")
+    return process.run("trial", spec(tree, pid_file=str(folder / "pids")), folder / "log", 60), folder
+
+
 @pytest.mark.usefixtures("planted")
 class TestEnds:
-    def test_a_good_trial_is_ok_and_leaves_no_log(self, tree: Path, tmp_path: Path) -> None:
-        result = process.run("trial", spec(tree), tmp_path / "log", 60)
+    def test_a_good_trial_is_ok_and_leaves_no_log(self, good: tuple[dict[str, Any], Path]) -> None:
+        result, folder = good
         assert result["status"] == "ok", result
         assert result["images_per_s"] > 0
-        assert not (tmp_path / "log").exists()
+        assert not (folder / "log").exists()
+
+    def test_what_a_good_trial_leaves_running_is_killed(self, good: tuple[dict[str, Any], Path]) -> None:
+        _, folder = good
+        pids = (folder / "pids").read_text().split()
+        assert len(pids) == 2
+        assert all(gone(int(pid)) for pid in pids)
 
     def test_a_hanging_trial_is_killed_with_its_whole_group(self, tree: Path, tmp_path: Path) -> None:
         pids = tmp_path / "pids"
-        result = process.run("trial", spec(tree, behaviour="hang", pid_file=str(pids)), tmp_path / "log", 8)
+        result = process.run("trial", spec(tree, "doomed", end="hang", pid_file=str(pids)), tmp_path / "log", 3)
         assert result["status"] == "timeout"
-        assert result["reason"] == "killed after its time limit of 8 s"
+        assert result["reason"] == "killed after its time limit of 3 s"
         assert len(pids.read_text().split()) == 2
         assert all(gone(int(pid)) for pid in pids.read_text().split())
 
-    def test_what_a_good_trial_leaves_running_is_killed(self, tree: Path, tmp_path: Path) -> None:
-        pids = tmp_path / "pids"
-        result = process.run("trial", spec(tree, pid_file=str(pids)), tmp_path / "log", 60)
-        assert result["status"] == "ok"
-        assert all(gone(int(pid)) for pid in pids.read_text().split())
-
     def test_an_exception_is_the_reason_and_its_trace_is_in_the_log(self, tree: Path, tmp_path: Path) -> None:
-        result = process.run("trial", spec(tree, behaviour="crash"), tmp_path / "log", 60)
+        result = process.run("trial", spec(tree, "doomed", end="crash"), tmp_path / "log", 60)
         assert result == {"status": "failed", "reason": "ValueError: the planted | fault\nin two lines"}
         assert "Traceback" in (tmp_path / "log").read_text()
 
     def test_a_killed_child_is_a_failure_that_names_the_signal(self, tree: Path, tmp_path: Path) -> None:
-        result = process.run("trial", spec(tree, behaviour="segfault"), tmp_path / "log", 60)
+        result = process.run("trial", spec(tree, "doomed", end="segfault"), tmp_path / "log", 60)
         assert result["status"] == "failed"
         assert "SIGSEGV" in result["reason"]
-
-    def test_cpu_of_grandchildren_that_end_at_once_is_charged(self, tree: Path, tmp_path: Path) -> None:
-        window = {"warmup_s": 0, "window_s": 1.0, "window_batches": 1}
-        long = {**spec(tree, behaviour="grandchildren"), "window": window}
-        result = process.run("trial", long, tmp_path / "log", 60)
-        batches = result["window_images"] / SPEC["work"]["batch_size"]
-        assert 1 <= result["cpu_s"] / (0.2 * batches) < 1.9
 
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
     def test_when_the_harness_is_killed_so_is_the_trial(self, tree: Path, tmp_path: Path, how: int) -> None:
@@ -98,7 +98,7 @@ class TestEnds:
         )
         import json
 
-        description = json.dumps(spec(tree, behaviour="hang", pid_file=str(pids)))
+        description = json.dumps(spec(tree, "doomed", end="hang", pid_file=str(pids)))
         harness = subprocess.Popen([sys.executable, "-c", program, description, str(tmp_path / "log")])
         while not pids.exists() or not pids.read_text():
             assert harness.poll() is None

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from markdown_it import MarkdownIt
@@ -14,8 +11,9 @@ from bench import plots, report
 from tests import fabricate
 from tests.fabricate import CAST
 
-ROOT = Path(__file__).parent.parent
 MARKDOWN = MarkdownIt().enable("table")
+ALL_PICTURES = plots.PLOTS
+pytestmark = pytest.mark.usefixtures("one_picture")
 
 
 def tables(text: str) -> list[list[str]]:
@@ -34,18 +32,18 @@ def rows_of(text: str, title: str) -> list[list[str]]:
     return [row for row in tables(text) if title in row]
 
 
-def written(tmp_path: Path, *args: object, pictures: bool = False, **kwargs: object) -> str:
-    """The text of a campaign's report; all its pictures are drawn only if asked for, since that takes seconds."""
+def written(tmp_path: Path, *args: object, **kwargs: object) -> str:
+    """The text of a campaign's report."""
     folder = fabricate.campaign(tmp_path / "results" / "quick", *args, **kwargs)  # type: ignore[arg-type]
-    with patch.object(plots, "PLOTS", plots.PLOTS if pictures else plots.PLOTS[:1]):
-        return report.write(folder, tmp_path / "reports" / "quick").read_text()
+    return report.write(folder, tmp_path / "reports" / "quick").read_text()
 
 
-def test_every_picture_is_shown_and_every_shown_picture_exists(tmp_path: Path) -> None:
-    text = written(tmp_path, pictures=True)
+def test_every_picture_is_shown_and_every_shown_picture_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "PLOTS", ALL_PICTURES)
+    text = written(tmp_path)
     shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     made = {path.name for path in (tmp_path / "reports" / "quick").iterdir()}
-    assert sorted(shown) == sorted(plot.file for plot in plots.PLOTS)
+    assert sorted(shown) == sorted(plot.file for plot in ALL_PICTURES)
     assert made == {"report.md", *shown}
 
 
@@ -222,19 +220,6 @@ def test_a_crash_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ZeroDivisionError):
         report.write(fabricate.campaign(tmp_path / "new", blocks=2), out)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == old
-
-
-def test_a_report_needs_no_loader_library(tmp_path: Path) -> None:
-    folder = fabricate.campaign(tmp_path / "quick", cast=CAST[:2], blocks=1)
-    program = f"""
-import sys
-sys.modules |= dict.fromkeys(("torch", "torchvision", "ffcv", "litdata", "numba"))
-from pathlib import Path
-from bench import report
-report.write(Path({str(folder)!r}), Path({str(tmp_path / "out")!r}))
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
-    assert (tmp_path / "out" / "report.md").exists()
 
 
 WINDOWS = fabricate.certificate(faults=("shuffled only within windows of about 256 samples",))

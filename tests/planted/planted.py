@@ -1,4 +1,4 @@
-"""A loader of known behaviour, good or bad, found through entry points as a third party's would be."""
+"""A loader of known behaviour, found through entry points as a third party's would be."""
 
 import mmap
 import os
@@ -20,19 +20,23 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
 
     labels = [label for label, count in enumerate(_per_class(artifact.path)) for _ in range(count)] * work.passes
     images = torch.zeros((work.batch_size, 3, work.image_size, work.image_size), dtype=getattr(torch, work.dtype))
+    if behaviour == "share":
+        images.share_memory_()
     batches = -(-len(labels) // work.batch_size)
 
     class Epochs:
         def __iter__(self):
-            if pid_file:
-                _leave(pid_file)
             BEFORE_EPOCH.get(behaviour, _nothing)(seconds * batches)
             for start in range(0, len(labels), work.batch_size):
                 part = torch.tensor(labels[start : start + work.batch_size])
                 BEFORE_BATCH.get(behaviour, time.sleep)(seconds)
                 yield images[: len(part)], part
 
+    if pid_file:
+        leave_behind(pid_file)
     with ExitStack() as stack:
+        if behaviour == "fork" and not os.fork():
+            time.sleep(600)  # as a worker process that nobody tells to end
         if behaviour == "evict":
             pagecache.evict(Path(artifact.path))
         for path in Path(artifact.path).glob("*/*"):
@@ -41,7 +45,7 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
         yield Epochs()
 
 
-def _leave(pid_file):
+def leave_behind(pid_file):
     """Name this process and a child that would outlive it."""
     with open(pid_file, "a") as file:
         for pid in os.getpid(), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid:
@@ -50,18 +54,6 @@ def _leave(pid_file):
 
 def _nothing(_):
     pass
-
-
-def _hang(_):
-    time.sleep(600)
-
-
-def _crash(_):
-    raise ValueError("the planted | fault\nin two lines")
-
-
-def _segfault(_):
-    os.kill(os.getpid(), 11)
 
 
 def _burn_in_a_grandchild(_):
@@ -91,7 +83,7 @@ def _per_class(path):
     return [len(os.listdir(os.path.join(path, name))) for name in sorted(os.listdir(path))]
 
 
-BEFORE_EPOCH = {"hang": _hang, "crash": _crash, "segfault": _segfault, "bank": time.sleep}
+BEFORE_EPOCH = {"bank": time.sleep}
 """What a behaviour does before an epoch, given the time that the epoch's batches would take."""
 BEFORE_BATCH = {"bank": _nothing, "grandchildren": _burn_in_a_grandchild, "orphans": _burn_in_an_orphan}
 TIMES_MAPPED = {"map": 1, "map twice": 2, "evict": 1}

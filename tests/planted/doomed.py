@@ -1,0 +1,35 @@
+"""A loader that never delivers. It needs no library for that, so its trials end as soon as they have begun."""
+
+import os
+import time
+from contextlib import contextmanager
+
+from planted import leave_behind
+
+requires = ()
+reads = ("imagefolder",)
+
+
+@contextmanager
+def stream(artifact, work, *, end, pid_file=""):
+    def batches():
+        if pid_file:
+            leave_behind(pid_file)
+        yield ENDS[end]()
+
+    yield batches()
+
+
+def _hang():
+    time.sleep(600)
+
+
+def _crash():
+    raise ValueError("the planted | fault\nin two lines")
+
+
+def _segfault():
+    os.kill(os.getpid(), 11)
+
+
+ENDS = {"hang": _hang, "crash": _crash, "segfault": _segfault}
