@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from bench import controls, noise
-from bench.comparison import RANKING_BLOCKS, compare_all, least_difference, ratio
-from bench.findings import MEDIANS, START_PHASES, Analysis, Cold, Failure, Standing
+from bench import controls, noise, tuning
+from bench.comparison import RANKING_BLOCKS, compare, compare_all, least_difference, ratio
+from bench.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Standing
 from bench.records import HEADER
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     chosen = _quietest(records)
     loads = _loads(chosen)
     good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
-    warm, cold = good[good["cache"] != "cold"], good[good["cache"] == "cold"]
+    at_best = good["track"] == "best"
+    warm, cold = good[(good["cache"] != "cold") & ~at_best], good[good["cache"] == "cold"]
+    same = loads[loads["track"] != "best"]
     names = [c["name"] for c in campaign["contestants"]]
     competing = [c["name"] for c in _competing(campaign)]
     speeds = _by_block(warm, "images_per_s")
@@ -38,18 +41,22 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
     least = least_difference(twin_ratio)
     compared = compare_all(speeds[[name for name in speeds if name in competing]], least)
     standings = sorted(
-        (_standing(c, loads[loads["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign)),
-        key=lambda s: -s.medians.get("images_per_s", 0),
+        (_standing(c, same[same["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign)),
+        key=_fastest_first,
     )
+    searches = tuning.searches(records, campaign)
     ok = [record for record in records if record.kind == "load" and record.status == "ok"]
     marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
     fastest = max((s.median for s in standings if s.speeds), default=None)
     limits, counted = _limits(records, chosen), frozenset(good["trial"])
-    blocks, states = campaign["timing"]["blocks"], len(names) + len(campaign["cold"])
+    blocks, states = campaign["timing"]["blocks"], len(names) + len(campaign["cold"]) + len(campaign["best"])
     return Analysis(
         reference=reference,
         standings=tuple(standings),
-        colds=tuple(_colds(campaign, standings, loads, cold)),
+        colds=tuple(_colds(campaign, standings, same, cold)),
+        bests=tuple(
+            _bests(campaign, standings, loads[loads["track"] == "best"], speeds, searches=searches, least=least)
+        ),
         limits=limits,
         limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},
         least_difference=least,
@@ -59,11 +66,17 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
         planned=blocks * states,
         recorded=int((loads["contestant"].isin(names) & loads["block"].between(1, blocks)).sum()),
         gpu_reason="; ".join(sorted({part for reason in good["gpu_reason"] for part in reason.split("; ")} - {""})),
-        controls=controls.judge(campaign, [r for r in chosen if r.trial in counted], twin_ratio, fastest),
+        controls=controls.judge(
+            campaign, [r for r in chosen if r.trial in counted and r.track != "best"], twin_ratio, fastest
+        ),
         marked=marked,
         counted=counted,
         quiet=len(ok) - len(marked),
     )
+
+
+def _fastest_first(standing: Standing) -> float:
+    return -standing.medians.get("images_per_s", 0)
 
 
 def _competing(campaign: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -157,6 +170,32 @@ def _colds(
     return found
 
 
+def _bests(  # noqa: PLR0913 - all that it follows from
+    campaign: Mapping[str, Any],
+    standings: Sequence[Standing],
+    loads: pd.DataFrame,
+    same_speeds: pd.DataFrame,
+    *,
+    searches: Mapping[str, tuning.Search],
+    least: float,
+) -> list[AtBest]:
+    """Rank those at their best among themselves, and hold each against itself at equal settings, block by block."""
+    good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
+    speeds = _by_block(good, "images_per_s")
+    compared = compare_all(speeds, least)
+    logs = (speeds / same_speeds[[name for name in same_speeds if name in speeds]]).apply(np.log)
+    gains = compare({(str(name), "same"): log for name, log in logs.items()}, least)
+    found = []
+    for same in standings:
+        if same.name in searches:
+            [contestant] = [c for c in _competing(campaign) if c["name"] == same.name]
+            called = {**contestant, "title": campaign["best"][same.name]["title"]}
+            best = _standing(called, loads, good, compared, campaign["reference"])
+            gain = gains.get((same.name, "same"))
+            found.append(AtBest(same=same, best=best, gain=gain, search=searches[same.name]))
+    return sorted(found, key=lambda b: _fastest_first(b.best))
+
+
 def _by_block(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     return rows.pivot_table(index="block", columns="contestant", values=column)
 
@@ -189,7 +228,8 @@ def _failures(records: Sequence[Record]) -> tuple[Failure, ...]:
     blocks: dict[tuple[str, str, str, str], list[int]] = {}
     for r in records:
         if r.status != "ok" and (r.kind, r.status) != ("limit", "unavailable"):
-            found = blocks.setdefault((r.kind, r.title, r.status, r.reason), [])
+            title = f"{r.title}, at its best" if r.track == "best" else r.title
+            found = blocks.setdefault((r.kind, title, r.status, r.reason), [])
             if r.block is not None:
                 found.append(r.block)
     return tuple(

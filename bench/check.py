@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
-from bench import noise, records
+from bench import noise, records, tuning
 from bench.analysis import analyse
 from bench.comparison import RANKING_BLOCKS
 from bench.timeline import Timeline
@@ -50,9 +50,10 @@ def check(folder: Path) -> list[Judgement]:
     rows = records.read(folder / "trials.csv")
     analysis = analyse(rows, env["campaign"])
     names = Counter(row.trial for row in rows)
+    searched = tuning.searches(rows, env["campaign"])
     return [
         _judgement("campaign", _broken(analysis), _loose(env, analysis)),
-        *(_judgement(row.trial, _wrong(row, folder, env["campaign"], names), _doubts(row)) for row in rows),
+        *(_judgement(row.trial, _wrong(row, folder, env["campaign"], names, searched), _doubts(row)) for row in rows),
     ]
 
 
@@ -88,7 +89,13 @@ def _loose(env: Mapping[str, Any], analysis: Analysis) -> Iterator[str]:
         yield f"{env['data']['unreadable']} images were left out as unreadable"
 
 
-def _wrong(row: Record, folder: Path, campaign: Mapping[str, Any], names: Mapping[str, int]) -> Iterator[str]:
+def _wrong(
+    row: Record,
+    folder: Path,
+    campaign: Mapping[str, Any],
+    names: Mapping[str, int],
+    searched: Mapping[str, tuning.Search],
+) -> Iterator[str]:
     """Tell why a row is not what was measured in this campaign."""
     try:
         if row.seal != records.seal(row, folder):
@@ -106,6 +113,8 @@ def _wrong(row: Record, folder: Path, campaign: Mapping[str, Any], names: Mappin
         yield f"it is {row.status} and yet has a speed"
     if row.kind == "load":
         yield from _foreign(row, campaign)
+    if row.kind == "tune" or row.track == "best":
+        yield from _at_other_settings(row, campaign, searched)
 
 
 def _foreign(row: Record, campaign: Mapping[str, Any]) -> Iterator[str]:
@@ -116,6 +125,30 @@ def _foreign(row: Record, campaign: Mapping[str, Any]) -> Iterator[str]:
         yield f"the campaign has no block {row.block}"
     if row.cache == "cold" and row.contestant not in campaign["cold"]:
         yield "the campaign does not run it cold"
+    if row.track not in {"same", "best"}:
+        yield f"there is no track {row.track or 'of no name'}"
+
+
+def _at_other_settings(
+    row: Record, campaign: Mapping[str, Any], searched: Mapping[str, tuning.Search]
+) -> Iterator[str]:
+    """Tell what a row of a search, or at best settings, has that does not follow from the search."""
+    if row.contestant is None or row.contestant not in searched:
+        yield "the campaign does not search for its best settings"
+        return
+    search = searched[row.contestant]
+    asked = search.settings
+    if row.kind == "tune":
+        number = row.position or 0
+        if row.trial != tuning.trial_name(row.contestant, number) or not 1 <= number <= len(search.asked):
+            yield "the search did not ask for it"
+            return
+        asked = search.asked[number - 1]
+    if row.workers is None:  # it did not run
+        return
+    had = tuning.settings_of(row, campaign["best"][row.contestant]["settings"])
+    if had != asked:
+        yield f"it ran at {had}, and the search asked for {asked}"
 
 
 def _doubts(row: Record) -> Iterator[str]:
