@@ -182,8 +182,8 @@ class Analysis:
 
     @property
     def beyond_bound(self) -> tuple[Standing, ...]:
-        """The contestants that are faster than the machine can do the work."""
-        return tuple(s for s in self.standings if s.beyond_bound)
+        """The contestants that are faster than the machine can do the work, at equal settings or at their best."""
+        return tuple(s for s in (*self.standings, *(b.best for b in self.bests)) if s.beyond_bound)
 
     @property
     def descriptive(self) -> bool:

@@ -83,7 +83,7 @@ def test_a_valid_file_is_understood(tmp_path: Path) -> None:
         ('reference = "a"', 'reference = "a"\ncold = ["a", "a"]', "cold contestant named more than once: a"),
         ('title = "A"', 'title = "A"\ncontrol = "twin"', "reference a is a control"),
         ('reference = "a"', 'reference = "a"\nextends = "mine.toml"', "extends names a shipped campaign"),
-        ('reference = "a"', 'reference = "a"\nextends = "slow"', "shipped are publish, quick, standard"),
+        ('reference = "a"', 'reference = "a"\nextends = "slow"', "shipped are best, publish, quick, standard"),
         ("name = ", "name : ", "is not TOML"),
     ],
 )

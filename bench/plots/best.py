@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
 from bench.findings import shown
-from bench.plots.style import EXCUSE, INK, Keys, Label, beside, folded, label_ends, name_rows, new_figure, times
+from bench.plots.style import EXCUSE, INK, Keys, Label, beside, folded, label_ends, name_rows, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,8 +33,9 @@ def gain(analysis: Analysis, keys: Keys) -> Figure | None:
             )
             continue
         ax.barh(row + 0.19, b.best.median, **bar)
-        compared = times(b.gain, descriptive=analysis.descriptive) if b.gain else shown(b.best.median)
-        labels.append(Label(row, max(same, b.best.median), compared, folded(_changed(b), 34)))
+        figures = f"{b.gain.ratio.mean:.2f}×" if b.gain else shown(b.best.median)  # noqa: RUF001 - times
+        note = folded(_note(b, descriptive=analysis.descriptive), 36)
+        labels.append(Label(row, max(same, b.best.median), figures, note))
     name_rows([ax], [b.best.title for b in bests])
     label_ends(ax, labels)
     ax.set_xlabel("images per second, median over blocks")
@@ -45,5 +46,10 @@ def gain(analysis: Analysis, keys: Keys) -> Figure | None:
     return figure
 
 
-def _changed(b: AtBest) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in b.changes.items()) or "its own were the best found"
+def _note(b: AtBest, *, descriptive: bool) -> str:
+    """Say which settings differ, and if it is not sure that they gain anything."""
+    if not b.changes:
+        return "its own settings were the best"
+    unsure = b.gain and not descriptive and b.gain.verdict in {"tie", "unresolved"}
+    changes = ", ".join(f"{name} = {value}" for name, value in b.changes.items())
+    return f"{changes} ({b.gain.verdict})" if b.gain and unsure else changes

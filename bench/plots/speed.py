@@ -21,7 +21,6 @@ from bench.plots.style import (
     label_ends,
     name_rows,
     new_figure,
-    times,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.ticker import Formatter
 
+    from bench.comparison import Comparison
     from bench.findings import Analysis, Standing
 
 
@@ -66,10 +66,17 @@ def _note(s: Standing, analysis: Analysis) -> str:
     if s.beyond_bound:
         notes.append("more than its bound:\nunequal work")
     elif s.reference:
-        notes.append(times(s.reference, descriptive=analysis.descriptive))
+        notes.append(_times(s.reference, descriptive=analysis.descriptive))
     if s.trouble:
         notes.append(f"{len(s.speeds)} of {analysis.blocks} blocks")
     return "   ".join(notes)
+
+
+def _times(compared: Comparison, *, descriptive: bool) -> str:
+    mean = compared.ratio.mean
+    decimals = 2 if mean < 1.1 else 1 if mean < 10 else 0  # noqa: PLR2004 - 0.56, 1.01, 4.4, 12
+    unsure = not descriptive and compared.verdict in {"tie", "unresolved"}
+    return f"{mean:.{decimals}f}×" + (f" ({compared.verdict})" if unsure else "")  # noqa: RUF001 - times
 
 
 def bound(analysis: Analysis, keys: Keys) -> Figure | None:

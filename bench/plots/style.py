@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.typing import RcKeyType
 
-    from bench.comparison import Comparison
     from bench.findings import Analysis, Standing
     from bench.records import Record
 
@@ -111,14 +110,6 @@ def beside(ax: Axes, spot: tuple[float, float], text: str, **style: Any) -> Anno
     """Write to the right of a spot, for example of a bar's end."""
     where = {"xytext": (_GAP_PT, 0), "textcoords": "offset points", "va": "center"}
     return ax.annotate(text, spot, in_layout=False, **where | style)
-
-
-def times(compared: Comparison, *, descriptive: bool) -> str:
-    """Say a ratio in short, and if nothing is sure of it."""
-    mean = compared.ratio.mean
-    decimals = 2 if mean < 1.1 else 1 if mean < 10 else 0  # noqa: PLR2004 - 0.56, 1.01, 4.4, 12
-    unsure = not descriptive and compared.verdict in {"tie", "unresolved"}
-    return f"{mean:.{decimals}f}×" + (f" ({compared.verdict})" if unsure else "")  # noqa: RUF001 - times
 
 
 class Label(NamedTuple):
