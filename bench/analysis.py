@@ -66,9 +66,7 @@ def analyse(records: Sequence[Record], campaign: Mapping[str, Any]) -> Analysis:
         planned=blocks * states,
         recorded=int((loads["contestant"].isin(names) & loads["block"].between(1, blocks)).sum()),
         gpu_reason="; ".join(sorted({part for reason in good["gpu_reason"] for part in reason.split("; ")} - {""})),
-        controls=controls.judge(
-            campaign, [r for r in chosen if r.trial in counted and r.track != "best"], twin_ratio, fastest
-        ),
+        controls=controls.judge(campaign, [r for r in chosen if r.trial in counted], twin_ratio, fastest),
         marked=marked,
         counted=counted,
         quiet=len(ok) - len(marked),

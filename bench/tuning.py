@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench import noise
 from bench.space import Best, Tuning
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Search:
 
     asked: tuple[Settings, ...]
     """The settings of each of its trials; the last has no row yet if the search is not over."""
+    rows: tuple[Record, ...]
     steps: tuple[Step, ...]
     ended: str | None
     """How it ended, in a few words; None if it is not over."""
@@ -71,6 +73,11 @@ class Search:
     def gains(self) -> tuple[Step, ...]:
         """The steps that were taken."""
         return tuple(step for step in self.steps if step.taken)
+
+    @property
+    def disturbed(self) -> int:
+        """How many of its trials show signs of disturbance; none is run again, for two pairs must agree."""
+        return sum(bool(noise.disturbances(row)) for row in self.rows)
 
 
 def trial_name(contestant: str, number: int) -> str:
@@ -118,7 +125,7 @@ def replay(contestant: str, best: Best, tuning: Tuning, measured: Mapping[str, R
     found = own(best) | {step.option: step.after for step in steps if step.taken}
     measured_with = [row for row, settings in zip(rows, asked, strict=False) if settings == found]
     beyond = bool(measured_with) and all(_beyond(row, tuning) for row in measured_with)
-    return Search(tuple(asked), tuple(steps), ended, None if beyond else found)
+    return Search(tuple(asked), tuple(rows), tuple(steps), ended, None if beyond else found)
 
 
 def _descend(best: Best, tuning: Tuning, steps: list[Step]) -> Generator[Settings, Record, str]:

@@ -139,7 +139,7 @@ def test_each_at_its_best_has_a_section_of_its_own(tmp_path: Path) -> None:
     [cells] = rows_of(section, "LitData raw")
     assert cells[6] == "none: its own were the best found"
     tried = f"- **LitData raw**: workers 2 {arrow} 1: no gain, 0.55{times}; "
-    assert f"{tried}prefetch_factor 2 {arrow} 4: no gain, 1.00{times}; tried all that it may." in section
+    assert f"{tried}prefetch_factor 2 {arrow} 4: no gain, 1.00{times}; tried all that it may (4 trials)." in section
     assert "FFCV raw" not in {row[1] for row in tables(text[: text.index("## Each at its best")]) if len(row) > 1}
 
 

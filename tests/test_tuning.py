@@ -186,6 +186,11 @@ def test_after_any_interruption_the_search_goes_on_as_if_there_had_been_none() -
         assert part.asked == whole.asked[: kept + 1]
 
 
+def test_disturbed_trials_of_a_search_are_counted() -> None:
+    search, _ = searched(lambda s: at(1000, steal_pct=9.0 if s["workers"] == 1 else 0.0))
+    assert search.disturbed == 1
+
+
 def test_one_that_can_try_nothing_is_at_its_best() -> None:
     search, rows = searched(speeds({}), Best(title="A", settings={"workers": (2,)}))
     assert (search.settings, rows) == ({"workers": 2}, {})
@@ -240,11 +245,12 @@ def test_a_real_search_is_bounded_resumed_and_followed_by_trials_at_what_it_foun
 
 
 def faked(monkeypatch: pytest.MonkeyPatch, **columns: Any) -> None:
-    """Let each worker deliver 100 images/s, without any process."""
+    """Let each worker deliver 100 images/s, in a window as long as asked for, without any process."""
 
     def run(task: str, spec: dict[str, Any], *_: Any) -> dict[str, Any]:
         Path(spec["times"]).touch()
-        return {"status": "ok", "reason": "", "images_per_s": 100.0 * spec["work"]["workers"], **columns}
+        window_s, images_per_s = spec["window"]["window_s"], 100.0 * spec["work"]["workers"]
+        return {"status": "ok", "reason": "", "images_per_s": images_per_s, "window_s": window_s, **columns}
 
     monkeypatch.setattr(process, "run", run)
 
@@ -254,7 +260,7 @@ def measured(tree: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, loader: 
     chosen = campaign(
         {"a": {"loader": loader}},
         best={"a": {"title": "A at its best", "settings": {"workers": [4]}}},
-        tuning={"memory_mib": 1000},
+        tuning={"memory_mib": 1000, "window_s": 0.1},
     )
     prepared = prepare(chosen, tree, folder / "cache", Display(), strict=True)
     with monkeypatch.context() as patch:
@@ -268,11 +274,11 @@ def test_every_block_has_a_trial_at_the_best_settings(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = measured(tree, tmp_path / "modest", monkeypatch)
-    workers = {name: (row.kind, row.track, row.title, row.workers) for name, row in rows.items()}
-    assert workers == {
-        **{f"tune/a/{n}": ("tune", "", "A at its best", w) for n, w in enumerate((2, 4, 4, 2), 1)},
-        **{f"{block}/a": ("load", "same", "a", 2) for block in (1, 2)},
-        **{f"{block}/a/best": ("load", "best", "A at its best", 4) for block in (1, 2)},
+    ran = {name: (row.kind, row.track, row.title, row.workers, row.window_s) for name, row in rows.items()}
+    assert ran == {
+        **{f"tune/a/{n}": ("tune", "", "A at its best", w, 0.1) for n, w in enumerate((2, 4, 4, 2), 1)},
+        **{f"{block}/a": ("load", "same", "a", 2, 0.2) for block in (1, 2)},
+        **{f"{block}/a/best": ("load", "best", "A at its best", 4, 0.2) for block in (1, 2)},
     }
 
 
