@@ -146,9 +146,11 @@ def _at_other_settings(
         asked = search.asked[number - 1]
     if row.workers is None:  # it did not run
         return
-    had = tuning.settings_of(row, campaign["best"][row.contestant]["settings"])
-    if had != asked:
-        yield f"it ran at {had}, and the search asked for {asked}"
+    [own] = [c["options"] for c in campaign["contestants"] if c["name"] == row.contestant]
+    options = own | {name: value for name, value in (asked or {}).items() if name != "workers"}
+    workers = (asked or {}).get("workers", row.workers)
+    if (row.options, row.workers) != (records.cell(json.dumps(options, sort_keys=True)), workers):
+        yield f"it ran with {row.options} and {row.workers} workers, and the search asked for {asked}"
 
 
 def _doubts(row: Record) -> Iterator[str]:

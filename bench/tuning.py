@@ -9,7 +9,6 @@ No settings are tried twice.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from bench import noise
 from bench.space import Best, Tuning
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from bench.records import Record
 
@@ -88,12 +87,6 @@ def trial_name(contestant: str, number: int) -> str:
 def own(best: Best) -> Settings:
     """Return the contestant's own settings, where its search begins."""
     return {option: values[0] for option, values in best.settings.items()}
-
-
-def settings_of(row: Record, names: Iterable[str]) -> Settings:
-    """Return those of the settings that a row was measured with."""
-    options = json.loads(row.options)
-    return {name: row.workers if name == "workers" else options.get(name) for name in names}
 
 
 def likely_trials(best: Best, tuning: Tuning) -> int:

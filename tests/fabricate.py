@@ -185,7 +185,7 @@ def at(actor: Actor, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of a row at these settings."""
     return {
         "title": best_of(actor).title,
-        "options": json.dumps({name: value for name, value in settings.items() if name != "workers"}),
+        "options": json.dumps({name: value for name, value in settings.items() if name != "workers"}, sort_keys=True),
         "workers": settings["workers"],
         "images_per_s": actor.images_per_s * math.prod(SPEEDUP.get(pair, 1) for pair in settings.items()),
     }

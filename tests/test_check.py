@@ -176,7 +176,8 @@ def test_a_trial_that_the_search_did_not_ask_for_is_found(tmp_path: Path) -> Non
     wrong = invalid(searched(tmp_path / "c", workers=7))
     assert [*wrong] == [f"tune/{BOTH[0].name}/3"]
     [[reason]] = wrong.values()
-    assert reason.startswith("it ran at {'os_cache': False, 'workers': 7")
+    assert reason.startswith('it ran with {"batches_ahead": 3, "os_cache": false} and 7 workers, and')
+    assert invalid(searched(tmp_path / "e", options="no JSON"))
     folder = searched(tmp_path / "d")
     late = replace(fabricate.searched(BOTH[0])[0], trial=f"tune/{BOTH[0].name}/99", position=99)
     records.append(folder / "trials.csv", late)

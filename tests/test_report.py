@@ -130,7 +130,7 @@ def test_each_at_its_best_has_a_section_of_its_own(tmp_path: Path) -> None:
     text = written(tmp_path, cast=cast, blocks=6)
     section = text[text.index("## Each at its best") : text.index("## Limits")]
     assert text.index("## Results") < text.index("## Each at its best")
-    assert "**Each at its best** settings, FFCV raw is fastest: 11," in text
+    assert "**Each at its best**: FFCV raw is fastest, 11," in text
     times, arrow = "\N{MULTIPLICATION SIGN}", "\N{RIGHTWARDS ARROW}"
     [cells] = [row for row in rows_of(section, "FFCV raw") if len(row) == 9]
     assert cells[0] == "1"
