@@ -6,12 +6,13 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
-from bench import controls, noise, published
+from bench import controls, noise, published, tuning
 from bench.certificates import other_work
-from bench.comparison import RANKING_BLOCKS, compare_all, least_difference, ratio
-from bench.findings import MEDIANS, START_PHASES, Analysis, Cold, Failure, Standing
+from bench.comparison import RANKING_BLOCKS, compare, compare_all, least_difference, ratio
+from bench.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Standing
 from bench.records import HEADER
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ def analyse(
     chosen = _quietest(records)
     loads = _loads(chosen)
     good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
-    warm, cold = good[good["cache"] != "cold"], good[good["cache"] == "cold"]
+    at_best = good["track"] == "best"
+    warm, cold = good[(good["cache"] != "cold") & ~at_best], good[good["cache"] == "cold"]
+    same = loads[loads["track"] != "best"]
     names = [c["name"] for c in campaign["contestants"]]
     competing = [c["name"] for c in _competing(campaign)]
     speeds = _by_block(warm, "images_per_s")
@@ -43,27 +46,31 @@ def analyse(
     least = least_difference(twin_ratio)
     others = {name: other_work(name, reference, certified or {}) for name in competing}
     everything = compare_all(speeds[[name for name in competing if name in speeds]], least)
-    same = [name for name in competing if name in speeds and not others[name]]
-    compared = compare_all(speeds[same], least) if any(others.values()) else everything
+    ranked = [name for name in competing if name in speeds and not others[name]]
+    compared = compare_all(speeds[ranked], least) if any(others.values()) else everything
     for name in competing:
         if others[name] and (known := everything.get((name, reference))):
             compared[name, reference] = replace(known, p=None, verdict="unresolved")  # no matter of rank
-    everyone = (_standing(c, loads[loads["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign))
+    everyone = (_standing(c, same[same["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign))
     standings = sorted(
         (replace(s, other_work=others[s.name], rank=None if others[s.name] else s.rank) for s in everyone),
-        key=lambda s: (not s.speeds, bool(s.other_work), -s.medians.get("images_per_s", 0)),
+        key=lambda s: (not s.speeds, bool(s.other_work), _fastest_first(s)),
     )
+    searches = tuning.searches(records, campaign)
     ok = [record for record in records if record.kind == "load" and record.status == "ok"]
     marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
     fastest = max((s.median for s in standings if s.speeds), default=None)
     writes = tuple({r.format: r for r in records if r.kind == "write"}.values())
     limits, counted = _limits(records, chosen), frozenset(good["trial"])
-    blocks, states = campaign["timing"]["blocks"], len(names) + len(campaign["cold"])
+    blocks, states = campaign["timing"]["blocks"], len(names) + len(campaign["cold"]) + len(campaign["best"])
     return Analysis(
         reference=reference,
         standings=tuple(standings),
         certified=bool(certified),
-        colds=tuple(_colds(campaign, standings, loads, cold)),
+        colds=tuple(_colds(campaign, standings, same, cold)),
+        bests=tuple(
+            _bests(campaign, standings, loads[loads["track"] == "best"], speeds, searches=searches, least=least)
+        ),
         limits=limits,
         limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},
         least_difference=least,
@@ -80,6 +87,10 @@ def analyse(
         published=published.published(campaign, everything, writes),
         changes=published.changes(campaign, everything, writes),
     )
+
+
+def _fastest_first(standing: Standing) -> float:
+    return -standing.medians.get("images_per_s", 0)
 
 
 def _competing(campaign: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -173,6 +184,32 @@ def _colds(
     return found
 
 
+def _bests(  # noqa: PLR0913 - all that it follows from
+    campaign: Mapping[str, Any],
+    standings: Sequence[Standing],
+    loads: pd.DataFrame,
+    same_speeds: pd.DataFrame,
+    *,
+    searches: Mapping[str, tuning.Search],
+    least: float,
+) -> list[AtBest]:
+    """Rank those at their best among themselves, and hold each against itself at equal settings, block by block."""
+    good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
+    speeds = _by_block(good, "images_per_s")
+    compared = compare_all(speeds, least)
+    logs = (speeds / same_speeds[[name for name in same_speeds if name in speeds]]).apply(np.log)
+    gains = compare({(str(name), "same"): log for name, log in logs.items()}, least)
+    found = []
+    for same in standings:
+        if same.name in searches:
+            [contestant] = [c for c in _competing(campaign) if c["name"] == same.name]
+            called = {**contestant, "title": campaign["best"][same.name]["title"]}
+            best = _standing(called, loads, good, compared, campaign["reference"])
+            gain = gains.get((same.name, "same"))
+            found.append(AtBest(same=same, best=best, gain=gain, search=searches[same.name]))
+    return sorted(found, key=lambda b: _fastest_first(b.best))
+
+
 def _by_block(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     return rows.pivot_table(index="block", columns="contestant", values=column)
 
@@ -205,7 +242,8 @@ def _failures(records: Sequence[Record]) -> tuple[Failure, ...]:
     blocks: dict[tuple[str, str, str, str], list[int]] = {}
     for r in records:
         if r.status != "ok" and (r.kind, r.status) != ("limit", "unavailable"):
-            found = blocks.setdefault((r.kind, r.title, r.status, r.reason), [])
+            title = f"{r.title}, at its best" if r.track == "best" else r.title
+            found = blocks.setdefault((r.kind, title, r.status, r.reason), [])
             if r.block is not None:
                 found.append(r.block)
     return tuple(

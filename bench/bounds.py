@@ -24,7 +24,7 @@ def measure(
     campaign: Campaign, prepared: Prepared, trial: plan.Trial, folder: Path, measured: Mapping[str, Record]
 ) -> Iterator[Record]:
     """Yield a row for each limit that the trial's attempt at a block lacks, measured now. `measured`: rows by trial."""
-    if not campaign.timing.stage_s:
+    if not (campaign.timing.stage_s and trial.block):  # a search is no part of any block
         return
     prefix = _prefix(trial)
     for canonical in dict.fromkeys(prepared.canonicals.values()):

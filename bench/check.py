@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
-from bench import certificates, noise, records
+from bench import certificates, noise, records, tuning
 from bench.analysis import analyse
 from bench.comparison import RANKING_BLOCKS
 from bench.timeline import Timeline
@@ -50,15 +50,31 @@ def check(folder: Path) -> list[Judgement]:
     env = json.loads((folder / "env.json").read_text())
     rows = records.read(folder / "trials.csv")
     certified = certificates.load(folder)
-    analysis = analyse(rows, env["campaign"], certified)
-    names = Counter(row.trial for row in rows)
+    known = _Known(
+        folder=folder,
+        campaign=env["campaign"],
+        names=Counter(row.trial for row in rows),
+        certified=certified,
+        searched=tuning.searches(rows, env["campaign"]),
+        analysis=analyse(rows, env["campaign"], certified),
+    )
     return [
-        _judgement("campaign", _broken(analysis), _loose(env, analysis)),
-        *(
-            _judgement(row.trial, _wrong(row, folder, env["campaign"], names, certified), _doubts(row, analysis))
-            for row in rows
-        ),
+        _judgement("campaign", _broken(known.analysis), _loose(env, known.analysis)),
+        *(_judgement(row.trial, _wrong(row, known), _doubts(row, known.analysis)) for row in rows),
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known:
+    """What rows are held against."""
+
+    folder: Path
+    campaign: Mapping[str, Any]
+    names: Mapping[str, int]
+    """How many rows there are of each trial."""
+    certified: Mapping[str, Certificate]
+    searched: Mapping[str, tuning.Search]
+    analysis: Analysis
 
 
 def _judgement(what: str, invalid: Iterator[str], doubtful: Iterator[str]) -> Judgement:
@@ -95,33 +111,29 @@ def _loose(env: Mapping[str, Any], analysis: Analysis) -> Iterator[str]:
         yield f"{env['data']['unreadable']} images were left out as unreadable"
 
 
-def _wrong(
-    row: Record,
-    folder: Path,
-    campaign: Mapping[str, Any],
-    names: Mapping[str, int],
-    certified: Mapping[str, Certificate],
-) -> Iterator[str]:
+def _wrong(row: Record, known: _Known) -> Iterator[str]:
     """Tell why a row is not what was measured in this campaign."""
     try:
-        if row.seal != records.seal(row, folder):
+        if row.seal != records.seal(row, known.folder):
             yield "the seal is broken: the row or its raw times were changed after the measurement"
-        columns = Timeline.load(folder / "times" / row.times).columns() if row.times else {}
+        columns = Timeline.load(known.folder / "times" / row.times).columns() if row.times else {}
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         yield f"its raw times cannot be read: {error}"
         return
     for name, value in columns.items():
         if (stands := records.cell(getattr(row, name))) != (follows := records.cell(value)):
             yield f"{name} is {stands or 'empty'}, and {follows or 'empty'} by its raw times"
-    if names[row.trial] > 1 and row.kind != "write":  # a format that could be written later has a second row
-        yield f"there are {names[row.trial]} rows of this trial"
+    if known.names[row.trial] > 1 and row.kind != "write":  # a format that could be written later has a second row
+        yield f"there are {known.names[row.trial]} rows of this trial"
     if row.status != "ok" and row.images_per_s is not None:
         yield f"it is {row.status} and yet has a speed"
-    certificate = certified.get(row.contestant or "")
+    certificate = known.certified.get(row.contestant or "")
     if row.certificate != (certificate.digest if certificate else ""):
         yield "the certificate of its contestant was changed after the measurement"
     if row.kind == "load":
-        yield from _foreign(row, campaign)
+        yield from _foreign(row, known.campaign)
+    if row.kind == "tune" or row.track == "best":
+        yield from _at_other_settings(row, known.campaign, known.searched)
 
 
 def _foreign(row: Record, campaign: Mapping[str, Any]) -> Iterator[str]:
@@ -132,6 +144,32 @@ def _foreign(row: Record, campaign: Mapping[str, Any]) -> Iterator[str]:
         yield f"the campaign has no block {row.block}"
     if row.cache == "cold" and row.contestant not in campaign["cold"]:
         yield "the campaign does not run it cold"
+    if row.track not in {"same", "best"}:
+        yield f"there is no track {row.track or 'of no name'}"
+
+
+def _at_other_settings(
+    row: Record, campaign: Mapping[str, Any], searched: Mapping[str, tuning.Search]
+) -> Iterator[str]:
+    """Tell what a row of a search, or at best settings, has that does not follow from the search."""
+    if row.contestant is None or row.contestant not in searched:
+        yield "the campaign does not search for its best settings"
+        return
+    search = searched[row.contestant]
+    asked = search.settings
+    if row.kind == "tune":
+        number = row.position or 0
+        if row.trial != tuning.trial_name(row.contestant, number) or not 1 <= number <= len(search.asked):
+            yield "the search did not ask for it"
+            return
+        asked = search.asked[number - 1]
+    if row.workers is None:  # it did not run
+        return
+    [own] = [c["options"] for c in campaign["contestants"] if c["name"] == row.contestant]
+    options = own | {name: value for name, value in (asked or {}).items() if name != "workers"}
+    workers = (asked or {}).get("workers", row.workers)
+    if (row.options, row.workers) != (records.cell(json.dumps(options, sort_keys=True)), workers):
+        yield f"it ran with {row.options} and {row.workers} workers, and the search asked for {asked}"
 
 
 def _doubts(row: Record, analysis: Analysis) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -77,7 +77,14 @@ def compare_all(speeds: pd.DataFrame, least: float) -> dict[tuple[str, str], Com
     `speeds`: images/s, one row per block, one column per contestant. `least`: see `least_difference`.
     """
     logs = speeds.apply(np.log)
-    differences = {(one, other): (logs[one] - logs[other]) for one, other in combinations(logs.columns, 2)}
+    return compare({(one, other): (logs[one] - logs[other]) for one, other in combinations(logs.columns, 2)}, least)
+
+
+def compare(differences: Mapping[tuple[str, str], pd.Series[float]], least: float) -> dict[tuple[str, str], Comparison]:
+    """Compare these pairs, both ways round, corrected for all of them.
+
+    `differences`: of the logarithms of their speeds, by block. `least`: see `least_difference`.
+    """
     tested = {pair: column for pair, column in differences.items() if column.count() >= RANKING_BLOCKS}
     p = dict(zip(tested, corrected_p(np.column_stack(list(tested.values()))), strict=True)) if tested else {}
     compared: dict[tuple[str, str], Comparison] = {}

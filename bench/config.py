@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench import registry
 from bench.api import Encoding, Mode, Work
 from bench.records import Cache
+from bench.space import Best, Tuning, count_workers
 
 CAMPAIGNS = Path(__file__).parent / "campaigns"
 _AROUND_WINDOW_S = 8.5  # starting, importing, compiling, pausing, ending a trial: seen on 2 cores, on average
@@ -59,7 +59,7 @@ class WorkSettings(_Model):
 
     def count_workers(self) -> int:
         """Return the number of workers on this machine."""
-        return len(os.sched_getaffinity(0)) if self.workers == "cores" else self.workers
+        return count_workers(self.workers)
 
 
 class Timing(_Model):
@@ -159,6 +159,9 @@ class Campaign(_Model):
     published: Published | None = None
     changes: tuple[Change, ...] = ()
     """From a set-up that was published to an equal one, one thing at a time: at most one from each contestant."""
+    best: dict[str, Best] = {}
+    """Contestants that also run at their best settings, once in every block, and where to search for them."""
+    tuning: Tuning = Tuning()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Campaign:
@@ -189,9 +192,10 @@ class Campaign(_Model):
         if self.reference not in competing:
             message = f"reference {self.reference} is a control"
             raise ValueError(message)
-        if unknown := sorted(set(self.cold) - set(competing)):
-            message = f"cold names no contestant: {', '.join(unknown)}; there are: {', '.join(competing)}"
-            raise ValueError(message)
+        for table, names in (("cold", self.cold), ("best", self.best)):
+            if unknown := sorted(set(names) - set(competing)):
+                message = f"{table} names no contestant: {', '.join(unknown)}; there are: {', '.join(competing)}"
+                raise ValueError(message)
         for control in ("twin", "ceiling"):
             if len(several := [c.name for c in self.contestants if c.control == control]) > 1:
                 message = f"more than one control is the {control}: {', '.join(several)}"
@@ -250,13 +254,12 @@ class Campaign(_Model):
                     f"and {c.format} is written by {written_by}"
                 )
                 raise ValueError(message)
-            settings = {
-                p.name for p in inspect.signature(loader.stream).parameters.values() if p.kind is p.KEYWORD_ONLY
-            }
-            if unknown := sorted(c.options.keys() - settings):
+            options = _options(c.loader)
+            tried = self.best[c.name].settings.keys() - {"workers"} if c.name in self.best else set()
+            if unknown := sorted((c.options.keys() | tried) - options.keys()):
                 message = (
                     f"contestant {c.name}: loader {c.loader} has no option {', '.join(unknown)}; "
-                    f"it has: {', '.join(sorted(settings))}"
+                    f"it has: {', '.join(sorted(options))}"
                 )
                 raise ValueError(message)
         return self
@@ -266,8 +269,14 @@ class Campaign(_Model):
         """The contestants that are no controls."""
         return tuple(contestant for contestant in self.contestants if not contestant.control)
 
+    @model_validator(mode="after")
+    def _searches_begin_with_own_settings(self) -> Campaign:
+        workers = self.work.count_workers()
+        own = {c.name: {**_options(c.loader), **c.options, "workers": workers} for c in self.contestants}
+        return self.model_copy(update={"best": {name: b.beginning_with(own[name]) for name, b in self.best.items()}})
+
     def work_on(self, samples: int, block: int) -> Work:
-        """Return what every contestant delivers in one block: the same, in an order of the block's own."""
+        """Return what every contestant delivers in one block (0: in a search): the same, in an order of its own."""
         return Work(
             batch_size=self.work.batch_size,
             workers=self.work.count_workers(),
@@ -278,11 +287,15 @@ class Campaign(_Model):
             shuffle=self.work.shuffle,
         )
 
-    def expected_s(self, warm: int, cold: int, blocks: int) -> float:
-        """Return about how long so many trials and the limits of so many blocks take, to be told before they start."""
+    def expected_s(self, warm: int, cold: int, blocks: int, searching: int = 0) -> float:
+        """Return about how long so many trials and the limits of so many blocks take, to be told before they start.
+
+        `searching`: trials of searches.
+        """
         stages_s = blocks * (_AROUND_STAGES_S + _STAGES * self.timing.stage_s) if self.timing.stage_s else 0
         warm_s = warm * (self.timing.warmup_s + self.timing.window_s + _AROUND_WINDOW_S)
-        return warm_s + cold * _COLD_S + stages_s
+        search_s = searching * (self.tuning.warmup_s + self.tuning.window_s + _AROUND_WINDOW_S)
+        return search_s + warm_s + cold * _COLD_S + stages_s
 
     def caches_of(self, contestant: Contestant) -> tuple[Cache, ...]:
         """Return the states of the page cache that a contestant runs in, once each in every block."""
@@ -291,6 +304,12 @@ class Campaign(_Model):
     def format_of(self, contestant: Contestant) -> Format:
         """Return the format that a contestant reads."""
         return next(f for f in self.formats if f.name == contestant.format)
+
+
+def _options(loader: str) -> dict[str, Any]:
+    """Return a loader's options with their defaults."""
+    parameters = inspect.signature(registry.loader(loader).stream).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def load(name_or_path: str, overrides: dict[str, dict[str, Any]] | None = None) -> Campaign:

@@ -96,10 +96,14 @@ class Display:
 
 
 def _planned(campaign: Campaign, records: list[Record]) -> int:
-    """Return how many trials there will be, as far as known: those of every attempt begun, and of the blocks left."""
-    attempts = {(record.block, record.attempt) for record in records}
+    """Return how many trials there will be, as far as known: those of every attempt begun, and of the blocks left; and
+    before them those of the searches for best settings.
+    """
+    attempts = {(record.block, record.attempt) for record in records if record.kind == "load"}
     blocks = campaign.timing.blocks - len({block for block, _ in attempts})
-    return (len(attempts) + blocks) * len(plan.trials(campaign, 1))
+    searched = sum(record.kind == "tune" for record in records)
+    searching, _ = plan.searching(campaign, {record.trial: record for record in records})
+    return searched + searching + (len(attempts) + blocks) * len(plan.trials(campaign, 1))
 
 
 def _speed(record: Record) -> str:
@@ -108,18 +112,26 @@ def _speed(record: Record) -> str:
 
 def _line(record: Record, number: int, planned: int) -> str:
     what = f"{_speed(record)} images/s" if record.status == "ok" else f"{record.status}: {record.reason}"
-    again = f" (attempt {record.attempt})" if record.attempt != 1 else ""
-    cold = ", cold" if record.cache == "cold" else ""
-    return f"[{number}/{planned}] block {record.block}{again}, {record.title}{cold}: {what}"
+    if record.kind == "tune":
+        where, how = "search", f", {record.options}, {record.workers} workers" if record.workers else ""
+    else:
+        where = f"block {record.block}" + (f" (attempt {record.attempt})" if record.attempt != 1 else "")
+        how = ", cold" if record.cache == "cold" else ", at its best" if record.track == "best" else ""
+    return f"[{number}/{planned}] {where}, {record.title}{how}: {what}"
 
 
 def _table(campaign: Campaign, records: list[Record]) -> Table:
     """Return the newest attempt's speeds by contestant and block."""
     table = Table("contestant", *(f"block {block + 1}" for block in range(campaign.timing.blocks)), title="images/s")
-    cells = {(record.contestant, record.cache, record.block): _speed(record) for record in records}
-    for contestant in campaign.contestants:
-        for cache in campaign.caches_of(contestant):
-            title = contestant.title + (", cold" if cache == "cold" else "")
-            blocks = range(1, campaign.timing.blocks + 1)
-            table.add_row(title, *(cells.get((contestant.name, cache, block), "") for block in blocks))
+    cells = {(r.contestant, r.cache, r.track, r.block): _speed(r) for r in records if r.kind == "load"}
+    rows = [(c, cache, "same", c.title) for c in campaign.contestants for cache in campaign.caches_of(c)]
+    rows += [
+        (c, "warm", "best", campaign.best[c.name].title + ", at its best")
+        for c in campaign.contestants
+        if c.name in campaign.best
+    ]
+    for contestant, cache, track, title in rows:
+        blocks = range(1, campaign.timing.blocks + 1)
+        speeds = (cells.get((contestant.name, cache, track, block), "") for block in blocks)
+        table.add_row(title + (", cold" if cache == "cold" else ""), *speeds)
     return table

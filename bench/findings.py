@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bench.controls import Verdict
     from bench.published import Change, Published
     from bench.records import Record
+    from bench.tuning import Search
 
 START_PHASES = ("import_s", "construct_s", "first_batch_s")
 MEDIANS = (
@@ -100,6 +101,25 @@ class Cold:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AtBest:
+    """What its best settings gain one contestant."""
+
+    same: Standing
+    """At the campaign's settings, which are equal for all."""
+    best: Standing
+    """At its best settings, ranked among those at theirs."""
+    gain: Comparison | None
+    """Of its best settings with the equal ones in the same blocks; None where there is no common block."""
+    search: Search
+
+    @property
+    def changes(self) -> Mapping[str, object]:
+        """The settings in which its best differ from its own."""
+        own = self.search.asked[0] if self.search.asked else {}
+        return {name: value for name, value in (self.search.settings or {}).items() if value != own.get(name, value)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """All rows that are not ok in the same way."""
 
@@ -122,6 +142,8 @@ class Analysis:
     """Whether it is known what work the contestants do."""
     colds: tuple[Cold, ...]
     """In the same order; of those contestants that also ran cold."""
+    bests: tuple[AtBest, ...]
+    """Those at their best settings: fastest median first, then those without a speed in the campaign's order."""
     limits: Mapping[str, float]
     """Median images/s that the machine can do of each step of the work, fastest first."""
     limits_missing: Mapping[str, str]
@@ -134,7 +156,7 @@ class Analysis:
     blocks: int
     """Planned blocks."""
     planned: int
-    """Planned trials: every contestant once in every block."""
+    """Planned trials in blocks: every contestant once per cache state, and once more if it also runs at its best."""
     recorded: int
     """Planned trials that have a row, whatever its status."""
     gpu_reason: str
@@ -174,8 +196,8 @@ class Analysis:
 
     @property
     def beyond_bound(self) -> tuple[Standing, ...]:
-        """The contestants that are faster than the machine can do the work."""
-        return tuple(s for s in self.standings if s.beyond_bound)
+        """The contestants that are faster than the machine can do the work, at equal settings or at their best."""
+        return tuple(s for s in (*self.standings, *(b.best for b in self.bests)) if s.beyond_bound)
 
     @property
     def descriptive(self) -> bool:

@@ -23,7 +23,7 @@ def disturbances(record: Record) -> tuple[str, ...]:
 
     Of these another run may be free.
     """
-    if record.status != "ok" or record.kind != "load":
+    if record.status != "ok" or record.kind not in {"load", "tune"}:
         return ()
     warm = record.cache == "warm"
     measured = (
@@ -38,7 +38,7 @@ def disturbances(record: Record) -> tuple[str, ...]:
 
 def marks(record: Record) -> tuple[str, ...]:
     """Return all that speaks against an `ok` trial's figure: disturbances, and what another run would hardly mend."""
-    if record.status != "ok" or record.kind != "load":
+    if record.status != "ok" or record.kind not in {"load", "tune"}:
         return ()
     found = list(disturbances(record))
     if record.throttle_events:

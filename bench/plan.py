@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from bench import noise
+from bench import noise, tuning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.config import Campaign, Contestant
-    from bench.records import Cache, Record
+    from bench.records import Cache, Record, Track
+    from bench.tuning import Settings
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,22 @@ class Trial:
     """One contestant, once."""
 
     block: int
+    """0: in the search for its best settings, which comes before the first block."""
     attempt: int
     position: int
     contestant: Contestant
-    cache: Cache
+    cache: Cache = "warm"
+    track: Track = "same"
+    settings: Settings | None = field(default_factory=dict)
+    """What is put in place of the contestant's own. None: at its best, and nothing tried kept to the memory budget."""
 
     @property
     def name(self) -> str:
         """Unique in the campaign."""
-        return f"{prefix(self.block, self.attempt)}/{self.contestant.name}{'/cold' if self.cache == 'cold' else ''}"
+        if not self.block:
+            return tuning.trial_name(self.contestant.name, self.position)
+        ending = "/cold" if self.cache == "cold" else "/best" if self.track == "best" else ""
+        return f"{prefix(self.block, self.attempt)}/{self.contestant.name}{ending}"
 
 
 def prefix(block: int, attempt: int) -> str:
@@ -37,22 +45,54 @@ def prefix(block: int, attempt: int) -> str:
 
 
 def trials(campaign: Campaign, block: int, attempt: int = 1) -> tuple[Trial, ...]:
-    """Every contestant once per cache state, in an order drawn anew for each attempt, so that drift hits all alike."""
-    order = [(contestant, cache) for contestant in campaign.contestants for cache in campaign.caches_of(contestant)]
+    """Every contestant once per cache state, and once more at its best if that is searched for, in an order drawn anew
+    for each attempt, so that drift hits all alike.
+    """
+    order: list[tuple[Contestant, Cache, Track]] = [
+        (contestant, cache, "same") for contestant in campaign.contestants for cache in campaign.caches_of(contestant)
+    ]
+    order += [(contestant, "warm", "best") for contestant in campaign.contestants if contestant.name in campaign.best]
     random.Random(f"{campaign.timing.seed}/{prefix(block, attempt)}").shuffle(order)
-    return tuple(Trial(block, attempt, place, *pair) for place, pair in enumerate(order, 1))
+    return tuple(Trial(block, attempt, place, *which) for place, which in enumerate(order, 1))
 
 
 def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, ...]:
-    """Return what the first unfinished block lacks; nothing if all blocks are done. `measured`: rows by trial.
+    """Return what is to be measured now; nothing if all is done. `measured`: rows by trial.
 
-    A block is done when an attempt at it was quiet, or when it has been run again as often as the campaign allows.
+    First come the searches for best settings, trial by trial, for each depends on those before it. Then it is what the
+    first unfinished block lacks. A block is done when an attempt at it was quiet, or when it has been run again as
+    often as the campaign allows.
     """
+    searches = _searches(campaign, measured)
+    for contestant, search in searches:
+        if search.ended is None:
+            return (Trial(0, 1, len(search.asked), contestant, settings=search.asked[-1]),)
+    best = {contestant.name: search.settings for contestant, search in searches}
     for block in range(1, campaign.timing.blocks + 1):
         for attempt in range(1, campaign.timing.reruns + 2):
             planned = trials(campaign, block, attempt)
             if lacking := tuple(trial for trial in planned if trial.name not in measured):
-                return lacking
+                return tuple(
+                    replace(trial, settings=best[trial.contestant.name]) if trial.track == "best" else trial
+                    for trial in lacking
+                )
             if not any(noise.disturbances(measured[trial.name]) for trial in planned):
                 break
     return ()
+
+
+def searching(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[int, int]:
+    """Return how many trials the searches for best settings still take: likely, and at most."""
+    going_on = [(c, search) for c, search in _searches(campaign, measured) if search.ended is None]
+    likely = [tuning.likely_trials(campaign.best[c.name], campaign.tuning) for c, _ in going_on]
+    left = [len(search.asked) - 1 for _, search in going_on]
+    most = len(going_on) * campaign.tuning.trials - sum(left)
+    return sum(max(1, trials - done) for trials, done in zip(likely, left, strict=True)), most
+
+
+def _searches(campaign: Campaign, measured: Mapping[str, Record]) -> list[tuple[Contestant, tuning.Search]]:
+    return [
+        (contestant, tuning.replay(contestant.name, campaign.best[contestant.name], campaign.tuning, measured))
+        for contestant in campaign.contestants
+        if contestant.name in campaign.best
+    ]

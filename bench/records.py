@@ -15,15 +15,16 @@ from bench.cache import force_to_disk
 
 SCHEMA_VERSION = 3
 
-Kind = Literal["write", "load", "limit"]
+Kind = Literal["write", "load", "limit", "tune"]
+Track = Literal["same", "best"]
 Cache = Literal["warm", "cold"]
 Status = Literal["ok", "failed", "timeout", "invalid", "unavailable"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One row of `trials.csv`: a conversion (`write`), a trial of a contestant (`load`), or how fast the machine can do
-    one step of the work (`limit`).
+    """One row of `trials.csv`: a conversion (`write`), a trial of a contestant (`load`), how fast the machine can do
+    one step of the work (`limit`), or a trial of the search for a contestant's best settings (`tune`).
 
     None is an empty cell: not measured, or not applicable. A row that is not `ok` has no speed.
     """
@@ -31,15 +32,16 @@ class Record:
     schema: int = SCHEMA_VERSION
     """Version of these columns."""
     trial: str
-    """Unique in its campaign: `write/<format>`, `<block>/<contestant>` or `<block>/limit/<step>`; `<block>.<attempt>`
-    from the second attempt at a block on, and `/cold` at the end of a cold trial."""
+    """Unique in its campaign: `write/<format>`, `tune/<contestant>/<number>`, `<block>/<contestant>` or
+    `<block>/limit/<step>`; `<block>.<attempt>` from the second attempt at a block on, `/cold` at the end of a cold
+    trial and `/best` of one at the contestant's best settings."""
     kind: Kind
     block: int | None = None
-    """Block number from 1; every contestant runs once in each block."""
+    """Block number from 1; every contestant runs once in each block. Empty for a search, which comes before them."""
     attempt: int | None = None
     """Attempt at the block, from 1: a disturbed block may be run again."""
     position: int | None = None
-    """Place in the block's order of execution, from 1."""
+    """Place in the order of execution of the block or of the contestant's search, from 1."""
     started_at: str
     """UTC, ISO 8601."""
     contestant: str | None = None
@@ -49,7 +51,7 @@ class Record:
     """The loader or writer."""
     format: str
     options: str = ""
-    """The contestant's own options or the format's encoding, as JSON with sorted keys."""
+    """The options that the loader was given or the format's encoding, as JSON with sorted keys."""
     versions: str = ""
     """Versions of the adapter's libraries, `name version` separated by `; `."""
     status: Status
@@ -70,6 +72,9 @@ class Record:
     """As delivered: `contiguous` or `channels_last`."""
     batch_memory: str = ""
     """As delivered: `shared` with other processes, from which it came, or `private`."""
+    track: str = ""
+    """`same`: a trial in a block at the campaign's settings, which are equal for all; `best`: one at the settings that
+    the search found best for the contestant."""
     cache: str = ""
     """The state of the page cache asked for: `warm` or `cold`."""
     cache_state: str = ""

@@ -23,6 +23,7 @@ from bench.api import Encoding
 from bench.comparison import RANKING_BLOCKS
 from bench.config import CAMPAIGNS
 from bench.findings import shown
+from bench.tuning import MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,6 +71,7 @@ def write(folder: Path, out: Path) -> Path:
                 unreadable=unreadable,
                 examples=examples,
                 ranking_blocks=RANKING_BLOCKS,
+                margin=MARGIN,
                 command=_command(env),
                 unasked=_unasked(analysis),
             )

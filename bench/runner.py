@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bench.display import Display
     from bench.prepare import Prepared
     from bench.records import Cache
+    from bench.tuning import Settings
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
         for record in prepared.records:
             if record.trial not in measured or record.status != measured[record.trial].status:
                 records.append(rows, record)
-        done = [record for record in measured.values() if record.kind == "load"]
+        done = [record for record in measured.values() if record.kind in {"load", "tune"}]
         _announce(campaign, folder, measured, display)
         with display.campaign(campaign, done) as show:
             while lacking := plan.missing(campaign, measured):
@@ -70,13 +71,18 @@ def run(
 
 def _announce(campaign: Campaign, folder: Path, measured: Mapping[str, Record], display: Display) -> None:
     """Say what is there, what is left and how long that takes."""
-    if done := sum(record.kind == "load" for record in measured.values()):
+    if done := sum(record.kind in {"load", "tune"} for record in measured.values()):
         display.say(f"going on with {folder}: {done} trials are there")
     lacking = plan.missing(campaign, measured)
     later = range(lacking[0].block + 1, campaign.timing.blocks + 1)
-    left = [*lacking, *(trial for block in later for trial in plan.trials(campaign, block))]
+    left = [trial for trial in lacking if trial.block]
+    left += [trial for block in later for trial in plan.trials(campaign, block)]
     cold = sum(trial.cache == "cold" for trial in left)
-    minutes = campaign.expected_s(len(left) - cold, cold, len({trial.block for trial in left})) / 60
+    searching, searching_most = plan.searching(campaign, measured)
+    blocks = len({trial.block for trial in left})
+    minutes = campaign.expected_s(len(left) - cold, cold, blocks, searching) / 60
+    if searching:
+        display.say(f"searching for the best settings first: about {searching} trials, at most {searching_most}")
     reruns = campaign.timing.reruns
     most = f", at most {(1 + reruns) * minutes:.0f} if all blocks are disturbed and run again" if reruns else ""
     display.say(f"measuring {len(left)} trials, about {minutes:.0f} minutes{most}")
@@ -113,37 +119,48 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
     *,
     block: int = 1,
     cache: Cache = "warm",
+    settings: Settings | None = None,
 ) -> dict[str, Any]:
-    """Return the description that `bench.trial.run` takes. `times`: where it keeps its raw times."""
+    """Return the description that `bench.trial.run` takes.
+
+    `times`: where it keeps its raw times. `block`: 0 is a search. `settings`: in place of the contestant's own.
+    """
+    work = asdict(campaign.work_on(artifact.samples, block))
+    put = settings or {}
+    window = campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches"})
+    if not block:
+        window |= campaign.tuning.model_dump(include={"warmup_s", "window_s"})
     return {
         "loader": contestant.loader,
         "artifact": asdict(artifact),
-        "work": asdict(campaign.work_on(artifact.samples, block)),
-        "options": contestant.options,
-        "window": {
-            **campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches"}),
-            "cold": cache == "cold",
-        },
+        "work": work | {name: value for name, value in put.items() if name == "workers"},
+        "options": _options(contestant, put),
+        "window": window | {"cold": cache == "cold"},
         "times": str(times),
     }
 
 
-def _identity(trial: plan.Trial) -> dict[str, Any]:
+def _options(contestant: Contestant, settings: Settings) -> dict[str, Any]:
+    """Return what the loader is given beside the work."""
+    return contestant.options | {name: value for name, value in settings.items() if name != "workers"}
+
+
+def _identity(campaign: Campaign, trial: plan.Trial) -> dict[str, Any]:
     """Return the columns that say which trial a row is of."""
     contestant = trial.contestant
+    place = {"kind": "load", "block": trial.block, "attempt": trial.attempt, "track": trial.track}
+    same = trial.block and trial.track == "same"
     return {
         "trial": trial.name,
-        "kind": "load",
-        "block": trial.block,
-        "attempt": trial.attempt,
+        **(place if trial.block else {"kind": "tune"}),
         "position": trial.position,
         "cache": trial.cache,
         "started_at": records.now(),
         "contestant": contestant.name,
-        "title": contestant.title,
+        "title": contestant.title if same else campaign.best[contestant.name].title,
         "adapter": contestant.loader,
         "format": contestant.format,
-        "options": json.dumps(contestant.options, sort_keys=True),
+        "options": json.dumps(_options(contestant, trial.settings or {}), sort_keys=True),
         "versions": registry.adapters("loader")[contestant.loader].versions(),
     }
 
@@ -152,7 +169,10 @@ def _measure(
     campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: Path, measured: Mapping[str, Record]
 ) -> Record:
     """Run one trial and return its row, whatever becomes of it."""
-    contestant, identity = trial.contestant, _identity(trial)
+    contestant, identity = trial.contestant, _identity(campaign, trial)
+    if trial.settings is None:
+        reason = f"no settings that were tried keep to {campaign.tuning.memory_mib} MiB of memory"
+        return Record(**identity, status="unavailable", reason=reason)
     if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
         return Record(**identity, status="unavailable", reason=reason)
     artifact = prepared.artifacts.get(contestant.format)
@@ -162,7 +182,9 @@ def _measure(
     file_name = trial.name.replace("/", "+")  # which no name has
     (folder / "times").mkdir(exist_ok=True)
     times = folder / "times" / f"{file_name}.npz"
-    spec = trial_spec(campaign, contestant, artifact, times, block=trial.block, cache=trial.cache)
+    spec = trial_spec(
+        campaign, contestant, artifact, times, block=trial.block, cache=trial.cache, settings=trial.settings
+    )
     resident_pct = cachestate.bring_about(Path(artifact.path), trial.cache)
     canary_s = machine.canary_s()
     result = process.run("trial", spec, folder / f"{file_name}.log", campaign.timing.limit_s)

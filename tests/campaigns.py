@@ -44,11 +44,14 @@ def campaign(
     contestants: dict[str, dict[str, Any]],
     formats: dict[str, dict[str, Any]] | None = None,
     cold: tuple[str, ...] = (),
+    best: dict[str, Any] | None = None,
+    tuning: dict[str, Any] | None = None,
     **timing: Any,
 ) -> Campaign:
     """A campaign of these contestants (name to the keys of its table), the first being the reference.
 
-    `cold`: those that run cold too. `timing`: keys that replace those of its table.
+    `cold`: those that run cold too. `best`: what is searched of those that run at their best too. `timing`: keys that
+    replace those of its table.
     """
     formats = formats or {"files": {"writer": "imagefolder", "mode": "jpeg"}}
     return Campaign.model_validate(
@@ -57,6 +60,8 @@ def campaign(
             "question": "Does it work?",
             "reference": next(iter(contestants)),
             "cold": cold,
+            "best": best or {},
+            "tuning": tuning or {},
             "data": {"samples": None, "probe": 0},
             "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 96},
             "timing": {"blocks": 2, "warmup_s": 0.05, "window_s": 0.2, "window_batches": 1, "limit_s": 60, "stage_s": 0}

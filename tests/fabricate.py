@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import random
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from bench import certificates, records
+from bench import certificates, records, tuning
 from bench.certificates import Certificate
 from bench.plan import prefix
 from bench.records import Record
+from bench.space import Best, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -76,6 +78,24 @@ BOUND_BY = {
     "litdata-jpeg": "decode + crop",
 }
 """The step that bounds each format."""
+TUNED = {
+    "ffcv-raw-mapped": "FFCV raw",
+    "ffcv-jpeg-mapped": "FFCV JPEG",
+    "litdata-raw": "LitData raw",
+    "litdata-jpeg": "LitData JPEG",
+    "imagefolder-original-pil": "ImageFolder originals",
+    "imagefolder-256-pil": "ImageFolder 256 px",
+}
+"""Who of the default campaign also runs at its best, and its title there."""
+TRIED = {
+    "ffcv": {"os_cache": (True, False), "workers": (2, 1, 3), "batches_ahead": (3, 1, 6)},
+    "litdata": {"workers": (2, 1), "prefetch_factor": (2, 4)},
+    "imagefolder": {"decode": ("pil", "torchvision"), "workers": (2, 3), "prefetch_factor": (2, 4)},
+}
+"""Which settings are tried of each loader, its own first."""
+SPEEDUP = {("os_cache", False): 1.05, ("workers", 1): 0.55, ("workers", 3): 1.07, ("decode", "torchvision"): 1.45}
+"""How much faster a setting makes any loader. Those that are not here make no difference."""
+TUNING = Tuning(trials=24, memory_mib=4096)
 SAMPLES, EPOCH_IMAGES = 4096, 16384
 DISK_BYTES_PER_S = 200e6
 NO_GPU = "no NVIDIA driver on this machine"
@@ -107,6 +127,7 @@ def load(actor: Actor, block: int, *, cache: str = "warm", attempt: int = 1, **c
         "workers": 2,
         "memory_format": "contiguous",
         "batch_memory": "private",
+        "track": "same",
         "cache": cache,
         "cache_state": cache,
         "read_bytes": size_bytes if cache == "cold" else 0,
@@ -146,6 +167,40 @@ def failed(
     """Return the row of a trial that has no speed."""
     measured = {f.name for f in fields(Record) if "float" in str(f.type)}
     return load(actor, block, **dict.fromkeys(measured) | {"status": status, "reason": reason} | changes)
+
+
+def best_of(actor: Actor) -> Best:
+    """Return what is searched of a contestant."""
+    return Best(title=TUNED.get(actor.name, actor.title), settings=TRIED[actor.loader])
+
+
+def searched(actor: Actor) -> list[Record]:
+    """Return the rows of a whole search."""
+    measured: dict[str, Record] = {}
+    while (search := tuning.replay(actor.name, best_of(actor), TUNING, measured)).ended is None:
+        name, number = tuning.trial_name(actor.name, len(search.asked)), len(search.asked)
+        columns = at(actor, search.asked[-1])
+        row = load(actor, 1, trial=name, kind="tune", position=number, track="", **columns)
+        measured[name] = replace(row, block=None, attempt=None)
+    return list(measured.values())
+
+
+def at(actor: Actor, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row at these settings."""
+    return {
+        "title": best_of(actor).title,
+        "options": json.dumps({name: value for name, value in settings.items() if name != "workers"}, sort_keys=True),
+        "workers": settings["workers"],
+        "images_per_s": actor.images_per_s * math.prod(SPEEDUP.get(pair, 1) for pair in settings.items()),
+    }
+
+
+def at_best(actor: Actor, block: int, **changes: Any) -> Record:
+    """Return the row of a trial at the settings that the search finds best; `changes` replace its columns."""
+    rows = {row.trial: row for row in searched(actor)}
+    columns = at(actor, tuning.replay(actor.name, best_of(actor), TUNING, rows).settings or {})
+    columns["images_per_s"] *= random.Random(f"{actor.name}/{block}/best").gauss(1, 0.015)
+    return load(actor, block, **columns | {"trial": f"{block}/{actor.name}/best", "track": "best"} | changes)
 
 
 def limit(step: str, block: int, images_per_s: float | None = None, *, attempt: int = 1, **changes: Any) -> Record:
@@ -223,7 +278,9 @@ def certificate(**changes: Any) -> Certificate:
     return Certificate(**own | changes)
 
 
-def environment(cast: Sequence[Actor], blocks: int, reference: str, cold: Sequence[str] = ()) -> dict[str, Any]:
+def environment(
+    cast: Sequence[Actor], blocks: int, reference: str, cold: Sequence[str] = (), best: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the content of an `env.json`."""
     return {
         "schema": 1,
@@ -276,6 +333,8 @@ def environment(cast: Sequence[Actor], blocks: int, reference: str, cold: Sequen
             "contestants": [_contestant(actor) for actor in cast],
             "cold": list(cold),
             **publication(cast),
+            "best": {a.name: best_of(a).model_dump(mode="json") for a in cast if a.name in best},
+            "tuning": TUNING.model_dump(mode="json"),
         },
         "data": {
             "origin": "synthetic, seed 0",
@@ -317,11 +376,12 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
     blocks: int = 3,
     reference: str | None = None,
     cold: Sequence[str] | None = None,
+    best: Sequence[str] | None = None,
     unreadable: Sequence[tuple[str, str]] = (),
     certified: Mapping[str, Certificate] | None = None,
     **changes: Any,
 ) -> Path:
-    """Fill `folder` with a campaign, by default a finished one of which all also ran cold.
+    """Fill `folder` with a campaign, by default a finished one of which all also ran cold, and some at their best.
 
     `changes` replace keys of its `env.json`.
     """
@@ -332,8 +392,11 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
         certified = {actor.name: certificate() for actor in cast}
     if cold is None:
         cold = [a.name for a in cast] if rows is None else []
-    env = environment(cast, blocks, reference, cold) | changes
-    for row in finished(cast, blocks, env["campaign"]["cold"]) if rows is None else rows:
+    if best is None:
+        best = [a.name for a in cast if a.name in TUNED] if rows is None else []
+    env = environment(cast, blocks, reference, cold, best) | changes
+    ran = env["campaign"]
+    for row in finished(cast, blocks, ran["cold"], ran["best"]) if rows is None else rows:
         proof = certified[row.contestant].digest if row.contestant in certified else ""
         records.append(folder / "trials.csv", replace(row, certificate=proof))
     if certified:
@@ -344,12 +407,16 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
     return folder
 
 
-def finished(cast: Sequence[Actor] = CAST, blocks: int = 3, cold: Sequence[str] = ()) -> list[Record]:
+def finished(
+    cast: Sequence[Actor] = CAST, blocks: int = 3, cold: Sequence[str] = (), best: Sequence[str] = ()
+) -> list[Record]:
     """Return all rows of a campaign in which nothing failed."""
     numbers = range(1, blocks + 1)
     return [
         *map(write, FORMATS),
+        *(row for a in cast if a.name in best for row in searched(a)),
         *(limit(step, block) for block in numbers for step in LIMITS),
         *(load(a, block) for block in numbers for a in cast),
         *(load(a, block, cache="cold") for block in numbers for a in cast if a.name in cold),
+        *(at_best(a, block) for block in numbers for a in cast if a.name in best),
     ]

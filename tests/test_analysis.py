@@ -127,6 +127,83 @@ def test_cold_trials_have_no_part_in_the_ranking() -> None:
     assert (analysis.planned, analysis.recorded) == (4, 2)
 
 
+TUNED = (fabricate.CAST[0], fabricate.CAST[2], fabricate.CAST[8])
+"""FFCV raw and JPEG, of which the search finds something better, and ImageFolder, the reference."""
+
+
+def two_tracks(rows: list[Record] | None = None, blocks: int = 6) -> Analysis:
+    """Of a campaign of TUNED whose searches are over; `rows`: in place of those in blocks."""
+    names = [actor.name for actor in TUNED]
+    found = [row for actor in TUNED for row in fabricate.searched(actor)]
+    found += fabricate.finished(TUNED, blocks, (), names) if rows is None else rows
+    return analyse(found, fabricate.environment(TUNED, blocks, names[-1], (), names)["campaign"])
+
+
+def both(actor: fabricate.Actor, same: list[float], best: list[float]) -> list[Record]:
+    return runs(actor, *same) + [fabricate.at_best(actor, block, images_per_s=s) for block, s in enumerate(best, 1)]
+
+
+def test_trials_at_best_settings_and_of_searches_have_no_part_in_the_other_track() -> None:
+    analysis = two_tracks()
+    alone = analyse(fabricate.finished(TUNED, 6), fabricate.environment(TUNED, 6, TUNED[2].name)["campaign"])
+    assert analysis.standings == alone.standings
+    assert (analysis.controls, analysis.limits, analysis.least_difference) == (
+        alone.controls,
+        alone.limits,
+        alone.least_difference,
+    )
+    assert (analysis.planned, analysis.recorded) == (36, 36)
+    assert (alone.planned, alone.bests) == (18, ())
+
+
+def test_a_failure_at_its_best_is_no_trouble_at_equal_settings() -> None:
+    analysis = two_tracks([*runs(TUNED[0], 100), fabricate.at_best(TUNED[0], 1, status="failed", reason="it broke")])
+    [best] = [best for best in analysis.bests if best.best.name == TUNED[0].name]
+    assert (best.same.trouble, best.best.trouble) == ("", "failed: it broke")
+    assert [failure.title for failure in analysis.failures] == ["FFCV raw, at its best"]
+
+
+def test_the_gain_is_paired_by_block() -> None:
+    # Ratios 2, 4 and 8, as above.
+    analysis = two_tracks(both(TUNED[0], [100, 200, 50], [200, 800, 400]), blocks=3)
+    gain = analysis.bests[0].gain
+    assert gain is not None
+    half = 4.302653 / math.sqrt(3)
+    assert gain.ratio.mean == pytest.approx(4)
+    assert (gain.ratio.low, gain.ratio.high) == pytest.approx((2 ** (2 - half), 2 ** (2 + half)), rel=1e-6)
+    assert (gain.p, gain.verdict) == (None, "unresolved")
+
+
+def test_those_at_their_best_are_ranked_among_themselves() -> None:
+    analysis = two_tracks(
+        both(TUNED[0], [300.0] * 6, [310.0] * 6)
+        + both(TUNED[1], [200.0] * 6, [900.0] * 6)
+        + both(TUNED[2], [100.0] * 6, [100.0] * 6)
+    )
+    assert [(b.best.title, b.best.rank) for b in analysis.bests] == [
+        ("FFCV JPEG", (1, 1)),
+        ("FFCV raw", (2, 2)),
+        ("ImageFolder 256 px", (3, 3)),
+    ]
+    assert [s.name for s in analysis.measured] == [actor.name for actor in TUNED]
+    assert [b.gain.verdict for b in analysis.bests if b.gain] == ["faster", "faster", "tie"]
+
+
+def test_what_the_search_changed_is_told_and_nothing_where_it_found_nothing() -> None:
+    changes = {b.best.title: b.changes for b in two_tracks().bests}
+    assert changes["FFCV raw"] == {"os_cache": False, "workers": 3}
+    assert changes["ImageFolder 256 px"] == {"decode": "torchvision", "workers": 3}
+    litdata = fabricate.CAST[4]
+    campaign = fabricate.environment([litdata], 1, litdata.name, (), [litdata.name])["campaign"]
+    [best] = analyse(fabricate.searched(litdata), campaign).bests
+    assert (best.changes, best.search.gains, best.gain) == ({}, (), None)
+
+
+def test_more_than_its_bound_is_also_flagged_at_its_best() -> None:
+    rows = [*runs(TUNED[0], 100), fabricate.at_best(TUNED[0], 1, pct_of_bound=110.0)]
+    assert [s.title for s in two_tracks(rows).beyond_bound] == ["FFCV raw"]
+
+
 def test_limits_are_medians_and_who_passes_them_by_more_than_can_be_told_is_flagged() -> None:
     limits = [fabricate.limit("crop", block, speed) for block, speed in enumerate((900.0, 1000.0, 1100.0), 1)]
     rows = [fabricate.load(FAST, 1, pct_of_bound=103.0), fabricate.load(SLOW, 1, pct_of_bound=101.0)]

@@ -168,3 +168,62 @@ def test_other_work_and_a_campaign_without_certificates_are_open(tmp_path: Path)
     assert states[f"1/{CAST[0].name}"].reasons == ("other work: no image is flipped",)
     [campaign, *_] = check.check(fabricate.campaign(tmp_path / "b", rows, cast=CAST, blocks=1, certified={}))
     assert "its contestants have no certificates" in campaign.reasons
+
+
+BOTH = fabricate.CAST[:1]
+
+
+def searched(folder: Path, **changes: Any) -> Path:
+    """A campaign of one contestant on both tracks; `changes` to the third trial of its search."""
+    fabricate.campaign(folder, [], cast=BOTH, blocks=1, best=[BOTH[0].name])
+    rows = [*fabricate.searched(BOTH[0]), fabricate.load(BOTH[0], 1), fabricate.at_best(BOTH[0], 1)]
+    rows[2] = replace(rows[2], **changes)
+    for row in rows:
+        records.append(folder / "trials.csv", row)
+    return folder
+
+
+def invalid(folder: Path) -> dict[str, tuple[str, ...]]:
+    return {j.what: j.reasons for j in check.check(folder) if j.state == "INVALID"}
+
+
+def test_a_search_and_trials_at_its_best_settings_are_closed(tmp_path: Path) -> None:
+    states = {judgement.what: judgement.state for judgement in check.check(searched(tmp_path / "c"))}
+    assert states.pop("campaign") == "OPEN"
+    assert set(states.values()) == {"CLOSED"}
+
+
+def test_a_trial_that_the_search_did_not_ask_for_is_found(tmp_path: Path) -> None:
+    wrong = invalid(searched(tmp_path / "c", workers=7))
+    assert [*wrong] == [f"tune/{BOTH[0].name}/3"]
+    [[reason]] = wrong.values()
+    assert reason.startswith('it ran with {"batches_ahead": 3, "os_cache": false} and 7 workers, and')
+    assert invalid(searched(tmp_path / "e", options="no JSON"))
+    folder = searched(tmp_path / "d")
+    late = replace(fabricate.searched(BOTH[0])[0], trial=f"tune/{BOTH[0].name}/99", position=99)
+    records.append(folder / "trials.csv", late)
+    assert invalid(folder) == {late.trial: ("the search did not ask for it",)}
+
+
+def test_a_trial_at_other_than_the_best_settings_is_found(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "c")
+    best = fabricate.at_best(BOTH[0], 1, attempt=2, trial=f"1.2/{BOTH[0].name}/best", workers=1)
+    records.append(folder / "trials.csv", best)
+    [[reason]] = invalid(folder).values()
+    assert reason.endswith("and the search asked for {'os_cache': False, 'workers': 3, 'batches_ahead': 3}")
+
+
+def test_a_changed_speed_in_the_search_leads_to_other_best_settings_and_is_found(tmp_path: Path) -> None:
+    wrong = invalid(searched(tmp_path / "c", images_per_s=1.0))
+    assert f"1/{BOTH[0].name}/best" in wrong
+
+
+def test_a_search_or_a_track_that_the_campaign_does_not_have_is_found(tmp_path: Path) -> None:
+    folder = made(tmp_path / "c")
+    records.append(folder / "trials.csv", fabricate.searched(CAST[0])[0])
+    records.append(folder / "trials.csv", fabricate.at_best(CAST[0], 1))
+    records.append(folder / "trials.csv", fabricate.load(CAST[0], 1, attempt=2, track="third"))
+    found = invalid(folder)
+    none = ("the campaign does not search for its best settings",)
+    assert found[f"tune/{CAST[0].name}/1"] == found[f"1/{CAST[0].name}/best"] == none
+    assert found[f"1.2/{CAST[0].name}"] == ("there is no track third",)

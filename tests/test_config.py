@@ -37,6 +37,11 @@ source = "?"
 images = 9
 contestants = {{ {} = {{ images_per_s = [1] }} }}
 """
+BEST = """
+[best.a]
+title = "A"
+settings = { decode = ["torchvision", "pil"], workers = ["cores-1", "cores", "cores+1", "cores*2", "cores/2", 9] }
+"""
 
 
 def load(folder: Path, text: str) -> config.Campaign:
@@ -92,6 +97,11 @@ def test_a_valid_file_is_understood(tmp_path: Path) -> None:
         ('format = "files"', 'format = "tars"', "contestant a reads format tars; there are: files"),
         ('reference = "a"', 'reference = "b"', "reference b is no contestant; there are: a"),
         ('reference = "a"', 'reference = "a"\ncold = ["b"]', "cold names no contestant: b; there are: a"),
+        ("[timing]", f"{BEST.replace('best.a', 'best.b')}[timing]", "best names no contestant: b; there are: a"),
+        ("[timing]", f"{BEST.replace('decode', 'decoder')}[timing]", "has no option decoder; it has: decode"),
+        ("[timing]", f"{BEST.replace('cores*2', 'kernels')}[timing]", "workers kernels is no number, and none like"),
+        ("[timing]", f"{BEST.replace('title', 'name')}[timing]", "best.a.title"),
+        ("[timing]", "tuning = { trials = 3 }\n[timing]", "tuning.trials"),
         ('reference = "a"', 'reference = "a"\ncold = ["a", "a"]', "cold contestant named more than once: a"),
         ('title = "A"', 'title = "A"\ncontrol = "twin"', "reference a is a control"),
         ('reference = "a"', 'reference = "a"\nextends = "mine.toml"', "extends names a shipped campaign"),
@@ -180,3 +190,36 @@ def test_longer_campaigns_are_expected_to_take_longer() -> None:
     quick, publish = config.load("quick"), config.load("publish")
     assert quick.expected_s(13, 0, 1) < quick.expected_s(26, 0, 2) < publish.expected_s(26, 0, 2)
     assert quick.expected_s(13, 8, 1) > quick.expected_s(13, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("cores", "workers"), [(1, (1, 2, 9)), (2, (2, 1, 3, 4, 9)), (8, (8, 7, 9, 16, 4)), (9, (9, 8, 10, 18, 4))]
+)
+def test_a_search_begins_with_the_contestants_own_settings_and_counts_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, workers: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    settings = load(tmp_path, VALID.replace("[timing]", f"{BEST}[timing]")).best["a"].settings
+    assert settings == {"decode": ("pil", "torchvision"), "workers": workers}
+
+
+def test_a_search_begins_with_what_the_command_line_says_and_with_the_loaders_defaults() -> None:
+    settings = config.load("best", {"work": {"workers": 7}}).best["litdata-raw"].settings
+    assert (settings["workers"][0], settings["prefetch_factor"][0]) == (7, 2)
+
+
+def test_a_campaign_that_was_read_is_read_back_the_same() -> None:
+    campaign = config.load("best")
+    assert config.Campaign.model_validate(campaign.model_dump(mode="json")) == campaign
+
+
+def test_the_campaign_best_brings_one_of_each_loader_and_format_to_its_best() -> None:
+    campaign = config.load("best")
+    pairs = [(c.loader, c.format) for c in campaign.contestants if c.name in campaign.best]
+    assert sorted(pairs) == sorted({(c.loader, c.format) for c in campaign.contestants if not c.control})
+    assert campaign.contestants == config.load("quick").contestants
+
+
+def test_a_search_is_expected_to_take_time() -> None:
+    campaign = config.load("best")
+    assert campaign.expected_s(19, 0, 1, 60) > campaign.expected_s(19, 0, 1)

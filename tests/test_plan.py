@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bench import config, plan
+from dataclasses import replace
+
+from bench import config, plan, tuning
 from bench.config import Campaign
 from bench.records import Record
 
@@ -76,3 +78,58 @@ def test_a_quiet_second_attempt_needs_no_third() -> None:
     twice = quick(reruns=2)
     measured = rows(twice, 1, steal_pct=9) | rows(twice, 1, 2)
     assert plan.missing(twice, measured) == plan.trials(twice, 2)
+
+
+def two_tracks(**timing: int) -> Campaign:
+    return config.load("best", {"timing": {"blocks": 2, **timing}, "tuning": {"trials": 4}})
+
+
+def searches(campaign: Campaign) -> dict[str, Record]:
+    """Rows of all searches, in which more workers are faster and no other setting matters."""
+    measured: dict[str, Record] = {}
+    while not (trial := plan.missing(campaign, measured)[0]).block:
+        workers = (trial.settings or {}).get("workers", 0)
+        row = next(iter(rows(quick(), 1).values()))
+        measured[trial.name] = replace(row, trial=trial.name, kind="tune", images_per_s=100.0 + workers)
+    return measured
+
+
+def test_who_is_searched_for_also_runs_once_at_its_best_in_each_block() -> None:
+    campaign = two_tracks()
+    best = [trial for trial in plan.trials(campaign, 2) if trial.track == "best"]
+    assert {trial.name for trial in best} == {f"2/{name}/best" for name in campaign.best}
+    assert len(plan.trials(campaign, 2)) == len(campaign.contestants) + len(best)
+    assert {trial.cache for trial in best} == {"warm"}
+
+
+def test_all_searches_come_before_the_first_block_one_trial_at_a_time() -> None:
+    campaign = two_tracks()
+    [first] = plan.missing(campaign, {})
+    assert (first.block, first.name) == (0, "tune/ffcv-raw-mapped/1")
+    measured = searches(campaign)
+    assert {name.split("/")[0] for name in measured} == {"tune"}
+    assert {name.split("/")[1] for name in measured} == set(campaign.best)
+    assert [trial.name for trial in plan.missing(campaign, measured)] == [t.name for t in plan.trials(campaign, 1)]
+    assert plan.searching(campaign, measured) == (0, 0)
+
+
+def test_trials_in_blocks_have_the_settings_of_their_track() -> None:
+    campaign = two_tracks()
+    for trial in plan.missing(campaign, searches(campaign)):
+        own = tuning.own(campaign.best[trial.contestant.name]) if trial.track == "best" else {}
+        assert trial.settings == own  # 4 trials were too few to find anything
+
+
+def test_a_disturbed_trial_at_its_best_makes_its_block_run_again() -> None:
+    campaign = two_tracks(reruns=1)
+    measured = searches(campaign) | rows(campaign, 1)
+    name = "1/litdata-raw/best"
+    disturbed = measured | {name: replace(measured[name], steal_pct=9)}
+    assert plan.missing(campaign, measured)[0].block == 2
+    assert [t.name for t in plan.missing(campaign, disturbed)] == [t.name for t in plan.trials(campaign, 1, 2)]
+
+
+def test_the_searches_are_told_how_long_they_may_take() -> None:
+    campaign = config.load("best", {"tuning": {"trials": 10}})
+    likely, most = plan.searching(campaign, {})
+    assert likely <= most == 10 * len(campaign.best)

@@ -171,15 +171,39 @@ def test_memory_is_told_whole_and_without_files() -> None:
     assert widths == [600, 900]
 
 
+def gained(actor: Actor, ratio: float, rows: Sequence[Record] = ()) -> str:
+    """Return all words of the plot of what tuning gains an actor."""
+    found = [*fabricate.searched(actor), *rows]
+    found += runs(actor, BLOCKS, images_per_s=1000.0)
+    found += [fabricate.at_best(actor, block, images_per_s=1000 * ratio) for block in BLOCKS]
+    environment = fabricate.environment([actor], len(BLOCKS), actor.name, (), [actor.name])
+    figure = drawn(analyse(found, environment["campaign"]))["best.png"]
+    return " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).split())
+
+
+def test_what_tuning_gains_is_told_with_the_settings_that_do_it() -> None:
+    assert "1.24× os_cache = False, workers = 3" in gained(FAST, 1.24)  # noqa: RUF001 - times
+    assert "1.01× os_cache = False, workers = 3 (tie)" in gained(FAST, 1.01)  # noqa: RUF001
+
+
+def test_where_nothing_beat_the_contestants_own_settings_the_plot_says_so() -> None:
+    assert "1.01× its own settings were the best" in gained(CAST[4], 1.01)  # noqa: RUF001
+
+
+def test_a_search_alone_gains_nothing_to_draw() -> None:
+    environment = fabricate.environment([FAST], 1, FAST.name, (), [FAST.name])
+    assert "best.png" not in drawn(analyse([*fabricate.searched(FAST), *runs(FAST, [1])], environment["campaign"]))
+
+
 LONG = [replace(a, name=f"{a.name}-{i}", title=f"{a.title} {i} with a long title") for i in (1, 2) for a in CAST][:13]
 
 
 @pytest.mark.parametrize("cast", [CAST[-2:], CAST, LONG], ids=["two", "ten", "long"])
 def test_no_words_are_cut_off(cast: Sequence[Actor]) -> None:
     names = [actor.name for actor in cast]
-    rows = fabricate.finished(cast, 3, names)
+    rows = fabricate.finished(cast, 3, names, names)
     rows = [replace(row, cache_state="unproven", pct_of_bound=101.0) if row.kind == "load" else row for row in rows]
-    environment = fabricate.environment(cast, 3, cast[0].name, names)
+    environment = fabricate.environment(cast, 3, cast[0].name, names, names)
     figures = drawn(analyse(rows, environment["campaign"]))
     assert len(figures) == len(plots.PLOTS)
     for file, figure in figures.items():

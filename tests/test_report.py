@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -120,6 +121,43 @@ def test_all_rows_failed(tmp_path: Path) -> None:
 def test_a_single_contestant(tmp_path: Path) -> None:
     text = written(tmp_path, cast=CAST[:1], blocks=1)
     assert "**FFCV raw, os_cache on delivers " in text
+
+
+def test_each_at_its_best_has_a_section_of_its_own(tmp_path: Path) -> None:
+    cast = CAST[:6]
+    text = written(tmp_path, cast=cast, blocks=6)
+    section = text[text.index("## Each at its best") : text.index("## Limits")]
+    assert text.index("## Results") < text.index("## Each at its best")
+    assert "**Each at its best**: FFCV raw is fastest, 11," in text
+    times, arrow = "\N{MULTIPLICATION SIGN}", "\N{RIGHTWARDS ARROW}"
+    [cells] = [row for row in rows_of(section, "FFCV raw") if len(row) == 9]
+    assert cells[0] == "1"
+    assert cells[5].startswith("faster (p 0.0")
+    assert cells[6:8] == [f"os_cache True {arrow} False: 1.05{times}; workers 2 {arrow} 3: 1.07{times}", "640"]
+    [cells] = rows_of(section, "LitData raw")
+    assert cells[6] == "none: its own were the best found"
+    tried = f"- **LitData raw**: workers 2 {arrow} 1: no gain, 0.55{times}; "
+    assert f"{tried}prefetch_factor 2 {arrow} 4: no gain, 1.00{times}; tried all that it may (4 trials)." in section
+    assert "FFCV raw" not in {row[1] for row in tables(text[: text.index("## Each at its best")]) if len(row) > 1}
+
+
+def test_without_a_search_there_is_no_second_track(tmp_path: Path) -> None:
+    assert "at its best" not in written(tmp_path, cast=CAST[:2], best=[]).lower()
+
+
+def test_a_search_that_failed_or_used_too_much_memory_says_so(tmp_path: Path) -> None:
+    actor = CAST[0]
+    greedy = [replace(row, peak_anon_memory_mib=5000.0) for row in fabricate.searched(actor)[:2]]
+    bad = fabricate.at_best(actor, 1, status="unavailable", reason="no settings keep to it", images_per_s=None)
+    again = replace(greedy[1], status="failed", reason="it broke", images_per_s=None)
+    for name, searched in (("a", greedy), ("b", [greedy[0], again])):
+        rows = [*searched, fabricate.load(actor, 1), bad]
+        text = written(tmp_path / name, rows, cast=CAST[:1], blocks=1, best=[actor.name])
+        [cells] = [row for row in rows_of(text, "FFCV raw") if len(row) == 9]
+        assert cells[3] == "unavailable: no settings keep to it"
+        assert cells[6] == "none keeps to the memory budget"
+    assert ["Search: FFCV raw", "failed", "1", "\N{EN DASH}", "it broke"] in tables(text)
+    assert "os_cache True \N{RIGHTWARDS ARROW} False: out, failed: it broke" in text
 
 
 NASTY = ("a|b", "`code", "two\nlines", "**bold**", "[link](x)", "<b>", "$x$ and $y$", "\\", "_a_")
