@@ -96,7 +96,7 @@ def test_a_failed_control_opens_the_report(tmp_path: Path) -> None:
 def test_a_control_is_no_contestant(tmp_path: Path) -> None:
     text = with_control(tmp_path, images_per_s=1000)
     assert "Controls failed" not in text
-    results = text[text.index("## Results") : text.index("## Speed and its price")]
+    results = text[text.index("## Results") : text.index("## Published and measured")]
     assert "Known" not in results
 
 
