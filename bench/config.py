@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bench import registry
+from bench import publication, registry
 from bench.api import Encoding, Mode, Work
+from bench.publication import Change, Published
 from bench.records import Cache
 from bench.space import Best, Tuning, count_workers
 
@@ -27,7 +28,7 @@ class CampaignError(Exception):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Data(_Model):
@@ -112,35 +113,6 @@ class Contestant(_Model):
     known speed and cost."""
 
 
-class PublishedFigures(_Model):
-    """What somebody published of one contestant."""
-
-    images_per_s: tuple[float, ...] = Field(min_length=1)
-    """Of each epoch."""
-    size_gib: float | None = Field(None, gt=0)
-    """Of the whole data set, in units of 2^30 bytes."""
-
-
-class Published(_Model):
-    """A comparison that somebody published, which the campaign repeats."""
-
-    source: str
-    """Where, on what."""
-    images: int = Field(ge=1)
-    """In the data set that was measured."""
-    contestants: dict[str, PublishedFigures]
-    """By the names that the campaign gives them; the reference is one of them."""
-
-
-class Change(_Model):
-    """Two contestants between which one thing differs."""
-
-    from_: str = Field(alias="from")
-    to: str
-    what: str
-    """What differs, in a few words."""
-
-
 class Campaign(_Model):
     """A whole campaign file."""
 
@@ -211,26 +183,7 @@ class Campaign(_Model):
     @model_validator(mode="after")
     def _published_agrees(self) -> Campaign:
         competing = [c.name for c in self.contestants if not c.control]
-        published = list(self.published.contestants) if self.published else []
-        ends = [name for change in self.changes for name in (change.from_, change.to)]
-        for what, names in (("published", published), ("changes", ends)):
-            if unknown := sorted(set(names) - set(competing)):
-                message = f"{what} names no contestant: {', '.join(unknown)}; there are: {', '.join(competing)}"
-                raise ValueError(message)
-        if published and self.reference not in published:
-            message = f"published has no figures of the reference, {self.reference}, to compare the others with"
-            raise ValueError(message)
-        after: dict[str, str] = {}
-        for change in self.changes:
-            if change.from_ in after:
-                message = f"more than one of the changes starts from {change.from_}"
-                raise ValueError(message)
-            after[change.from_] = name = change.to
-            while name in after and name != change.from_:
-                name = after[name]
-            if name == change.from_:
-                message = f"the changes from {change.from_} come round to it"
-                raise ValueError(message)
+        publication.agree(self.published, self.changes, competing, self.reference)
         return self
 
     @model_validator(mode="after")

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import records
+from bench import certificates, records
 
 ROOT = Path(__file__).parent.parent
 SHORT = """
+[data]
+probe = 200
+
 [work]
 epoch_images = 96
 
@@ -60,4 +63,7 @@ def test_the_example_is_found_and_measured(installed: dict[str, str], tree: Path
     subprocess.run(command, env=installed, check=True, cwd=ROOT)
     rows = records.read(tmp_path / "results" / "opencv" / "trials.csv")
     assert {row.contestant: row.status for row in rows if row.kind == "load"} == {"imagefolder": "ok", "opencv": "ok"}
+    certified = certificates.load(tmp_path / "results" / "opencv")
+    assert {name: certificate.faults for name, certificate in certified.items()} == {"imagefolder": (), "opencv": ()}
+    assert {row.certificate for row in rows if row.contestant == "opencv"} == {certified["opencv"].digest}
     assert (tmp_path / "reports" / "opencv" / "report.md").exists()

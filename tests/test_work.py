@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -17,56 +17,83 @@ from bench.prepare import Prepared
 ROOT = Path(__file__).parent.parent
 DELIVER = """
 import json, sys
+import torch
+from torchvision.transforms import v2
 from bench import registry
 from bench.api import Artifact, Work
 
+class Watched(v2.RandomResizedCrop):
+    def forward(self, *images):
+        crops_tensors.add(isinstance(images[0], torch.Tensor))
+        return super().forward(*images)
+
+v2.RandomResizedCrop = Watched
 spec = json.load(sys.stdin)
 told = []
 for options in spec["options"]:
+    crops_tensors = set()
     loader = registry.loader(spec["loader"])
     with loader.stream(Artifact.from_dict(spec["artifact"]), Work(**spec["work"]), **options) as batches:
         epochs = [[(int(n), float(i.min()), float(i.max()), str(i.dtype)) for images, labels in batches
                    for i, n in zip(images, labels)] for _ in range(2)]
-    told.append(epochs)
+        told.append((epochs, eval(spec["look"])))
 print(json.dumps(told))
 """
 
 
-def delivered(
-    prepared: Prepared, name: str, loader: str, *options: dict[str, Any], **work: Any
-) -> list[list[list[Any]]]:
-    """For each of the options two epochs: label, least and largest value and type of every image."""
+class Case(NamedTuple):
+    """Options of a loader, in which they differ, and how that is seen in its process."""
+
+    form: str
+    loader: str
+    options: list[dict[str, Any]]
+    look: str = "None"
+    seen: tuple[Any, ...] = (None,)
+    workers: int = 1
+
+
+CASES = [
+    Case("jpeg-files", "imagefolder", [{}]),
+    Case(
+        "litdata-raw",
+        "litdata",
+        [{"prefetch_factor": None}, {"prefetch_factor": None, "tensor_first": True}],
+        "list(crops_tensors)",
+        ([False], [True]),
+        workers=0,  # so that the crops are seen
+    ),
+    Case(
+        "ffcv-raw",
+        "ffcv",
+        [{"convert": "compiled"}, {"convert": "torchvision", "os_cache": False}],
+        "[type(one).__name__ for one in batches.pipeline_specs['image'].transforms]",
+        (
+            ["RandomHorizontalFlip", "NormalizeImage", "ToTensor", "ToTorchImage"],
+            ["RandomHorizontalFlip", "ToTensor", "ToTorchImage", "ModuleWrapper"],
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.form for case in CASES])
+def test_floats_in_the_stored_order(everything: Prepared, case: Case) -> None:
+    work = Work(batch_size=16, workers=case.workers, image_size=32, passes=2, seed=0, dtype="float32", shuffle=False)
     spec = {
-        "loader": loader,
-        "artifact": asdict(prepared.artifacts[name]),
-        "work": asdict(Work(batch_size=16, workers=1, image_size=32, passes=2, seed=0, **work)),
-        "options": options,
+        "loader": case.loader,
+        "artifact": asdict(everything.artifacts[case.form]),
+        "work": asdict(work),
+        "options": case.options,
+        "look": case.look,
     }
     command = [sys.executable, "-c", DELIVER]
     done = subprocess.run(
         command, input=json.dumps(spec), capture_output=True, text=True, check=True, cwd=ROOT, timeout=90
     )
-    told: list[list[list[Any]]] = json.loads(done.stdout.splitlines()[-1])
-    return told
-
-
-IN_ORDER = [0] * 32 + [1] * 32 + [2] * 32
-CASES = [
-    ("jpeg-files", "imagefolder", [{}, {"decode": "torchvision"}]),
-    ("litdata-raw", "litdata", [{}, {"tensor_first": True}]),
-    ("litdata-again", "litdata", [{}]),
-    ("ffcv-raw", "ffcv", [{"convert": "compiled"}, {"convert": "torchvision", "os_cache": False}]),
-]
-
-
-@pytest.mark.parametrize(("name", "loader", "options"), CASES, ids=[name for name, *_ in CASES])
-def test_floats_in_the_stored_order(
-    everything: Prepared, name: str, loader: str, options: list[dict[str, Any]]
-) -> None:
-    for epochs in delivered(everything, name, loader, *options, dtype="float32", shuffle=False):
-        for images in epochs:
-            labels, least, most, dtypes = zip(*images, strict=True)
-            assert list(labels) == IN_ORDER * 2
-            assert set(dtypes) == {"torch.float32"}
-            assert min(least) >= 0
-            assert 0.5 < max(most) <= 1
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert [seen for _, seen in told] == list(case.seen)
+    for images in [epoch for epochs, _ in told for epoch in epochs]:
+        labels, least, most, dtypes = zip(*images, strict=True)
+        assert list(labels) == ([0] * 32 + [1] * 32 + [2] * 32) * 2
+        assert set(dtypes) == {"torch.float32"}
+        assert min(least) >= 0
+        assert 0.5 < max(most) <= 1

@@ -58,15 +58,7 @@ def _traits(seen: Observation, made: Making | None) -> Iterator[tuple[str, str]]
     if made:
         yield "crops of", f"{made.base}{f', decoded {made.decode}' if made.decode else ''}"
         yield "resampling", made.resampling
-    intact = seen.intact_batches
-    yield (
-        "memory of a batch",
-        (
-            "its own"
-            if intact >= HELD_BATCHES
-            else f"used again once {'the next' if not intact else f'{intact + 1} more'} "
-            f"{'is' if not intact else 'are'} asked for"
-        ),
-    )
+    own = seen.intact_batches >= HELD_BATCHES
+    yield "memory of a batch", "its own" if own else "used again for later ones"
     first = seen.image_label[: len(seen.again_label)]
     yield "order by seed", "reproduced" if np.array_equal(first, seen.again_label) else "not reproduced"
