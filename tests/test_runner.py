@@ -48,7 +48,7 @@ def test_every_end_of_a_trial_is_a_row(tree: Path, tmp_path: Path) -> None:
             "absent": {"loader": "absent"},
             "unwritten": {"format": "bad"},
         },
-        {"files": {"writer": "imagefolder", "mode": "jpeg"}, "bad": {"writer": "planted-writer", "mode": "raw"}},
+        {"files": {"writer": "imagefolder", "mode": "jpeg"}, "bad": {"writer": "planted-empty", "mode": "raw"}},
         blocks=1,
         limit_s=8,
     )
