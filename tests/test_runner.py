@@ -18,6 +18,7 @@ import pytest
 
 from bench import noise, records, runner
 from bench.cache import BusyError, locked
+from bench.certificates import Certificate
 from bench.display import Display
 from bench.prepare import prepare
 from tests import campaigns
@@ -40,11 +41,13 @@ def run(tree: Path, tmp_path_factory: pytest.TempPathFactory, planted: None) -> 
     cache = tmp_path_factory.mktemp("cache")
 
     def measure(chosen: Campaign, results: Path) -> Path:
-        return runner.run(chosen, prepare(chosen, tree, cache, Display(), strict=True), results, Display())
+        prepared = prepare(chosen, tree, cache, Display(), strict=True)
+        return runner.run(chosen, prepared, results, Display(), {"good": CERTIFICATE})
 
     return measure
 
 
+CERTIFICATE = Certificate(traits={"resampling": "none at all"})
 CRASH = {"loader": "doomed", "options": {"end": "crash"}}
 
 
@@ -52,7 +55,7 @@ def various() -> Campaign:
     """A campaign whose trials end in various ways."""
     return campaign(
         {"good": {}, "crash": CRASH, "absent": {"loader": "absent"}, "unwritten": {"format": "bad"}},
-        {"files": {"writer": "imagefolder", "mode": "jpeg"}, "bad": {"writer": "planted-writer", "mode": "raw"}},
+        {"files": {"writer": "imagefolder", "mode": "jpeg"}, "bad": {"writer": "planted-empty", "mode": "raw"}},
         blocks=1,
         seed=4,  # in the order that it gives, the crash comes last
     )
@@ -79,6 +82,8 @@ def test_every_end_of_a_trial_is_a_row(ended: Path) -> None:
     assert rows["good"].images_per_s
     assert rows["good"].gpu_util_pct is not None or rows["good"].gpu_reason
     assert all(row.reason and row.images_per_s is None for name, row in rows.items() if name != "good")
+    assert [row.certificate for row in rows.values() if row.certificate] == [rows["good"].certificate]
+    assert rows["good"].certificate == CERTIFICATE.digest
     assert rows["absent"].reason.endswith("pip install loaderbench-planted")
     assert rows["crash"].reason == "ValueError: the planted | fault in two lines"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import pagecache
 
 requires = ("torch",)
-reads = ("imagefolder", "planted-writer", "planted-small", "planted-lossy", "planted-empty")
+reads = ("imagefolder", "planted-writer", "planted-empty")
 
 
 @contextmanager
