@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from bench import pagecache, registry
@@ -83,6 +84,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     `spec`: loader, artifact, work, options, scratch (an empty folder that the files are copied to, and where
     `SEEN` and `EMPTIED` are left, each an `Observation`; the latter is missing if empty files bring the loader down).
     """
+    cv2.setNumThreads(1)  # its threads would not survive in the workers that a loader forks later
     loader = registry.loader(spec["loader"])
     scratch, work = Path(spec["scratch"]), Work(**spec["work"])
     files = scratch / "files"
