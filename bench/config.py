@@ -72,6 +72,8 @@ class Timing(_Model):
     window_s: float = Field(gt=0)
     window_batches: int = Field(ge=1)
     """The window is at least this many batches long, so that what a loader prepared ahead weighs little in it."""
+    pause_s: float = Field(1.0, ge=0)
+    """After the window nothing is asked for so long; what is ready then is what the loader prepares ahead."""
     limit_s: float = Field(gt=0)
     """A trial that takes longer is killed with all its processes."""
     stage_s: float = Field(1.0, ge=0)

@@ -127,7 +127,7 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
     """
     work = asdict(campaign.work_on(artifact.samples, block))
     put = settings or {}
-    window = campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches"})
+    window = campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches", "pause_s"})
     if not block:
         window |= campaign.tuning.model_dump(include={"warmup_s", "window_s"})
     return {

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 PAGE_BYTES = 4096
 CHANNELS = 3
-PAUSE_S = 1.0
-"""After the window nothing is asked for so long; what is ready then is what the loader prepares ahead."""
 
 
 class InvalidWorkError(Exception):
@@ -46,6 +44,8 @@ class Window:
     """At least this long."""
     window_batches: int
     """At least this many batches."""
+    pause_s: float
+    """After the window nothing is asked for so long; what is ready then is what the loader prepares ahead."""
     cold: bool = False
     """In place of all that: from the first batch of the first epoch to its last, while the data is read."""
 
@@ -188,7 +188,7 @@ class Meter:
         times = self.timeline
         if times.paused is None:
             times.paused = len(times.exits_ns)
-            time.sleep(PAUSE_S)
+            time.sleep(self.window.pause_s)
             return False
         return times.bank_is_known()
 

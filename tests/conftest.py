@@ -46,7 +46,7 @@ def quick() -> Campaign:
         {
             "data": {"samples": None},
             "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 192},
-            "timing": {"warmup_s": 0.1, "window_s": 0.3, "window_batches": 5},
+            "timing": {"warmup_s": 0.1, "window_s": 0.3, "window_batches": 5, "pause_s": 0.3},
         },
     )
     further = [

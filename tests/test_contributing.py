@@ -25,6 +25,7 @@ blocks = 1
 warmup_s = 0.2
 window_s = 0.2
 window_batches = 1
+pause_s = 0.1
 limit_s = 120.0
 stage_s = 0
 

@@ -35,7 +35,7 @@ def measured(
         "artifact": {**ARTIFACT, **(found if sizes else {"path": str(folder)})},
         "work": WORK,
         "options": options,
-        "window": {"warmup_s": 0.2, "window_s": window_s, "window_batches": 4, "cold": cold},
+        "window": {"warmup_s": 0.2, "window_s": window_s, "window_batches": 4, "pause_s": 0.3, "cold": cold},
         "times": str(folder / "times.npz"),
     }
     result = process.run("trial", spec, folder / "log", 60)

@@ -28,13 +28,8 @@ def right() -> Batches:
     return [(torch.zeros(len(part), 3, 16, 16, dtype=torch.uint8), part) for part in labels.split(WORK.batch_size)]
 
 
-@pytest.fixture(autouse=True)
-def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "PAUSE_S", 0)
-
-
 def consume(batches: Iterable[tuple[torch.Tensor, torch.Tensor]], window_s: float = 0) -> Meter:
-    meter = Meter(ARTIFACT, WORK, Window(0, window_s, 1), Gpu())
+    meter = Meter(ARTIFACT, WORK, Window(0, window_s, 1, pause_s=0), Gpu())
     meter.consume(batches)
     return meter
 
@@ -90,7 +85,7 @@ def test_floats_must_be_scaled(low: float, high: float, right: bool) -> None:  #
     images[..., 8:] = high
     labels = torch.tensor(LABELS * WORK.passes)
     batches = [(images[: len(part)], part) for part in labels.split(WORK.batch_size)]
-    meter = Meter(ARTIFACT, replace(WORK, dtype="float32"), Window(0, 0, 1), Gpu())
+    meter = Meter(ARTIFACT, replace(WORK, dtype="float32"), Window(0, 0, 1, pause_s=0), Gpu())
     if right:
         meter.consume(batches)
         return
@@ -124,7 +119,7 @@ class Steady:
 
 
 def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = Meter(ARTIFACT, WORK, Window(3, 10, 1), Gpu())
+    meter = Meter(ARTIFACT, WORK, Window(3, 10, 1, pause_s=0), Gpu())
     meter.consume(Steady(monkeypatch))  # type: ignore[arg-type]
     columns = meter.columns()
     # The first batch ends at 1 s, so the window runs from 4 s to 14 s: batches 5 to 8 and 1 to 6 of the next epoch.
@@ -149,7 +144,7 @@ def test_the_gpu_is_asked_at_the_windows_two_edges_and_no_other_time(monkeypatch
             asked.append(loader.now_s)
             return GpuLoad(gpu_power_w=window_s, gpu_reason=opened)
 
-    meter = Meter(ARTIFACT, WORK, Window(3, 10, 1), Watched())
+    meter = Meter(ARTIFACT, WORK, Window(3, 10, 1, pause_s=0), Watched())
     meter.consume(loader)  # type: ignore[arg-type]
     columns = meter.columns()
     assert asked == [4, 14]

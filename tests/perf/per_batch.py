@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LAP_S = 1.0
 WARM_UP_LAPS = 3
-NEVER = Window(warmup_s=float("inf"), window_s=1, window_batches=1)
+NEVER = Window(warmup_s=float("inf"), window_s=1, window_batches=1, pause_s=0)
 """The window never opens: its edges are no cost per batch."""
 
 
