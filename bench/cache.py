@@ -55,6 +55,14 @@ def building(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait for the folder's lock and hold it."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def locked(folder: Path, busy: str) -> Iterator[None]:
     """Hold the folder's lock, which ends with the process. Raises BusyError with the message `busy`."""
     folder.mkdir(parents=True, exist_ok=True)

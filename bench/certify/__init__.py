@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import process, registry
 from bench.api import Work
-from bench.cache import building, locked, write_whole
+from bench.cache import building, in_turn, locked, write_whole
 from bench.certificates import Certificate
 from bench.certify import observe, probe
 from bench.config import Campaign
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from bench.prepare import Prepared
 
 _PROCESSES = 2
-"""So many contestants are certified at once: most of the time goes into starting and compiling, on one core each."""
+"""While one contestant is observed, which takes up to a gigabyte, another one is judged."""
 _BATCH_SIZE = 64
 """At most: so that an epoch of the probe has a number of batches."""
 _LIMIT_S = 120.0
@@ -138,9 +139,11 @@ def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:
 def _certificate(job: _Job) -> Certificate:
     from bench.certify.judge import judge  # brings SciPy's statistics, for which the harness itself is too small
 
+    os.environ["NUMBA_OPT"] = "0"  # what is not timed need not be fast, and is compiled in half the time
     with TemporaryDirectory(prefix="loaderbench-") as name:
         scratch = Path(name)
-        ended = process.run("observe", {**job.spec, "scratch": name}, job.log, _LIMIT_S)
+        with in_turn(job.log.parent / "certificates"):
+            ended = process.run("observe", {**job.spec, "scratch": name}, job.log, _LIMIT_S)
         if not (scratch / observe.SEEN).exists():
             return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
         # What became of it later does not matter: to fail on empty files is what an honest loader does.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bench.certify.observe import Observation
 
-REFERENCES = 16
+REFERENCES = 8
 """Draws of the reference for every crop that was delivered."""
 SIGNIFICANCE = 1e-6
 """Of each test: with a few tests for each of a few contestants, hardly ever a false alarm."""
@@ -29,28 +29,31 @@ _NARROW = 0.85
 """A crop wider than this share of the image has next to no choice of position."""
 
 
-def figures(seen: Observation) -> dict[str, float]:
-    """Return the largest distance of each distribution from the reference's (Kolmogorov and Smirnov's D, 0 to 1), the
+def examine(seen: Observation) -> tuple[dict[str, float], list[str]]:
+    """Return what was measured, and in words what is not drawn as asked.
+
+    Measured: the largest distance of each distribution from the reference's (Kolmogorov and Smirnov's D, 0 to 1), the
     share of flipped images, and the shares of crops that were drawn before.
     """
-    return {
-        **{f"crop_{name.replace(' ', '_')}_distance": float(r.statistic) for name, r in _tests(seen).items()},
+    if len(seen.edges) == 0:
+        return {}, []
+    tests = _tests(seen)
+    figures = {
+        **{f"crop_{name.replace(' ', '_')}_distance": float(r.statistic) for name, r in tests.items()},
         "flipped_share": float(seen.flipped.mean()),
         "same_next_epoch_share": _same_next_epoch(seen),
         "same_in_other_batch_share": _same_in_other_batch(seen),
     }
+    return figures, list(_faults(seen, tests, figures))
 
 
-def faults(seen: Observation, found: dict[str, float]) -> Iterator[str]:
-    """Tell in words what is not drawn as asked. `found`: what `figures` returned."""
-    if len(seen.edges) == 0:
-        return
+def _faults(seen: Observation, tests: dict[str, Any], found: dict[str, float]) -> Iterator[str]:
     spread = seen.edges.std(axis=0).max()
     if spread < _SAME:
         middle = np.abs(seen.edges[:, :2] + seen.edges[:, 2:] - 1).max() < 2 * _SAME
         yield f"every image is cut at the same place{', its middle,' if middle else ''} in place of at random"
     else:
-        off = [f"{name} (D = {r.statistic:.2f})" for name, r in _tests(seen).items() if r.pvalue < SIGNIFICANCE]
+        off = [f"{name} (D = {r.statistic:.2f})" for name, r in tests.items() if r.pvalue < SIGNIFICANCE]
         if off:
             yield f"crops are not drawn as RandomResizedCrop draws them, by their {', '.join(off)}"
         if found["same_next_epoch_share"] > _STALE_SHARE:

@@ -31,13 +31,13 @@ def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Cer
     images = [small(source.original(label)) for label in range(samples)]
     shown = identify(seen, images)
     order = shuffle.figures(seen, samples)
-    drawn = augmentation.figures(seen) if len(seen.edges) else {}
+    drawn, ill_drawn = augmentation.examine(seen)
     made = pixels.making(seen, source) if shown.wrong_share < 0.5 else None  # noqa: PLR2004
     return Certificate(
         faults=(
             *delivery.faults(seen, shown, work, samples),
             *shuffle.faults(seen, work, order, samples),
-            *augmentation.faults(seen, drawn),
+            *ill_drawn,
             *(made.faults(mode) if made else ()),
             *_kept_in_memory(emptied, images),
         ),

@@ -112,8 +112,11 @@ def making(seen: Observation, source: CanonicalSource) -> Making | None:
         number, crop = seen.kept[place], seen.crops[place]
         if seen.flipped[number]:
             crop = np.ascontiguousarray(crop[:, ::-1])
+        boxes: dict[tuple[int, ...], tuple[slice, slice]] = {}  # by size: decoders move nothing
         for (base, decode), image in _images(source, int(seen.image_label[number])).items():
-            part = _part(image, seen.edges[number], crop)
+            if image.shape not in boxes:
+                boxes[image.shape] = _box(image, seen.edges[number], crop)
+            part = image[boxes[image.shape]]
             for name, resample in FILTERS.items():
                 made = resample(part, len(crop))
                 errors.setdefault((base, decode, name), []).append(_error(crop, made))
@@ -147,8 +150,8 @@ def _images(source: CanonicalSource, label: int) -> dict[tuple[str, str], Pixels
     return images
 
 
-def _part(image: Pixels, edges: NDArray[np.float64], crop: Pixels) -> Pixels:
-    """Return the part of an image that a crop shows: `edges` tell it to about a pixel, the crop itself exactly."""
+def _box(image: Pixels, edges: NDArray[np.float64], crop: Pixels) -> tuple[slice, slice]:
+    """Return which rows and columns a crop shows: `edges` tell it to about a pixel, the crop itself exactly."""
     height, width = image.shape[:2]
     most = np.array([width, height, width, height])
     grey, target = (np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8) for pixels in (image, crop))
@@ -169,7 +172,7 @@ def _part(image: Pixels, edges: NDArray[np.float64], crop: Pixels) -> Pixels:
         found, place = min(tried)
         if found >= least:
             left, top, right, bottom = best.tolist()
-            return image[top:bottom, left:right]
+            return slice(top, bottom), slice(left, right)
         least, best = found, best + moves[place]
 
 
