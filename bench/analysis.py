@@ -48,12 +48,9 @@ def analyse(
     everything = compare_all(speeds[[name for name in competing if name in speeds]], least)
     ranked = [name for name in competing if name in speeds and not others[name]]
     compared = compare_all(speeds[ranked], least) if any(others.values()) else everything
-    for name in competing:
-        if others[name] and (known := everything.get((name, reference))):
-            compared[name, reference] = replace(known, p=None, verdict="unresolved")  # no matter of rank
     everyone = (_standing(c, same[same["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign))
     standings = sorted(
-        (replace(s, other_work=others[s.name], rank=None if others[s.name] else s.rank) for s in everyone),
+        (_set_apart(s, others[s.name], everything.get((s.name, reference))) for s in everyone),
         key=lambda s: (not s.speeds, bool(s.other_work), _fastest_first(s)),
     )
     searches = tuning.searches(records, campaign)
@@ -87,6 +84,15 @@ def analyse(
         published=published.published(campaign, everything, writes),
         changes=published.changes(campaign, everything, writes),
     )
+
+
+def _set_apart(standing: Standing, reason: str, against: Comparison | None) -> Standing:
+    """Give a contestant of other work that reason and no rank. To the reference of other work, too, there is a ratio,
+    which is no matter of rank.
+    """
+    if against and not standing.reference:
+        standing = replace(standing, reference=replace(against, p=None, verdict="unresolved"))
+    return replace(standing, other_work=reason, rank=None) if reason else standing
 
 
 def _fastest_first(standing: Standing) -> float:

@@ -317,3 +317,13 @@ def test_other_work_is_held_against_the_reference_and_not_ranked() -> None:
     assert fast.reference is not None
     assert fast.reference.ratio.mean == pytest.approx(1.5)
     assert fast.reference.p is None
+
+
+def test_where_the_reference_does_other_work_the_others_are_ranked_and_yet_held_against_it() -> None:
+    rows = [row for a, speed in ((FAST, 300), (SLOW, 100), (REFERENCE, 200)) for row in runs(a, *[speed] * 6)]
+    certified = dict.fromkeys(("fast", "slow"), fabricate.certificate())
+    certified["reference"] = fabricate.certificate(faults=("no image is flipped",))
+    analysis = analyse(rows, fabricate.environment(CAST, 6, "reference")["campaign"], certified)
+    assert [(s.name, s.rank) for s in analysis.measured] == [("fast", (1, 1)), ("slow", (2, 2)), ("reference", None)]
+    ratios = [s.reference.ratio.mean for s in analysis.ranked if s.reference]
+    assert ratios == [pytest.approx(1.5), pytest.approx(0.5)]

@@ -94,15 +94,18 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
         "real": {"loader": "imagefolder"},
         "never flips": {"loader": "cheater", "options": {"cheat": "never flips"}},
         "absent": {"loader": "absent"},
+        "lossy": {"loader": "cheater", "format": "lossy"},
         "crashing": {"loader": "doomed", "options": {"end": "crash"}},
     }
-    small = campaign({name.replace(" ", "-"): keys for name, keys in contestants.items()})
+    formats = {"files": {"writer": "imagefolder", "mode": "jpeg"}, "lossy": {"writer": "planted-lossy", "mode": "jpeg"}}
+    small = campaign({name.replace(" ", "-"): keys for name, keys in contestants.items()}, formats)
     small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 120})})
     prepared = prepare(small, tree, tmp_path, Display(), strict=True)
     certificates = certify.certify(small, prepared, tmp_path, Display())
     assert certificates["real"].state == "as asked"
     assert certificates["real"].traits["stored"] == "canonical JPEG bytes"
     assert certificates["never-flips"].faults == ("no image is flipped",)
+    assert "stores JPEG of quality about 60 where 90 was asked for" in certificates["lossy"].faults
     assert certificates["absent"].failure.startswith("not installed: no_such_library")
     assert "the planted | fault" in certificates["crashing"].failure
     lacking = []

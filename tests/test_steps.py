@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from scipy.stats import ks_2samp
+from torchvision.transforms import v2
 
 from bench import steps, together
 from bench.api import Work
@@ -123,6 +126,16 @@ class TestSamples:
 
 
 class TestCrop:
+    @pytest.mark.parametrize("size", [(375, 500), (500, 375), (256, 256), (60, 300)])
+    def test_crops_are_drawn_as_torchvision_draws_them(self, size: tuple[int, int]) -> None:
+        torch.manual_seed(0)
+        random, image, draw = np.random.default_rng(0), torch.empty(3, *size), v2.RandomResizedCrop(8)
+        ours = [steps.random_crop(size, random) for _ in range(2000)]
+        theirs = [draw.make_params([image]) for _ in range(2000)]
+        for name in ("top", "left", "height", "width"):
+            same = ks_2samp([getattr(crop, name) for crop in ours], [crop[name] for crop in theirs])
+            assert same.pvalue > 0.001, name
+
     @pytest.mark.parametrize("size", [(190, 256), (256, 190), (50, 50), (1, 300), (300, 1), (1, 1), (7, 100)])
     def test_it_lies_within_the_image_and_has_the_area_and_aspect_asked_for(self, size: tuple[int, int]) -> None:
         random = np.random.default_rng(0)

@@ -25,6 +25,7 @@ SIGNIFICANCE = 1e-6
 _SAME = 0.02
 """Edges that agree to this share of the image are the same; they are read more exactly than that."""
 _STALE_SHARE = 0.1
+_CHANCE = 2
 _NARROW = 0.85
 """A crop wider than this share of the image has next to no choice of position."""
 
@@ -107,7 +108,9 @@ def _same_next_epoch(seen: Observation) -> float:
 
 
 def _same_in_other_batch(seen: Observation) -> float:
-    """Return the largest share of a batch's crops that another batch has at the same places, relative to the image."""
+    """Return the largest share of a batch's crops that another batch has at the same places, relative to the image; 0
+    if there are no more than two, which may be chance.
+    """
     count = len(seen.edges)
     key = seen.image_epoch[:count] * (seen.image_batch.max(initial=0) + 1) + seen.image_batch[:count]
     batches = [seen.edges[key == number] for number in np.unique(key)]
@@ -116,5 +119,6 @@ def _same_in_other_batch(seen: Observation) -> float:
     most = 0.0
     for number, one in enumerate(whole):
         for other in whole[number + 1 :]:
-            most = max(most, float((np.abs(one - other).max(axis=1) < _SAME).mean()))
+            same = int((np.abs(one - other).max(axis=1) < _SAME).sum())
+            most = max(most, same / size if same > _CHANCE else 0.0)
     return most

@@ -39,7 +39,7 @@ def faults(seen: Observation, shown: Shown, work: Work, samples: int) -> Iterato
 def _form(seen: Observation, work: Work) -> Iterator[str]:
     asked = f"({CHANNELS}, {work.image_size}, {work.image_size}), {work.dtype}"
     for form in seen.forms:
-        shape_and_type, memory, device = str(form).rsplit(", ", 2)
+        shape_and_type, memory, device = str(form).split("; ")
         if shape_and_type != asked:
             yield f"images are {shape_and_type} in place of {asked}"
         if memory not in {"contiguous", "channels_last"}:

@@ -54,7 +54,7 @@ def _kept_in_memory(emptied: Observation | None, images: Sequence[NDArray[np.uin
 
 
 def _traits(seen: Observation, made: Making | None) -> Iterator[tuple[str, str]]:
-    yield "batches", "; ".join(seen.forms.tolist())
+    yield "batches", " and ".join(seen.forms.tolist())
     if made:
         yield "crops of", f"{made.base}{f', decoded {made.decode}' if made.decode else ''}"
         yield "resampling", made.resampling

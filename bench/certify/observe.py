@@ -208,7 +208,7 @@ def _form(images: Tensor) -> str:
         memory = "channels_last"
     else:
         memory = f"strides {images.stride()}"
-    return f"{tuple(images.shape[1:])}, {_dtype(images)}, {memory}, {images.device.type}"
+    return f"{tuple(images.shape[1:])}, {_dtype(images)}; {memory}; {images.device.type}"
 
 
 def _as_pixels(images: Tensor) -> NDArray[Any] | None:

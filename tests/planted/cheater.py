@@ -11,7 +11,7 @@ import numpy as np
 from bench.steps import Crop, random_crop
 
 requires = ("torch",)
-reads = ("imagefolder",)
+reads = ("imagefolder", "planted-lossy")
 
 
 @contextmanager

@@ -1,13 +1,18 @@
 """A writer that encodes at quality 60, whatever it was asked for."""
 
 from PIL import Image
-from planted_writer import payloads
 
-__all__ = ["payloads"]
 requires = ("PIL",)
 modes = ("jpeg",)
 
 
 def write(source, out, encoding, workers):
     for index in range(len(source)):
-        Image.fromarray(source.pixels(index)).save(out / f"{index:09d}.jpg", quality=60)
+        folder = out / f"{source.label(index):06d}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(source.pixels(index)).save(folder / f"{index:09d}.jpg", quality=60)
+
+
+def payloads(out):
+    for path in sorted(out.glob("*/*"), key=lambda path: path.stem):
+        yield path.read_bytes()
