@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PAGE_BYTES = 4096
+TOUCHED_AT_ONCE = 1 << 14
+"""Pages. Torch sums more than 32,768 values in several threads, which go on spinning for milliseconds."""
 CHANNELS = 3
 
 
@@ -274,4 +276,6 @@ def _read() -> Reading:
 
 def touch(images: Tensor) -> None:
     """Read one byte of each page, so that a batch that is only promised has to be there."""
-    images.as_strided((images.numel(),), (1,))[:: PAGE_BYTES // images.element_size()].sum()
+    one_a_page = images.as_strided((images.numel(),), (1,))[:: PAGE_BYTES // images.element_size()]
+    for start in range(0, len(one_a_page), TOUCHED_AT_ONCE):
+        one_a_page[start : start + TOUCHED_AT_ONCE].sum()

@@ -91,7 +91,7 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
     tree: Path, tmp_path: Path, planted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contestants = {
-        "real": {"loader": "imagefolder"},
+        "honest": {"loader": "cheater"},
         "never flips": {"loader": "cheater", "options": {"cheat": "never flips"}},
         "absent": {"loader": "absent"},
         "lossy": {"loader": "cheater", "format": "lossy"},
@@ -102,8 +102,8 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
     small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 120})})
     prepared = prepare(small, tree, tmp_path, Display(), strict=True)
     certificates = certify.certify(small, prepared, tmp_path, Display())
-    assert certificates["real"].state == "as asked"
-    assert certificates["real"].traits["stored"] == "canonical JPEG bytes"
+    assert certificates["honest"].state == "as asked"
+    assert certificates["honest"].traits["stored"] == "canonical JPEG bytes"
     assert certificates["never-flips"].faults == ("no image is flipped",)
     assert "stores JPEG of quality about 60 where 90 was asked for" in certificates["lossy"].faults
     assert certificates["absent"].failure.startswith("not installed: no_such_library")

@@ -15,7 +15,7 @@ from bench import certificates, records
 ROOT = Path(__file__).parent.parent
 SHORT = """
 [data]
-probe = 200
+probe = 120
 
 [work]
 epoch_images = 96

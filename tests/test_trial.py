@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 LABELS = [0] * 10 + [1] * 10 + [2] * 10
+ROOT = Path(__file__).parent.parent
 WORK = Work(batch_size=8, workers=2, image_size=16, dtype="uint8", passes=2, seed=0)
 ARTIFACT = Artifact("f", "/nowhere", len(LABELS), sum(LABELS), 1, 1, Encoding("jpeg"))
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
@@ -149,3 +153,16 @@ def test_the_gpu_is_asked_at_the_windows_two_edges_and_no_other_time(monkeypatch
     columns = meter.columns()
     assert asked == [4, 14]
     assert (columns["gpu_power_w"], columns["gpu_reason"], columns["gpu_util_pct"]) == (10, "opened", None)
+
+
+def test_touching_a_large_batch_starts_no_thread_that_would_take_cpu_from_the_loader() -> None:
+    program = """
+import os, torch
+from bench.trial import touch
+batch = torch.empty(256, 3, 224, 224)
+before = len(os.listdir("/proc/self/task"))
+touch(batch)
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout) == 0
