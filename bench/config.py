@@ -184,8 +184,7 @@ class Campaign(_Model):
 
     @model_validator(mode="after")
     def _published_agrees(self) -> Campaign:
-        competing = [c.name for c in self.contestants if not c.control]
-        publication.agree(self.published, self.changes, competing, self.reference)
+        publication.agree(self.published, self.changes, [c.name for c in self.competing], self.reference)
         return self
 
     @model_validator(mode="after")
@@ -219,16 +218,16 @@ class Campaign(_Model):
                 raise ValueError(message)
         return self
 
-    @property
-    def competing(self) -> tuple[Contestant, ...]:
-        """The contestants that are no controls."""
-        return tuple(contestant for contestant in self.contestants if not contestant.control)
-
     @model_validator(mode="after")
     def _searches_begin_with_own_settings(self) -> Campaign:
         workers = self.work.count_workers()
         own = {c.name: {**_options(c.loader), **c.options, "workers": workers} for c in self.contestants}
         return self.model_copy(update={"best": {name: b.beginning_with(own[name]) for name, b in self.best.items()}})
+
+    @property
+    def competing(self) -> tuple[Contestant, ...]:
+        """The contestants that are no controls."""
+        return tuple(contestant for contestant in self.contestants if not contestant.control)
 
     def work_on(self, samples: int, block: int) -> Work:
         """Return what every contestant delivers in one block (0: in a search): the same, in an order of its own."""

@@ -76,16 +76,7 @@ def campaign(
             "tuning": tuning or {},
             "data": {"samples": None, "probe": 0},
             "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 96},
-            "timing": {
-                "blocks": 2,
-                "warmup_s": 0.05,
-                "window_s": 0.2,
-                "window_batches": 1,
-                "pause_s": 0.1,
-                "limit_s": 60,
-                "stage_s": 0,
-            }
-            | timing,
+            "timing": TIMING | timing,
             "formats": [{"name": name, "title": name, "max_side": 64} | keys for name, keys in formats.items()],
             "contestants": [
                 {"name": name, "title": name, "loader": "planted", "format": next(iter(formats))} | keys

@@ -81,9 +81,7 @@ def _correlation(seen: Observation, number: int, image: NDArray[np.uint8]) -> fl
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    signature = seen.signatures[number]
-    one, other = ((values - values.mean()).ravel() for values in (part.astype(float), signature.astype(float)))
-    if seen.flipped[number]:
-        other = (signature[:, ::-1] - signature.mean()).ravel()
+    signature = seen.signatures[number][:, :: -1 if seen.flipped[number] else 1]
+    one, other = ((values - values.mean()).ravel() for values in (part, signature))
     scale = np.sqrt((one**2).sum() * (other**2).sum())
     return float((one @ other) / scale) if scale else 0.0

@@ -48,9 +48,8 @@ class Observation:
     image_label: NDArray[np.int64]
     edges: NDArray[np.float64]
     flipped: NDArray[np.bool_]
-    residual: NDArray[np.float64]
     signatures: NDArray[np.uint8]
-    """These four as in `probe.Views`; empty if batches have no form that images could be found in."""
+    """These three as in `probe.Views`; empty if batches have no form that images could be found in."""
     kept: NDArray[np.int64]
     """Numbers, in order of delivery, of the images in `crops`."""
     crops: NDArray[np.uint8]

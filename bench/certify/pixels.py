@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from bench.stored import ORIGINALS
+from bench.stored import ORIGINALS, PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
+JPEG = "canonical JPEG"
+"""Decoded."""
 CROPS = 12
 LEAST_DB = 30.0
 """Of the closest way: with less, it is not what was done."""
@@ -57,11 +59,11 @@ COMMON = "bilinear, antialiased"
 HALVED = "at half their resolution"
 _BASES: dict[Mode, tuple[str, ...]] = {
     "original": (ORIGINALS,),
-    "raw": ("canonical pixels",),
-    "jpeg": ("canonical JPEG",),
-    "jpeg-reencoded": ("canonical pixels", "canonical JPEG"),
-    "proportion": ("canonical pixels", "canonical JPEG"),
-    "smart": ("canonical pixels", "canonical JPEG"),
+    "raw": (PIXELS,),
+    "jpeg": (JPEG,),
+    "jpeg-reencoded": (PIXELS, JPEG),
+    "proportion": (PIXELS, JPEG),
+    "smart": (PIXELS, JPEG),
 }
 
 
@@ -75,7 +77,8 @@ class Making:
     """How it was decoded, or nothing."""
     resampling: str
     own_db: float
-    """Mean peak signal-to-noise ratio of what was delivered against the same, made here; 99 if all pixels are equal."""
+    """Peak signal-to-noise ratio of what was delivered against the same, made here: median over the crops, as of all
+    that follow; 99 if all pixels are equal."""
     own_largest_error: int
     """In grey levels of 255."""
     common_db: float
@@ -120,22 +123,22 @@ def making(seen: Observation, source: CanonicalSource) -> Making | None:
             for name, resample in FILTERS.items():
                 made = resample(part, len(crop))
                 errors.setdefault((base, decode, name), []).append(_error(crop, made))
-                if (base, decode, name) == ("canonical pixels", "", COMMON):
+                if (base, decode, name) == (PIXELS, "", COMMON):
                     common.append((_error(crop, made)[0], _shift_px(crop, made)))
     if not errors:
         return None
-    means = {way: float(np.median([db for db, _ in found])) for way, found in errors.items()}
-    way = max(means, key=lambda key: means[key])
+    medians = {way: float(np.median([db for db, _ in found])) for way, found in errors.items()}
+    way = max(medians, key=lambda key: medians[key])
     own_largest = int(np.median([largest for _, largest in errors[way]]))
     common_db, shift_px = np.median(np.array(common), axis=0)
-    return Making(*way, means[way], own_largest, float(common_db), float(shift_px))
+    return Making(*way, medians[way], own_largest, float(common_db), float(shift_px))
 
 
 def _images(source: CanonicalSource, label: int) -> dict[tuple[str, str], Pixels]:
     """Return an image in every form in which a loader may have had it, by what it is made of and how it was decoded."""
-    images: dict[tuple[str, str], Pixels] = {("canonical pixels", ""): source.pixels(label)}
+    images: dict[tuple[str, str], Pixels] = {(PIXELS, ""): source.pixels(label)}
     for base, content in (
-        ("canonical JPEG", source.jpeg(label)),
+        (JPEG, source.jpeg(label)),
         (ORIGINALS, source.original(label).read_bytes()),
     ):
         images[base, ""] = simplejpeg.decode_jpeg(content)

@@ -73,8 +73,6 @@ class Views:
     """n x 4: left, top, right and bottom edge in the image, as shares of its width and height."""
     flipped: NDArray[np.bool_]
     """Whether left and right have changed places."""
-    residual: NDArray[np.float64]
-    """How far the chroma is from what the edges say, in grey levels, root mean square: large if it is no crop."""
     signatures: NDArray[np.uint8]
     """n x 16 x 16: the luma, shrunk."""
 
@@ -84,15 +82,15 @@ def read(crops: NDArray[Any]) -> Views:
     _, _, height, width = crops.shape
     columns = crops[:, :, ::_EVERY].mean(axis=2, dtype=np.float32)  # n x 3 x W
     rows = crops[..., ::_EVERY].mean(axis=3, dtype=np.float32)
-    left, right, off_across = _edges(np.einsum("c,ncw->nw", _FROM_RGB[1], columns))
-    top, bottom, off_down = _edges(np.einsum("c,nch->nh", _FROM_RGB[2], rows))
+    left, right = _edges(np.einsum("c,ncw->nw", _FROM_RGB[1], columns))
+    top, bottom = _edges(np.einsum("c,nch->nh", _FROM_RGB[2], rows))
     flipped = left > right
     edges = np.stack([np.minimum(left, right), top, np.maximum(left, right), bottom], axis=1)
-    return Views(edges, flipped, np.hypot(off_across, off_down), _signatures(crops, height, width))
+    return Views(edges, flipped, _signatures(crops, height, width))
 
 
-def _edges(profile: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return where the first and the last pixel's outer edges lie in the image, and how far the profile is from that.
+def _edges(profile: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where the first and the last pixel's outer edges lie in the image.
 
     `profile`: n x pixels, chroma averaged along the other direction.
     """
@@ -100,9 +98,8 @@ def _edges(profile: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[n
     inner = slice(int(_MARGIN * size), size - int(_MARGIN * size))
     places = np.arange(size)[inner] + 0.5
     slope, offset = np.polyfit(places, profile[:, inner].T, 1)
-    rest = profile[:, inner] - (np.outer(slope, places) + offset[:, None])
     first, last = ((slope * place + offset + _CHROMA) / (2 * _CHROMA) for place in (0, size))
-    return first, last, np.sqrt((rest**2).mean(axis=1))
+    return first, last
 
 
 def _signatures(crops: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
