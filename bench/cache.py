@@ -54,12 +54,9 @@ def building(folder: Path) -> Iterator[Path]:
         raise
 
 
-@contextmanager
-def in_turn(folder: Path) -> Iterator[None]:
-    """Wait for the folder's lock and hold it."""
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def take_turn(folder: Path) -> None:
+    """Wait for the folder's lock and hold it until this process has ended."""
+    fcntl.flock(os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o644), fcntl.LOCK_EX)
 
 
 @contextmanager

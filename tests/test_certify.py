@@ -65,6 +65,7 @@ def certified(prepared: Prepared, tmp_path: Path, planted: None) -> Callable[[st
             "work": asdict(work),
             "options": {"cheat": cheat},
             "scratch": str(tmp_path),
+            "turn": str(tmp_path),
         }
         with suppress(ValueError):  # of the files that are emptied in the end
             observe.run(spec)

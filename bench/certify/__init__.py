@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import process, registry
 from bench.api import Work
-from bench.cache import building, in_turn, locked, write_whole
+from bench.cache import building, locked, write_whole
 from bench.certificates import Certificate
 from bench.certify import observe, probe
 from bench.config import Campaign
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from bench.prepare import Prepared
 
 _PROCESSES = 2
-"""While one contestant is observed, which takes up to a gigabyte, another one is judged."""
+"""While one contestant is observed, which takes up to a gigabyte, another one is made ready or judged."""
 _BATCH_SIZE = 64
 """At most: so that an epoch of the probe has a number of batches."""
-_LIMIT_S = 120.0
+_LIMIT_S = 240.0
+"""Of an observation, and of the wait for the one before it to end."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class _Job:
     """One contestant to be certified."""
 
     spec: dict[str, Any]
-    """As `observe.run` takes it, but for `scratch`."""
+    """As `observe.run` takes it, but for `scratch` and `turn`."""
     canonical: Path
     """Folder of the probe's canonical images."""
     mode: Mode
@@ -142,8 +143,8 @@ def _certificate(job: _Job) -> Certificate:
     os.environ["NUMBA_OPT"] = "0"  # what is not timed need not be fast, and is compiled in half the time
     with TemporaryDirectory(prefix="loaderbench-") as name:
         scratch = Path(name)
-        with in_turn(job.log.parent / "certificates"):
-            ended = process.run("observe", {**job.spec, "scratch": name}, job.log, _LIMIT_S)
+        spec = {**job.spec, "scratch": name, "turn": str(job.log.parent / "certificates")}
+        ended = process.run("observe", spec, job.log, _LIMIT_S)
         if not (scratch / observe.SEEN).exists():
             return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
         # What became of it later does not matter: to fail on empty files is what an honest loader does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import time
 from collections import deque
@@ -15,6 +16,7 @@ import numpy as np
 
 from bench import pagecache, registry
 from bench.api import Artifact, Work
+from bench.cache import take_turn
 from bench.certify import probe
 
 if TYPE_CHECKING:
@@ -82,10 +84,14 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     """Observe two epochs, then empty the files and see what the loader still delivers.
 
     `spec`: loader, artifact, work, options, scratch (an empty folder that the files are copied to, and where
-    `SEEN` and `EMPTIED` are left, each an `Observation`; the latter is missing if empty files bring the loader down).
+    `SEEN` and `EMPTIED` are left, each an `Observation`; the latter is missing if empty files bring the loader down),
+    turn (a folder whose lock lets observations, which take much memory, go on one after the other).
     """
     cv2.setNumThreads(1)  # its threads would not survive in the workers that a loader forks later
     loader = registry.loader(spec["loader"])
+    for name in loader.requires:
+        importlib.import_module(name)
+    take_turn(Path(spec["turn"]))
     scratch, work = Path(spec["scratch"]), Work(**spec["work"])
     files = scratch / "files"
     shutil.copytree(spec["artifact"]["path"], files)  # symbolic links followed: what is emptied later is ours
