@@ -19,7 +19,7 @@ app = typer.Typer(
 
 CampaignName = Annotated[str, typer.Argument(help="A shipped campaign's name, or the path of a .toml file.")]
 DataOption = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--data", help="An ImageFolder tree, only read. Default: a synthetic set like ImageNet."),
 ]
 CacheOption = Annotated[

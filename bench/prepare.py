@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import canonical, process, registry, source, synthetic
+from bench import canonical, ingest, process, registry, source, synthetic
 from bench.api import Artifact
 from bench.cache import building, locked
 from bench.records import SCHEMA_VERSION, Record, now
@@ -61,13 +61,13 @@ class Prepared:
     """What could not be read."""
 
 
-def prepare(campaign: Campaign, data: Path | None, cache: Path, display: Display, *, strict: bool) -> Prepared:
+def prepare(campaign: Campaign, data: str | Path | None, cache: Path, display: Display, *, strict: bool) -> Prepared:
     """Return the campaign's formats, writing those that the cache does not hold.
 
-    `data`: an ImageFolder tree; None makes the synthetic set. Raises PrepareError, SourceError or BusyError.
+    `data`: what `bench.ingest` takes; None makes the synthetic set. Raises PrepareError, SourceError or BusyError.
     """
     with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
-        tree = source.scan(data or _synthetic(campaign, cache, display))
+        tree = source.scan(ingest.folder(data, cache, display) if data else _synthetic(campaign, cache, display))
         sources = {
             key: _canonical(campaign, tree, key, cache, display, strict=strict)
             for key in dict.fromkeys((f.max_side, f.quality) for f in campaign.formats)
@@ -123,7 +123,7 @@ def _canonical(  # noqa: PLR0913 - what it is, and how to make it
     return CanonicalSource(folder)
 
 
-def _describe(data: Path | None, campaign: Campaign, images: CanonicalSource) -> dict[str, Any]:
+def _describe(data: str | Path | None, campaign: Campaign, images: CanonicalSource) -> dict[str, Any]:
     """Return what the images are, for `env.json`."""
     manifest = images.manifest
     return {
