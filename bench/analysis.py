@@ -12,11 +12,11 @@ import pandas as pd
 from bench import controls, noise, published, tuning
 from bench.certificates import other_work
 from bench.comparison import RANKING_BLOCKS, compare, compare_all, least_difference, ratio
-from bench.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Standing
+from bench.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Fed, Standing
 from bench.records import HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bench.certificates import Certificate
     from bench.comparison import Comparison, Ratio
@@ -32,8 +32,9 @@ def analyse(
     one with the fewest failed and then the fewest disturbed trials counts, the earliest of equals; speeds have no say.
     """
     chosen = _quietest(records)
-    loads = _loads(chosen)
-    good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
+    everywhere = _loads(chosen)
+    loads = everywhere[everywhere["consumer"].isin(["", "hungry"])]
+    good = _good(loads)
     at_best = good["track"] == "best"
     warm, cold = good[(good["cache"] != "cold") & ~at_best], good[good["cache"] == "cold"]
     same = loads[loads["track"] != "best"]
@@ -58,8 +59,10 @@ def analyse(
     marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
     fastest = max((s.median for s in standings if s.speeds), default=None)
     writes = tuple({r.format: r for r in records if r.kind == "write"}.values())
-    limits, counted = _limits(records, chosen), frozenset(good["trial"])
-    blocks, states = campaign["timing"]["blocks"], len(names) + len(campaign["cold"]) + len(campaign["best"])
+    limits, counted = _limits(records, chosen), frozenset(_good(everywhere)["trial"])
+    feeding = [name for feeding in _consumers(campaign).values() for name in feeding["contestants"]]
+    blocks = campaign["timing"]["blocks"]
+    states = len(names) + len(campaign["cold"]) + len(campaign["best"]) + len(feeding)
     return Analysis(
         reference=reference,
         standings=tuple(standings),
@@ -68,6 +71,7 @@ def analyse(
         bests=tuple(
             _bests(campaign, standings, loads[loads["track"] == "best"], speeds, searches=searches, least=least)
         ),
+        fed=tuple(_fed(campaign, everywhere)),
         limits=limits,
         limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},
         least_difference=least,
@@ -75,9 +79,9 @@ def analyse(
         failures=_failures(records),
         blocks=blocks,
         planned=blocks * states,
-        recorded=int((loads["contestant"].isin(names) & loads["block"].between(1, blocks)).sum()),
+        recorded=int((everywhere["contestant"].isin(names) & everywhere["block"].between(1, blocks)).sum()),
         gpu_reason="; ".join(sorted({part for reason in good["gpu_reason"] for part in reason.split("; ")} - {""})),
-        controls=controls.judge(campaign, [r for r in chosen if r.trial in counted], twin_ratio, fastest),
+        controls=controls.judge(campaign, [r for r in chosen if r.trial in set(good["trial"])], twin_ratio, fastest),
         marked=marked,
         counted=counted,
         quiet=len(ok) - len(marked),
@@ -128,6 +132,10 @@ def _loads(chosen: Sequence[Record]) -> pd.DataFrame:
     rows = rows.astype({"block": int} | dict.fromkeys(MEDIANS, float))
     # Before taking medians: the median of the sums, not the sum of medians. Empty if a phase is.
     return rows.assign(start_s=rows[list(START_PHASES)].sum(axis=1, skipna=False))
+
+
+def _good(loads: pd.DataFrame) -> pd.DataFrame:
+    return loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
 
 
 def _standing(
@@ -190,6 +198,35 @@ def _colds(
     return found
 
 
+def _consumers(campaign: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the consumers but for the hungry one; campaigns of schema 3 have none."""
+    return {name: feeding for name, feeding in campaign.get("consumers", {}).items() if feeding}
+
+
+def _fed(campaign: Mapping[str, Any], loads: pd.DataFrame) -> list[Fed]:
+    found = []
+    for consumer, feeding in _consumers(campaign).items():
+        rows = loads[loads["consumer"] == consumer]
+        good = _good(rows)
+        worth = "fed_images_per_s" if consumer == "paced" else "images_per_s"
+        of_consumer = [
+            Fed(
+                consumer=consumer,
+                standing=_standing(contestant, rows, good, {}, ""),
+                curve=_curve(good[good["contestant"] == contestant["name"]]["demand_curve"]),
+            )
+            for contestant in _competing(campaign)
+            if contestant["name"] in feeding["contestants"]
+        ]
+        found += sorted(of_consumer, key=lambda fed: -fed.standing.medians.get(worth, 0))
+    return found
+
+
+def _curve(texts: Iterable[str]) -> tuple[tuple[float, float], ...]:
+    points = [point.split() for text in texts for point in text.split("; ") if point]
+    return tuple(sorted((float(demand), float(busy)) for demand, busy in points))
+
+
 def _bests(  # noqa: PLR0913 - all that it follows from
     campaign: Mapping[str, Any],
     standings: Sequence[Standing],
@@ -200,7 +237,7 @@ def _bests(  # noqa: PLR0913 - all that it follows from
     least: float,
 ) -> list[AtBest]:
     """Rank those at their best among themselves, and hold each against itself at equal settings, block by block."""
-    good = loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
+    good = _good(loads)
     speeds = _by_block(good, "images_per_s")
     compared = compare_all(speeds, least)
     logs = (speeds / same_speeds[[name for name in same_speeds if name in speeds]]).apply(np.log)

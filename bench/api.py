@@ -77,6 +77,8 @@ class Artifact:
     payload_bytes: int
     """The part of them that holds images, and that reading every sample must read."""
     encoding: Encoding
+    classes: int = 1
+    """How many there are; labels are less."""
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Artifact:
@@ -91,11 +93,15 @@ class Work:
 
     Images are `dtype` tensors of shape (n, 3, image_size, image_size), n <= batch_size; labels are integer tensors of
     shape (n,). Every epoch delivers every sample exactly `passes` times; the last partial batches are kept.
+
+    With more ranks than one, this holds for all of them together: each is a process of its own that gets its share, as
+    in distributed training, in a process group of torch's that is there before `stream` is called. Where the ranks do
+    not divide an epoch, up to `ranks` - 1 samples may come once more, as torch's `DistributedSampler` has it.
     """
 
     batch_size: int
     workers: int
-    """Threads or processes that decode."""
+    """Threads or processes that decode, in each rank."""
     image_size: int
     """Height and width of the delivered crop in pixels."""
     dtype: str
@@ -107,6 +113,16 @@ class Work:
     """Whether each epoch comes in a random order of its own; otherwise all come in the stored order, of which each
     worker may have its own part.
     """
+    rank: int = 0
+    ranks: int = 1
+
+    @property
+    def own_seed(self) -> int:
+        """Seed of what must differ between ranks, such as crops. The order needs `seed`, which they share.
+
+        Differs in its lower 32 bits, the only ones that torch's generator for CPUs looks at.
+        """
+        return self.seed + 1_000_003 * self.rank
 
 
 class Writer(Protocol):
@@ -145,5 +161,7 @@ class Loader(Protocol):
     ) -> AbstractContextManager[Iterable[tuple[Tensor, Tensor]]]:
         """Construct the library's loader for `work`. Each `iter()` over what is entered is one epoch of (images,
         labels), in an order of its own. `options` are the contestant's settings: keyword arguments with defaults.
+
+        Raise NotImplementedError, with the reason, for work that the library cannot do.
         """
         ...

@@ -70,7 +70,11 @@ def measure(
 def of_trial(
     campaign: Campaign, prepared: Prepared, trial: plan.Trial, record: Record, measured: Mapping[str, Record]
 ) -> dict[str, Any]:
-    """Return the columns that tell how close a trial came to the least of the limits that hold for it."""
+    """Return the columns that tell how close a trial came to the least of the limits that hold for it; none of a
+    consumer that does not take batches as fast as they come.
+    """
+    if trial.consumer != "hungry":
+        return {}
     form = campaign.format_of(trial.contestant)
     stages = limits.applicable(
         form.mode, cold=record.cache == "cold", shared=record.batch_memory == "shared", on_gpu=False

@@ -53,6 +53,7 @@ def check(folder: Path) -> list[Judgement]:
     known = _Known(
         folder=folder,
         campaign=env["campaign"],
+        header=records.header_of(folder / "trials.csv") if rows else records.HEADER,
         names=Counter(row.trial for row in rows),
         certified=certified,
         searched=tuning.searches(rows, env["campaign"]),
@@ -70,6 +71,8 @@ class _Known:
 
     folder: Path
     campaign: Mapping[str, Any]
+    header: tuple[str, ...]
+    """The columns that its rows were sealed with."""
     names: Mapping[str, int]
     """How many rows there are of each trial."""
     certified: Mapping[str, Certificate]
@@ -114,7 +117,7 @@ def _loose(env: Mapping[str, Any], analysis: Analysis) -> Iterator[str]:
 def _wrong(row: Record, known: _Known) -> Iterator[str]:
     """Tell why a row is not what was measured in this campaign."""
     try:
-        if row.seal != records.seal(row, known.folder):
+        if row.seal != records.seal(row, known.folder, known.header):
             yield "the seal is broken: the row or its raw times were changed after the measurement"
         columns = Timeline.load(known.folder / "times" / row.times).columns() if row.times else {}
     except (OSError, ValueError, KeyError, BadZipFile) as error:
@@ -144,6 +147,10 @@ def _foreign(row: Record, campaign: Mapping[str, Any]) -> Iterator[str]:
         yield f"the campaign has no block {row.block}"
     if row.cache == "cold" and row.contestant not in campaign["cold"]:
         yield "the campaign does not run it cold"
+    if row.consumer not in {"", "hungry"} and row.contestant not in (
+        (campaign["consumers"].get(row.consumer) or {}).get("contestants", ())
+    ):
+        yield f"the campaign does not have it feed the consumer {row.consumer}"
     if row.track not in {"same", "best"}:
         yield f"there is no track {row.track or 'of no name'}"
 

@@ -31,29 +31,45 @@ def _observe(spec: dict[str, Any]) -> dict[str, Any]:
     return observe.run(spec)
 
 
+def _ranks(spec: dict[str, Any]) -> dict[str, Any]:
+    from bench import ranks
+
+    return ranks.run(spec)
+
+
 _TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "trial": trial.run,
     "convert": conversion.run,
     "limits": _limits,
     "observe": _observe,
+    "ranks": _ranks,
 }
 
 
 def main() -> None:
-    """Read the task's description from standard input and leave its result in the file it names."""
-    spec = json.load(sys.stdin)
+    """Do the task that the command line names, as standard input describes it."""
+    perform(sys.argv[1], json.load(sys.stdin))
+
+
+def perform(task: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """Do a task in this process, which belongs to `spec["parent"]`; leave the result in the file that `spec` names, and
+    return it.
+    """
     _die_with_parent(spec["parent"])
     os.register_at_fork(after_in_child=_set_death_signal)
     # Orphans become children of this process: what they cost is still charged to it.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        result = _TASKS[sys.argv[1]](spec)
+        result = _TASKS[task](spec)
+    except NotImplementedError as error:  # the loader's own word for work that it cannot do
+        result = {"status": "unavailable", "reason": str(error)}
     except Exception as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason
         traceback.print_exc()
         result = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     partial = Path(spec["result"]).with_suffix(".partial")
     partial.write_text(json.dumps(result))
     partial.rename(spec["result"])
+    return result
 
 
 def _die_with_parent(parent: int) -> None:

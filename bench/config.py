@@ -5,19 +5,25 @@ from __future__ import annotations
 import inspect
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench import publication, registry
 from bench.api import Encoding, Mode, Work
 from bench.publication import Change, Published
-from bench.records import Cache
+from bench.records import Cache, Consumer
 from bench.space import Best, Tuning, count_workers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.plan import Trial
 
 CAMPAIGNS = Path(__file__).parent / "campaigns"
 _AROUND_WINDOW_S = 8.5  # starting, importing, compiling, pausing, ending a trial: seen on 2 cores, on average
 _COLD_S = 15  # of one cold trial, whose length is that of an epoch: seen on 2 cores, on average
+_AROUND_FEEDING_S = 25  # starting, training on one batch or the sweep of demands: seen on 2 cores, on average
 _AROUND_STAGES_S = 5  # starting the processes that measure the limits
 _STAGES = 8
 Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -48,7 +54,9 @@ class WorkSettings(_Model):
 
     batch_size: int = Field(128, ge=1)
     workers: int | Literal["cores"] = "cores"
-    """Decoding threads or processes; `cores`: one for each core this process may use."""
+    """Decoding threads or processes of each rank; `cores`: one in all for each core this process may use."""
+    ranks: int = Field(1, ge=1)
+    """Processes that share each epoch, as in training on several GPUs; torchrun starts them."""
     image_size: int = Field(224, ge=1)
     dtype: Literal["uint8", "float32"] = "uint8"
     """`float32`: values scaled to 0 to 1."""
@@ -60,7 +68,8 @@ class WorkSettings(_Model):
 
     def count_workers(self) -> int:
         """Return the number of workers on this machine."""
-        return count_workers(self.workers)
+        workers = count_workers(self.workers)
+        return max(1, workers // self.ranks) if self.workers == "cores" else workers
 
 
 class Timing(_Model):
@@ -115,6 +124,44 @@ class Contestant(_Model):
     known speed and cost."""
 
 
+class Feeding(_Model):
+    """Which contestants feed a consumer that is not the hungry one, and for how long."""
+
+    contestants: tuple[str, ...] = Field(min_length=1)
+    """Once in every block, warm."""
+    warmup_s: float = Field(ge=0)
+    window_s: float = Field(gt=0)
+    window_batches: int = Field(ge=1)
+
+
+class TrainingOptions(_Model):
+    """What is trained."""
+
+    model: str = "resnet18"
+    """One of torchvision's, by its name there."""
+    cached_s: float = Field(3.0, gt=0)
+    """How long to train on one batch that is there, for comparison."""
+    loss_steps: int = Field(24, ge=8)
+    """After so many steps losses are compared."""
+
+
+class Training(Feeding):
+    """The same for a network in training."""
+
+    options: TrainingOptions = TrainingOptions()
+
+
+class Consumers(_Model):
+    """Consumers beside the hungry one, which every contestant feeds."""
+
+    paced: Feeding | None = None
+    """An accelerator, emulated, whose demand is swept."""
+    train: Training | None = None
+    """A network in training, in plain PyTorch."""
+    lightning: Training | None = None
+    """The same under Lightning's Trainer."""
+
+
 class Campaign(_Model):
     """A whole campaign file."""
 
@@ -130,6 +177,7 @@ class Campaign(_Model):
     contestants: tuple[Contestant, ...] = Field(min_length=1)
     cold: tuple[str, ...] = ()
     """Contestants that also run with their data out of the page cache, once in every block."""
+    consumers: Consumers = Consumers()
     published: Published | None = None
     changes: tuple[Change, ...] = ()
     """From a set-up that was published to an equal one, one thing at a time: at most one from each contestant."""
@@ -166,7 +214,8 @@ class Campaign(_Model):
         if self.reference not in competing:
             message = f"reference {self.reference} is a control"
             raise ValueError(message)
-        for table, names in (("cold", self.cold), ("best", self.best)):
+        feeding = ((f"consumers.{name}", f.contestants) for name, f in self.feedings.items())
+        for table, names in (("cold", self.cold), ("best", self.best), *feeding):
             if unknown := sorted(set(names) - set(competing)):
                 message = f"{table} names no contestant: {', '.join(unknown)}; there are: {', '.join(competing)}"
                 raise ValueError(message)
@@ -229,6 +278,12 @@ class Campaign(_Model):
         """The contestants that are no controls."""
         return tuple(contestant for contestant in self.contestants if not contestant.control)
 
+    @property
+    def feedings(self) -> dict[Consumer, Feeding]:
+        """The consumers that are not hungry, by name."""
+        names: tuple[Consumer, ...] = ("paced", "train", "lightning")
+        return {name: feeding for name in names if (feeding := getattr(self.consumers, name))}
+
     def work_on(self, samples: int, block: int) -> Work:
         """Return what every contestant delivers in one block (0: in a search): the same, in an order of its own."""
         return Work(
@@ -239,17 +294,23 @@ class Campaign(_Model):
             passes=max(1, round(self.work.epoch_images / samples)),
             seed=self.work.seed + block,
             shuffle=self.work.shuffle,
+            ranks=self.work.ranks,
         )
 
-    def expected_s(self, warm: int, cold: int, blocks: int, searching: int = 0) -> float:
-        """Return about how long so many trials and the limits of so many blocks take, to be told before they start.
+    def expected_s(self, trials: Sequence[Trial], searching: int = 0) -> float:
+        """Return about how long trials and the limits of their blocks take, to be told before they start.
 
         `searching`: trials of searches.
         """
+        blocks = len({trial.block for trial in trials})
+        cold = sum(trial.cache == "cold" for trial in trials)
+        feeding = [self.feedings[trial.consumer] for trial in trials if trial.consumer != "hungry"]
+        warm = len(trials) - cold - len(feeding)
         stages_s = blocks * (_AROUND_STAGES_S + _STAGES * self.timing.stage_s) if self.timing.stage_s else 0
         warm_s = warm * (self.timing.warmup_s + self.timing.window_s + _AROUND_WINDOW_S)
         search_s = searching * (self.tuning.warmup_s + self.tuning.window_s + _AROUND_WINDOW_S)
-        return search_s + warm_s + cold * _COLD_S + stages_s
+        feeding_s = sum(f.warmup_s + f.window_s + _AROUND_FEEDING_S for f in feeding)
+        return search_s + warm_s + feeding_s + cold * _COLD_S + stages_s
 
     def caches_of(self, contestant: Contestant) -> tuple[Cache, ...]:
         """Return the states of the page cache that a contestant runs in, once each in every block."""

@@ -117,21 +117,19 @@ def _line(record: Record, number: int, planned: int) -> str:
     else:
         where = f"block {record.block}" + (f" (attempt {record.attempt})" if record.attempt != 1 else "")
         how = ", cold" if record.cache == "cold" else ", at its best" if record.track == "best" else ""
+        how += "" if record.consumer in {"", "hungry"} else f", {record.consumer}"
     return f"[{number}/{planned}] {where}, {record.title}{how}: {what}"
 
 
 def _table(campaign: Campaign, records: list[Record]) -> Table:
     """Return the newest attempt's speeds by contestant and block."""
     table = Table("contestant", *(f"block {block + 1}" for block in range(campaign.timing.blocks)), title="images/s")
-    cells = {(r.contestant, r.cache, r.track, r.block): _speed(r) for r in records if r.kind == "load"}
-    rows = [(c, cache, "same", c.title) for c in campaign.contestants for cache in campaign.caches_of(c)]
-    rows += [
-        (c, "warm", "best", campaign.best[c.name].title + ", at its best")
-        for c in campaign.contestants
-        if c.name in campaign.best
-    ]
-    for contestant, cache, track, title in rows:
-        blocks = range(1, campaign.timing.blocks + 1)
-        speeds = (cells.get((contestant.name, cache, track, block), "") for block in blocks)
-        table.add_row(title + (", cold" if cache == "cold" else ""), *speeds)
+    cells = {(r.contestant, r.cache, r.track, r.consumer, r.block): _speed(r) for r in records if r.kind == "load"}
+    for trial in sorted(plan.trials(campaign, 1), key=lambda t: campaign.contestants.index(t.contestant)):
+        which = (trial.contestant.name, trial.cache, trial.track, trial.consumer)
+        speeds = (cells.get((*which, block), "") for block in range(1, campaign.timing.blocks + 1))
+        title = trial.contestant.title if trial.track == "same" else campaign.best[trial.contestant.name].title
+        other = ["cold"] * (trial.cache == "cold") + ["at its best"] * (trial.track == "best")
+        other += [trial.consumer] * (trial.consumer != "hungry")
+        table.add_row(", ".join([title, *other]), *speeds)
     return table

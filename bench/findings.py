@@ -48,6 +48,15 @@ MEDIANS = (
     "gpu_sm_active_pct",
     "gpu_dram_pct",
     "bytes_per_image",
+    "slowest_rank_images_per_s",
+    "step_p50_ms",
+    "starved_pct",
+    "gpu_starved_pct",
+    "cached_images_per_s",
+    "stall_vs_cached_pct",
+    "loss_first",
+    "loss_last",
+    "fed_images_per_s",
 )
 """Columns of a record of which a standing keeps the median over blocks."""
 
@@ -120,6 +129,17 @@ class AtBest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fed:
+    """What one contestant is worth to a consumer other than the hungry one."""
+
+    consumer: str
+    standing: Standing
+    """Of the trials with that consumer, not ranked."""
+    curve: tuple[tuple[float, float], ...]
+    """Demands in images/s that were tried in all blocks, and how busy the accelerator was, in per cent; by demand."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """All rows that are not ok in the same way."""
 
@@ -144,6 +164,8 @@ class Analysis:
     """In the same order; of those contestants that also ran cold."""
     bests: tuple[AtBest, ...]
     """Those at their best settings: fastest median first, then those without a speed in the campaign's order."""
+    fed: tuple[Fed, ...]
+    """By consumer, in each the contestant of which it got most first."""
     limits: Mapping[str, float]
     """Median images/s that the machine can do of each step of the work, fastest first."""
     limits_missing: Mapping[str, str]

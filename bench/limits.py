@@ -17,9 +17,10 @@ import numpy as np
 
 from bench import pagecache, steps
 from bench.api import Work
+from bench.consumers.hungry import touch
 from bench.store import CanonicalSource
 from bench.together import StepError, at_once, per_s
-from bench.trial import CHANNELS, touch
+from bench.trial import CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

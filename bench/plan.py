@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.config import Campaign, Contestant
-    from bench.records import Cache, Record, Track
+    from bench.records import Cache, Consumer, Record, Track
     from bench.tuning import Settings
 
 
@@ -27,6 +27,7 @@ class Trial:
     contestant: Contestant
     cache: Cache = "warm"
     track: Track = "same"
+    consumer: Consumer = "hungry"
     settings: Settings | None = field(default_factory=dict)
     """What is put in place of the contestant's own. None: at its best, and nothing tried kept to the memory budget."""
 
@@ -35,8 +36,9 @@ class Trial:
         """Unique in the campaign."""
         if not self.block:
             return tuning.trial_name(self.contestant.name, self.position)
-        ending = "/cold" if self.cache == "cold" else "/best" if self.track == "best" else ""
-        return f"{prefix(self.block, self.attempt)}/{self.contestant.name}{ending}"
+        endings = [self.cache, self.track, self.consumer]
+        other = [ending for ending in endings if ending not in {"warm", "same", "hungry"}]
+        return "/".join([prefix(self.block, self.attempt), self.contestant.name, *other])
 
 
 def prefix(block: int, attempt: int) -> str:
@@ -45,13 +47,21 @@ def prefix(block: int, attempt: int) -> str:
 
 
 def trials(campaign: Campaign, block: int, attempt: int = 1) -> tuple[Trial, ...]:
-    """Every contestant once per cache state, and once more at its best if that is searched for, in an order drawn anew
-    for each attempt, so that drift hits all alike.
+    """Every contestant once per cache state, once more at its best if that is searched for, and once for each other
+    consumer that it feeds, in an order drawn anew for each attempt, so that drift hits all alike.
     """
-    order: list[tuple[Contestant, Cache, Track]] = [
-        (contestant, cache, "same") for contestant in campaign.contestants for cache in campaign.caches_of(contestant)
+    order: list[tuple[Contestant, Cache, Track, Consumer]] = [
+        (contestant, cache, "same", "hungry")
+        for contestant in campaign.contestants
+        for cache in campaign.caches_of(contestant)
     ]
-    order += [(contestant, "warm", "best") for contestant in campaign.contestants if contestant.name in campaign.best]
+    order += [(c, "warm", "best", "hungry") for c in campaign.contestants if c.name in campaign.best]
+    order += [
+        (c, "warm", "same", consumer)
+        for consumer, feeding in campaign.feedings.items()
+        for c in campaign.contestants
+        if c.name in feeding.contestants
+    ]
     random.Random(f"{campaign.timing.seed}/{prefix(block, attempt)}").shuffle(order)
     return tuple(Trial(block, attempt, place, *which) for place, which in enumerate(order, 1))
 

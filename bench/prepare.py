@@ -88,6 +88,7 @@ def prepare(campaign: Campaign, data: str | Path | None, cache: Path, display: D
             format=c.form.name,
             path=str(c.folder / "files"),
             samples=len(c.images),
+            classes=len(c.images.classes),
             label_sum=c.images.label_sum,
             size_bytes=size_bytes,
             payload_bytes=payload_bytes,

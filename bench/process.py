@@ -13,13 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 
 def run(task: str, spec: dict[str, Any], log: Path, limit_s: float | None = None) -> dict[str, Any]:
     """Run `python -m bench.child TASK` in a process group of its own and return what it reports.
 
     The result has at least `status` (`ok`, `invalid`, `failed`, `timeout`) and `reason`. Its output goes to `log`,
-    which is removed if all went well. However this ends, nothing of the group is left running.
+    which is removed if all went well. However this ends, nothing of the group is left running. Work of several ranks is
+    done by as many processes below the child, see `bench.ranks`.
     """
+    if spec.get("work", {}).get("ranks", 1) > 1:
+        task, spec = "ranks", {**spec, "task": task}
     with tempfile.TemporaryDirectory(prefix="loaderbench-") as scratch:
         result = Path(scratch, "result.json")
         message = json.dumps({**spec, "result": str(result), "parent": os.getpid()})
@@ -35,14 +40,18 @@ def run(task: str, spec: dict[str, Any], log: Path, limit_s: float | None = None
                 _send(child, message)
                 ended = _wait(child, limit_s)
             finally:
+                others = psutil.Process(child.pid).children(recursive=True)  # ranks are in sessions of their own
                 # The child is not reaped yet, so the group's number cannot have passed to another.
                 with suppress(ProcessLookupError):
                     os.killpg(child.pid, signal.SIGKILL)
+                for other in others:
+                    with suppress(psutil.NoSuchProcess):
+                        other.kill()
                 child.wait()
         if not ended:
             return {"status": "timeout", "reason": f"killed after its time limit of {limit_s:g} s"}
         if not result.exists():
-            return {"status": "failed", "reason": _death(child.returncode)}
+            return {"status": "failed", "reason": death("the process", child.returncode)}
         report: dict[str, Any] = json.loads(result.read_text())
     if report["status"] == "ok":
         log.unlink()
@@ -66,8 +75,9 @@ def _wait(child: subprocess.Popen[bytes], limit_s: float | None) -> bool:
         os.close(descriptor)
 
 
-def _death(code: int) -> str:
+def death(who: str, code: int) -> str:
+    """Say how a process ended that left no result. `code`: as in `subprocess`, a signal's number below zero."""
     if code >= 0:
-        return f"the process ended with {code} and no result"
+        return f"{who} ended with {code} and no result"
     hint = " (out of memory?)" if -code == signal.SIGKILL else ""
-    return f"the process was ended by {signal.Signals(-code).name}{hint}"
+    return f"{who} was ended by {signal.Signals(-code).name}{hint}"

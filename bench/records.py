@@ -6,18 +6,23 @@ import csv
 import hashlib
 import io
 import os
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 from bench.cache import force_to_disk
 
-SCHEMA_VERSION = 3
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCHEMA_VERSION = 4
+"""A version may add columns, which are empty in rows of an earlier one, and never changes or drops any; as of 3."""
 
 Kind = Literal["write", "load", "limit", "tune"]
 Track = Literal["same", "best"]
 Cache = Literal["warm", "cold"]
+Consumer = Literal["hungry", "paced", "train", "lightning"]
 Status = Literal["ok", "failed", "timeout", "invalid", "unavailable"]
 
 
@@ -34,7 +39,7 @@ class Record:
     trial: str
     """Unique in its campaign: `write/<format>`, `tune/<contestant>/<number>`, `<block>/<contestant>` or
     `<block>/limit/<step>`; `<block>.<attempt>` from the second attempt at a block on, `/cold` at the end of a cold
-    trial and `/best` of one at the contestant's best settings."""
+    trial, `/best` of one at the contestant's best settings, and the consumer's name if that is not the hungry one."""
     kind: Kind
     block: int | None = None
     """Block number from 1; every contestant runs once in each block. Empty for a search, which comes before them."""
@@ -82,15 +87,23 @@ class Record:
     `cold`: at most 1 % resident before, and at least 95 % of `payload_bytes` read; `guest-cold` in a virtual machine,
     whose host may have held it. `unproven`: neither. Empty for a loader that reads no format."""
 
+    consumer: str = ""
+    """What became of the batches: a module of `bench.consumers`. Empty in rows of schema 3: `hungry`."""
+    ranks: int | None = None
+    """Processes that shared each epoch. Empty in rows of schema 3: 1."""
+
     images_per_s: float | None = None
     """Load: within the window; warm: steady, epoch boundaries included; cold: from the first epoch's first batch to its
-    last. Write: samples over `write_s`. Limit: of this one step, on all allowed cores at once."""
+    last; of all ranks together, while the windows of all are open. Write: samples over `write_s`. Limit: of this one
+    step, on all allowed cores at once."""
     bound_ips: float | None = None
     """The least of the limits, measured in the same attempt at the block, that no loader of this format can pass."""
     bound_by: str = ""
     """The step of the work that this limit is of."""
     pct_of_bound: float | None = None
     """`images_per_s` of it. More than 100 means less work than was asked for, or a limit that is none."""
+    slowest_rank_images_per_s: float | None = None
+    """Of the rank that was given the fewest images in the window; empty if there is one rank."""
     half_drift_pct: float | None = None
     """How much faster the window's second half was than its first."""
     epoch1_images_per_s: float | None = None
@@ -165,6 +178,25 @@ class Record:
     """How often in the window a core was slowed for its heat, or the trial had used up its cgroup's CPU quota."""
     monitor_cpu_pct: float | None = None
     """CPU that the readings at the window's edges took, over the window, of one core. Memory is read after it."""
+    step_p50_ms: float | None = None
+    """Of a consumer that trains: a step of it, median in the window; on a GPU by its own clock."""
+    starved_pct: float | None = None
+    """Of a consumer that trains: time in the window in which the device that trains had nothing to do. On a GPU by CUDA
+    events, from the end of a step to the beginning of the next; on a CPU by the waits for batches."""
+    gpu_starved_pct: float | None = None
+    """The same, if the device is a GPU."""
+    cached_images_per_s: float | None = None
+    """What the same training does on one batch that is there, with no loader beside it."""
+    stall_vs_cached_pct: float | None = None
+    """By how much `images_per_s` is less than that."""
+    loss_first: float | None = None
+    """Mean loss of the first 8 steps of training."""
+    loss_last: float | None = None
+    """Mean loss of the last 8 of a number of steps that is the same for all: who delivers the same agrees in it."""
+    fed_images_per_s: float | None = None
+    """The highest demand at which an emulated accelerator is busy for 90 % of the time."""
+    demand_curve: str = ""
+    """The demands that were tried in images/s, each with the accelerator's utilisation in per cent, set off by `; `."""
     gpu_util_pct: float | None = None
     """Mean over the window of NVML's utilisation samples: time in which any kernel ran. NVML's buffers go back some
     seconds only: where the window is longer, this and the two other means of samples are over its end."""
@@ -193,6 +225,7 @@ class Record:
 
 _TYPES = get_type_hints(Record)
 HEADER = tuple(field.name for field in fields(Record))
+_NEEDED = {field.name for field in fields(Record) if field.default is MISSING}
 
 
 def now() -> str:
@@ -221,15 +254,24 @@ def append(path: Path, record: Record) -> None:
         force_to_disk(path.parent)
 
 
-def seal(record: Record, folder: Path) -> str:
-    """Return the seal that a row in a campaign's folder must have. Raises FileNotFoundError without its raw times."""
+def seal(record: Record, folder: Path, header: Sequence[str] = HEADER) -> str:
+    """Return the seal that a row in a campaign's folder must have. `header`: the file's own, see `header_of`.
+
+    Raises FileNotFoundError without its raw times.
+    """
     raw = (folder / "times" / record.times).read_bytes() if record.times else b""
-    return hashlib.sha256("\n".join(_cells(record)).encode() + raw).hexdigest()
+    return hashlib.sha256("\n".join(_cells(record, header)).encode() + raw).hexdigest()
 
 
-def _cells(record: Record) -> list[str]:
+def _cells(record: Record, header: Sequence[str] = HEADER) -> list[str]:
     """Return all cells but the last, which is the seal."""
-    return [cell(getattr(record, name)) for name in HEADER[:-1]]
+    return [cell(getattr(record, name)) for name in header[:-1]]
+
+
+def header_of(path: Path) -> tuple[str, ...]:
+    """Return the columns that a file was written with, in their order."""
+    with path.open(newline="") as file:
+        return tuple(next(csv.reader(file)))
 
 
 def mend(path: Path) -> None:
@@ -247,18 +289,21 @@ def mend(path: Path) -> None:
 
 
 def read(path: Path) -> list[Record]:
-    """Return all whole rows. Raise ValueError if the file has other columns than this version writes."""
+    """Return all whole rows, also of a file that an earlier version wrote, which lacks columns of today's.
+
+    Raises ValueError if it has columns that this version does not know, or lacks those that no row can do without.
+    """
     if not path.exists():
         return []
     text = path.read_text()
     rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
-    if rows and tuple(rows[0]) != HEADER:
+    if rows and not (_NEEDED <= set(rows[0]) <= set(HEADER)):
         message = (
             f"{path} was written with other columns than schema {SCHEMA_VERSION}; "
             "use the version of loaderbench that wrote it (see env.json beside it)"
         )
         raise ValueError(message)
-    return [Record(**{name: _value(name, cell) for name, cell in zip(HEADER, row, strict=True)}) for row in rows[1:]]
+    return [Record(**{name: _value(name, cell) for name, cell in zip(rows[0], row, strict=True)}) for row in rows[1:]]
 
 
 def cell(value: str | float | None) -> str:

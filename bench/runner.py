@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bench.config import Campaign, Contestant
     from bench.display import Display
     from bench.prepare import Prepared
-    from bench.records import Cache
+    from bench.records import Cache, Consumer
     from bench.tuning import Settings
 
 
@@ -77,10 +77,8 @@ def _announce(campaign: Campaign, folder: Path, measured: Mapping[str, Record], 
     later = range(lacking[0].block + 1, campaign.timing.blocks + 1)
     left = [trial for trial in lacking if trial.block]
     left += [trial for block in later for trial in plan.trials(campaign, block)]
-    cold = sum(trial.cache == "cold" for trial in left)
     searching, searching_most = plan.searching(campaign, measured)
-    blocks = len({trial.block for trial in left})
-    minutes = campaign.expected_s(len(left) - cold, cold, blocks, searching) / 60
+    minutes = campaign.expected_s(left, searching) / 60
     if searching:
         display.say(f"searching for the best settings first: about {searching} trials, at most {searching_most}")
     reruns = campaign.timing.reruns
@@ -119,6 +117,7 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
     *,
     block: int = 1,
     cache: Cache = "warm",
+    consumer: Consumer = "hungry",
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Return the description that `bench.trial.run` takes.
@@ -130,11 +129,18 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
     window = campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches", "pause_s"})
     if not block:
         window |= campaign.tuning.model_dump(include={"warmup_s", "window_s"})
+    feeding = None if consumer == "hungry" else campaign.feedings[consumer]
+    if feeding:
+        window |= feeding.model_dump(include={"warmup_s", "window_s", "window_batches"}) | {"whole_epoch": False}
+    if feeding or campaign.work.ranks > 1:
+        window |= {"pause_s": None}
     return {
         "loader": contestant.loader,
         "artifact": asdict(artifact),
         "work": work | {name: value for name, value in put.items() if name == "workers"},
         "options": _options(contestant, put),
+        "consumer": consumer,
+        "consumer_options": feeding.model_dump().get("options", {}) if feeding else {},
         "window": window | {"cold": cache == "cold"},
         "times": str(times),
     }
@@ -155,6 +161,7 @@ def _identity(campaign: Campaign, trial: plan.Trial) -> dict[str, Any]:
         **(place if trial.block else {"kind": "tune"}),
         "position": trial.position,
         "cache": trial.cache,
+        "consumer": trial.consumer,
         "started_at": records.now(),
         "contestant": contestant.name,
         "title": contestant.title if same else campaign.best[contestant.name].title,
@@ -183,7 +190,14 @@ def _measure(
     (folder / "times").mkdir(exist_ok=True)
     times = folder / "times" / f"{file_name}.npz"
     spec = trial_spec(
-        campaign, contestant, artifact, times, block=trial.block, cache=trial.cache, settings=trial.settings
+        campaign,
+        contestant,
+        artifact,
+        times,
+        block=trial.block,
+        cache=trial.cache,
+        consumer=trial.consumer,
+        settings=trial.settings,
     )
     resident_pct = cachestate.bring_about(Path(artifact.path), trial.cache)
     canary_s = machine.canary_s()
@@ -195,6 +209,7 @@ def _measure(
         bytes_per_image=artifact.size_bytes / artifact.samples,
         batch_size=spec["work"]["batch_size"],
         workers=spec["work"]["workers"],
+        ranks=spec["work"]["ranks"],
         resident_pct=resident_pct,
         times=times.name if result["status"] == "ok" else "",
         canary_drift_pct=100 * (machine.canary_s() / canary_s - 1),

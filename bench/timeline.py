@@ -11,7 +11,7 @@ import numpy as np
 from bench.cache import force_to_disk
 
 if TYPE_CHECKING:
-    from collections.abc import MutableSequence
+    from collections.abc import MutableSequence, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -49,6 +49,37 @@ class Timeline:
     """Index of the batch whose hand-over closes it; the window's images are those of the batches after `opened`."""
     paused: int | None = None
     """Index of the first batch asked for after the pause that follows the window."""
+    complete: int = 0
+    """Epochs that were over, all checked."""
+    ranks: list[int] = field(default_factory=list)
+    """Which rank each batch was for; empty if there is one only."""
+
+    @classmethod
+    def together(cls, ranks: Sequence[Timeline], first_asked_ns: Sequence[int]) -> Timeline:
+        """Return what ranks saw at the same time, on one clock: its window is open where those of all are.
+
+        `first_asked_ns`: when each asked for its first batch. Epochs and pauses are each rank's own, and left out.
+        Raises ValueError if there is no time at which all windows are open.
+        """
+        shifts_ns = np.array(first_asked_ns) - min(first_asked_ns)
+        asked, exits, images = (
+            np.concatenate([np.array(getattr(rank, name)) + shift for rank, shift in zip(ranks, shifts, strict=True)])
+            for name, shifts in (("asked_ns", shifts_ns), ("exits_ns", shifts_ns), ("images", np.zeros_like(shifts_ns)))
+        )
+        order = np.argsort(exits, kind="stable")
+        edges = [(rank.exits_ns[rank.opened or 0], rank.exits_ns[rank.closed or 0]) for rank in ranks]
+        opened_ns, closed_ns = (np.array(edge) + shifts_ns for edge in zip(*edges, strict=True))
+        if opened_ns.max() >= closed_ns.min():
+            raise ValueError("the ranks' windows were never open at the same time")
+        return cls(
+            asked_ns=asked[order].tolist(),
+            exits_ns=exits[order].tolist(),
+            images=images[order].tolist(),
+            epochs=[0],
+            opened=int(np.searchsorted(exits[order], opened_ns.max())),
+            closed=int(np.searchsorted(exits[order], closed_ns.min())),
+            ranks=np.repeat(np.arange(len(ranks)), [len(rank.images) for rank in ranks])[order].tolist(),
+        )
 
     def bank_is_known(self) -> bool:
         """Return whether the newest batch after the pause was not ready, or too many were."""
@@ -69,16 +100,15 @@ class Timeline:
         asked, exits = np.array(self.asked_ns), np.array(self.exits_ns)
         images = np.array(self.images)
         window_images = int(images[first + 1 : last + 1].sum())
-        epoch1_end = self.epochs[1] if len(self.epochs) > 1 else len(exits)
         boundaries_ns = [exits[e] - exits[e - 1] for e in self.epochs[1:]]
         bank_images = self._bank(asked, exits, images)
         return {
             "images_per_s": _rate(images, exits, first, last),
             "half_drift_pct": self._drift(images, exits),
-            "epoch1_images_per_s": float(images[:epoch1_end].sum()) / ((exits[epoch1_end - 1] - asked[0]) / _NS_PER_S),
-            "epoch1_s": float(exits[epoch1_end - 1] - asked[0]) / _NS_PER_S,
+            **self._epoch1(images, asked, exits),
             "sustained_images_per_s": self._sustained(images, exits),
-            "first_batch_s": float(exits[0] - asked[0]) / _NS_PER_S,
+            "first_batch_s": float(max((exits - asked)[self._firsts()])) / _NS_PER_S,
+            "slowest_rank_images_per_s": self._slowest_rank(images, exits),
             "window_s": float(exits[last] - exits[first]) / _NS_PER_S,
             "window_images": window_images,
             "window_epochs": sum(first < epoch <= last for epoch in self.epochs),
@@ -93,6 +123,7 @@ class Timeline:
 
         `interval_ns`: between the hand-overs of one batch and the one before, the first from when it was asked for.
         `wait_ns`: between asking for a batch and having it. The rest as in this class; `paused` is -1 without a pause.
+        Files of schema 3 have no `complete`, which is the number of `epochs` there, and no `ranks`.
         """
         exits = np.array(self.exits_ns)
         with path.open("wb") as file:
@@ -104,6 +135,8 @@ class Timeline:
                 epochs=np.array(self.epochs),
                 window=np.array([self.opened, self.closed]),
                 paused=np.array([-1 if self.paused is None else self.paused]),
+                complete=np.array([self.complete]),
+                ranks=np.array(self.ranks, np.int32),
             )
         force_to_disk(path)
         force_to_disk(path.parent)
@@ -123,6 +156,8 @@ class Timeline:
                 opened=opened,
                 closed=closed,
                 paused=None if paused < 0 else paused,
+                complete=int(kept["complete"][0]) if "complete" in kept else len(kept["epochs"]),
+                ranks=kept["ranks"].tolist() if "ranks" in kept else [],
             )
 
     def _drift(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
@@ -133,6 +168,30 @@ class Timeline:
         if not self.opened < middle < self.closed:
             return None
         return 100 * (_rate(images, exits, middle, self.closed) / _rate(images, exits, self.opened, middle) - 1)
+
+    def _firsts(self) -> list[int]:
+        """Return the index of each rank's first batch."""
+        return [self.ranks.index(rank) for rank in sorted(set(self.ranks))] or [0]
+
+    def _slowest_rank(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
+        """Return the window's speed of the rank that was given the fewest images in it."""
+        assert self.opened is not None
+        assert self.closed is not None
+        if not self.ranks:
+            return None
+        inside = slice(self.opened + 1, self.closed + 1)
+        of_rank = np.bincount(self.ranks[inside], images[inside], minlength=max(self.ranks) + 1)
+        return float(of_rank.min()) / (float(exits[self.closed] - exits[self.opened]) / _NS_PER_S)
+
+    def _epoch1(
+        self, images: NDArray[np.int64], asked: NDArray[np.int64], exits: NDArray[np.int64]
+    ) -> dict[str, float | None]:
+        """Return what is known of the first epoch once it is over."""
+        if not self.complete:
+            return {"epoch1_images_per_s": None, "epoch1_s": None}
+        end = self.epochs[1] if len(self.epochs) > 1 else len(exits)
+        epoch1_s = float(exits[end - 1] - asked[0]) / _NS_PER_S
+        return {"epoch1_images_per_s": float(images[:end].sum()) / epoch1_s, "epoch1_s": epoch1_s}
 
     def _sustained(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
         """Return the speed over all whole epochs after the first, the waits between epochs included."""

@@ -6,12 +6,12 @@ import importlib
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from bench import registry
+from bench import consumers, registry
 from bench.api import Artifact, Work
 from bench.monitors.counters import Counters, difference, tree_counters
 from bench.monitors.cpu import tree_seconds
@@ -26,14 +26,36 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-PAGE_BYTES = 4096
-TOUCHED_AT_ONCE = 1 << 14
-"""Pages. Torch sums more than 32,768 values in several threads, which go on spinning for milliseconds."""
 CHANNELS = 3
 
 
 class InvalidWorkError(Exception):
     """The loader delivered something other than the work asked for."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What came of an epoch."""
+
+    images: int
+    label_sum: int
+    batches: int
+
+    def check(self, number: int, artifact: Artifact, work: Work) -> None:
+        """Raise InvalidWorkError unless it is the whole epoch, of all ranks."""
+        expected = artifact.samples * work.passes
+        if not expected <= self.images <= expected + (-expected % work.ranks):
+            raise InvalidWorkError(f"epoch {number} delivered {self.images} images instead of {expected}")
+        expected_sum = artifact.label_sum * work.passes
+        if self.images == expected and self.label_sum != expected_sum:
+            raise InvalidWorkError(f"the labels of epoch {number} add up to {self.label_sum} instead of {expected_sum}")
+        # A loader may leave one partial batch per worker; more would be smaller batches than asked for.
+        most = -(-expected // work.batch_size) + work.workers * work.ranks
+        if self.batches > most:
+            raise InvalidWorkError(
+                f"epoch {number} came in {self.batches} batches, more than {most}: "
+                "smaller than the batch size asked for"
+            )
 
 
 @dataclass(frozen=True)
@@ -46,8 +68,11 @@ class Window:
     """At least this long."""
     window_batches: int
     """At least this many batches."""
-    pause_s: float
-    """After the window nothing is asked for so long; what is ready then is what the loader prepares ahead."""
+    pause_s: float | None
+    """After the window nothing is asked for so long; what is ready then is what the loader prepares ahead. None: that
+    is not looked for."""
+    whole_epoch: bool = True
+    """Go on until the first epoch is over, to see that all of it came."""
     cold: bool = False
     """In place of all that: from the first batch of the first epoch to its last, while the data is read."""
 
@@ -55,11 +80,16 @@ class Window:
 def run(spec: dict[str, Any]) -> dict[str, Any]:
     """Return the measured columns of one trial's record.
 
-    `spec`: loader, artifact, work, options, window, times (where to keep the raw times).
+    `spec`: loader, artifact, work, options, consumer, consumer_options, window, times (where to keep the raw times),
+    result (beside which ranks leave notes for each other).
     """
     loader = registry.loader(spec["loader"])
     artifact = Artifact.from_dict(spec["artifact"])
     work = Work(**spec["work"])
+    consume = consumers.prepare(spec["consumer"], artifact, work, spec["consumer_options"])
+    begun, closed = (
+        Milestone(name, Path(spec["result"]).parent, work) if work.ranks > 1 else None for name in ("begun", "closed")
+    )
     with Gpu() as gpu:
         started = perf_counter_ns()
         for name in loader.requires:
@@ -69,15 +99,15 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         constructing = perf_counter_ns()
         with loader.stream(artifact, work, **spec["options"]) as batches:
             constructed = perf_counter_ns()
-            meter = Meter(artifact, work, Window(**spec["window"]), gpu)
+            meter = Meter(batches, artifact, work, Window(**spec["window"]), gpu, begun, closed)
             try:
-                meter.consume(batches)
+                consumed = consume(meter)
             except InvalidWorkError as error:
                 return {"status": "invalid", "reason": str(error)}
             after = tree_counters(processes())
-            del batches
-            closing = perf_counter_ns()
-        closed = perf_counter_ns()
+            del batches, meter.batches
+            ending = perf_counter_ns()
+        ended = perf_counter_ns()
     meter.timeline.save(Path(spec["times"]))
     return {
         "status": "ok",
@@ -85,9 +115,26 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         "import_s": (imported - started) / 1e9,
         "construct_s": (constructed - constructing) / 1e9,
         **meter.columns(),
+        **consumed,
         "read_bytes": difference(before.read_bytes, after.read_bytes),
-        "teardown_s": (closed - closing) / 1e9,
+        "teardown_s": (ended - ending) / 1e9,
+        **(meter.for_other_ranks() if work.ranks > 1 else {}),
     }
+
+
+class Milestone:
+    """Something that every rank comes to, by files in a folder that all see: to look costs some microseconds."""
+
+    def __init__(self, name: str, folder: Path, work: Work) -> None:
+        self._own = folder / f"{name}{work.rank}"
+        self._missing = [folder / f"{name}{rank}" for rank in range(work.ranks)]
+
+    def reached(self) -> bool:
+        """Say that this rank has come to it, and return whether all have."""
+        if self._own in self._missing:
+            self._own.touch()
+        self._missing = [path for path in self._missing if not path.exists()]
+        return not self._missing
 
 
 @dataclass(frozen=True)
@@ -101,12 +148,21 @@ class Reading:
 
 @dataclass
 class Meter:
-    """Consumes epochs until both the first one and the window are over, touching and checking every batch."""
+    """The loader's batches on their way to a consumer, timed and checked: each `iter()` is an epoch. The consumer asks
+    for one after the other until `done`, which is in the middle of one as a rule.
 
+    Raises InvalidWorkError for a batch or an epoch that is not what the work asks for.
+    """
+
+    batches: Iterable[tuple[Tensor, Tensor]]
     artifact: Artifact
     work: Work
     window: Window
     gpu: Gpu
+    begun: Milestone | None = None
+    """All ranks have a batch: now warm-up begins. None: this is the only one."""
+    closed: Milestone | None = None
+    """All windows have closed: until then each rank goes on, for the others' sake."""
     timeline: Timeline = field(default_factory=Timeline)
     readings: list[Reading] = field(default_factory=list)
     """At the window's edges."""
@@ -118,35 +174,40 @@ class Meter:
     batch_memory: str = ""
     delivered: int = 0
     """Images so far."""
+    epochs: list[Epoch] = field(default_factory=list)
+    """Those that are over."""
+    begun_ns: int | None = None
+    """When all ranks had."""
     form: tuple[Any, ...] = ()
     """Shapes, strides and types of the last batch that was checked."""
     gpu_opened: Edge | None = None
     gpu_load: GpuLoad = field(default_factory=GpuLoad)
+    done: bool = False
+    wanted: bool = False
+    """Whether the consumer wants more batches when all else is over."""
 
-    def consume(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Run until done. Raises InvalidWorkError."""
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         times = self.timeline
-        while True:
-            asked_ns, label_sum = perf_counter_ns(), 0
-            times.epochs.append(len(times.exits_ns))
-            for images, labels in batches:
-                times.exits_ns.append(perf_counter_ns())
-                times.asked_ns.append(asked_ns)
-                # What a batch is made of hardly ever changes: to look at it anew each time would cost the loader.
-                if (form := (images.shape, images.stride(), images.dtype, labels.shape, labels.dtype)) != self.form:
-                    self._check(images, labels)
-                    self.form = form
-                touch(images)
-                times.images.append(len(images))
-                self.delivered += len(images)
-                label_sum += int(labels.sum())
-                self._edges()
-                if times.closed is not None and len(times.epochs) > 1 and self._bank_is_known():
-                    return
-                asked_ns = perf_counter_ns()
-            self._check_epoch(label_sum)
-            if self.window.cold:
+        asked_ns, label_sum = perf_counter_ns(), 0
+        times.epochs.append(len(times.exits_ns))
+        for images, labels in self.batches:
+            times.exits_ns.append(perf_counter_ns())
+            times.asked_ns.append(asked_ns)
+            # What a batch is made of hardly ever changes: to look at it anew each time would cost the loader.
+            if (form := (images.shape, images.stride(), images.dtype, labels.shape, labels.dtype)) != self.form:
+                self._check(images, labels)
+                self.form = form
+            yield images, labels
+            times.images.append(len(images))
+            self.delivered += len(images)
+            label_sum += int(labels.sum())
+            self._edges()
+            if self._is_over():
+                self.done = True
                 return
+            asked_ns = perf_counter_ns()
+        self._ends_epoch(label_sum)
+        self.done = self.window.cold
 
     def _edges(self) -> None:
         """Open or close the window if this batch is its edge."""
@@ -175,8 +236,12 @@ class Meter:
         self.own_cpu_s += time.thread_time() - started_s
 
     def _opens(self, now: int) -> bool:
+        if self.window.cold:
+            return True
         exits_ns = self.timeline.exits_ns
-        return self.window.cold or exits_ns[now] - exits_ns[0] >= self.window.warmup_s * 1e9
+        if self.begun_ns is None and (self.begun is None or self.begun.reached()):
+            self.begun_ns = exits_ns[now]
+        return self.begun_ns is not None and exits_ns[now] - self.begun_ns >= self.window.warmup_s * 1e9
 
     def _closes(self, now: int, opened: int) -> bool:
         if self.window.cold:
@@ -185,12 +250,21 @@ class Meter:
         long_enough = exits_ns[now] - exits_ns[opened] >= self.window.window_s * 1e9
         return long_enough and now - opened >= self.window.window_batches
 
-    def _bank_is_known(self) -> bool:
+    def _is_over(self) -> bool:
+        """Return whether nothing more is to be seen."""
+        times = self.timeline
+        if self.wanted or times.closed is None or self.window.cold or (self.window.whole_epoch and not times.complete):
+            return False
+        if self.closed and not self.closed.reached():
+            return False
+        return self.window.pause_s is None or self._bank_is_known(self.window.pause_s)
+
+    def _bank_is_known(self, pause_s: float) -> bool:
         """Pause once, then go on as long as batches come that were ready."""
         times = self.timeline
         if times.paused is None:
             times.paused = len(times.exits_ns)
-            time.sleep(self.window.pause_s)
+            time.sleep(pause_s)
             return False
         return times.bank_is_known()
 
@@ -220,22 +294,21 @@ class Meter:
             raise InvalidWorkError(f"images with strides {images.stride()}, neither contiguous nor channels_last")
         self.batch_memory = "shared" if images.untyped_storage().is_shared() else "private"
 
-    def _check_epoch(self, label_sum: int) -> None:
+    def _ends_epoch(self, label_sum: int) -> None:
+        """Take down an epoch; one that all ranks share is checked when all have told what they got of it."""
         first = self.timeline.epochs[-1]
-        epoch, delivered = len(self.timeline.epochs), sum(self.timeline.images[first:])
-        expected = self.artifact.samples * self.work.passes
-        if delivered != expected:
-            raise InvalidWorkError(f"epoch {epoch} delivered {delivered} images instead of {expected}")
+        images = self.timeline.images[first:]
+        self.epochs.append(Epoch(sum(images), label_sum, len(images)))
+        if self.work.ranks == 1 or not images:
+            self.epochs[-1].check(len(self.epochs), self.artifact, self.work)
         if self.window.cold and self.timeline.closed is None:
             raise InvalidWorkError("the epoch came in one batch; a cold trial is measured from the first to the last")
-        if label_sum != (expected_sum := self.artifact.label_sum * self.work.passes):
-            raise InvalidWorkError(f"the labels of epoch {epoch} add up to {label_sum} instead of {expected_sum}")
-        # A loader may leave one partial batch per worker; more would be smaller batches than asked for.
-        most = -(-expected // self.work.batch_size) + self.work.workers
-        if (count := len(self.timeline.images) - first) > most:
-            raise InvalidWorkError(
-                f"epoch {epoch} came in {count} batches, more than {most}: smaller than the batch size asked for"
-            )
+        self.timeline.complete += 1
+
+    def for_other_ranks(self) -> dict[str, Any]:
+        """Return what is known only when all ranks have told it."""
+        epochs = [astuple(epoch) for epoch in self.epochs]
+        return {"epochs": epochs, "first_asked_ns": self.timeline.asked_ns[0]}
 
     def columns(self) -> dict[str, Any]:
         """Return the measured columns."""
@@ -272,10 +345,3 @@ def _read() -> Reading:
     """Read all counters; CPU first, for it is what the window's length is held against."""
     tree = processes()
     return Reading(tree_seconds(tree), tree_counters(tree), cores())
-
-
-def touch(images: Tensor) -> None:
-    """Read one byte of each page, so that a batch that is only promised has to be there."""
-    one_a_page = images.as_strided((images.numel(),), (1,))[:: PAGE_BYTES // images.element_size()]
-    for start in range(0, len(one_a_page), TOUCHED_AT_ONCE):
-        one_a_page[start : start + TOUCHED_AT_ONCE].sum()

@@ -63,5 +63,6 @@ def stream(
             "label": [IntDecoder(), ToTensor(), Squeeze(1)],
         },
         drop_last=False,
+        distributed=work.ranks > 1,
         batches_ahead=batches_ahead,
     )

@@ -24,7 +24,7 @@ def stream(
     ready.
     """
     import torch
-    from torch.utils.data import DataLoader, Subset
+    from torch.utils.data import DataLoader, DistributedSampler, Subset
     from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import default_loader
     from torchvision.io import ImageReadMode, decode_image
@@ -34,16 +34,25 @@ def stream(
         image = decode_image(path, mode=ImageReadMode.RGB)
         return image if image.dtype == torch.uint8 else (image >> 8).to(torch.uint8)  # 16-bit PNG
 
-    torch.manual_seed(work.seed)
+    class EachEpoch(DistributedSampler):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[int]:
+            order = super().__iter__()
+            self.set_epoch(self.epoch + 1)
+            return order
+
+    torch.manual_seed(work.own_seed)
     steps = [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5), v2.ToImage()]
     if work.dtype != "uint8":
         steps.append(v2.ToDtype(getattr(torch, work.dtype), scale=True))
     dataset = ImageFolder(artifact.path, v2.Compose(steps), loader={"pil": default_loader, "torchvision": read}[decode])
+    samples = Subset(dataset, [*range(len(dataset))] * work.passes)
+    share = EachEpoch(samples, shuffle=work.shuffle, seed=work.seed) if work.ranks > 1 else None
     yield DataLoader(
-        Subset(dataset, [*range(len(dataset))] * work.passes),
+        samples,
         batch_size=work.batch_size,
         num_workers=work.workers,
-        shuffle=work.shuffle,
+        shuffle=work.shuffle and not share,
+        sampler=share,
         drop_last=False,
         prefetch_factor=prefetch_factor,
         persistent_workers=True,

@@ -29,7 +29,7 @@ def stream(
     from litdata import StreamingDataLoader, StreamingDataset
     from torchvision.transforms import v2
 
-    torch.manual_seed(work.seed)
+    torch.manual_seed(work.own_seed)
     steps = [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5)]
     steps.insert(0 if tensor_first else len(steps), v2.ToImage())
     if work.dtype != "uint8":

@@ -69,8 +69,8 @@ class _Batches:
         self.images = torch.zeros(shape, dtype=getattr(torch, work.dtype))
         self.labels = torch.zeros(work.batch_size, dtype=torch.int64)
         self.last_labels = self.labels.clone()
-        self.last_labels[0] = artifact.label_sum * work.passes
-        self.per_epoch = artifact.samples * work.passes
+        self.last_labels[0] = _share(artifact.label_sum * work.passes, work)
+        self.per_epoch = _share(artifact.samples * work.passes, work)
         self.images_per_s = images_per_s
         self.burst_images = burst_batches * work.batch_size
         self.own_cores = own_cores
@@ -93,6 +93,11 @@ class _Batches:
         due_s = self.start_s + self.handed_out // self.burst_images * self.burst_images / images_per_s
         self.handed_out += count
         time.sleep(max(0.0, due_s - time.perf_counter()))
+
+
+def _share(total: int, work: Work) -> int:
+    """Return what falls to this rank of something that all ranks have together."""
+    return total // work.ranks + (work.rank < total % work.ranks)
 
 
 def _serve(descriptor: int, own_cores: float, grandchild_cores: float) -> None:

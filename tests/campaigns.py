@@ -52,12 +52,15 @@ def file(folder: Path, text: str = TOML) -> Path:
     return path
 
 
-def campaign(
+def campaign(  # noqa: PLR0913 - each is a table of its own
     contestants: dict[str, dict[str, Any]],
     formats: dict[str, dict[str, Any]] | None = None,
+    *,
     cold: tuple[str, ...] = (),
     best: dict[str, Any] | None = None,
     tuning: dict[str, Any] | None = None,
+    consumers: dict[str, Any] | None = None,
+    ranks: int = 1,
     **timing: Any,
 ) -> Campaign:
     """A campaign of these contestants (name to the keys of its table), the first being the reference.
@@ -74,8 +77,9 @@ def campaign(
             "cold": cold,
             "best": best or {},
             "tuning": tuning or {},
+            "consumers": consumers or {},
             "data": {"samples": None, "probe": 0},
-            "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 96},
+            "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 96, "ranks": ranks},
             "timing": TIMING | timing,
             "formats": [{"name": name, "title": name, "max_side": 64} | keys for name, keys in formats.items()],
             "contestants": [

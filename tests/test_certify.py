@@ -57,18 +57,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 def certified(prepared: Prepared, tmp_path: Path, planted: None) -> Callable[[str], Certificate]:
     """Certify the planted loader with one of its cheats."""
 
-    def certify(cheat: str) -> Certificate:
-        work = replace(ASKED.work_on(SAMPLES, 1), image_size=64, passes=1)
+    def certify(cheat: str, ranks: int = 1) -> Certificate:
+        work = replace(ASKED.work_on(SAMPLES, 1), image_size=64, passes=1, ranks=ranks)
         spec = {
             "loader": "cheater",
             "artifact": asdict(prepared.artifacts["files"]),
-            "work": asdict(work),
             "options": {"cheat": cheat},
             "scratch": str(tmp_path),
             "turn": str(tmp_path),
         }
-        with suppress(ValueError):  # of the files that are emptied in the end
-            observe.run(spec)
+        for rank in range(ranks):
+            with suppress(ValueError):  # of the files that are emptied in the end
+                observe.run({**spec, "work": asdict(replace(work, rank=rank))})
         return judge(tmp_path, CanonicalSource(prepared.canonicals["files"]), work, "jpeg")
 
     return certify
@@ -86,6 +86,19 @@ def test_a_cheat_is_told_in_plain_words(cheat: str, said: str, certified: Callab
     certificate = certified(cheat)
     assert certificate.state == "other work"
     assert [fault for fault in certificate.faults if fault.startswith(said)], certificate.faults
+
+
+@pytest.mark.parametrize(
+    ("cheat", "said"),
+    [
+        ("", ""),
+        ("gives every rank all", "in epoch 1, 300 come more than once"),
+        ("draws alike in all ranks", "of the crops repeat those of another batch: workers or ranks draw the same"),
+    ],
+)
+def test_ranks_are_judged_together(cheat: str, said: str, certified: Callable[[str, int], Certificate]) -> None:
+    faults = certified(cheat, 2).faults
+    assert [fault for fault in faults if said in fault] if said else not faults, faults
 
 
 def test_contestants_are_certified_in_processes_of_their_own_and_the_certificates_kept(

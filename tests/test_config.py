@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import config
+from bench import config, plan
 from bench.config import CampaignError
 
 VALID = """
@@ -188,8 +188,11 @@ def test_a_campaign_may_extend_a_shipped_one(tmp_path: Path) -> None:
 
 def test_longer_campaigns_are_expected_to_take_longer() -> None:
     quick, publish = config.load("quick"), config.load("publish")
-    assert quick.expected_s(13, 0, 1) < quick.expected_s(26, 0, 2) < publish.expected_s(26, 0, 2)
-    assert quick.expected_s(13, 8, 1) > quick.expected_s(13, 0, 1)
+    one, two = (plan.trials(quick, 1), plan.trials(quick, 1) + plan.trials(quick, 2))
+    assert quick.expected_s(one) < quick.expected_s(two) < publish.expected_s(two)
+    standard, train = config.load("standard"), config.load("train")
+    assert standard.expected_s(plan.trials(standard, 1)) > quick.expected_s(one)
+    assert train.expected_s(plan.trials(train, 1)) > quick.expected_s(one)
 
 
 @pytest.mark.parametrize(
@@ -222,4 +225,5 @@ def test_the_campaign_best_brings_one_of_each_loader_and_format_to_its_best() ->
 
 def test_a_search_is_expected_to_take_time() -> None:
     campaign = config.load("best")
-    assert campaign.expected_s(19, 0, 1, 60) > campaign.expected_s(19, 0, 1)
+    trials = plan.trials(campaign, 1)
+    assert campaign.expected_s(trials, 60) > campaign.expected_s(trials)

@@ -35,6 +35,8 @@ def measured(
         "artifact": {**ARTIFACT, **(found if sizes else {"path": str(folder)})},
         "work": WORK,
         "options": options,
+        "consumer": "hungry",
+        "consumer_options": {},
         "window": {"warmup_s": 0.2, "window_s": window_s, "window_batches": 4, "pause_s": 0.3, "cold": cold},
         "times": str(folder / "times.npz"),
     }

@@ -27,6 +27,8 @@ SPEC = {
     },
     "work": {"batch_size": 16, "workers": 1, "image_size": 8, "dtype": "uint8", "passes": 1, "seed": 0},
     "options": {},
+    "consumer": "hungry",
+    "consumer_options": {},
     "window": {"warmup_s": 0, "window_s": 0.01, "window_batches": 1, "pause_s": 0},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def test_a_torn_header_is_no_file(tmp_path: Path) -> None:
     records.mend(path)
     records.append(path, RECORD)
     assert unsealed(path) == [RECORD]
+
+
+def test_a_file_of_an_earlier_version_which_lacks_columns_is_read_and_its_seals_hold(tmp_path: Path) -> None:
+    later = {"consumer", "ranks", "fed_images_per_s"}
+    header = tuple(name for name in records.HEADER if name not in later)
+    seal = records.seal(replace(RECORD, schema=3), tmp_path, header)
+    cells = [records.cell(getattr(replace(RECORD, schema=3), name)) for name in header[:-1]]
+    path = tmp_path / "trials.csv"
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, [*cells, seal]])
+    [row] = records.read(path)
+    assert (row.schema, row.consumer, row.ranks) == (3, "", None)
+    assert row.seal == records.seal(row, tmp_path, records.header_of(path)) == seal
+    assert row.seal != records.seal(row, tmp_path)
 
 
 def test_a_file_with_other_columns_is_refused(tmp_path: Path) -> None:

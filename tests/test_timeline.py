@@ -15,7 +15,14 @@ S = 10**9
 def timeline(waits_s: list[float], images: int = 10, epochs: tuple[int, ...] = (0, 8)) -> Timeline:
     """Batches that are asked for as soon as the one before is there, and come after these waits."""
     exits = np.cumsum([round(wait * S) for wait in waits_s]).tolist()
-    return Timeline([0, *exits[:-1]], exits, [images] * len(exits), list(epochs), opened=3, closed=13)
+    complete = len(epochs) - 1
+    return Timeline([0, *exits[:-1]], exits, [images] * len(exits), list(epochs), 3, 13, complete=complete)
+
+
+def test_an_epoch_that_was_not_over_has_no_figures() -> None:
+    columns = timeline([0.5] * 20, epochs=(0,)).columns()
+    assert (columns["epoch1_images_per_s"], columns["epoch1_s"]) == (None, None)
+    assert columns["images_per_s"] == 20
 
 
 def test_a_steady_loader_has_one_speed_everywhere() -> None:

@@ -13,12 +13,14 @@ import torch
 
 from bench import trial
 from bench.api import Artifact, Encoding, Work
+from bench.consumers import hungry
 from bench.monitors.gpu import Gpu, GpuLoad
 from bench.trial import InvalidWorkError, Meter, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
+AT_ONCE = Window(0, 0, 1, pause_s=0)
 LABELS = [0] * 10 + [1] * 10 + [2] * 10
 ROOT = Path(__file__).parent.parent
 WORK = Work(batch_size=8, workers=2, image_size=16, dtype="uint8", passes=2, seed=0)
@@ -32,9 +34,9 @@ def right() -> Batches:
     return [(torch.zeros(len(part), 3, 16, 16, dtype=torch.uint8), part) for part in labels.split(WORK.batch_size)]
 
 
-def consume(batches: Iterable[tuple[torch.Tensor, torch.Tensor]], window_s: float = 0) -> Meter:
-    meter = Meter(ARTIFACT, WORK, Window(0, window_s, 1, pause_s=0), Gpu())
-    meter.consume(batches)
+def consume(batches: Any, window: Window = AT_ONCE, work: Work = WORK, gpu: Gpu | None = None) -> Meter:
+    meter = Meter(batches, ARTIFACT, work, window, gpu or Gpu())
+    hungry.prepare(ARTIFACT, work)(meter)
     return meter
 
 
@@ -89,12 +91,12 @@ def test_floats_must_be_scaled(low: float, high: float, right: bool) -> None:  #
     images[..., 8:] = high
     labels = torch.tensor(LABELS * WORK.passes)
     batches = [(images[: len(part)], part) for part in labels.split(WORK.batch_size)]
-    meter = Meter(ARTIFACT, replace(WORK, dtype="float32"), Window(0, 0, 1, pause_s=0), Gpu())
+    floats = replace(WORK, dtype="float32")
     if right:
-        meter.consume(batches)
+        consume(batches, work=floats)
         return
     with pytest.raises(InvalidWorkError, match=f"values from {low:g} to {high:g} instead of 0 to 1"):
-        meter.consume(batches)
+        consume(batches, work=floats)
 
 
 def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
@@ -106,7 +108,7 @@ def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
             return iter(right() if self.epoch < 3 else right()[:-1])
 
     with pytest.raises(InvalidWorkError, match="epoch 3 delivered 56"):
-        consume(Tiring(), window_s=10)  # type: ignore[arg-type]
+        consume(Tiring(), Window(0, 10, 1, pause_s=0))
 
 
 class Steady:
@@ -123,9 +125,7 @@ class Steady:
 
 
 def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    meter = Meter(ARTIFACT, WORK, Window(3, 10, 1, pause_s=0), Gpu())
-    meter.consume(Steady(monkeypatch))  # type: ignore[arg-type]
-    columns = meter.columns()
+    columns = consume(Steady(monkeypatch), Window(3, 10, 1, pause_s=0)).columns()
     # The first batch ends at 1 s, so the window runs from 4 s to 14 s: batches 5 to 8 and 1 to 6 of the next epoch.
     assert columns["window_s"] == 10
     assert columns["window_images"] == 8 + 8 + 8 + 4 + 6 * 8
@@ -148,9 +148,7 @@ def test_the_gpu_is_asked_at_the_windows_two_edges_and_no_other_time(monkeypatch
             asked.append(loader.now_s)
             return GpuLoad(gpu_power_w=window_s, gpu_reason=opened)
 
-    meter = Meter(ARTIFACT, WORK, Window(3, 10, 1, pause_s=0), Watched())
-    meter.consume(loader)  # type: ignore[arg-type]
-    columns = meter.columns()
+    columns = consume(loader, Window(3, 10, 1, pause_s=0), gpu=Watched()).columns()
     assert asked == [4, 14]
     assert (columns["gpu_power_w"], columns["gpu_reason"], columns["gpu_util_pct"]) == (10, "opened", None)
 
@@ -158,7 +156,7 @@ def test_the_gpu_is_asked_at_the_windows_two_edges_and_no_other_time(monkeypatch
 def test_touching_a_large_batch_starts_no_thread_that_would_take_cpu_from_the_loader() -> None:
     program = """
 import os, torch
-from bench.trial import touch
+from bench.consumers.hungry import touch
 batch = torch.empty(256, 3, 224, 224)
 before = len(os.listdir("/proc/self/task"))
 touch(batch)

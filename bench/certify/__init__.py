@@ -145,8 +145,9 @@ def _certificate(job: _Job) -> Certificate:
         scratch = Path(name)
         spec = {**job.spec, "scratch": name, "turn": str(job.log.parent / "certificates")}
         ended = process.run("observe", spec, job.log, _LIMIT_S)
-        if not (scratch / observe.SEEN).exists():
+        work = Work(**job.spec["work"])
+        if len(list(scratch.glob(f"rank*/{observe.SEEN}"))) < work.ranks:
             return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
         # What became of it later does not matter: to fail on empty files is what an honest loader does.
         job.log.unlink(missing_ok=True)
-        return judge(scratch, CanonicalSource(job.canonical), Work(**job.spec["work"]), job.mode)
+        return judge(scratch, CanonicalSource(job.canonical), work, job.mode)

@@ -24,6 +24,8 @@ SIGNIFICANCE = 1e-6
 """Of each test: with a few tests for each of a few contestants, hardly ever a false alarm."""
 _SAME = 0.02
 """Edges that agree to this share of the image are the same; they are read more exactly than that."""
+_SAME_AREA, _SAME_ASPECT = 0.004, 0.015
+"""Crops are cut at whole pixels, so the same numbers give areas and (logarithms of) aspects that differ by as much."""
 _STALE_SHARE = 0.1
 _CHANCE = 2
 _NARROW = 0.85
@@ -61,7 +63,7 @@ def _faults(seen: Observation, tests: dict[str, Any], found: dict[str, float]) -
             yield f"{100 * found['same_next_epoch_share']:.0f} % of the images have the same crop in the next epoch"
         if found["same_in_other_batch_share"] > _STALE_SHARE:
             share = 100 * found["same_in_other_batch_share"]
-            yield f"{share:.0f} % of the crops repeat those of another batch: workers draw the same numbers"
+            yield f"{share:.0f} % of the crops repeat those of another batch: workers or ranks draw the same numbers"
     flipped, count = int(seen.flipped.sum()), len(seen.flipped)
     if flipped in {0, count}:
         yield "no image is flipped" if not flipped else "every image is flipped"
@@ -72,13 +74,12 @@ def _faults(seen: Observation, tests: dict[str, Any], found: dict[str, float]) -
 def _tests(seen: Observation) -> dict[str, Any]:
     """Compare each of a crop's properties with the same of the reference, drawn for the same images."""
     random = np.random.default_rng(0)
-    sizes = [SIZES[label % len(SIZES)] for label in seen.image_label[: len(seen.edges)].tolist()]
+    shape = _sizes(seen)
     drawn = []
-    for width, height in sizes * REFERENCES:
+    for width, height in shape.astype(int).tolist() * REFERENCES:
         crop = random_crop((height, width), random)
         left, top = crop.left / width, crop.top / height
         drawn.append((left, top, left + crop.width / width, top + crop.height / height))
-    shape = np.array(sizes, float)
     ours, theirs = _properties(seen.edges, shape), _properties(np.array(drawn), np.tile(shape, (REFERENCES, 1)))
     return {name: ks_2samp(ours[name], theirs[name], method="asymp") for name in ours if len(ours[name])}
 
@@ -108,17 +109,25 @@ def _same_next_epoch(seen: Observation) -> float:
 
 
 def _same_in_other_batch(seen: Observation) -> float:
-    """Return the largest share of a batch's crops that another batch has at the same places, relative to the image; 0
-    if there are no more than two, which may be chance.
+    """Return the largest share of a batch's crops that have the area and aspect of those at the same places of another
+    batch, as the same random numbers give to images of any size; 0 if there are no more than two, which may be chance.
     """
     count = len(seen.edges)
     key = seen.image_epoch[:count] * (seen.image_batch.max(initial=0) + 1) + seen.image_batch[:count]
-    batches = [seen.edges[key == number] for number in np.unique(key)]
+    drawn = _properties(seen.edges, _sizes(seen))
+    forms = np.stack([drawn["area"] / _SAME_AREA, drawn["aspect"] / _SAME_ASPECT], axis=1)
+    batches = [forms[key == number] for number in np.unique(key)]
     size = max((len(batch) for batch in batches), default=0)
     whole = [batch for batch in batches if len(batch) == size]
     most = 0.0
     for number, one in enumerate(whole):
         for other in whole[number + 1 :]:
-            same = int((np.abs(one - other).max(axis=1) < _SAME).sum())
+            same = int((np.abs(one - other).max(axis=1) < 1).sum())
             most = max(most, same / size if same > _CHANCE else 0.0)
     return most
+
+
+def _sizes(seen: Observation) -> NDArray[np.float64]:
+    """Return width and height in pixels of the image of each crop, n x 2."""
+    sizes = [SIZES[label % len(SIZES)] for label in seen.image_label[: len(seen.edges)].tolist()]
+    return np.array(sizes, float)

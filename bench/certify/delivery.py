@@ -64,7 +64,8 @@ def _coverage(seen: Observation, work: Work, samples: int) -> Iterator[str]:
         counts = Counter(labels.tolist())
         missing = samples - sum(label in counts for label in range(samples))
         again = {label: count - 1 for label, count in counts.items() if count > 1}
-        if not missing and not again and len(counts) == samples:
+        # As many samples as keep the ranks equal may come once more.
+        if not missing and sum(again.values()) < work.ranks and len(counts) == samples:
             continue
         last = batches == batches.max()
         if not missing and sum(again.values()) == len(labels) - samples and set(again) <= set(labels[last].tolist()):
@@ -86,7 +87,7 @@ def _sizes(seen: Observation, work: Work) -> Iterator[str]:
     partial = int((sizes != work.batch_size).sum())
     if sizes.max() > work.batch_size:
         yield f"a batch has {sizes.max()} images in place of {work.batch_size}"
-    elif partial > max(1, work.workers):  # a loader may leave one partial batch per worker
+    elif partial > max(1, work.workers) * work.ranks:  # a loader may leave one partial batch per worker
         yield f"{partial} of {len(sizes)} batches are smaller than the {work.batch_size} images asked for"
 
 

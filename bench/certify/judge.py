@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Certificate:
     """Tell what a contestant did from what `observe.run` left in `scratch`. `source`: the probe's images."""
-    seen = Observation.load(scratch / SEEN)
-    emptied = Observation.load(scratch / EMPTIED) if (scratch / EMPTIED).exists() else None
+    seen, emptied = _of_all_ranks(scratch, SEEN), _of_all_ranks(scratch, EMPTIED)
+    assert seen
     samples = len(source)
     images = [small(source.original(label)) for label in range(samples)]
     shown = identify(seen, images)
@@ -44,8 +44,14 @@ def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Cer
         of_originals=made is not None and made.base == ORIGINALS,
         traits=dict(_traits(seen, made)),
         figures=order | drawn | (made.figures() if made else {}) | {"intact_batches": int(seen.intact_batches)},
-        seen_on=f"{samples:,} probe images, 2 epochs, batches of {work.batch_size}, {work.workers} workers",
+        seen_on=f"{samples:,} probe images, 2 epochs, batches of {work.batch_size}, {work.workers} workers"
+        + (f" in each of {work.ranks} ranks" if work.ranks > 1 else ""),
     )
+
+
+def _of_all_ranks(scratch: Path, name: str) -> Observation | None:
+    ranks = [Observation.load(path) for path in sorted(scratch.glob(f"rank*/{name}"))]
+    return Observation.together(ranks) if ranks else None
 
 
 def _kept_in_memory(emptied: Observation | None, images: Sequence[NDArray[np.uint8]]) -> Iterator[str]:

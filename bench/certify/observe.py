@@ -20,7 +20,7 @@ from bench.cache import take_turn
 from bench.certify import probe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -34,6 +34,8 @@ HELD_BATCHES = 8
 _ZEROS = bytes(1 << 20)
 _STRIDE = 97
 """One of so many values of a held batch is looked at."""
+_OF_EACH = ("image_epoch", "image_label", "edges", "flipped", "signatures", "crops")
+"""What there is of every image, or of every one that is kept."""
 PAUSED_BATCHES, PAUSE_S = 3, 0.1
 """So many batches of an epoch are used for so long, as a training step would."""
 EMPTIED_BATCHES = 3
@@ -74,6 +76,27 @@ class Observation:
         np.savez(path, allow_pickle=False, **{name: np.asarray(value) for name, value in vars(self).items()})
 
     @classmethod
+    def together(cls, ranks: Sequence[Observation]) -> Observation:
+        """Return what all ranks saw, one rank after the other; the batches of each have numbers of their own."""
+        arrays = {name: [getattr(rank, name) for rank in ranks] for name in vars(ranks[0])}
+        batches = [0, *np.cumsum([rank.image_batch.max(initial=-1) + 1 for rank in ranks])]
+        images = [0, *np.cumsum([len(rank.image_label) for rank in ranks])]
+        return cls(
+            **{name: np.concatenate(arrays[name]) for name in _OF_EACH},
+            image_batch=np.concatenate(
+                [numbers + n for numbers, n in zip(arrays["image_batch"], batches, strict=False)]
+            ),
+            kept=np.concatenate([numbers + n for numbers, n in zip(arrays["kept"], images, strict=False)]),
+            forms=np.unique(np.concatenate(arrays["forms"])),
+            label_forms=np.unique(np.concatenate(arrays["label_forms"])),
+            lowest=min(arrays["lowest"]),
+            highest=max(arrays["highest"]),
+            changed_in_use=any(arrays["changed_in_use"]),
+            intact_batches=min(arrays["intact_batches"]),
+            again_label=ranks[0].again_label,
+        )
+
+    @classmethod
     def load(cls, path: Path) -> Observation:
         """Read what `save` wrote."""
         with np.load(path) as stored:
@@ -83,16 +106,19 @@ class Observation:
 def run(spec: dict[str, Any]) -> dict[str, Any]:
     """Observe two epochs, then empty the files and see what the loader still delivers.
 
-    `spec`: loader, artifact, work, options, scratch (an empty folder that the files are copied to, and where
-    `SEEN` and `EMPTIED` are left, each an `Observation`; the latter is missing if empty files bring the loader down),
-    turn (a folder whose lock lets observations, which take much memory, go on one after the other).
+    `spec`: loader, artifact, work, options, scratch (a folder in which each rank makes one of its own, that the files
+    are copied to, and where it leaves `SEEN` and `EMPTIED`, each an `Observation`; the latter is missing if empty files
+    bring the loader down), turn (a folder whose lock lets observations, which take much memory, go on in turn).
     """
     cv2.setNumThreads(1)  # its threads would not survive in the workers that a loader forks later
     loader = registry.loader(spec["loader"])
     for name in loader.requires:
         importlib.import_module(name)
-    take_turn(Path(spec["turn"]))
-    scratch, work = Path(spec["scratch"]), Work(**spec["work"])
+    work = Work(**spec["work"])
+    if work.rank == 0:
+        take_turn(Path(spec["turn"]))
+    scratch = Path(spec["scratch"], f"rank{work.rank}")
+    scratch.mkdir()
     files = scratch / "files"
     shutil.copytree(spec["artifact"]["path"], files)  # symbolic links followed: what is emptied later is ours
     artifact = Artifact.from_dict({**spec["artifact"], "path": str(files)})
@@ -101,6 +127,8 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         with loader.stream(artifact, work, **spec["options"]) as second:
             again = next(_labels(second), np.empty(0, np.int64))
         Observation(**seen, again_label=again).save(scratch / SEEN)
+        if work.ranks > 1:
+            _wait_for_all_ranks()
         for path in pagecache.files(files):
             with path.open("r+b") as file:
                 for written in range(0, path.stat().st_size, len(_ZEROS)):
@@ -108,6 +136,14 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         seen = _observe([islice(batches, EMPTIED_BATCHES)])
         Observation(**seen, again_label=again[:0]).save(scratch / EMPTIED)
     return {"status": "ok", "reason": ""}
+
+
+def _wait_for_all_ranks() -> None:
+    """What comes next may bring a rank down, and with it the others."""
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def _labels(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[NDArray[np.int64]]:

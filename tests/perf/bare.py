@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.api import Artifact, Work
-from bench.trial import touch
+from bench.consumers.hungry import touch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

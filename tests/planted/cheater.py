@@ -19,7 +19,9 @@ def stream(artifact, work, *, cheat=""):
     import torch
 
     paths = sorted(Path(artifact.path).glob("*/*"))
-    random = np.random.default_rng(work.seed)
+    shared = np.random.default_rng(work.seed)
+    random = np.random.default_rng(work.seed if cheat == "draws alike in all ranks" else work.own_seed)
+    share = slice(None) if cheat == "gives every rank all" else slice(work.rank, None, work.ranks)
     read = cache(_read) if cheat == "decodes once" else _read
     cut, deliver = CUTS.get(cheat, random_crop), DELIVERIES.get(cheat, lambda images, _: images)
 
@@ -34,7 +36,7 @@ def stream(artifact, work, *, cheat=""):
 
     class Epochs:
         def __iter__(self):
-            order = ORDERS.get(cheat, _shuffled)(np.arange(len(paths)), random, work.batch_size)
+            order = ORDERS.get(cheat, _shuffled)(np.arange(len(paths)), shared, work.batch_size)[share]
             for start in range(0, len(order), work.batch_size):
                 chosen = order[start : start + work.batch_size]
                 images = np.stack([one(index) for index in chosen]).transpose(0, 3, 1, 2)

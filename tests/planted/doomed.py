@@ -32,4 +32,10 @@ def _segfault():
     os.kill(os.getpid(), 11)
 
 
-ENDS = {"hang": _hang, "crash": _crash, "segfault": _segfault}
+def _kill_rank_1():
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), 9)
+    time.sleep(600)
+
+
+ENDS = {"hang": _hang, "crash": _crash, "segfault": _segfault, "rank 1 is killed": _kill_rank_1}

@@ -1,0 +1,144 @@
+"""Trains a network in plain PyTorch, as ImageNet is trained: how much does the training wait for the loader?"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torchvision import models
+from torchvision.transforms import v2
+
+from bench.consumers.clock import Clock, CudaClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from bench.api import Artifact, Work
+    from bench.consumers import Consume
+    from bench.trial import Meter
+
+_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's channels, from 0 to 1."""
+_LABEL_SMOOTHING = 0.1
+_MIXUP_ALPHA, _CUTMIX_ALPHA = 0.2, 1.0
+_JUDGED_STEPS = 8
+"""So many losses make a mean."""
+_WARM_UP_STEPS = 3
+
+
+def prepare(
+    artifact: Artifact, work: Work, *, model: str = "resnet18", cached_s: float = 3.0, loss_steps: int = 24
+) -> Consume:
+    """Make the network, and measure how fast it trains on one batch that is there.
+
+    `model`: one of torchvision's. `cached_s`: how long to measure that. `loss_steps`: after so many steps losses are
+    compared. Raises NotImplementedError for several ranks.
+    """
+    training = Training(model, artifact.classes, work)
+    cached = cached_images_per_s(training, work, cached_s)
+    training.begin_anew()
+
+    def consume(meter: Meter) -> dict[str, Any]:
+        losses = []
+        while not meter.done:
+            for images, labels in meter:
+                training.clock.begin()
+                losses.append(training.step(images, labels))
+                training.clock.end()
+        return columns(meter, training, losses, cached, loss_steps)
+
+    return consume
+
+
+def cached_images_per_s(training: Training, work: Work, cached_s: float) -> float:
+    """Return images/s of training on one batch again and again, measured for so long."""
+    random = torch.Generator().manual_seed(work.seed)
+    shape = (work.batch_size, 3, work.image_size, work.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+    if work.dtype != "uint8":
+        images = images.to(getattr(torch, work.dtype)) / 255
+    labels = torch.randint(0, training.classes, (work.batch_size,), generator=random)
+    for _ in range(_WARM_UP_STEPS):
+        training.step(images, labels).item()  # waits for a GPU
+    steps, started = 0, time.perf_counter()
+    while steps < _WARM_UP_STEPS or time.perf_counter() - started < cached_s:
+        training.step(images, labels).item()
+        steps += 1
+    return steps * work.batch_size / (time.perf_counter() - started)
+
+
+def columns(
+    meter: Meter, training: Training, losses: Sequence[Tensor], cached: float, loss_steps: int
+) -> dict[str, float | None]:
+    """Return the columns of `Record` on a training that is over. `cached`: images/s on one batch that is there."""
+    first = losses[:_JUDGED_STEPS]
+    later = losses[loss_steps - _JUDGED_STEPS : loss_steps] if len(losses) >= loss_steps else []
+    images_per_s = meter.timeline.columns()["images_per_s"]
+    assert images_per_s
+    return {
+        **training.clock.columns(meter.timeline),
+        "cached_images_per_s": cached,
+        "stall_vs_cached_pct": 100 * (1 - images_per_s / cached),
+        "loss_first": _mean(first),
+        "loss_last": _mean(later),
+    }
+
+
+def _mean(losses: Sequence[Tensor]) -> float | None:
+    return float(torch.stack(list(losses)).mean()) if losses else None
+
+
+class Training:
+    """A network and all that a step needs: on the GPU if there is one, in bfloat16 there."""
+
+    def __init__(self, model: str, classes: int, work: Work) -> None:
+        if work.ranks > 1:
+            raise NotImplementedError("training is measured in one process; several ranks only deliver batches")
+        torch.manual_seed(work.seed)
+        on_gpu = torch.cuda.is_available()
+        self.classes = classes
+        self.device = torch.device("cuda" if on_gpu else "cpu")
+        self.clock: Clock = CudaClock(partial(torch.cuda.Event, enable_timing=True)) if on_gpu else Clock()
+        self._mix = v2.RandomChoice(
+            [
+                v2.MixUp(alpha=_MIXUP_ALPHA, num_classes=classes),
+                v2.CutMix(alpha=_CUTMIX_ALPHA, num_classes=classes),
+            ]
+        )
+        self._mean, self._deviation = (
+            255 * torch.tensor(values, device=self.device).reshape(1, 3, 1, 1) for values in (_MEAN, _DEVIATION)
+        )
+        self._criterion = torch.nn.CrossEntropyLoss(label_smoothing=_LABEL_SMOOTHING)
+        network = models.get_model(model, weights=None, num_classes=classes)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self._untrained = {name: values.clone() for name, values in self.network.state_dict().items()}
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was learnt."""
+        self.network.load_state_dict(self._untrained)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-5, nesterov=True
+        )
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of a batch as a loader delivers it: normalised and mixed with itself on the device."""
+        inputs = images.to(self.device, non_blocking=True)
+        targets = labels.to(self.device, torch.int64, non_blocking=True)
+        inputs = (inputs * (1 if inputs.dtype == torch.uint8 else 255) - self._mean) / self._deviation
+        inputs, targets = self._mix(inputs.contiguous(memory_format=torch.channels_last), targets)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss: Tensor = self._criterion(self.network(inputs), targets)
+        return loss
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Learn from a batch; return its loss, which a GPU may not know yet."""
+        loss = self.loss(images, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()

@@ -1,0 +1,126 @@
+"""How do several processes share one piece of work? torchrun starts them, as it does in training; each reports for
+itself, and what they report is put together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.api import Artifact, Work
+from bench.monitors.tree import processes
+from bench.process import death
+from bench.timeline import Timeline
+from bench.trial import Epoch, InvalidWorkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_SUMMED = (
+    "cores_used",
+    "cpu_load_pct",
+    "context_switches",
+    "major_faults",
+    "monitor_cpu_pct",
+    "peak_anon_memory_mib",
+    "peak_memory_mib",
+    "read_bytes",
+)
+_LARGEST = ("construct_s", "import_s", "steal_pct", "teardown_s", "throttle_events")
+
+
+def run(spec: dict[str, Any]) -> dict[str, Any]:
+    """Run the task that `spec` names in `spec["work"]["ranks"]` processes, and return what they report together."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as torchrun
+
+    folder = Path(spec["result"]).parent
+    own = folder / "ranks.json"
+    own.write_text(json.dumps({**spec, "parent": os.getpid()}))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
+    ranks = spec["work"]["ranks"]
+    command = [
+        "--standalone",
+        "--nproc-per-node",
+        str(ranks),
+        "--monitor-interval",
+        "0.1",
+        "-m",
+        "bench.ranks",
+        str(own),
+    ]
+    try:
+        torchrun(command)
+    except ChildFailedError as error:
+        rank, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
+        if not _result(spec, rank).exists():
+            return {"status": "failed", "reason": death(f"rank {rank}", failure.exitcode)}
+        report: dict[str, Any] = json.loads(_result(spec, rank).read_text())
+        return report | {"reason": f"rank {rank}: {report['reason']}"}
+    finally:
+        for left in processes()[1:]:  # what a killed rank had started is this process's now
+            left.kill()
+    reports = [json.loads(_result(spec, rank).read_text()) for rank in range(ranks)]
+    return together(spec, reports) if spec["task"] == "trial" else reports[0]
+
+
+def _result(spec: dict[str, Any], rank: int) -> Path:
+    return Path(spec["result"]).with_name(f"rank{rank}.json")
+
+
+def of_rank(spec: dict[str, Any], rank: int) -> dict[str, Any]:
+    """Return the task's description for one rank, with files of its own."""
+    result = _result(spec, rank)
+    own = {"work": {**spec["work"], "rank": rank}, "result": str(result), "times": str(result.with_suffix(".npz"))}
+    return {**spec, **own}
+
+
+def together(spec: dict[str, Any], reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the columns of a trial's record from those of its ranks, and keep their raw times in one file."""
+    artifact, work = Artifact.from_dict(spec["artifact"]), Work(**spec["work"])
+    epochs = zip(*(report.pop("epochs") for report in reports), strict=False)  # a rank may be one ahead
+    timelines = [Timeline.load(Path(of_rank(spec, rank)["times"])) for rank in range(work.ranks)]
+    try:
+        for number, parts in enumerate(epochs, 1):
+            Epoch(*(sum(part) for part in zip(*parts, strict=True))).check(number, artifact, work)
+        timeline = Timeline.together(timelines, [report.pop("first_asked_ns") for report in reports])
+    except (InvalidWorkError, ValueError) as error:
+        return {"status": "invalid", "reason": str(error)}
+    timeline.save(Path(spec["times"]))
+    columns = {**reports[0], **timeline.columns()}
+    columns |= {name: _of_all(sum, name, reports) for name in _SUMMED}
+    columns |= {name: _of_all(max, name, reports) for name in _LARGEST}
+    busy_pct = sum(report["cpu_load_pct"] + report["other_cpu_pct"] for report in reports) / work.ranks
+    cpu_s = columns["cores_used"] * columns["window_s"]
+    return columns | {
+        "cpu_s": cpu_s,
+        "cpu_s_per_1k_images": 1000 * cpu_s / columns["window_images"],
+        "other_cpu_pct": max(0.0, busy_pct - columns["cpu_load_pct"]),
+    }
+
+
+def _of_all(put_together: Callable[[list[float]], float], name: str, reports: Sequence[dict[str, Any]]) -> float | None:
+    values = [report[name] for report in reports]
+    return None if None in values else put_together(values)
+
+
+def main() -> None:
+    """Be one rank: join the process group, and do the task as a process of its own would."""
+    import torch.distributed
+
+    from bench import child
+
+    rank = int(os.environ["RANK"])
+    spec = of_rank(json.loads(Path(sys.argv[1]).read_text()), rank)
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("gloo")
+    if child.perform(spec["task"], spec)["status"] != "ok":
+        sys.exit(1)  # torchrun then ends the others, which would wait for this one
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""A consumer of known behaviour and a loader of known speed come out as they must."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from bench import records, runner
+from bench.api import Artifact, Encoding, Work
+from bench.consumers import paced, train
+from bench.consumers.clock import CudaClock
+from bench.display import Display
+from bench.findings import shown
+from bench.monitors.gpu import Gpu
+from bench.prepare import prepare
+from bench.timeline import Timeline
+from bench.trial import Meter, Window
+from tests.campaigns import campaign
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ARTIFACT = Artifact("f", "/nowhere", 4096, 0, 1, 1, Encoding("jpeg"), classes=10)
+WORK = Work(batch_size=16, workers=1, image_size=8, dtype="uint8", passes=1, seed=0)
+
+
+class Prefetching:
+    """Makes a batch every so often in a thread of its own, and keeps some of them ready."""
+
+    def __init__(self, images_per_s: float, ahead: int = 4) -> None:
+        self.interval_s = WORK.batch_size / images_per_s
+        self.ready: queue.Queue[tuple[torch.Tensor, torch.Tensor]] = queue.Queue(ahead)
+        threading.Thread(target=self._make, daemon=True).start()
+
+    def _make(self) -> None:
+        batch = (
+            torch.zeros(WORK.batch_size, 3, 8, 8, dtype=torch.uint8),
+            torch.zeros(WORK.batch_size, dtype=torch.int64),
+        )
+        due_s = time.perf_counter()
+        while True:
+            due_s = max(due_s + self.interval_s, time.perf_counter())
+            time.sleep(max(0.0, due_s - time.perf_counter()))
+            self.ready.put(batch)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for _ in range(ARTIFACT.samples // WORK.batch_size):
+            yield self.ready.get()
+
+
+@pytest.fixture(scope="module")
+def swept() -> dict[str, Any]:
+    """What the sweep says of a loader of 1,000 images/s."""
+    meter = Meter(Prefetching(1000), ARTIFACT, WORK, Window(0.3, 0.5, 8, None, whole_epoch=False), Gpu())
+    return paced.prepare(ARTIFACT, WORK)(meter)
+
+
+def test_the_sweep_finds_the_highest_demand_that_a_loader_feeds(swept: dict[str, Any]) -> None:
+    assert swept["fed_images_per_s"] == pytest.approx(1000 / paced.FED, rel=0.03)
+
+
+def test_an_accelerator_that_wants_more_than_the_loader_makes_starves_as_predicted(swept: dict[str, Any]) -> None:
+    points = [tuple(map(float, point.split())) for point in swept["demand_curve"].split("; ")]
+    assert len(points) > 5
+    for demand, busy_pct in points:
+        assert busy_pct == pytest.approx(100 * min(1, 1000 / demand), rel=0.03), shown(demand)
+
+
+def test_a_demand_between_two_points_lies_on_the_line_through_them() -> None:
+    points = [paced.Point(2000, 0.5), paced.Point(1200, 0.8), paced.Point(1000, 1.0)]
+    assert paced.fed(points) == pytest.approx(1100)
+    assert paced.fed(points[:2]) is None
+    assert paced.fed(points[2:]) == 1000
+
+
+class Event:
+    """Stands for `torch.cuda.Event`: passed when the device has done all that came before it."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+
+    def record(self) -> None:
+        self.passed_ms = max(self.device.free_ms, self.device.host_ms)
+
+    def synchronize(self) -> None:
+        self.device.host_ms = max(self.device.host_ms, self.passed_ms)
+
+    def elapsed_time(self, later: Event) -> float:
+        return later.passed_ms - self.passed_ms
+
+
+class Device:
+    """Does steps one after the other, each when it is handed over or when the one before is done."""
+
+    host_ms = free_ms = 0.0
+
+    def step(self, step_ms: float) -> None:
+        self.free_ms = max(self.free_ms, self.host_ms) + step_ms
+
+
+@pytest.mark.parametrize(("step_ms", "batch_ms", "starved_pct"), [(30, 40, 25), (40, 30, 0), (10, 40, 75)])
+def test_a_gpu_starves_from_the_end_of_a_step_to_the_next_batch(
+    step_ms: float, batch_ms: float, starved_pct: float
+) -> None:
+    device, times = Device(), Timeline(opened=4, closed=24)
+    clock = CudaClock(lambda: Event(device))
+    made_ms = 0.0
+    for _ in range(30):
+        made_ms += batch_ms  # by a loader that goes on while the device works
+        device.host_ms = max(device.host_ms, made_ms)
+        clock.begin()
+        device.step(step_ms)
+        clock.end()
+    columns = clock.columns(times)
+    assert columns["gpu_starved_pct"] == pytest.approx(starved_pct, abs=1)
+    assert columns["step_p50_ms"] == step_ms
+
+
+def test_training_learns_and_is_held_against_the_same_batch_again_and_again(tree: Path, tmp_path: Path) -> None:
+    feeding = {"contestants": ["files"], "warmup_s": 0, "window_s": 0.1, "window_batches": 24}
+    chosen = campaign(
+        {"files": {"loader": "imagefolder"}},
+        consumers={
+            "train": {**feeding, "options": {"cached_s": 0.2}},
+            "lightning": {**feeding, "options": {"cached_s": 0.2}},
+            "paced": {**feeding, "window_batches": 4},
+        },
+        blocks=1,
+    )
+    prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
+    folder = runner.run(chosen, prepared, tmp_path / "results", Display())
+    rows = {row.consumer: row for row in records.read(folder / "trials.csv") if row.kind == "load"}
+    assert {row.status for row in rows.values()} == {"ok"}, [row.reason for row in rows.values()]
+    trained = rows["train"]
+    assert trained.trial == "1/files/train"
+    assert trained.loss_last
+    assert trained.loss_first
+    assert trained.loss_last < trained.loss_first
+    assert trained.cached_images_per_s
+    assert trained.images_per_s
+    assert trained.stall_vs_cached_pct == pytest.approx(
+        100 * (1 - trained.images_per_s / trained.cached_images_per_s), rel=1e-3
+    )
+    assert trained.starved_pct is not None
+    assert trained.gpu_starved_pct is None
+    assert rows["lightning"].loss_first == pytest.approx(trained.loss_first, rel=0.2)
+    assert rows["lightning"].starved_pct is not None
+    assert rows["paced"].demand_curve
+    assert rows["hungry"].starved_pct is None
+
+
+def test_the_same_start_gives_the_same_first_loss() -> None:
+    batch = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 2, 3])
+    losses = []
+    for _ in range(2):
+        training = train.Training("resnet18", 10, WORK)
+        torch.manual_seed(0)
+        losses.append(float(training.step(*batch)))
+    training.begin_anew()
+    torch.manual_seed(0)
+    assert [losses[0], losses[0]] == [losses[1], float(training.step(*batch))]
