@@ -97,6 +97,9 @@ SPEEDUP = {("os_cache", False): 1.05, ("workers", 1): 0.55, ("workers", 3): 1.07
 """How much faster a setting makes any loader. Those that are not here make no difference."""
 TUNING = Tuning(trials=24, memory_mib=4096)
 SAMPLES, EPOCH_IMAGES = 4096, 16384
+TRAINED_IMAGES_PER_S = 2000.0
+"""Of a network in training, on one batch that is there."""
+CONSUMERS = ("paced", "train", "lightning")
 DISK_BYTES_PER_S = 200e6
 NO_GPU = "no NVIDIA driver on this machine"
 
@@ -203,6 +206,30 @@ def at_best(actor: Actor, block: int, **changes: Any) -> Record:
     return load(actor, block, **columns | {"trial": f"{block}/{actor.name}/best", "track": "best"} | changes)
 
 
+def fed(actor: Actor, block: int, consumer: str, **changes: Any) -> Record:
+    """Return the row of a trial with a consumer that is not hungry; `changes` replace its columns."""
+    trial = {"trial": f"{block}/{actor.name}/{consumer}", "consumer": consumer}
+    if consumer == "paced":
+        shares = [(share, min(1.0, 1 / share)) for share in (2.0, 1.25, 1.1, 1.0, 0.75)]
+        points = [f"{share * actor.images_per_s:.0f} {100 * busy:.1f}" for share, busy in shares]
+        return load(
+            actor,
+            block,
+            **trial | {"fed_images_per_s": actor.images_per_s / 0.9, "demand_curve": "; ".join(points)} | changes,
+        )
+    speed = 1 / (1 / TRAINED_IMAGES_PER_S + 1 / actor.images_per_s)
+    columns = {
+        "images_per_s": speed,
+        "cached_images_per_s": TRAINED_IMAGES_PER_S,
+        "stall_vs_cached_pct": 100 * (1 - speed / TRAINED_IMAGES_PER_S),
+        "starved_pct": 100 * speed / actor.images_per_s,
+        "step_p50_ms": 128_000 / TRAINED_IMAGES_PER_S,
+        "loss_first": 7.1,
+        "loss_last": 6.9,
+    }
+    return load(actor, block, **trial | columns | changes)
+
+
 def limit(step: str, block: int, images_per_s: float | None = None, *, attempt: int = 1, **changes: Any) -> Record:
     """Return the row of how fast the machine can do one step of the work; `changes` replace its columns."""
     row = {
@@ -278,8 +305,14 @@ def certificate(**changes: Any) -> Certificate:
     return Certificate(**own | changes)
 
 
-def environment(
-    cast: Sequence[Actor], blocks: int, reference: str, cold: Sequence[str] = (), best: Sequence[str] = ()
+def environment(  # noqa: PLR0913 - each is a way in which campaigns differ
+    cast: Sequence[Actor],
+    blocks: int,
+    reference: str,
+    cold: Sequence[str] = (),
+    best: Sequence[str] = (),
+    *,
+    feeding: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the content of an `env.json`."""
     return {
@@ -335,6 +368,7 @@ def environment(
             **publication(cast),
             "best": {a.name: best_of(a).model_dump(mode="json") for a in cast if a.name in best},
             "tuning": TUNING.model_dump(mode="json"),
+            "consumers": {name: {"contestants": list(feeding)} if feeding else None for name in CONSUMERS},
         },
         "data": {
             "origin": "synthetic, seed 0",
@@ -377,11 +411,13 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
     reference: str | None = None,
     cold: Sequence[str] | None = None,
     best: Sequence[str] | None = None,
+    feeding: Sequence[str] | None = None,
     unreadable: Sequence[tuple[str, str]] = (),
     certified: Mapping[str, Certificate] | None = None,
     **changes: Any,
 ) -> Path:
-    """Fill `folder` with a campaign, by default a finished one of which all also ran cold, and some at their best.
+    """Fill `folder` with a campaign, by default a finished one of which all also ran cold, and some at their best and
+    for other consumers.
 
     `changes` replace keys of its `env.json`.
     """
@@ -392,11 +428,13 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
         certified = {actor.name: certificate() for actor in cast}
     if cold is None:
         cold = [a.name for a in cast] if rows is None else []
+    if feeding is None:
+        feeding = [a.name for a in cast if a.name in TUNED] if rows is None and best is None else []
     if best is None:
         best = [a.name for a in cast if a.name in TUNED] if rows is None else []
-    env = environment(cast, blocks, reference, cold, best) | changes
+    env = environment(cast, blocks, reference, cold, best, feeding=feeding) | changes
     ran = env["campaign"]
-    for row in finished(cast, blocks, ran["cold"], ran["best"]) if rows is None else rows:
+    for row in finished(cast, blocks, ran["cold"], ran["best"], feeding) if rows is None else rows:
         proof = certified[row.contestant].digest if row.contestant in certified else ""
         records.append(folder / "trials.csv", replace(row, certificate=proof))
     if certified:
@@ -408,7 +446,11 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
 
 
 def finished(
-    cast: Sequence[Actor] = CAST, blocks: int = 3, cold: Sequence[str] = (), best: Sequence[str] = ()
+    cast: Sequence[Actor] = CAST,
+    blocks: int = 3,
+    cold: Sequence[str] = (),
+    best: Sequence[str] = (),
+    feeding: Sequence[str] = (),
 ) -> list[Record]:
     """Return all rows of a campaign in which nothing failed."""
     numbers = range(1, blocks + 1)
@@ -419,4 +461,5 @@ def finished(
         *(load(a, block) for block in numbers for a in cast),
         *(load(a, block, cache="cold") for block in numbers for a in cast if a.name in cold),
         *(at_best(a, block) for block in numbers for a in cast if a.name in best),
+        *(fed(a, block, name) for block in numbers for a in cast if a.name in feeding for name in CONSUMERS),
     ]

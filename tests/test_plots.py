@@ -201,9 +201,9 @@ LONG = [replace(a, name=f"{a.name}-{i}", title=f"{a.title} {i} with a long title
 @pytest.mark.parametrize("cast", [CAST[-2:], CAST, LONG], ids=["two", "ten", "long"])
 def test_no_words_are_cut_off(cast: Sequence[Actor]) -> None:
     names = [actor.name for actor in cast]
-    rows = fabricate.finished(cast, 3, names, names)
+    rows = fabricate.finished(cast, 3, names, names, names)
     rows = [replace(row, cache_state="unproven", pct_of_bound=101.0) if row.kind == "load" else row for row in rows]
-    environment = fabricate.environment(cast, 3, cast[0].name, names, names)
+    environment = fabricate.environment(cast, 3, cast[0].name, names, names, feeding=names)
     figures = drawn(analyse(rows, environment["campaign"]))
     assert len(figures) == len(plots.PLOTS)
     for file, figure in figures.items():

@@ -123,6 +123,24 @@ def test_a_single_contestant(tmp_path: Path) -> None:
     assert "**FFCV raw, os_cache on delivers " in text
 
 
+def test_what_other_consumers_get_has_sections_of_its_own(tmp_path: Path) -> None:
+    text = written(tmp_path)
+    feeding = text[text.index("## Feeding an accelerator") : text.index("## Training")]
+    [_, fastest, *_] = tables(feeding)
+    assert fastest[:2] == ["FFCV raw, os_cache on", "11,222"]
+    training = text[text.index("## Training") : text.index("## Limits")]
+    rows = {row[0]: row for row in tables(training)}
+    assert rows["FFCV raw, os_cache on"][1:4] == ["1,669", "2,000", "16.5"]
+    assert "LitData JPEG, under Lightning" in rows
+    assert "no model runs" not in text
+
+
+def test_without_other_consumers_nothing_is_said_of_training(tmp_path: Path) -> None:
+    text = written(tmp_path, cast=CAST[:2], best=[])
+    assert "## Training" not in text
+    assert "**Training**: no model runs" in text
+
+
 def test_each_at_its_best_has_a_section_of_its_own(tmp_path: Path) -> None:
     cast = CAST[:6]
     text = written(tmp_path, cast=cast, blocks=6)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bench.consumers.paced import FED
 from bench.findings import shown
-from bench.plots.style import GREY, INK, Keys, Label, label_ends, name_rows, new_figure
+from bench.plots.style import GREY, INK, Keys, Label, folded, label_ends, name_rows, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,7 +23,7 @@ def demand(analysis: Analysis, keys: Keys) -> Figure | None:
     for fed in paced:
         s = fed.standing
         rate = s.medians.get("fed_images_per_s")
-        name = f"{s.title}: {shown(rate)}" if rate else s.title
+        name = folded(s.title, 44) + (f": {shown(rate)}" if rate else "")
         demands, busy = zip(*fed.curve, strict=True)
         ax.plot(demands, busy, color=keys.colours[s.adapter], marker=keys.markers[s.format], lw=1, ms=5, label=name)
     ax.axhline(100 * FED, color=INK, ls="--", lw=1)
