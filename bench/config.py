@@ -355,7 +355,7 @@ def _content(name_or_path: str) -> dict[str, Any]:
 
 
 def _extended(content: dict[str, Any]) -> dict[str, Any]:
-    """Put the content over that of the shipped campaign it names in `extends`, table by table, key by key."""
+    """Put the content over that of the shipped campaign it names in `extends`, key by key in tables and the tables in them."""
     if "extends" not in content:
         return content
     base = str(content["extends"])
@@ -366,5 +366,5 @@ def _extended(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    both = {k: {**below[k], **v} for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
+    both = {k: _merged(below[k], v) for k, v in above.items() if isinstance(v, dict) and isinstance(below.get(k), dict)}
     return {**below, **above, **both}
