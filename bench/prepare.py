@@ -67,7 +67,7 @@ def prepare(campaign: Campaign, data: str | Path | None, cache: Path, display: D
     `data`: what `bench.ingest` takes; None makes the synthetic set. Raises PrepareError, SourceError or BusyError.
     """
     with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
-        tree = source.scan(ingest.folder(data, cache, display) if data else _synthetic(campaign, cache, display))
+        tree = ingest.scan(data, cache, display) if data else source.scan(_synthetic(campaign, cache, display))
         sources = {
             key: _canonical(campaign, tree, key, cache, display, strict=strict)
             for key in dict.fromkeys((f.max_side, f.quality) for f in campaign.formats)
