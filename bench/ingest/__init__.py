@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from bench import source
 from bench.cache import building
-from bench.ingest import cifar, imagenet, tree, webdataset
+from bench.ingest import cifar, imagenet, parquet, tree, webdataset
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
     from bench.display import Display
     from bench.ingest.tree import Archive
 
-_KINDS = (imagenet, cifar, webdataset)
+_KINDS = (imagenet, cifar, webdataset, parquet)
 """Each finds its own kind of archive; WebDataset takes any tar that the ones before it did not."""
 
 
