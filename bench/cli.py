@@ -106,6 +106,25 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
 
 
 @app.command()
+def estimate(  # noqa: PLR0913 - each is an option of the command
+    campaign: CampaignName = "quick",
+    data: DataOption = None,
+    cache: CacheOption = Path("data"),
+    *,
+    samples: SamplesOption = None,
+    workers: WorkersOption = None,
+    usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="What the machine costs.")] = None,
+) -> None:
+    """Measure on samples what preparing the images in every format will take: time, disk and money."""
+    from bench.display import Display
+    from bench.prepare import foresee
+
+    foreseen = foresee(_campaign(campaign, samples, None, workers, None), data, cache, Display())
+    for line in foreseen.lines(usd_per_hour):
+        typer.echo(line)
+
+
+@app.command()
 def certify(  # noqa: PLR0913 - each is an option of the command
     campaign: CampaignName = "quick",
     data: DataOption = None,
