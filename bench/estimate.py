@@ -82,8 +82,9 @@ def _measure(prepare: Callable[[int, Path], Prepared], samples: int, cache: Path
         start = time.perf_counter()
         prepared = prepare(samples, Path(folder))
         whole_s = time.perf_counter() - start
-        written = {r.title: (r.write_s, r.size_bytes) for r in prepared.records if r.write_s and r.size_bytes}
-        canonical_bytes = sum(_size_bytes(path) for path in set(prepared.canonicals.values()))
+        folders = {name: Path(artifact.path) for name, artifact in prepared.artifacts.items()}
+        written = {r.title: (r.write_s, _size_bytes(folders[r.format])) for r in prepared.records if r.write_s}
+        canonical_bytes = sum(map(_size_bytes, set(prepared.canonicals.values())))
     rest_s = whole_s - sum(seconds for seconds, _ in written.values())
     return {"decoding once for all formats, and checking them": (rest_s, canonical_bytes), **written}
 
@@ -95,8 +96,10 @@ def _line(few: float, more: float, images: int) -> float:
 
 
 def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds / _HOUR_S:.1f} h" if seconds >= _HOUR_S else f"{seconds / 60:.0f} min"
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < _HOUR_S else f"{seconds / _HOUR_S:.1f} h"

@@ -165,7 +165,8 @@ def _canonical(
 ) -> CanonicalSource:
     if not folder.exists():
         total = min(len(tree.paths), settings.samples or len(tree.paths))
-        with building(folder) as partial, display.stage("decoding once for all formats", total) as on_progress:
+        stage = display.stage("decoding once for all formats", total)
+        with building(folder, goes_on=True) as partial, stage as on_progress:
             canonical.build(tree, partial, settings, strict=strict, on_progress=on_progress)
     return CanonicalSource(folder)
 

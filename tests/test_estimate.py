@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import estimate, prepare
+from bench.api import Artifact, Encoding
 from bench.display import Display
 from bench.prepare import Prepared, PrepareError
 from bench.records import Record
@@ -28,22 +29,24 @@ def made(samples: int, folder: Path) -> Prepared:
     store = folder / "canonical"
     store.mkdir()
     (store / "pixels.bin").write_bytes(bytes(START_BYTES + EACH_BYTES * samples))
-    title, size_bytes = "a format", START_BYTES + 2 * EACH_BYTES * samples
-    names = {"started_at": "", "adapter": "a", "format": "a", "status": "ok"}
-    record = Record(
-        trial="write/a", kind="write", title=title, write_s=3 + 0.5 * samples, size_bytes=size_bytes, **names
-    )
-    return Prepared({}, {"a": store}, (record,), {}, ())
+    files = folder / "files" / "class"
+    files.mkdir(parents=True)
+    (files / "all").write_bytes(bytes(START_BYTES + 2 * EACH_BYTES * samples))
+    (files / "linked").symlink_to("x" * 10)  # takes its own 10 bytes, not its target's
+    artifact = Artifact("a", str(folder / "files"), samples, 0, 1, 1, Encoding("original"))
+    names = {"trial": "write/a", "title": "a format", "started_at": "", "adapter": "a", "format": "a"}
+    record = Record(kind="write", status="ok", write_s=3 + 0.5 * samples, **names)
+    return Prepared({"a": artifact}, {"a": store}, (record,), {}, ())
 
 
 def test_what_each_part_costs_by_itself_and_per_image_is_told_apart(tmp_path):
     _, part = estimate.estimate(made, 1_000_000, tmp_path).parts
-    assert part == estimate.Part("a format", 3 + 0.5 * 1_000_000, START_BYTES + 2 * EACH_BYTES * 1_000_000)
+    assert part == estimate.Part("a format", 3 + 0.5 * 1_000_000, START_BYTES + 2 * EACH_BYTES * 1_000_000 + 10)
 
 
 def test_the_sum_counts_the_canonical_images_too(tmp_path):
     foreseen = estimate.estimate(made, 1_000_000, tmp_path)
-    assert foreseen.size_bytes == 2 * START_BYTES + 3 * EACH_BYTES * 1_000_000
+    assert foreseen.size_bytes == 2 * START_BYTES + 3 * EACH_BYTES * 1_000_000 + 10
     assert list(tmp_path.iterdir()) == []
 
 
