@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import canonical, estimate, ingest, process, registry, source, synthetic
 from bench.api import Artifact
-from bench.cache import building, locked
+from bench.cache import begun, building, locked
 from bench.records import SCHEMA_VERSION, Record, now
 from bench.store import CanonicalSource
 
@@ -71,9 +71,10 @@ def prepare(campaign: Campaign, data: str | Path | None, cache: Path, display: D
     with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
         tree = _tree(campaign, data, cache, display)
         stores = {
-            (f.max_side, f.quality): _store(campaign, tree, (f.max_side, f.quality), cache) for f in campaign.formats
+            key: _store(campaign, tree, key, cache)
+            for key in dict.fromkeys((f.max_side, f.quality) for f in campaign.formats)
         }
-        if _drawn(campaign, tree) >= ESTIMATED_FROM and not any(folder.exists() for _, folder in stores.values()):
+        if _drawn(campaign, tree) >= ESTIMATED_FROM and not any(begun(folder) for _, folder in stores.values()):
             _say_what_it_takes(_estimate(campaign, tree, cache, display), cache, display)
         sources = {
             key: _canonical(tree, settings, folder, display, strict=strict)

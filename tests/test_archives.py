@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tarfile
 from pathlib import Path
 
@@ -189,6 +190,20 @@ def test_an_archive_that_does_not_fit_is_refused_before_anything_is_written(tmp_
     monkeypatch.setattr(ingest.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(SourceError, match=r"need about .* GiB is free: use --cache DIR"):
         archives.read(path, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "ingested").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_said_and_nothing_is_kept(tmp_path):
+    path = tar(tmp_path / "train.tar", [synset([("1.jpg", b"0" * 500), ("2.jpg", b"0" * 2000)])])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # a write stops after so many bytes, as on a full disk
+    try:
+        with pytest.raises(
+            SourceError, match=r"filled up \(File too large\); nothing half-made is kept: use --cache DIR"
+        ):
+            archives.read(path, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "cache" / "ingested").iterdir()) == []
 
 

@@ -126,10 +126,10 @@ def _write(out: Path, sample: Sample) -> str:
     path = f"{out}/{class_folder(sample.label)}/{sample.name}"
     try:
         try:
-            file = open(path, "xb", buffering=0)  # noqa: PTH123, SIM115 - a million Paths would take their time
+            file = open(path, "xb")  # noqa: PTH123, SIM115 - a million Paths would take their time
         except FileNotFoundError:
             (out / class_folder(sample.label)).mkdir()
-            file = open(path, "xb", buffering=0)  # noqa: PTH123, SIM115
+            file = open(path, "xb")  # noqa: PTH123, SIM115
         with file:
             file.write(sample.content)
     except FileExistsError:
