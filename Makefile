@@ -13,7 +13,7 @@ CAMPAIGN ?= quick
 DATA_OPTION = $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench report perf overhead resolution honest test lint format lock clean
+.PHONY: help setup tools ffcv-wheel data bench report perf overhead resolution honest unpacking test lint format lock clean
 
 help:  ## list the targets
 	@echo 'make bench is the place to start.'
@@ -25,10 +25,10 @@ setup:  ## install everything into .venv; FFCV_WHEEL=file.whl uses a wheel built
 ffcv-wheel:  ## build the portable FFCV wheel once, and copy it to dist/
 	$(SETUP) wheel
 
-data: setup  ## prepare the images and every format; DATA=folder uses your own ImageFolder tree
+data: setup  ## prepare the images and every format; DATA=path uses your own images
 	$(BIN)/loaderbench prepare $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
 
-bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=folder as above, CAMPAIGN=standard
+bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=path as above, CAMPAIGN=standard
 	$(BIN)/loaderbench bench $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
 
 report: setup  ## draw the plots and the report again
@@ -53,6 +53,9 @@ resolution: setup  ## what difference can this machine tell? Known pairs, measur
 
 honest: setup  ## is an honest loader ever blamed? All contestants certified with 20 seeds, in half an hour
 	$(BIN)/python -m tests.perf.honest
+
+unpacking: setup  ## is ImageNet's tar of tars unpacked as fast as by tar?
+	$(BIN)/python -m tests.perf.unpacking
 
 test: setup  ## tests
 	$(BIN)/pytest

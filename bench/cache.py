@@ -36,21 +36,33 @@ def write_whole(path: Path, text: str) -> None:
     partial.rename(path)
 
 
+def begun(folder: Path) -> bool:
+    """Return whether what is made by `building` is there, whole or in part."""
+    return folder.exists() or _partial(folder).exists()
+
+
+def _partial(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".partial")
+
+
 @contextmanager
-def building(folder: Path) -> Iterator[Path]:
+def building(folder: Path, *, goes_on: bool = False) -> Iterator[Path]:
     """Give an empty folder beside `folder`, and rename it to `folder` when the block has ended well and all of it is on
     the disk. A folder that exists under its own name is therefore whole. Call it under a lock.
+
+    `goes_on`: what a stop or a kill leaves is kept and given again; what an error leaves is not.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    if partial.exists():
+    partial = _partial(folder)
+    if partial.exists() and not goes_on:
         shutil.rmtree(partial)
-    partial.mkdir(parents=True)
+    partial.mkdir(parents=True, exist_ok=goes_on)
     try:
         yield partial
         os.sync()
         partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException as error:
+        if isinstance(error, Exception) or not goes_on:
+            shutil.rmtree(partial, ignore_errors=True)
         raise
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import PIL
 from PIL import features
 
+from bench.filling import Filling, forget
 from bench.source import Rejected, SourceError, Unreadable, decode, names, printable
 from bench.store import LAYOUT, ROW, Manifest
 from bench.workers import WorkerDiedError, apply_to_all
@@ -104,8 +105,9 @@ def build(  # noqa: PLR0913
     on_progress: Callable[[int], None] | None = None,
     processes: int | None = None,
 ) -> None:
-    """Fill the empty `folder` with the canonical form of images drawn from the tree.
+    """Fill `folder` with the canonical form of images drawn from the tree.
 
+    It is empty, or holds what the same call has left when it was stopped or killed: then this one goes on from there.
     An image that cannot be decoded is replaced by the next one drawn; `strict` raises instead. `on_progress` gets the
     number of images stored so far. Raises SourceError; what is in `folder` then is the caller's to remove.
     """
@@ -118,16 +120,18 @@ def build(  # noqa: PLR0913
         pilot = _images(convert, tree, order[:PILOT])
         sizes_bytes = [len(i.pixels) + len(i.jpeg) for i in pilot if isinstance(i, _Image)]
         need_bytes = wanted * (sum(sizes_bytes) / max(len(sizes_bytes), 1) + ROW.itemsize)
-        free_bytes = shutil.disk_usage(folder).free
+        free_bytes = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in folder.iterdir())
         if need_bytes > free_bytes:
             free = f"where {free_bytes / 2**30:.3g} GiB is free"
             raise SourceError(_no_space(folder, need_bytes, free))
         with _full_disk_explained(folder, need_bytes):
-            rows, failed = _store(convert, tree, order, wanted, folder, strict, on_progress)
+            with Filling(folder) as filling:
+                rows, failed = _store(convert, tree, order, wanted, filling, strict, on_progress)
             if not len(rows):
                 where = printable(tree.root)
                 raise SourceError(f"none of {len(failed)} images in {where} can be read:\n{_lines(failed)}")
             _describe(folder, tree, rows, failed, settings)
+            forget(folder)
 
 
 def _store(  # noqa: PLR0913, PLR0917
@@ -135,36 +139,35 @@ def _store(  # noqa: PLR0913, PLR0917
     tree: Tree,
     order: Sequence[int],
     wanted: int,
-    folder: Path,
+    filling: Filling,
     strict: bool,  # noqa: FBT001
     on_progress: Callable[[int], None] | None,
 ) -> tuple[NDArray[np.void], list[Rejected]]:
     """Write the first `wanted` readable images of `order`; return their rows and what failed."""
     rows = np.zeros(wanted, ROW)
     stored = tried = 0
-    failed: list[Rejected] = []
-    with (folder / "pixels.bin").open("wb") as pixels, (folder / "jpeg.bin").open("wb") as jpeg:
-        while stored < wanted and tried < len(order):
-            # Sorted, so that reading the samples in order later reads the disk in order.
-            batch = sorted(order[tried : tried + wanted - stored])
-            tried += len(batch)
-            for index, image in zip(batch, _images(convert, tree, batch), strict=True):
-                if isinstance(image, Unreadable):
-                    failed.append(Rejected(tree.paths[index], str(image)))
-                    continue
-                at = (index, pixels.tell(), jpeg.tell(), len(image.jpeg))
-                rows[stored] = (*at, image.height, image.width, tree.labels[index], *image.sha256)
-                pixels.write(image.pixels)
-                jpeg.write(image.jpeg)
-                stored += 1
-                if on_progress:
-                    on_progress(stored)
-            if strict and failed:
-                raise SourceError(_refusal(failed))
-        for file in (pixels, jpeg):
-            file.flush()
-            os.fsync(file)
-    return rows[np.argsort(rows["tree_index"][:stored])], failed
+    while stored < wanted and tried < len(order):
+        # Sorted, so that reading the samples in order later reads the disk in order.
+        batch = sorted(order[tried : tried + wanted - stored])
+        before = filling.tried[tried : tried + len(batch)]
+        tried += len(batch)
+        kept = before[before["label"] >= 0]
+        rows[stored : stored + len(kept)] = kept
+        stored += len(kept)
+        left = batch[len(before) :]
+        for index, image in zip(left, _images(convert, tree, left), strict=True):
+            if isinstance(image, Unreadable):
+                filling.fail(Rejected(tree.paths[index], str(image)))
+                continue
+            at = (index, *filling.ends, len(image.jpeg))
+            rows[stored] = (*at, image.height, image.width, tree.labels[index], *image.sha256)
+            filling.add(rows[stored], image.pixels, image.jpeg)
+            stored += 1
+            if on_progress:
+                on_progress(stored)
+        if strict and filling.failed:
+            raise SourceError(_refusal(filling.failed))
+    return rows[np.argsort(rows["tree_index"][:stored])], filling.failed
 
 
 def _describe(folder: Path, tree: Tree, rows: NDArray[np.void], failed: list[Rejected], settings: Settings) -> None:

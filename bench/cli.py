@@ -20,7 +20,11 @@ app = typer.Typer(
 CampaignName = Annotated[str, typer.Argument(help="A shipped campaign's name, or the path of a .toml file.")]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", help="An ImageFolder tree, only read. Default: a synthetic set like ImageNet."),
+    typer.Option(
+        "--data",
+        help="An ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files, only read. "
+        "Default: a synthetic set like ImageNet.",
+    ),
 ]
 CacheOption = Annotated[
     Path, typer.Option("--cache", envvar="LOADERBENCH_CACHE", help="Where prepared data is kept and found again.")
@@ -102,6 +106,25 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
 
 
 @app.command()
+def estimate(  # noqa: PLR0913 - each is an option of the command
+    campaign: CampaignName = "quick",
+    data: DataOption = None,
+    cache: CacheOption = Path("data"),
+    *,
+    samples: SamplesOption = None,
+    workers: WorkersOption = None,
+    usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="What the machine costs.")] = None,
+) -> None:
+    """Measure on samples what preparing the images in every format will take: time, disk and money."""
+    from bench.display import Display
+    from bench.prepare import foresee
+
+    foreseen = foresee(_campaign(campaign, samples, None, workers, None), data, cache, Display())
+    for line in foreseen.lines(usd_per_hour):
+        typer.echo(line)
+
+
+@app.command()
 def certify(  # noqa: PLR0913 - each is an option of the command
     campaign: CampaignName = "quick",
     data: DataOption = None,
@@ -175,6 +198,25 @@ def compare(
         typer.echo(change)
     if any(change.slower for change in changes):
         raise typer.Exit(1)
+
+
+@app.command()
+def classes(
+    folder: Annotated[Path, typer.Argument(help="Class folders; with --undo, the class-index folders made of them.")],
+    out: Annotated[Path | None, typer.Argument(help="Where the class-index folders are made.")] = None,
+    *,
+    move: Annotated[bool, typer.Option("--move", help="Rename the folders instead of linking to them.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Put everything back as it was.")] = False,
+) -> None:
+    """Make class-index folders of class folders: 000000 for the first of the sorted names, and so on."""
+    from bench.ingest import classes as numbering
+
+    if undo:
+        typer.echo(f"{numbering.undo(folder)} class-index folders of {folder} are undone")
+    elif out is None:
+        _fail(f"name a folder for the class-index folders: loaderbench classes '{folder}' OUT")
+    else:
+        typer.echo(f"{numbering.number(folder, out, move=move)} class-index folders are in {out}")
 
 
 @app.command()

@@ -355,7 +355,7 @@ def _content(name_or_path: str) -> dict[str, Any]:
 
 
 def _extended(content: dict[str, Any]) -> dict[str, Any]:
-    """Put the content over that of the shipped campaign it names in `extends`, key by key in tables and the tables in them."""
+    """Put the content over that of the shipped campaign it names in `extends`, key by key, tables within tables too."""
     if "extends" not in content:
         return content
     base = str(content["extends"])

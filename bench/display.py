@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from bench.records import Record
 
 
+LOGGED_EVERY = 50_000
+"""Items of a stage after which a log gets a line."""
+
+
 class Display:
     """Shows stages of the preparation and the trials as they end."""
 
@@ -54,7 +58,12 @@ class Display:
         """Show a stage of the preparation; call what is given with the number of items done."""
         if not self._live:
             self.say(f"{what}{f' ({total:,})' if total else ''} ...")
-            yield lambda _: None
+
+            def line(done: int) -> None:
+                if not done % LOGGED_EVERY:
+                    self.say(f"{what}: {done:,}")
+
+            yield line
             return
         with self._bars:
             bar = self._bars.add_task(what, total=total)

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import canonical, ingest, process, registry, source, synthetic
+from bench import canonical, estimate, ingest, process, registry, source, synthetic
 from bench.api import Artifact
-from bench.cache import building, locked
+from bench.cache import begun, building, locked
 from bench.records import SCHEMA_VERSION, Record, now
 from bench.store import CanonicalSource
 
@@ -26,6 +26,8 @@ MANIFEST = "manifest.json"
 SYNTHETIC_SAMPLES = 4096
 """How many images the synthetic set has where the campaign sets no number."""
 _SYNTHETIC_BYTES = 120_000  # of one source image, generously
+ESTIMATED_FROM = 50_000
+"""So many images are prepared only after it has been measured on a sample of them what that will take."""
 _FULL_BYTES = 16 << 20
 """A conversion that failed with less than this left on the disk most likely failed of that."""
 _GIB = 1 << 30
@@ -67,10 +69,16 @@ def prepare(campaign: Campaign, data: str | Path | None, cache: Path, display: D
     `data`: what `bench.ingest` takes; None makes the synthetic set. Raises PrepareError, SourceError or BusyError.
     """
     with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
-        tree = source.scan(ingest.folder(data, cache, display) if data else _synthetic(campaign, cache, display))
-        sources = {
-            key: _canonical(campaign, tree, key, cache, display, strict=strict)
+        tree = _tree(campaign, data, cache, display)
+        stores = {
+            key: _store(campaign, tree, key, cache)
             for key in dict.fromkeys((f.max_side, f.quality) for f in campaign.formats)
+        }
+        if _drawn(campaign, tree) >= ESTIMATED_FROM and not any(begun(folder) for _, folder in stores.values()):
+            _say_what_it_takes(_estimate(campaign, tree, cache, display), cache, display)
+        sources = {
+            key: _canonical(tree, settings, folder, display, strict=strict)
+            for key, (settings, folder) in stores.items()
         }
         images = next(iter(sources.values()))
         if len(images) < campaign.work.batch_size:
@@ -101,6 +109,16 @@ def prepare(campaign: Campaign, data: str | Path | None, cache: Path, display: D
     return Prepared(artifacts, canonicals, records, _describe(data, campaign, images), images.rejected())
 
 
+def foresee(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> estimate.Estimate:
+    """Return what preparing the campaign's formats will take, measured on samples. Raises as `prepare` does."""
+    with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
+        return _estimate(campaign, _tree(campaign, data, cache, display), cache, display)
+
+
+def _tree(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> source.Tree:
+    return ingest.scan(data, cache, display) if data else source.scan(_synthetic(campaign, cache, display))
+
+
 def _synthetic(campaign: Campaign, cache: Path, display: Display) -> Path:
     samples, seed = campaign.data.samples or SYNTHETIC_SAMPLES, campaign.data.seed
     code = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]
@@ -112,14 +130,45 @@ def _synthetic(campaign: Campaign, cache: Path, display: Display) -> Path:
     return folder
 
 
-def _canonical(  # noqa: PLR0913 - what it is, and how to make it
-    campaign: Campaign, tree: source.Tree, key: tuple[int | None, int], cache: Path, display: Display, *, strict: bool
-) -> CanonicalSource:
+def _estimate(campaign: Campaign, tree: source.Tree, cache: Path, display: Display) -> estimate.Estimate:
+    def sample(samples: int, scratch: Path) -> Prepared:
+        data = campaign.data.model_copy(update={"samples": samples})
+        work = campaign.work.model_copy(update={"batch_size": 1})
+        drawn = campaign.model_copy(update={"data": data, "work": work})
+        return prepare(drawn, tree.root, scratch, display, strict=False)
+
+    images = _drawn(campaign, tree)
+    display.say(f"measuring on {' and '.join(map(str, estimate.SAMPLES))} of {images:,} images what they will take ...")
+    return estimate.estimate(sample, images, cache)
+
+
+def _say_what_it_takes(foreseen: estimate.Estimate, cache: Path, display: Display) -> None:
+    """Raise PrepareError if there is no room for it."""
+    for line in foreseen.lines():
+        display.say(line)
+    _need(foreseen.size_bytes, cache, f"{foreseen.images:,} images in all formats")
+
+
+def _drawn(campaign: Campaign, tree: source.Tree) -> int:
+    """Return how many images of the tree the campaign takes, if all can be read."""
+    return min(len(tree.paths), campaign.data.samples or len(tree.paths))
+
+
+def _store(
+    campaign: Campaign, tree: source.Tree, key: tuple[int | None, int], cache: Path
+) -> tuple[canonical.Settings, Path]:
+    """Return the settings of the canonical images of a longest side and a JPEG quality, and their folder."""
     settings = canonical.Settings(campaign.data.samples, campaign.data.seed, *key)
-    folder = cache / "canonical" / canonical.fingerprint(tree, settings)[:16]
+    return settings, cache / "canonical" / canonical.fingerprint(tree, settings)[:16]
+
+
+def _canonical(
+    tree: source.Tree, settings: canonical.Settings, folder: Path, display: Display, *, strict: bool
+) -> CanonicalSource:
     if not folder.exists():
-        total = min(len(tree.paths), campaign.data.samples or len(tree.paths))
-        with building(folder) as partial, display.stage("decoding once for all formats", total) as on_progress:
+        total = min(len(tree.paths), settings.samples or len(tree.paths))
+        stage = display.stage("decoding once for all formats", total)
+        with building(folder, goes_on=True) as partial, stage as on_progress:
             canonical.build(tree, partial, settings, strict=strict, on_progress=on_progress)
     return CanonicalSource(folder)
 

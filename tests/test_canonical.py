@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
@@ -256,6 +258,52 @@ def test_ctrl_c_ends_the_build_and_its_workers(clean, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         built(clean, tmp_path / "store", on_progress=interrupt)
     assert not multiprocessing.active_children()
+
+
+def end_early(tree, folder, at, ending):
+    """Build a store in a process that ends when so many images are stored; what is done lasts after every 90 images."""
+    folder.mkdir()
+    script = (
+        "import os, sys; from pathlib import Path\n"
+        "from bench import canonical, filling; from bench.source import scan\n"
+        "filling.EVERY = 90\n"
+        f"def end(done):\n if done == {at}: {ending}\n"
+        "settings = canonical.Settings(samples=None, seed=0, max_side=32, quality=90)\n"
+        f"tree, folder = scan(Path({str(tree.root)!r})), Path({str(folder)!r})\n"
+        "if __name__ == '__main__':\n"
+        " canonical.build(tree, folder, settings, strict=False, processes=1, on_progress=end)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+
+
+@pytest.mark.parametrize(
+    ("ending", "at", "goes_on_at"),
+    [
+        ("sys.exit(9)", 18, 19),  # the user stops it: nothing is lost
+        ("os._exit(9)", 18, 1),  # it is killed: what had not been made to last is
+        ("os._exit(9)", 170, 90),  # one of the 90 images could not be read
+    ],
+)
+def test_a_build_that_was_ended_goes_on_and_comes_to_the_same(tmp_path, ending, at, goes_on_at):
+    rng = np.random.default_rng(0)
+    for index in range(180):
+        path = tmp_path / "root" / f"c{index % 4}" / f"{index:03d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (20, 20, 3), np.uint8)).save(path)
+    (tmp_path / "root" / "c0" / "000.jpg").write_bytes(b"no image")
+    tree, calls = scan(tmp_path / "root"), []
+    whole = built(tree, tmp_path / "whole")
+    end_early(tree, tmp_path / "store", at, ending)
+    build(tree, tmp_path / "store", SETTINGS, strict=False, processes=1, on_progress=calls.append)
+    again = CanonicalSource(tmp_path / "store")
+    assert calls == list(range(goes_on_at, 180))
+    assert again.manifest == whole.manifest
+    assert again.rejected() == whole.rejected()
+    for kind, stored in (("jpeg", again.jpeg), ("pixels", again.pixels)):
+        assert [hashlib.sha256(stored(i)).digest() for i in range(179)] == whole.digests(kind)
+    sizes_bytes, expected = ({p.name: p.stat().st_size for p in s.folder.iterdir()} for s in (again, whole))
+    assert sizes_bytes == expected
+    assert not {"done.bin", "failed.jsonl"} & expected.keys()
 
 
 def test_progress_goes_up_to_the_number_of_samples(clean, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,20 @@ def test_what_fails_while_it_is_built_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_can_go_on_is_kept_after_a_stop_and_not_after_an_error(tmp_path: Path) -> None:
+    def end(error: BaseException) -> list[str]:
+        with suppress(type(error)), building(tmp_path / "store", goes_on=True) as partial:
+            found = [path.name for path in partial.iterdir()]
+            (partial / "half").write_text("...")
+            raise error
+        return found
+
+    assert end(KeyboardInterrupt()) == []
+    assert end(SystemExit()) == ["half"]
+    assert end(OSError()) == ["half"]
+    assert end(OSError()) == []
 
 
 def test_what_a_kill_left_half_made_is_made_anew(tmp_path: Path) -> None:

@@ -1,20 +1,76 @@
 """Where do the images live? Whatever `--data` names becomes a local folder of class folders, as `bench.source` scans.
 
+A folder of class folders is used as it is. An archive is read once, into a tree of class-index folders in the cache.
 What the user has is only read.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import source
+from bench.cache import building
+from bench.ingest import cifar, imagenet, parquet, tree, webdataset
+from bench.source import SourceError, printable
+
 if TYPE_CHECKING:
     from bench.display import Display
+    from bench.ingest.tree import Archive
+
+_KINDS = (imagenet, cifar, webdataset, parquet)
+"""Each finds its own kind of archive; WebDataset takes any tar that the ones before it did not."""
 
 
-def folder(data: str | Path, cache: Path, display: Display) -> Path:  # noqa: ARG001 - what copies will want
+def scan(data: str | Path, cache: Path, display: Display) -> source.Tree:
+    """Return the images that `data` names, with what was left out on the way. Raises SourceError."""
+    return tree.with_record(source.scan(folder(data, cache, display)))
+
+
+def folder(data: str | Path, cache: Path, display: Display) -> Path:
     """Return the folder of class folders that `data` is, or that is made of it in the cache.
 
     Raises SourceError.
     """
-    return Path(data)
+    path = Path(data)
+    try:
+        found = (archive for kind in _KINDS if (archive := kind.find(path)))
+        archive = next(found, None)
+        return _made(archive, cache, display) if archive else path
+    except OSError as error:
+        raise SourceError(f"{printable(path)} cannot be read: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def _made(archive: Archive, cache: Path, display: Display) -> Path:
+    """Return the archive's tree of class-index folders, made if it is not there."""
+    made = cache / "ingested" / _fingerprint(archive)
+    if not made.exists():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        _need_room(archive, made.parent)
+        with building(made) as partial, display.stage(f"reading {archive.what}", archive.images) as on_progress:
+            tree.write(archive, partial, on_progress)
+    return made
+
+
+def _fingerprint(archive: Archive) -> str:
+    """Return a key that changes with the archive's paths, sizes or times, and with the code that reads it."""
+    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in archive.files]
+    key = hashlib.sha256(json.dumps(states).encode())
+    for module in sorted(Path(__file__).parent.glob("*.py")):
+        key.update(module.read_bytes())
+    return key.hexdigest()[:16]
+
+
+def _need_room(archive: Archive, folder: Path) -> None:
+    """Raise SourceError before anything is written if it would not fit. Images hardly shrink, packed or not."""
+    size_bytes = sum(file.stat().st_size for file in archive.files)
+    free_bytes = shutil.disk_usage(folder).free
+    if size_bytes > free_bytes:
+        raise SourceError(
+            f"{archive.what} need about {size_bytes / 2**30:.3g} GiB in {printable(folder)}, "
+            f"where {free_bytes / 2**30:.3g} GiB is free: use --cache DIR for another disk"
+        )

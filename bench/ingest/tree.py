@@ -1,0 +1,144 @@
+"""How do an archive's images become a tree of class-index folders? Each is written once, byte by byte as it is."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from bench.ingest.archives import DamagedError
+from bench.source import EXTENSIONS, Rejected, SourceError, Tree, names, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from bench.ingest.archives import Reject
+
+_RECORD = ".loaderbench.json"
+"""In the tree, hidden from every reader of images: what was left out of it."""
+_LONGEST_NAME_BYTES = 255
+_LABELS = 1_000_000
+_SPLIT = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of an archive."""
+
+    label: int
+    """Class index, from 0."""
+    name: str
+    """File name within its class folder."""
+    content: bytes
+    origin: str
+    """Where it comes from, for messages."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Images that are not a tree of files yet."""
+
+    what: str
+    """For messages."""
+    files: tuple[Path, ...]
+    """All that it is read from. They are only read."""
+    samples: Callable[[Reject], Iterator[Sample]]
+    """Yields the images in one pass; raises SourceError."""
+    images: int | None = None
+    """How many there are, if that is known before they are read."""
+    notes: tuple[str, ...] = ()
+    """What the user may want to know, one sentence each."""
+
+
+def class_folder(label: int) -> str:
+    """Return the folder of a class index. Zeros keep the order: torchvision's ImageFolder sorts names as text."""
+    return f"{label:06d}"
+
+
+def training_part(files: list[Path]) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the files of the training split, told by their names, and a note on the others; all, if none says so."""
+    training = [file for file in files if (split := _SPLIT.search(file.name.lower())) and split[1] == "train"]
+    if not training or len(training) == len(files):
+        return files, ()
+    others = [file.name for file in files if file not in training]
+    return training, (f"The training split's files are read; {len(others)} others are left out: {names(others)}.",)
+
+
+def write(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> None:
+    """Write the archive's images as `out/<class index>/<name>`. `on_progress` gets the number of those written so far.
+
+    Raises SourceError; what is in `out` then is the caller's to remove.
+    """
+    rejected: list[Rejected] = []
+    written = 0
+
+    def reject(path: str, reason: str) -> None:
+        rejected.append(Rejected(path, reason))
+
+    try:
+        for sample in archive.samples(reject):
+            if reason := _refusal(sample) or _write(out, sample):
+                reject(sample.origin, reason)
+                continue
+            written += 1
+            on_progress(written)
+    except DamagedError as error:
+        raise SourceError(f"{error}. {written:,} images came before; none of them is kept") from None
+    if not written:
+        first = f" ({rejected[0]}, ...)" if rejected else ""
+        where = printable(archive.files[0])
+        raise SourceError(
+            f"no images in {archive.what}, {where}: {len(rejected)} entries are left out{first}. If it holds class "
+            "folders, unpack it and name them: make bench DATA=/path/to/imagefolder"
+        )
+    record = {"notes": archive.notes, "rejected": [asdict(entry) for entry in rejected]}
+    (out / _RECORD).write_text(json.dumps(record))
+
+
+def with_record(tree: Tree) -> Tree:
+    """Return the scanned tree with what was left out when it was made of an archive, if it was."""
+    path = tree.root / _RECORD
+    if not path.exists():
+        return tree
+    record = json.loads(path.read_text())
+    rejected = tuple(Rejected(**entry) for entry in record["rejected"])
+    return replace(tree, skipped=tree.skipped + rejected, notes=(*record["notes"], *tree.notes))
+
+
+def _refusal(sample: Sample) -> str:
+    """Return why an image is left out, or nothing. Its name may come from an archive, so it is not trusted."""
+    name = sample.name
+    if not name.lower().endswith(EXTENSIONS) or name.startswith(".") or "/" in name:
+        return "not an image by name"
+    if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
+        return "name too long"
+    if not sample.content:
+        return "empty file"
+    return "" if 0 <= sample.label < _LABELS else f"no class index: {sample.label}"
+
+
+def _write(out: Path, sample: Sample) -> str:
+    """Write one image and return nothing, or why it is left out."""
+    path = f"{out}/{class_folder(sample.label)}/{sample.name}"
+    try:
+        try:
+            file = open(path, "xb")  # noqa: PTH123, SIM115 - a million Paths would take their time
+        except FileNotFoundError:
+            (out / class_folder(sample.label)).mkdir()
+            file = open(path, "xb")  # noqa: PTH123, SIM115
+        with file:
+            file.write(sample.content)
+    except FileExistsError:
+        return "an image of this name and class came before"
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        raise SourceError(
+            f"{printable(out.parent)} filled up ({os.strerror(error.errno)}); nothing half-made is kept: "
+            "use --cache DIR for another disk"
+        ) from None
+    return ""

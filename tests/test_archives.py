@@ -1,0 +1,219 @@
+"""Nothing in an archive can make the harness write elsewhere, and half an archive is never taken for the whole."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from bench import ingest
+from bench.display import Display
+from bench.ingest import archives as reading
+from bench.source import SourceError
+from tests import archives
+from tests.archives import image, link, packed, reasons, tar
+
+
+def synset(entries, name="n01440764") -> tuple[str, bytes]:
+    return f"{name}.tar", packed(entries)
+
+
+def evil(folder: Path) -> list[tuple[str, bytes] | tarfile.TarInfo]:
+    """Members that would do harm, if they were extracted by their names, and one that would not."""
+    sparse = tarfile.TarInfo("sparse.jpg")
+    sparse.type = tarfile.GNUTYPE_SPARSE
+    return [
+        ("../up.jpg", image(1)),
+        ("a/../../up.jpg", image(2)),
+        (f"{folder}/absolute.jpg", image(3)),
+        link("link.jpg", "/etc/passwd"),
+        link("out", str(folder)),
+        ("out/through.jpg", image(4)),
+        link("hard.jpg", "../up.jpg", tarfile.LNKTYPE),
+        link("pipe.jpg", "", tarfile.FIFOTYPE),
+        link("device.jpg", "", tarfile.CHRTYPE),
+        sparse,
+        (".hidden.jpg", image(5)),
+        ("README", b"no image"),
+        (f"{'long' * 64}.jpg", image(6)),
+        ("empty.jpg", b""),
+        ("good.jpg", image(7)),
+        ("good.jpg", image(8)),
+        ("deep/good.jpg", image(9)),
+    ]
+
+
+REASONS = {
+    "../up.jpg": "a name that leads astray",
+    "a/../../up.jpg": "a name that leads astray",
+    "link.jpg": "a link",
+    "out": "a link",
+    "hard.jpg": "a link",
+    "pipe.jpg": "not a regular file",
+    "device.jpg": "not a regular file",
+    "sparse.jpg": "not a regular file",
+    ".hidden.jpg": "not an image by name",
+    "README": "not an image by name",
+    f"{'long' * 64}.jpg": "name too long",
+    "empty.jpg": "empty file",
+    "good.jpg": "a file of this name came before",
+    "deep/good.jpg": "an image of this name and class came before",
+}
+
+
+def everything(folder: Path) -> set[str]:
+    return {str(Path(root, name)) for root, folders, files in os.walk(folder) for name in folders + files}
+
+
+def test_members_that_would_do_harm_are_left_out_with_their_reasons_and_nothing_is_written_elsewhere(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    path = tar(tmp_path / "train.tar", [synset(evil(outside))])
+    before = everything(tmp_path)
+    tree = archives.read(path, tmp_path / "cache")
+    assert archives.contents(tree) == {"000000/good.jpg": image(7), "000000/through.jpg": image(4)}
+    found = {name.removeprefix("n01440764.tar: "): reason for name, reason in reasons(tree).items()}
+    assert found == {**REASONS, f"{outside}/absolute.jpg": "an absolute name"}
+    new = everything(tmp_path) - before
+    assert all(path.startswith(str(tmp_path / "cache")) for path in new)
+    assert not any(Path(path).is_symlink() for path in new)
+
+
+def test_a_name_with_nul_is_left_out(tmp_path):
+    info = tarfile.TarInfo("x.jpg")
+    info.pax_headers = {"path": "a\0b.jpg"}
+    path = tar(tmp_path / "train.tar", [synset([info, ("good.jpg", image(1))])])
+    assert list(reasons(archives.read(path, tmp_path / "cache")).values()) == ["a name that leads astray"]
+
+
+def test_what_is_too_large_for_an_image_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading.members, "__kwdefaults__", {"largest_bytes": 1 << 20})
+    path = tar(tmp_path / "train.tar", [synset([("bomb.jpg", bytes(2 << 20)), ("good.jpg", image(1))])])
+    assert reasons(archives.read(path, tmp_path / "cache")) == {"n01440764.tar: bomb.jpg": "larger than 1 MiB"}
+
+
+def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path):
+    long = tarfile.TarInfo("././@LongLink")
+    long.type, long.size = tarfile.GNUTYPE_LONGNAME, 2 << 20
+    content = long.tobuf(tarfile.GNU_FORMAT) + b"a" * (2 << 20) + packed([("1.jpg", image(1))])
+    path = tar(tmp_path / "train.tar", [("n01440764.tar", content)])
+    with pytest.raises(SourceError, match=r"a header of 2,097,152 bytes"):
+        archives.read(path, tmp_path / "cache")
+
+
+def test_links_and_names_that_lead_out_are_left_out_of_the_outer_tar_too(tmp_path):
+    outer = [
+        link("n00.tar", "/etc/passwd"),
+        ("../n01.tar", packed([("x.jpg", image(1))])),
+        synset([("a.jpg", image(2))]),
+    ]
+    tree = archives.read(tar(tmp_path / "train.tar", outer), tmp_path / "cache")
+    assert archives.contents(tree) == {"000000/a.jpg": image(2)}
+    assert reasons(tree) == {"n00.tar": "a link", "../n01.tar": "a name that leads astray"}
+
+
+def cuts() -> dict[str, tuple[bytes, str]]:
+    """Archives that end early or are damaged, with how many images come before."""
+    two = packed([("1.jpg", image(1)), ("2.jpg", image(2))])
+    second = two.index(b"2.jpg")
+    bad_header = two[:second] + b"X" + two[second + 1 :]
+    return {
+        "within an image": (two[: second + 700], "1 images came before"),
+        "within a header": (two[: second + 100], "1 images came before"),
+        "between two members": (two[:second], "1 images came before"),
+        "before the end mark": (two[: second + 512 + (len(image(2)) + 511) // 512 * 512], "2 images came before"),
+        "damaged header": (bad_header, "1 images came before"),
+    }
+
+
+@pytest.mark.parametrize("cut", cuts())
+def test_a_damaged_archive_says_where_and_how_much_came_before_and_nothing_is_kept(tmp_path, cut):
+    content, before = cuts()[cut]
+    path = tar(tmp_path / "train.tar", [("n01440764.tar", content)])
+    with pytest.raises(
+        SourceError, match=r"train.tar: n01440764.tar cannot be read on from byte [\d,]+ \(.+\)"
+    ) as error:
+        archives.read(path, tmp_path / "cache")
+    assert before in str(error.value)
+    assert list((tmp_path / "cache" / "ingested").iterdir()) == []
+
+
+def test_half_a_download_of_the_outer_tar_is_found_before_anything_is_written(tmp_path):
+    path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))]), synset([("2.jpg", image(2))], "n02")])
+    path.write_bytes(path.read_bytes()[:-11_000])
+    with pytest.raises(SourceError, match=r"train.tar cannot be read on from byte [\d,]+ .*: get it again"):
+        archives.read(path, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
+def test_half_a_download_of_a_compressed_archive_is_found(tmp_path, suffix):
+    path = tar(tmp_path / f"shard.tar.{suffix}", [(f"{n}.{s}", c) for n in range(9) for s, c in SAMPLE], f"w:{suffix}")
+    assert len(archives.read(path, tmp_path / "cache").paths) == 9
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(SourceError, match=r"cannot be read on from byte"):
+        archives.read(path, tmp_path / "cache")
+
+
+SAMPLE = (("jpg", image(0)), ("cls", b"0"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no tar at all", bytes(5000)[:100]])
+def test_a_file_that_is_only_called_tar_is_refused(tmp_path, content):
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(SourceError, match=r"x.tar cannot be read on"):
+        archives.read(tmp_path / "x.tar", tmp_path / "cache")
+
+
+def test_an_archive_without_images_says_what_it_holds(tmp_path):
+    path = tar(tmp_path / "x.tar", [("a/1.jpg", image(1))])
+    with pytest.raises(SourceError, match=r"no images in .*x.tar: 1 entries .*no label.*make bench DATA="):
+        archives.read(path, tmp_path / "cache")
+
+
+def test_what_is_there_is_not_read_again_and_a_changed_archive_is(tmp_path):
+    path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
+    first = ingest.folder(path, tmp_path / "cache", Display())
+    made = (first / "000000" / "1.jpg").stat()
+    assert ingest.folder(path, tmp_path / "cache", Display()) == first
+    assert (first / "000000" / "1.jpg").stat() == made
+    tar(path, [synset([("2.jpg", image(2))])])
+    assert ingest.folder(path, tmp_path / "cache", Display()) != first
+
+
+def test_an_archive_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
+    usage = ingest.shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(ingest.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(SourceError, match=r"need about .* GiB is free: use --cache DIR"):
+        archives.read(path, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "ingested").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_said_and_nothing_is_kept(tmp_path):
+    path = tar(tmp_path / "train.tar", [synset([("1.jpg", b"0" * 500), ("2.jpg", b"0" * 2000)])])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # a write stops after so many bytes, as on a full disk
+    try:
+        with pytest.raises(
+            SourceError, match=r"filled up \(File too large\); nothing half-made is kept: use --cache DIR"
+        ):
+            archives.read(path, tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "cache" / "ingested").iterdir()) == []
+
+
+def test_a_folder_of_class_folders_is_used_as_it_is(tree, tmp_path):
+    assert ingest.folder(tree, tmp_path, Display()) == tree
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+    path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
+    monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "")))
+    with pytest.raises(SourceError, match=r"train.tar cannot be read: permission denied"):
+        archives.read(path, tmp_path / "cache")

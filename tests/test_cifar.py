@@ -1,0 +1,169 @@
+"""CIFAR's batches give their pixels and labels, and a pickle that asks for anything else runs nothing."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from bench.source import SourceError, decode
+from tests.archives import python2_pickle, read, tar
+
+ROWS = 4
+NAMES10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def batch(seed: int, **labels: list[int]) -> dict[bytes, object]:
+    pixels = np.random.default_rng(seed).integers(0, 255, (ROWS, 3072), dtype=np.uint8)
+    names = [f"{seed}_{row}.png".encode() for row in range(ROWS)]
+    given = {key.encode(): values for key, values in labels.items()}
+    return {b"batch_label": b"training batch", b"data": pixels, b"filenames": names, **given}
+
+
+def labels10(seed: int) -> list[int]:
+    return [(seed * ROWS + row) % 10 for row in range(ROWS)]
+
+
+TEN = {f"data_batch_{n}": batch(n, labels=labels10(n)) for n in range(1, 6)}
+TEN |= {
+    "test_batch": batch(99, labels=labels10(0)),
+    "batches.meta": {b"num_cases_per_batch": ROWS, b"label_names": list(NAMES10), b"num_vis": 3072},
+}
+HUNDRED = {
+    "train": batch(1, fine_labels=[19, 29, 0, 99], coarse_labels=[11, 15, 4, 13]),
+    "test": batch(2, fine_labels=[1, 2, 3, 4], coarse_labels=[1, 2, 3, 4]),
+    "meta": {b"fine_label_names": [], b"coarse_label_names": []},
+}
+EDITIONS = {
+    "cifar-10-python.tar.gz": ("cifar-10-batches-py", TEN),
+    "cifar-100-python.tar.gz": ("cifar-100-python", HUNDRED),
+}
+
+
+def files(name: str, dump) -> list[tuple[str, bytes]]:
+    folder, batches = EDITIONS[name]
+    return [(f"{folder}/{key}", dump(batches[key])) for key in sorted(batches, reverse=True)]
+
+
+def python3_pickle(content: object) -> bytes:
+    return pickle.dumps(content, protocol=2)
+
+
+@pytest.fixture(params=[python2_pickle, python3_pickle], ids=lambda dump: dump.__name__)
+def archive(request, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    return lambda name: tar(folder / name, files(name, request.param), "w:gz")
+
+
+def unpack(name, folder, dump=python2_pickle):
+    for path, content in files(name, dump):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder / EDITIONS[name][0]
+
+
+def expected(name: str) -> dict[str, np.ndarray]:
+    """The training images by their paths: H x W x 3."""
+    _, batches = EDITIONS[name]
+    return {
+        f"{label:06d}/{key}-{row:05d}.png": np.dstack(np.split(content[b"data"][row].reshape(96, 32), 3))
+        for key, content in batches.items()
+        if key.startswith(("data", "train"))
+        for row, label in enumerate(content.get(b"labels", content.get(b"fine_labels")))
+    }
+
+
+def agree(tree, name):
+    pixels = expected(name)
+    assert set(tree.paths) == set(pixels)
+    for path, content in pixels.items():
+        np.testing.assert_array_equal(decode(tree.root / path), content)
+
+
+@pytest.mark.parametrize("name", EDITIONS)
+def test_an_archive_gives_every_training_image_its_pixels_and_label(archive, tmp_path, name):
+    agree(read(archive(name), tmp_path / "cache"), name)
+
+
+@pytest.mark.parametrize("name", EDITIONS)
+@pytest.mark.parametrize("place", ["the folder", "the folder above"])
+def test_an_unpacked_archive_gives_the_same(tmp_path, name, place):
+    folder = unpack(name, tmp_path / "data")
+    agree(read(folder if place == "the folder" else folder.parent, tmp_path / "cache"), name)
+
+
+def test_a_folder_that_holds_the_archive_gives_the_same(archive, tmp_path):
+    name = "cifar-10-python.tar.gz"
+    agree(read(archive(name).parent, tmp_path / "cache"), name)
+
+
+def test_that_test_images_are_left_out_is_noted(archive, tmp_path):
+    tree = read(archive("cifar-10-python.tar.gz"), tmp_path / "cache")
+    assert any("its test images are left out" in note for note in tree.notes)
+
+
+def test_a_missing_batch_is_named(tmp_path):
+    folder = unpack("cifar-10-python.tar.gz", tmp_path / "data")
+    (folder / "data_batch_3").unlink()
+    with pytest.raises(SourceError, match=r"lacks data_batch_3; get cifar-10-python.tar.gz again"):
+        read(folder, tmp_path / "cache")
+
+
+class Evil:
+    """What a pickle can do: it runs a command when it is loaded."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+EVIL = {
+    "os": lambda mark: Evil(os.system, f"touch {mark}"),
+    "builtins": lambda mark: Evil(eval, f"open({str(mark)!r}, 'w')"),
+    "open": lambda mark: Evil(open, str(mark), "w"),
+    "numpy": lambda mark: Evil(np.save, str(mark), [1]),
+    "within an array": lambda mark: np.array([Evil(os.system, f"touch {mark}")], dtype=object),
+}
+
+
+@pytest.mark.parametrize("kind", EVIL)
+def test_a_pickle_that_asks_for_a_program_is_refused_and_runs_nothing(tmp_path, kind):
+    mark = tmp_path / "mark.npy"
+    folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
+    content = pickle.dumps({**HUNDRED["train"], b"data": EVIL[kind](mark)}, protocol=2)
+    (folder / "train").write_bytes(content)
+    with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(it asks for .*nothing of it was run"):
+        read(folder, tmp_path / "cache")
+    assert not mark.exists()
+    pickle.loads(content)  # noqa: S301
+    assert mark.exists(), "the planted pickle does no harm anywhere, so this test shows nothing"
+
+
+def test_a_pickle_that_asks_for_another_codec_is_refused(tmp_path):
+    folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
+    (folder / "train").write_bytes(pickle.dumps(Evil(codecs.encode, "text", "zlib"), protocol=2))
+    with pytest.raises(SourceError, match="it encodes text as 'zlib'"):
+        read(folder, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no pickle",
+        pickle.dumps([1], protocol=2),
+        pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"fine_labels": [1]}, protocol=2),
+        pickle.dumps({b"data": np.zeros((1, 3072), np.float32), b"fine_labels": [1]}, protocol=2),
+        python2_pickle(HUNDRED["train"])[:-2000],
+    ],
+)
+def test_what_is_no_batch_is_named(tmp_path, content):
+    folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
+    (folder / "train").write_bytes(content)
+    with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(.+\); get cifar-100-python.tar.gz again"):
+        read(folder, tmp_path / "cache")

@@ -1,0 +1,186 @@
+"""Class-index folders are made of synset folders, by links or by moving, and undone without a trace."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.cli import app
+from bench.ingest import classes
+from bench.source import SourceError, scan
+
+SYNSETS = ("n02119789", "n01440764", "n03000684")
+
+
+@pytest.fixture
+def source(tmp_path):
+    root = tmp_path / "train"
+    for synset in SYNSETS:
+        (root / synset / "deep").mkdir(parents=True)
+        (root / synset / f"{synset}_1.JPEG").write_bytes(synset.encode())
+        (root / synset / "deep" / "2.jpg").write_bytes(b"2")
+    (root / "README").write_text("mine")
+    return root
+
+
+def state(root: Path) -> dict[str, tuple[object, ...]]:
+    """Every entry: which it is, when it was last changed, what it holds."""
+    entries = (Path(folder, name) for folder, folders, files in os.walk(root) for name in folders + files)
+    return {
+        str(path.relative_to(root)): (s.st_ino, s.st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in entries
+        for s in [path.lstat()]
+    }
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_the_index_is_the_place_among_the_sorted_names(source, tmp_path, move):
+    before = scan(source)
+    assert classes.number(source, tmp_path / "out", move=move) == 3
+    after = scan(tmp_path / "out")
+    assert after.classes == ("000000", "000001", "000002")
+    assert list(after.labels) == list(before.labels)
+    assert (tmp_path / "out" / "000000" / "n01440764_1.JPEG").read_bytes() == b"n01440764"
+
+
+def test_torchvision_gives_class_index_folders_the_labels_of_the_synsets(tmp_path):
+    datasets = pytest.importorskip("torchvision.datasets")
+    for number in range(12):  # 10 sorts before 2 without leading zeros
+        (tmp_path / "train" / f"n{number:08d}").mkdir(parents=True)
+        (tmp_path / "train" / f"n{number:08d}" / f"{number}.jpg").touch()
+    classes.number(tmp_path / "train", tmp_path / "out", move=False)
+    images = datasets.ImageFolder(tmp_path / "out").samples
+    assert [(Path(path).stem, label) for path, label in images] == [(str(n), n) for n in range(12)]
+
+
+def test_links_leave_the_users_folders_as_they_are(source, tmp_path):
+    before = state(source)
+    classes.number(source, tmp_path / "out", move=False)
+    assert state(source) == before
+    assert all(path.is_symlink() for path in (tmp_path / "out").glob("0*"))
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_undoing_restores_every_folder_and_leaves_nothing(source, tmp_path, move):
+    before = state(source)
+    classes.number(source, tmp_path / "out", move=move)
+    assert classes.undo(tmp_path / "out") == 3
+    assert state(source) == before
+    assert not (tmp_path / "out").exists()
+
+
+class Killed(BaseException):
+    """Stands for the end of the process between two steps."""
+
+
+def kill_at(monkeypatch, step: int):
+    """Let the process end before the given rename, link or removal."""
+    steps = iter(range(step))
+    for name in ("rename", "symlink_to", "unlink", "rmdir", "mkdir"):
+        real = getattr(Path, name)
+
+        def counted(path, *arguments, real=real, **options):
+            if next(steps, None) is None:
+                raise Killed
+            return real(path, *arguments, **options)
+
+        monkeypatch.setattr(Path, name, counted)
+
+
+STEPS = range(10)
+
+
+@pytest.mark.parametrize("move", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_after_a_kill_at_any_step_undoing_restores_every_folder(source, tmp_path, monkeypatch, move, step):
+    before = state(source)
+    with monkeypatch.context() as patch:
+        kill_at(patch, step)
+        try:
+            classes.number(source, tmp_path / "out", move=move)
+        except Killed:
+            assert step < 5
+    if (tmp_path / "out" / classes.JOURNAL).exists():
+        classes.undo(tmp_path / "out")
+    assert state(source) == before
+
+
+@pytest.mark.parametrize("move", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_what_a_kill_left_undone_goes_on(source, tmp_path, monkeypatch, move, step):
+    before, out = state(source), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        kill_at(patch, step)
+        try:
+            classes.number(source, out, move=move)
+            classes.undo(out)
+        except Killed:
+            pass
+    classes.number(source, out, move=move)
+    assert scan(out).classes == ("000000", "000001", "000002")
+    classes.undo(out)
+    assert state(source) == before
+
+
+def test_a_folder_that_was_not_made_by_it_is_not_undone(source):
+    before = state(source)
+    with pytest.raises(SourceError, match="nothing is changed"):
+        classes.undo(source)
+    assert state(source) == before
+
+
+@pytest.mark.parametrize("move", [False, True])
+def test_undoing_stops_before_anything_if_the_user_put_something_in(source, tmp_path, move):
+    classes.number(source, tmp_path / "out", move=move)
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    before = state(tmp_path)
+    with pytest.raises(SourceError, match=r"holds other things: mine.txt"):
+        classes.undo(tmp_path / "out")
+    assert state(tmp_path) == before
+
+
+def test_undoing_a_move_never_covers_what_has_come_in_its_place(source, tmp_path):
+    classes.number(source, tmp_path / "out", move=True)
+    (source / SYNSETS[0]).mkdir()
+    before = state(tmp_path)
+    with pytest.raises(SourceError, match="something else is where these came from"):
+        classes.undo(tmp_path / "out")
+    assert state(tmp_path) == before
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_changed(source, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    (tmp_path / "none").mkdir()
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "n01").symlink_to(source)
+    before = state(tmp_path)
+    for arguments, message in (
+        ((tmp_path / "nowhere", tmp_path / "out"), "is no folder"),
+        ((source, source / "out"), "lies within"),
+        ((source, tmp_path / "full"), "is not empty"),
+        ((tmp_path / "none", tmp_path / "out"), "holds no class folders"),
+        ((tmp_path / "links", tmp_path / "out"), "leave out --move"),
+    ):
+        with pytest.raises(SourceError, match=message):
+            classes.number(*arguments, move=True)
+        assert state(tmp_path) == before
+
+
+def test_another_way_into_the_same_folder_is_refused(source, tmp_path):
+    classes.number(source, tmp_path / "out", move=False)
+    with pytest.raises(SourceError, match=r"was made otherwise; first loaderbench classes '.*/out' --undo"):
+        classes.number(source, tmp_path / "out", move=True)
+
+
+def test_the_command_makes_and_undoes_them(source, tmp_path):
+    before, out = state(source), tmp_path / "out"
+    said = CliRunner().invoke(app, ["classes", str(source), str(out)]).output
+    assert said == f"3 class-index folders are in {out}\n"
+    said = CliRunner().invoke(app, ["classes", str(out), "--undo"]).output
+    assert said == f"3 class-index folders of {out} are undone\n"
+    assert state(source) == before
+    assert not out.exists()

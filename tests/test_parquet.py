@@ -1,0 +1,150 @@
+"""Hugging Face Parquet data sets give each row its image's bytes and its class index."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bench.source import SourceError
+from tests.archives import contents, image, read
+
+FEATURES = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog", "fox"], "_type": "ClassLabel"}}
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def dataset(path, rows, features=None, columns=("image", "label"), **extra):
+    """What `datasets` writes: a struct per image, an integer per label, the features in the schema's metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = pa.array([None if content is None else {"bytes": content, "path": None} for content, _ in rows], IMAGE)
+    arrays = [images, pa.array([label for _, label in rows], pa.int64()), *extra.values()]
+    schema = pa.schema([(name, array.type) for name, array in zip([*columns, *extra], arrays, strict=True)])
+    metadata = {"huggingface": json.dumps({"info": {"features": features or FEATURES}})}
+    pq.write_table(pa.table(arrays, schema=schema.with_metadata(metadata)), path, row_group_size=3)
+    return path
+
+
+ROWS = [(image(n), n % 3) for n in range(10)]
+EXPECTED = {f"{n % 3:06d}/{n:09d}.jpg": image(n) for n in range(10)}
+
+
+def test_a_file_gives_every_row_with_its_bytes_and_label(tmp_path):
+    tree = read(dataset(tmp_path / "x.parquet", ROWS), tmp_path / "cache")
+    assert contents(tree) == EXPECTED
+    assert not tree.skipped
+
+
+@pytest.mark.parametrize("folder", ["", "data"])
+def test_a_repository_gives_the_rows_of_its_training_files(tmp_path, folder):
+    repository = tmp_path / "repository"
+    dataset(repository / folder / "train-00000-of-00002.parquet", ROWS[:5])
+    dataset(repository / folder / "train-00001-of-00002.parquet", ROWS[5:])
+    dataset(repository / folder / "test-00000-of-00001.parquet", [(image(99), -1)])
+    tree = read(repository, tmp_path / "cache")
+    assert contents(tree) == EXPECTED
+    assert any("test-00000-of-00001.parquet" in note for note in tree.notes)
+
+
+def test_the_columns_are_those_that_the_features_name(tmp_path):
+    features = {
+        "img": {"_type": "Image"},
+        "fine_label": {"names": [], "_type": "ClassLabel"},
+        "coarse_label": {"names": [], "_type": "ClassLabel"},
+        "score": {"dtype": "float32", "_type": "Value"},
+    }
+    coarse, score = pa.array([0] * 10, pa.int64()), pa.array([0.5] * 10)
+    columns = ("img", "fine_label")
+    path = dataset(tmp_path / "x.parquet", ROWS, features, columns, coarse_label=coarse, score=score)
+    tree = read(path, tmp_path / "cache")
+    assert contents(tree) == EXPECTED
+    assert "The columns img and fine_label are read; coarse_label are left out." in tree.notes
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif"])
+def test_images_of_each_kind_are_kept_as_they_are(tmp_path, suffix):
+    content = image(1, f".{suffix}")
+    path = dataset(tmp_path / "x.parquet", [(content, 0)])
+    assert contents(read(path, tmp_path / "cache")) == {f"000000/000000000.{suffix}": content}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ((None, 0), "no image bytes"),
+        ((b"", 0), "no image bytes"),
+        ((b"text", 0), "not an image by its first bytes"),
+        ((image(1), None), "no label"),
+        ((image(1), -1), "no label"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, row, reason):
+    tree = read(dataset(tmp_path / "x.parquet", [(image(0), 0), row]), tmp_path / "cache")
+    assert contents(tree) == {"000000/000000000.jpg": image(0)}
+    [entry] = tree.skipped
+    assert (entry.path.partition(": ")[2], entry.reason) == ("row 1", reason)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        {"label": FEATURES["label"]},
+        {"image": FEATURES["image"]},
+        {"label": FEATURES["image"], "image": FEATURES["label"]},
+        {"other": FEATURES["image"], "label": FEATURES["label"]},
+    ],
+)
+def test_a_file_whose_features_name_no_images_with_labels_says_so(tmp_path, features):
+    path = dataset(tmp_path / "x.parquet", ROWS, features)
+    with pytest.raises(SourceError, match=r"x.parquet names no column .*features Image and ClassLabel"):
+        read(path, tmp_path / "cache")
+
+
+def test_a_file_without_features_says_so(tmp_path):
+    pq.write_table(pa.table({"image": [b"x"], "label": [1]}), tmp_path / "x.parquet")
+    with pytest.raises(SourceError, match=r"x.parquet names no column"):
+        read(tmp_path / "x.parquet", tmp_path / "cache")
+
+
+def test_half_a_download_is_found(tmp_path):
+    path = dataset(tmp_path / "x.parquet", ROWS)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(SourceError, match=r"x.parquet cannot be read as Parquet"):
+        read(path, tmp_path / "cache")
+
+
+def test_a_damaged_file_says_how_much_came_before_and_nothing_is_kept(tmp_path):
+    path = dataset(tmp_path / "x.parquet", [(image(n), 0) for n in range(200)])
+    column = pq.ParquetFile(path).metadata.row_group(60).column(0)
+    content = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start : start + 40] = b"\xff" * 40
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"x.parquet cannot be read as Parquet .* images came before; none"):
+        read(path, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "ingested").iterdir()) == []
+
+
+def test_rows_are_read_a_few_at_a_time(tmp_path):
+    """1,200 rows of 100 kB: pyarrow never holds more than a small part of them."""
+    noise = [bytes([n % 256]) + image(n)[:100] * 1000 for n in range(16)]
+    rows = [(b"\xff\xd8\xff" + noise[n % 16] + bytes([n % 256, n // 256]), 0) for n in range(1200)]
+    path = dataset(tmp_path / "x.parquet", rows)
+    script = (
+        "import sys, pathlib, pyarrow; from bench.ingest import parquet; "
+        f"archive = parquet.find(pathlib.Path({str(path)!r})); "
+        "print(sum(len(s.content) for s in archive.samples(print)), pyarrow.default_memory_pool().max_memory())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    read_bytes, most_bytes = map(int, done.stdout.split())
+    assert most_bytes < read_bytes / 5
+
+
+def test_without_pyarrow_the_cure_is_named(tmp_path, monkeypatch):
+    path = dataset(tmp_path / "x.parquet", ROWS)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(SourceError, match=r"x.parquet needs pyarrow: pip install 'loaderbench\[parquet\]'"):
+        read(path, tmp_path / "cache")

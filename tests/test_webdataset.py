@@ -1,0 +1,152 @@
+"""WebDataset shards, written by the library itself, give each sample its image's bytes and its label."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from webdataset import ShardWriter
+
+from bench.display import Display
+from bench.prepare import prepare
+from bench.source import SourceError
+from tests.archives import contents, image, packed, read, tar
+from tests.campaigns import campaign
+
+
+def shards(folder, samples, pattern="train-%06d.tar", per_shard=4, **options):
+    folder.mkdir(exist_ok=True)
+    with ShardWriter(str(folder / pattern), maxcount=per_shard, verbose=0, **options) as writer:
+        for sample in samples:
+            writer.write(sample)
+    return folder
+
+
+def samples(count=10):
+    return [{"__key__": f"a/{n:05d}", "jpg": image(n), "cls": n % 3} for n in range(count)]
+
+
+EXPECTED = {f"{n % 3:06d}/{n:09d}.jpg": image(n) for n in range(10)}
+
+
+def test_a_folder_of_shards_gives_every_sample_with_its_bytes_and_label(tmp_path):
+    tree = read(shards(tmp_path / "shards", samples()), tmp_path / "cache")
+    assert contents(tree) == EXPECTED
+    assert not tree.skipped
+
+
+def test_one_shard_gives_its_own_samples(tmp_path):
+    shards(tmp_path / "shards", samples())
+    tree = read(tmp_path / "shards" / "train-000000.tar", tmp_path / "cache")
+    assert contents(tree) == {path: content for path, content in EXPECTED.items() if int(path[7:16]) < 4}
+
+
+def test_compressed_shards_are_read(tmp_path):
+    folder = shards(tmp_path / "shards", samples(), "train-%06d.tar.gz", compress=True)
+    assert contents(read(folder, tmp_path / "cache")) == EXPECTED
+
+
+def test_keys_may_come_again_in_another_shard(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(2):
+        tar(folder / f"{number}.tar", [("0.jpg", image(number)), ("0.cls", b"5")])
+    tree = read(folder, tmp_path / "cache")
+    assert contents(tree) == {f"000005/{n:09d}.jpg": image(n) for n in range(2)}
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "PNG"])
+def test_images_of_each_kind_are_kept_as_they_are(tmp_path, suffix):
+    content = image(1, f".{suffix.lower()}")
+    path = tar(tmp_path / "x.tar", [(f"a.{suffix}", content), ("a.cls", b"7\n")])
+    assert contents(read(path, tmp_path / "cache")) == {f"000007/000000000.{suffix.lower()}": content}
+
+
+def test_the_label_may_be_in_the_json_and_other_fields_are_left_alone(tmp_path):
+    rows = [{"__key__": f"{n}", "jpg": image(n), "json": {"label": n, "x": 0.5}, "txt": "a fox"} for n in range(3)]
+    tree = read(shards(tmp_path / "shards", rows), tmp_path / "cache")
+    assert contents(tree) == {f"{n:06d}/{n:09d}.jpg": image(n) for n in range(3)}
+
+
+def test_a_dot_in_a_folder_or_a_second_one_in_the_name_does_not_end_the_key(tmp_path):
+    entries = [("v1.0/a.jpg", image(1)), ("v1.0/a.seg.png", image(2, ".png")), ("v1.0/a.cls", b"1")]
+    assert contents(read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")) == {"000001/000000000.jpg": image(1)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"jpg": image(1)}, "no label"),
+        ({"jpg": image(1), "cls": b"fox"}, "no label"),
+        ({"jpg": image(1), "json": b"{}"}, "no label"),
+        ({"jpg": image(1), "json": b"[]"}, "no label"),
+        ({"jpg": image(1), "json": json.dumps({"label": 0.5}).encode()}, "no label"),
+        ({"jpg": image(1), "json": b"{"}, "no label"),
+        ({"cls": b"1"}, "no image"),
+        ({"jpg": b"", "cls": b"1"}, "no image"),
+        ({"jpg": image(1), "cls": b"-1"}, "no class index: -1"),
+        ({"jpg": image(1), "cls": b"1000000"}, "no class index: 1000000"),
+    ],
+)
+def test_a_sample_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, fields, reason):
+    entries = [("good.jpg", image(0)), ("good.cls", b"0"), *((f"bad.{field}", c) for field, c in fields.items())]
+    tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
+    assert contents(tree) == {"000000/000000000.jpg": image(0)}
+    [entry] = tree.skipped
+    assert entry.path.endswith("x.tar: bad")
+    assert entry.reason.startswith(reason)
+
+
+def test_a_file_that_comes_twice_is_left_out_the_second_time(tmp_path):
+    entries = [("a.jpg", image(0)), ("a.jpg", image(1)), ("a.cls", b"0")]
+    tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
+    assert contents(tree) == {"000000/000000000.jpg": image(0)}
+    assert [entry.reason for entry in tree.skipped] == ["a file of this name came before"]
+
+
+def test_of_several_splits_the_training_shards_are_read_and_the_others_noted(tmp_path):
+    shards(tmp_path / "shards", samples())
+    shards(tmp_path / "shards", samples(4), "validation-%06d.tar")
+    tree = read(tmp_path / "shards", tmp_path / "cache")
+    assert contents(tree) == EXPECTED
+    assert any("1 others are left out: validation-000000.tar" in note for note in tree.notes)
+
+
+def test_a_tar_beside_class_folders_changes_nothing(tree, tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "class0").symlink_to(tree / "class0")
+    (root / "backup.tar").write_bytes(packed([("a.jpg", image(1))]))
+    assert len(read(root, tmp_path / "cache").paths) == 32
+    assert not (tmp_path / "cache").exists()
+
+
+def test_every_writer_stores_of_shards_what_it_stores_of_the_same_files(tree, tmp_path):
+    labels = sorted(path.name for path in tree.iterdir())
+    files = [(label, path) for label, name in enumerate(labels) for path in sorted((tree / name).iterdir())]
+    rows = [{"__key__": f"{n}", "jpg": path.read_bytes(), "cls": label} for n, (label, path) in enumerate(files)]
+    folder = shards(tmp_path / "shards", rows, per_shard=30)
+    files_only = {"files": {"writer": "imagefolder", "mode": "jpeg"}}
+    formats = {
+        **files_only,
+        "beton": {"writer": "ffcv", "mode": "raw"},
+        "chunks": {"writer": "litdata", "mode": "jpeg"},
+    }
+    of_shards, of_files = (
+        prepare(campaign({"a": {"loader": "imagefolder"}}, f), data, tmp_path / data.name, Display(), strict=True)
+        for f, data in ((formats, folder), (files_only, tree))
+    )
+    assert {record.format: record.reason for record in of_shards.records} == dict.fromkeys(formats, "")
+    assert of_shards.data["digest"] == of_files.data["digest"]
+
+
+def test_what_is_left_out_of_shards_is_left_out_of_every_format_and_strict_refuses_it(tmp_path):
+    folder = shards(tmp_path / "shards", [*samples(), {"__key__": "bad", "jpg": image(99)}])
+    chosen = campaign({"a": {"loader": "imagefolder", "format": "files"}})
+    chosen = chosen.model_copy(update={"work": chosen.work.model_copy(update={"batch_size": 4})})
+    prepared = prepare(chosen, folder, tmp_path / "cache", Display(), strict=False)
+    assert [entry.reason for entry in prepared.rejected] == [
+        "no label: neither a number as cls nor one as label in json"
+    ]
+    with pytest.raises(SourceError, match="1 images cannot be read"):
+        prepare(chosen, folder, tmp_path / "other", Display(), strict=True)
