@@ -20,7 +20,13 @@ app = typer.Typer(
 CampaignName = Annotated[str, typer.Argument(help="A shipped campaign's name, or the path of a .toml file.")]
 DataOption = Annotated[
     str | None,
-    typer.Option("--data", help="An ImageFolder tree, only read. Default: a synthetic set like ImageNet."),
+    typer.Option(
+        "--data", help="An ImageFolder tree or s3://bucket/prefix, only read. Default: a synthetic set like ImageNet."
+    ),
+]
+ArtifactsOption = Annotated[
+    str | None,
+    typer.Option("--artifacts", help="Where published formats are found, as s3://bucket/prefix, instead of written."),
 ]
 CacheOption = Annotated[
     Path, typer.Option("--cache", envvar="LOADERBENCH_CACHE", help="Where prepared data is kept and found again.")
@@ -42,6 +48,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     results: ResultsOption = Path("results"),
     reports: ReportsOption = Path("reports"),
     *,
+    artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
     samples: SamplesOption = None,
     batch_size: BatchSizeOption = None,
@@ -58,7 +65,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     display = Display()
     display.say(f"{chosen.name}: {chosen.question}")
     try:
-        prepared = make_ready(chosen, data, cache, display, strict=strict)
+        prepared = make_ready(chosen, data, cache, display, strict=strict, artifacts=artifacts)
         for note in prepared.data["notes"]:
             display.say(note)
         if prepared.rejected:
@@ -80,6 +87,7 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
     data: DataOption = None,
     cache: CacheOption = Path("data"),
     *,
+    artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
     samples: SamplesOption = None,
     batch_size: BatchSizeOption = None,
@@ -90,7 +98,8 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
     from bench.prepare import prepare as make_ready
 
     display = Display()
-    prepared = make_ready(_campaign(campaign, samples, batch_size, workers, None), data, cache, display, strict=strict)
+    chosen = _campaign(campaign, samples, batch_size, workers, None)
+    prepared = make_ready(chosen, data, cache, display, strict=strict, artifacts=artifacts)
     for record in prepared.records:
         display.say(
             f"{record.title}: {record.bytes_per_image:,.0f} bytes per image"
@@ -99,6 +108,28 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
         )
     for rejected in prepared.rejected:
         display.say(f"left out: {rejected}")
+
+
+@app.command()
+def publish(  # noqa: PLR0913 - each is an option of the command
+    to: Annotated[str, typer.Argument(help="Where to, as s3://bucket/prefix.")],
+    campaign: CampaignName = "quick",
+    data: DataOption = None,
+    cache: CacheOption = Path("data"),
+    *,
+    strict: StrictOption = False,
+    samples: SamplesOption = None,
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Put every format of a campaign into a bucket, where `--artifacts` finds it for the same images anywhere."""
+    from bench.display import Display
+    from bench.prepare import prepare as make_ready
+    from bench.prepare import publish as put
+
+    display = Display()
+    prepared = make_ready(_campaign(campaign, samples, batch_size, workers, None), data, cache, display, strict=strict)
+    put(prepared, to, display)
 
 
 @app.command()
