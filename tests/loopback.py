@@ -42,10 +42,11 @@ def environment(endpoint: str) -> dict[str, str]:
 
 
 @contextmanager
-def serve(root: Path) -> Iterator[str]:
-    """Serve the folders in `root` as buckets, and give the endpoint."""
+def serve(root: Path, port: int = 0) -> Iterator[str]:
+    """Serve the folders in `root` as buckets, and give the endpoint. Port 0: any that is free."""
     with socket.socket() as free:
-        free.bind((HOST, 0))
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind((HOST, port))
         port = free.getsockname()[1]
     command = [program("rclone"), "serve", "s3", "--addr", f"{HOST}:{port}", "--auth-key", f"{KEY},{SECRET}", str(root)]
     with Path(os.devnull).open("w") as nothing:

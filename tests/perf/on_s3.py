@@ -14,6 +14,8 @@ from bench import config, prepare
 from bench.display import Display
 from tests import loopback
 
+PORT = 9735
+"""Always the same, for the endpoint is a part of what a copy is found again by."""
 CACHE = Path(os.environ.get("LOADERBENCH_CACHE", "data"))
 
 
@@ -22,7 +24,7 @@ def main() -> int:
     verb, campaign, *options = sys.argv[1:]
     CACHE.mkdir(exist_ok=True)
     images = prepare.synthetic_images(config.load(campaign), CACHE, Display())
-    with loopback.serve(images.parent) as endpoint:
+    with loopback.serve(images.parent, PORT) as endpoint:
         command = [sys.executable, "-m", "bench.cli", verb, campaign, "--data", f"s3://{images.name}", *options]
         return subprocess.run(command, env=os.environ | loopback.environment(endpoint), check=False).returncode
 
