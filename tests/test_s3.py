@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from botocore.exceptions import UnauthorizedSSOTokenError
 
 from bench.display import Display
 from bench.s3 import bucket, transfer
@@ -144,9 +145,12 @@ class TestCopy:
         assert content(copy(URL, tmp_path, Display())) == original
         assert between.gets == Counter({"set/class1/3.jpg": 1, "set/class1/4.jpg": 1})
 
+    @pytest.mark.parametrize("late", ["set/class0", "set/class0/"])
     def test_keys_that_are_no_paths_are_left_out_and_counted(
-        self, between: Proxy, original: dict[str, bytes], tmp_path: Path
+        self, between: Proxy, original: dict[str, bytes], tmp_path: Path, late: str
     ) -> None:
+        """One key is also the name of a folder; it comes after what lies in the folder, or before."""
+        between.fault = lambda key, nth: "slow" if key == late or (late[-1] == "/" and key.startswith(late)) else ""
         bad = ["set/../../../evil", "set//etc/evil", "set/a//evil", "set/./evil", "set/class0/..", f"set/{'long' * 80}"]
         between.extra = dict.fromkeys([*bad, "set/class0"], b"evil") | {"set/class2/": b""}
         shown = Shown()
@@ -304,6 +308,16 @@ class TestFaults:
         for name, value in changed.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(S3Error, match=said):
+            copy(URL, tmp_path, Display())
+
+    def test_credentials_that_expire_and_cannot_be_renewed_are_said(
+        self, between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def expired(self: object) -> None:
+            raise UnauthorizedSSOTokenError
+
+        monkeypatch.setattr("obstore.auth.boto3.Boto3CredentialProvider.__call__", expired)
+        with pytest.raises(S3Error, match=r"the credentials expired, seen at fetching .*; renew them \(aws sso login"):
             copy(URL, tmp_path, Display())
 
     def test_too_little_room_is_said(self, between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

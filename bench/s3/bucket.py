@@ -65,8 +65,10 @@ _SAME_AS = {
 }
 _BROKEN = "GenericError"
 """obstore's exception for what has no code of S3's: a connection that broke."""
-_CODES = re.compile(r"<Code>(\w+)</Code>"), re.compile(r"An error occurred \((\w+)\)|status code: (\d+)")
-"""In the texts of botocore's and obstore's errors; S3's own code tells more than HTTP's."""
+_CODES = tuple(
+    map(re.compile, (r"<Code>(\w+)</Code>", r"An error occurred \((\w+)\)", r"provider: (\w+)", r"status code: (\d+)"))
+)
+"""In the texts of botocore's and obstore's errors; the first one that is found tells the most."""
 
 
 class S3Error(SourceError):
@@ -159,8 +161,7 @@ class Bucket:
             yield
         except self._failures as error:
             text = str(error)
-            found = [name for pattern in _CODES for match in pattern.finditer(text) for name in match.groups() if name]
-            code = found[0] if found else type(error).__name__
+            code = next((found[1] for pattern in _CODES if (found := pattern.search(text))), type(error).__name__)
             code = _SAME_AS.get(code, code)
             text = " ".join(text.partition("\n\nDebug source")[0].split())
             if code == _BROKEN:
