@@ -1,4 +1,6 @@
-"""A real S3 server on loopback over a folder: each folder in it is a bucket. It ends with the block that started it."""
+"""A real S3 server on loopback over a folder: each folder in it is a bucket. It ends with the block that started it,
+or with the process, however that ends.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,8 @@ def serve(root: Path, port: int = 0) -> Iterator[str]:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         free.bind((HOST, port))
         port = free.getsockname()[1]
-    command = [program("rclone"), "serve", "s3", "--addr", f"{HOST}:{port}", "--auth-key", f"{KEY},{SECRET}", str(root)]
+    options = ["--addr", f"{HOST}:{port}", "--auth-key", f"{KEY},{SECRET}"]
+    command = ["setpriv", "--pdeathsig", "KILL", program("rclone"), "serve", "s3", *options, str(root)]
     with Path(os.devnull).open("w") as nothing:
         server = subprocess.Popen(
             command, stdout=nothing, stderr=nothing, env={**os.environ, "RCLONE_CONFIG": os.devnull}

@@ -61,10 +61,10 @@ class Proxy:
     def requests(self) -> int:
         return self.listings + self.gets.total()
 
-    def wait_for(self, requests: int, within_s: float = 60) -> None:
-        """Return when so many requests have come."""
+    def wait_for(self, requests: int, within_s: float = 60) -> bool:
+        """Return when so many requests have come, or False if they do not."""
         with self.seen:
-            assert self.seen.wait_for(lambda: self.requests >= requests, within_s)
+            return self.seen.wait_for(lambda: self.requests >= requests, within_s)
 
 
 @contextmanager

@@ -71,6 +71,7 @@ def keys_in(cache: Path) -> set[str]:
 def bucket_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("buckets")
     grow(root / "images" / "set", CLASSES, PER_CLASS)
+    grow(root / "images" / "killed", 10, 100)  # now, for the server keeps in mind what a folder holds
     (root / "writable").mkdir()
     return root
 
@@ -362,7 +363,7 @@ def test_after_a_kill_at_any_of_20_points_the_copy_goes_on_and_nothing_in_place_
     What is fetched again are objects in flight: whose request had come, but whose file was not in place when the
     process was dead. A file in place is never asked for again.
     """
-    source = grow(bucket_root / "images" / "killed", 10, 100)
+    source = bucket_root / "images" / "killed"
     draw = random.Random()
     runs = 0
     with proxy(server) as between:
@@ -378,12 +379,11 @@ def test_after_a_kill_at_any_of_20_points_the_copy_goes_on_and_nothing_in_place_
             here = {key.replace("set/", "killed/", 1) for key in keys_in(tmp_path)}
             point = between.requests + draw.randrange(1, 90)
             process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            try:
-                between.wait_for(point)
-            finally:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-            assert process.returncode == -signal.SIGKILL
+            reached = between.wait_for(point)
+            process.send_signal(signal.SIGKILL)
+            said = process.communicate()[1]
+            assert reached, said
+            assert process.returncode == -signal.SIGKILL, said
             runs += 1
             again = {key for key in here if between.gets[key] > before[key]}
             assert not again
