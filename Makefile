@@ -13,11 +13,12 @@ CAMPAIGN ?= quick
 DATA_OPTION = $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench report perf overhead resolution honest unpacking test lint format lock clean
+.PHONY: help setup tools ffcv-wheel data bench bench-s3 report perf overhead resolution honest unpacking s3-rate test lint \
+	format lock clean
 
 help:  ## list the targets
 	@echo 'make bench is the place to start.'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## install everything into .venv; FFCV_WHEEL=file.whl uses a wheel built elsewhere
 	$(SETUP) environment
@@ -25,11 +26,14 @@ setup:  ## install everything into .venv; FFCV_WHEEL=file.whl uses a wheel built
 ffcv-wheel:  ## build the portable FFCV wheel once, and copy it to dist/
 	$(SETUP) wheel
 
-data: setup  ## prepare the images and every format; DATA=path uses your own images
+data: setup  ## prepare the images and every format; DATA=path or DATA=s3://bucket/prefix uses your own images
 	$(BIN)/loaderbench prepare $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
 
 bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=path as above, CAMPAIGN=standard
 	$(BIN)/loaderbench bench $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
+
+bench-s3: setup  ## the same on images in S3: the synthetic set, from an S3 server that is started on loopback
+	$(BIN)/python -m tests.perf.on_s3 bench $(CAMPAIGN) $(BENCH_ARGS)
 
 report: setup  ## draw the plots and the report again
 	$(BIN)/loaderbench report results/$(CAMPAIGN)
@@ -56,6 +60,9 @@ honest: setup  ## is an honest loader ever blamed? All contestants certified wit
 
 unpacking: setup  ## is ImageNet's tar of tars unpacked as fast as by tar?
 	$(BIN)/python -m tests.perf.unpacking
+
+s3-rate: setup  ## how fast do objects come from S3? Alternated with s5cmd
+	$(BIN)/python -m tests.perf.s3_rate
 
 test: setup  ## tests
 	$(BIN)/pytest

@@ -22,9 +22,13 @@ DataOption = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help="An ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files, only read. "
-        "Default: a synthetic set like ImageNet.",
+        help="An ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files, or "
+        "s3://bucket/prefix with any of them, only read. Default: a synthetic set like ImageNet.",
     ),
+]
+ArtifactsOption = Annotated[
+    str | None,
+    typer.Option("--artifacts", help="Where published formats are found, as s3://bucket/prefix, instead of written."),
 ]
 CacheOption = Annotated[
     Path, typer.Option("--cache", envvar="LOADERBENCH_CACHE", help="Where prepared data is kept and found again.")
@@ -46,6 +50,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     results: ResultsOption = Path("results"),
     reports: ReportsOption = Path("reports"),
     *,
+    artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
     samples: SamplesOption = None,
     batch_size: BatchSizeOption = None,
@@ -62,7 +67,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     display = Display()
     display.say(f"{chosen.name}: {chosen.question}")
     try:
-        prepared = make_ready(chosen, data, cache, display, strict=strict)
+        prepared = make_ready(chosen, data, cache, display, strict=strict, artifacts=artifacts)
         for note in prepared.data["notes"]:
             display.say(note)
         if prepared.rejected:
@@ -84,6 +89,7 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
     data: DataOption = None,
     cache: CacheOption = Path("data"),
     *,
+    artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
     samples: SamplesOption = None,
     batch_size: BatchSizeOption = None,
@@ -94,7 +100,8 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
     from bench.prepare import prepare as make_ready
 
     display = Display()
-    prepared = make_ready(_campaign(campaign, samples, batch_size, workers, None), data, cache, display, strict=strict)
+    chosen = _campaign(campaign, samples, batch_size, workers, None)
+    prepared = make_ready(chosen, data, cache, display, strict=strict, artifacts=artifacts)
     for record in prepared.records:
         display.say(
             f"{record.title}: {record.bytes_per_image:,.0f} bytes per image"
@@ -122,6 +129,28 @@ def estimate(  # noqa: PLR0913 - each is an option of the command
     foreseen = foresee(_campaign(campaign, samples, None, workers, None), data, cache, Display())
     for line in foreseen.lines(usd_per_hour):
         typer.echo(line)
+
+
+@app.command()
+def publish(  # noqa: PLR0913 - each is an option of the command
+    to: Annotated[str, typer.Argument(help="Where to, as s3://bucket/prefix.")],
+    campaign: CampaignName = "quick",
+    data: DataOption = None,
+    cache: CacheOption = Path("data"),
+    *,
+    strict: StrictOption = False,
+    samples: SamplesOption = None,
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
+) -> None:
+    """Put every format of a campaign into a bucket, where `--artifacts` finds it for the same images anywhere."""
+    from bench.display import Display
+    from bench.prepare import prepare as make_ready
+    from bench.prepare import publish as put
+
+    display = Display()
+    prepared = make_ready(_campaign(campaign, samples, batch_size, workers, None), data, cache, display, strict=strict)
+    put(prepared, to, display)
 
 
 @app.command()

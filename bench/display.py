@@ -9,12 +9,14 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from bench.config import Campaign
     from bench.plan import Trial
     from bench.records import Record
+
+_LINE_S = 30.0
+"""Time between the lines in a log that tell how far a transfer is."""
 
 
 LOGGED_EVERY = 50_000
@@ -72,6 +77,33 @@ class Display:
             finally:
                 self._bars.remove_task(bar)
         self.say(f"{what}: done")
+
+    @contextmanager
+    def transfer(self, what: str) -> Iterator[Callable[[int, int | None], None]]:
+        """Show bytes on their way, their rate and the time left; call what is given with the bytes that have come and
+        those that come in all, None while that is not known.
+        """
+        columns = DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn()
+        description = TextColumn("{task.description}", markup=False)
+        bars = Progress(SpinnerColumn(), description, BarColumn(), *columns, console=self._console)
+        bar = bars.add_task(what, total=None)
+        if self._live:
+            with bars:
+                yield lambda done, total: bars.update(bar, completed=done, total=total)
+            self.say(f"{what}: done")
+            return
+        self.say(f"{what} ...")
+        lines = 1
+
+        def line(done: int, total: int | None) -> None:
+            nonlocal lines
+            bars.update(bar, completed=done, total=total)
+            [task] = bars.tasks
+            if (task.elapsed or 0) > lines * _LINE_S:
+                lines += 1
+                self.say(" ".join(str(column.render(task)) for column in columns))
+
+        yield line
 
     @contextmanager
     def campaign(self, campaign: Campaign, records: list[Record]) -> Iterator[Callable[[Trial | None], None]]:

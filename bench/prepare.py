@@ -14,6 +14,7 @@ from bench import canonical, estimate, ingest, process, registry, source, synthe
 from bench.api import Artifact
 from bench.cache import begun, building, locked
 from bench.records import SCHEMA_VERSION, Record, now
+from bench.s3.repository import Repository
 from bench.store import CanonicalSource
 
 if TYPE_CHECKING:
@@ -63,10 +64,19 @@ class Prepared:
     """What could not be read."""
 
 
-def prepare(campaign: Campaign, data: str | Path | None, cache: Path, display: Display, *, strict: bool) -> Prepared:
+def prepare(  # noqa: PLR0913 - what it is, and where it is kept
+    campaign: Campaign,
+    data: str | Path | None,
+    cache: Path,
+    display: Display,
+    *,
+    strict: bool,
+    artifacts: str | None = None,
+) -> Prepared:
     """Return the campaign's formats, writing those that the cache does not hold.
 
-    `data`: what `bench.ingest` takes; None makes the synthetic set. Raises PrepareError, SourceError or BusyError.
+    `data`: what `bench.ingest` takes; None makes the synthetic set. `artifacts`: a `bench.s3.repository`, from which
+    formats are taken in place of writing them. Raises PrepareError, SourceError or BusyError.
     """
     with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
         tree = _tree(campaign, data, cache, display)
@@ -90,8 +100,9 @@ def prepare(campaign: Campaign, data: str | Path | None, cache: Path, display: D
         conversions = [_conversion(campaign, f, sources[f.max_side, f.quality], cache) for f in campaign.formats]
         missing = [c for c in conversions if not c.folder.exists() and not c.record.reason]
         _need(sum(_expected_bytes(c) for c in missing), cache, f"{len(missing)} formats")
-        records = tuple(_record(c, cache, display) for c in conversions)
-    artifacts = {
+        repository = Repository(artifacts) if artifacts and missing else None
+        records = tuple(_record(c, cache, display, repository) for c in conversions)
+    ready = {
         c.form.name: Artifact(
             format=c.form.name,
             path=str(c.folder / "files"),
@@ -106,7 +117,7 @@ def prepare(campaign: Campaign, data: str | Path | None, cache: Path, display: D
         if (size_bytes := record.size_bytes) is not None and (payload_bytes := record.payload_bytes) is not None
     }
     canonicals = {c.form.name: c.images.folder for c in conversions}
-    return Prepared(artifacts, canonicals, records, _describe(data, campaign, images), images.rejected())
+    return Prepared(ready, canonicals, records, _describe(data, campaign, images), images.rejected())
 
 
 def foresee(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> estimate.Estimate:
@@ -115,11 +126,23 @@ def foresee(campaign: Campaign, data: str | Path | None, cache: Path, display: D
         return _estimate(campaign, _tree(campaign, data, cache, display), cache, display)
 
 
+def publish(prepared: Prepared, to: str, display: Display) -> None:
+    """Put what was prepared into a `bench.s3.repository`, except links to files of this machine. Raises SourceError."""
+    repository = Repository(to)
+    for artifact in prepared.artifacts.values():
+        folder = Path(artifact.path).parent
+        if artifact.encoding.mode == "original":
+            display.say(f"{artifact.format} stays here: it is links to the images themselves")
+        elif not repository.publish(folder, json.loads((folder / MANIFEST).read_text()), display):
+            display.say(f"{artifact.format} is there already")
+
+
 def _tree(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> source.Tree:
-    return ingest.scan(data, cache, display) if data else source.scan(_synthetic(campaign, cache, display))
+    return ingest.scan(data, cache, display) if data else source.scan(synthetic_images(campaign, cache, display))
 
 
-def _synthetic(campaign: Campaign, cache: Path, display: Display) -> Path:
+def synthetic_images(campaign: Campaign, cache: Path, display: Display) -> Path:
+    """Return the folder of the campaign's synthetic set, making it if need be. Raises PrepareError."""
     samples, seed = campaign.data.samples or SYNTHETIC_SAMPLES, campaign.data.seed
     code = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]
     folder = cache / "synthetic" / f"{samples}-seed{seed}-{code}"
@@ -206,20 +229,25 @@ def _conversion(campaign: Campaign, form: Format, images: CanonicalSource, cache
         samples=len(images),
         workers=campaign.work.count_workers(),
     )
-    # What the stored bytes depend on, the images, the encoding, the library and the adapter's own code; and the row.
+    # What the stored bytes depend on, the images, the encoding, the library and the adapter's own code; and the row. It
+    # is the same on every machine, unless what is stored are links to its own files.
     code = hashlib.sha256(adapter.code()).hexdigest()
-    parts = json.dumps([SCHEMA_VERSION, str(images.folder.resolve()), record.options, record.versions, code])
+    content = [images.manifest.digest, images.manifest.classes]
+    what = str(images.folder.resolve()) if form.encoding.mode == "original" else content
+    parts = json.dumps([SCHEMA_VERSION, what, record.options, record.versions, code])
     key = hashlib.sha256(parts.encode()).hexdigest()[:16]
     return _Conversion(form, images, record, cache / "artifacts" / f"{form.name}-{key}")
 
 
-def _record(conversion: _Conversion, cache: Path, display: Display) -> Record:
+def _record(conversion: _Conversion, cache: Path, display: Display, repository: Repository | None) -> Record:
     """Write the format unless it is there, and return the row that tells how it was written, or why it was not."""
     form, record, folder = conversion.form, conversion.record, conversion.folder
     if record.reason:
         return record
     if folder.exists():
         return replace(Record(**json.loads((folder / MANIFEST).read_text())), title=form.title)
+    if repository and (pulled := _pulled(conversion, display, repository)):
+        return pulled
     spec = {
         "writer": form.writer,
         "canonical": str(conversion.images.folder),
@@ -239,6 +267,30 @@ def _record(conversion: _Conversion, cache: Path, display: Display) -> Record:
             raise _NotWrittenError
         (partial / MANIFEST).write_text(json.dumps(asdict(record), indent=1))
     return record
+
+
+def _pulled(conversion: _Conversion, display: Display, repository: Repository) -> Record | None:
+    """Take the format from a repository and return the row that tells what is stored; None if it is not there.
+
+    How long it took to write is not told, for that was another machine's time.
+    """
+    with suppress(_NotWrittenError), building(conversion.folder) as partial:
+        files = partial / "files"
+        files.mkdir()
+        stored = repository.pull(conversion.folder.name, files, display)
+        if stored is None:
+            raise _NotWrittenError
+        described = ("schema", "options", "versions", "samples")
+        if any(stored.get(column) != getattr(conversion.record, column) for column in described):
+            raise PrepareError(
+                f"{repository.location / conversion.folder.name} is refused: its manifest tells of another format than "
+                "its name; remove it and publish it again, or leave out --artifacts"
+            )
+        untimed = dict.fromkeys(("write_s", "cpu_s", "images_per_s", "cpu_s_per_1k_images"))
+        record = Record(**{**stored, **untimed, "title": conversion.form.title})
+        (partial / MANIFEST).write_text(json.dumps(asdict(record), indent=1))
+        return record
+    return None
 
 
 class _NotWrittenError(Exception):

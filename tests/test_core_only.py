@@ -10,7 +10,7 @@ from tests import fabricate
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-HEAVY = ("ffcv", "litdata", "torch", "torchvision")
+HEAVY = ("boto3", "ffcv", "litdata", "obstore", "torch", "torchvision")
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +86,12 @@ def test_the_command_line_imports_no_loader_library_even_where_they_are_installe
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_images_in_s3_are_refused_with_what_installs_what_they_need(core, tmp_path):
+    command = [core / "loaderbench", "prepare", "--data", "s3://bucket/prefix"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert (
+        "s3://bucket/prefix/ needs boto3, which is missing: make setup, or pip install 'loaderbench[s3]'" in done.stderr
+    )

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from bench import source
 from bench.cache import building
 from bench.ingest import cifar, imagenet, parquet, tree, webdataset
+from bench.s3.bucket import SCHEME
+from bench.s3.copy import copy
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def folder(data: str | Path, cache: Path, display: Display) -> Path:
 
     Raises SourceError.
     """
-    path = Path(data)
+    path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else Path(data)
     try:
         found = (archive for kind in _KINDS if (archive := kind.find(path)))
         archive = next(found, None)

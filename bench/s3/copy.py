@@ -1,0 +1,218 @@
+"""Is everything below a prefix here, as a folder? A copy that goes on where it stopped and follows what has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+from array import array
+from collections import Counter
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import closing
+from pathlib import Path
+from threading import Event, Lock
+from typing import TYPE_CHECKING
+
+from bench.s3 import listing
+from bench.s3.bucket import GO_ON, Bucket, Location, S3Error
+from bench.s3.journal import Digests, Journal, digest
+from bench.s3.spool import Spool
+from bench.s3.transfer import ChangedError, StoppedError, enough_room, fetch, no_room
+from bench.source import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.display import Display
+    from bench.s3.listing import Remote
+
+CONNECTIONS = 64
+"""Objects fetched at once."""
+_CHANGED = "changed while it was copied"
+_NO_PATH = "their keys are no paths of a tree"
+_ALSO_FOLDER = "other keys make folders of their names"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONGEST_NAME_BYTES, _LONGEST_PATH_BYTES, _DEEPEST = 255, 3000, 100
+_SHOWN_S = 0.2
+_NAMED = 3
+_GIB = 1 << 30
+
+
+def copy(url: str, cache: Path, display: Display) -> Path:
+    """Return a folder of the cache that holds every object below `url`, fetching what it lacks.
+
+    Objects that changed since the last time are fetched anew, and files whose object is gone are removed. Call it under
+    the cache's lock. Raises S3Error; what was fetched by then is not fetched again by the next call.
+    """
+    location = Location.parse(url)
+    bucket = Bucket(location)
+    name = hashlib.sha256(f"{bucket.endpoint}\0{location}".encode()).hexdigest()[:16]
+    folder = cache / "s3" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(Journal(folder / "journal")) as journal, display.transfer(f"copying {location}") as on_progress:
+        left_out = _Copy(bucket, location, folder, journal).run(on_progress)
+    for reason in left_out.reasons():
+        display.say(f"not copied, since {reason}: {left_out[reason]}")
+    return folder / "files"
+
+
+def relative(key: str) -> str | None:
+    """Return the path that a key, without its prefix, is as a file of a tree; None if it is none."""
+    names = key.split("/")
+    if any(name in {"", ".", ".."} or len(name.encode()) > _LONGEST_NAME_BYTES for name in names):
+        return None
+    if len(key.encode()) > _LONGEST_PATH_BYTES or len(names) > _DEEPEST or _CONTROL.search(key):
+        return None
+    return key
+
+
+class _Tally:
+    """Keys by what is the matter with them: counted, and the first few kept."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[str]] = {}
+        self._lock = Lock()
+
+    def add(self, reason: str, key: str) -> None:
+        with self._lock:
+            self._counts[reason] += 1
+            if self._counts[reason] <= _NAMED:
+                self._first.setdefault(reason, []).append(printable(key))
+
+    def reasons(self) -> list[str]:
+        return sorted(self._counts)
+
+    def __getitem__(self, reason: str) -> str:
+        """Return how many there are, and the first few by name."""
+        count = self._counts[reason]
+        more = f" and {count - _NAMED} more" if count > _NAMED else ""
+        return f"{count} {'object' if count == 1 else 'objects'} ({', '.join(self._first[reason])}{more})"
+
+
+class _Copy:
+    """One run: a thread lists, and as many as there are connections fetch what the folder lacks."""
+
+    def __init__(self, bucket: Bucket, location: Location, folder: Path, journal: Journal) -> None:
+        self._bucket, self._location, self._folder, self._journal = bucket, location, folder, journal
+        self._files, self._partial = folder / "files", folder / "partial"
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir()
+        self._files.mkdir(exist_ok=True)
+        self._spool = Spool(self._partial)
+        self._stop = Event()
+        self._paths = array("Q")
+        """Digests of those of all objects."""
+        self._lacking_bytes = self._fetched_bytes = 0
+        self._listed = False
+        self._left_out, self._changed = _Tally(), _Tally()
+        self._counting, self._making = Lock(), Lock()
+
+    def run(self, on_progress: Callable[[int, int | None], None]) -> _Tally:
+        """Make the folder what the location is; return what is left out. `on_progress`: see `Display.transfer`."""
+        room = enough_room(self._folder, str(self._location))
+        with room, closing(self._spool), ThreadPoolExecutor(CONNECTIONS + 1) as pool:
+            running = {pool.submit(self._list), *(pool.submit(self._fetch, n) for n in range(CONNECTIONS))}
+            try:
+                while running:
+                    ended, running = wait(running, _SHOWN_S, FIRST_EXCEPTION)
+                    on_progress(self._fetched_bytes, self._lacking_bytes if self._listed else None)
+                    for task in ended:
+                        task.result()
+            finally:
+                self._stop.set()
+                self._spool.end()
+        if _CHANGED in self._changed.reasons():
+            raise S3Error(f"{self._location} {_CHANGED}: {self._changed[_CHANGED]}; {GO_ON}")
+        if not self._paths:
+            where = f"{self._location} at {self._bucket.endpoint}"
+            raise S3Error(f"there is no object below {where}; see what is there: aws s3 ls {self._location}")
+        self._remove_others(Digests(self._paths), self._files)
+        shutil.rmtree(self._partial)
+        return self._left_out
+
+    def _list(self) -> None:
+        """Hand all that the folder lacks to the other threads, as it is found."""
+        for page in listing.pages(self._bucket, self._location):
+            if self._stop.is_set():
+                return
+            lacking = [remote for remote in page if self._lacks(remote)]
+            self._lacking_bytes += sum(remote.size_bytes for remote in lacking)
+            self._spool.put(lacking)
+        self._listed = True
+        self._spool.end()
+        left_bytes, free_bytes = self._lacking_bytes - self._fetched_bytes, shutil.disk_usage(self._folder).free
+        if left_bytes > free_bytes:
+            why = f"{left_bytes / _GIB:.1f} GiB are to come and {free_bytes / _GIB:.1f} GiB are free"
+            raise no_room(self._folder, str(self._location), why)
+
+    def _lacks(self, remote: Remote) -> bool:
+        path = relative(remote.key.removeprefix(self._location.prefix))
+        if path is None:
+            if not remote.key.endswith("/") or remote.size_bytes:  # else it only stands for a folder
+                self._left_out.add(_NO_PATH, remote.key)
+            return False
+        self._paths.append(digest(path))
+        try:
+            status = (self._files / path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        if stat.S_ISDIR(status.st_mode):
+            self._left_out.add(_ALSO_FOLDER, remote.key)
+            return False
+        return status.st_size != remote.size_bytes or not self._journal.holds(remote, status.st_mtime_ns)
+
+    def _fetch(self, number: int) -> None:
+        """Fetch what is handed over until there is no more."""
+        partial = self._partial / str(number)
+        while batch := self._spool.get():
+            for remote in batch:
+                if self._stop.is_set():
+                    return
+                try:
+                    fetch(self._bucket, remote, partial, self._stop)
+                except ChangedError:
+                    self._changed.add(_CHANGED, remote.key)
+                    continue
+                except StoppedError:
+                    return
+                self._place(partial, remote)
+                with self._counting:
+                    self._fetched_bytes += remote.size_bytes
+
+    def _place(self, partial: Path, remote: Remote) -> None:
+        """Move a whole file to its place, on record first: what is in place is never fetched again."""
+        self._journal.add(remote, partial.stat().st_mtime_ns)
+        path = self._files / remote.key.removeprefix(self._location.prefix)
+        try:
+            try:
+                partial.rename(path)
+            except (FileNotFoundError, NotADirectoryError):
+                self._make_folder(path.parent)
+                partial.rename(path)
+        except IsADirectoryError:
+            self._left_out.add(_ALSO_FOLDER, remote.key)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder of the tree, in place of files if need be: a name that is both is a folder."""
+        with self._making:
+            for level in (*reversed(folder.parents), folder):
+                if self._files in level.parents and not level.is_dir():
+                    if level.exists():
+                        level.unlink()
+                        self._left_out.add(_ALSO_FOLDER, f"{self._location.prefix}{level.relative_to(self._files)}")
+                    level.mkdir()
+
+    def _remove_others(self, listed: Digests, folder: Path) -> None:
+        """Remove files below that are no object's, and folders without files."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = Path(entry)
+                if entry.is_dir(follow_symlinks=False):
+                    self._remove_others(listed, path)
+                elif digest(path.relative_to(self._files)) not in listed:
+                    path.unlink()
+        if folder != self._files and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,74 @@
+"""Which objects are below a prefix? Page by page, asked for by several threads where the prefix has folders."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.s3.bucket import Bucket, Location
+
+LISTERS = 8
+FOLDERS = 2 * LISTERS
+"""With so many folders known, each is listed whole; before, its own folders are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """An object, as listed."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    """Without quotes: the MD5 of the content for objects that were uploaded whole and are not encrypted by a key of
+    one's own. Empty: not known."""
+
+
+@dataclass(frozen=True)
+class _Request:
+    """One page to be asked for."""
+
+    prefix: str
+    by_folder: bool
+    """Whether what lies deeper is left to requests of its own."""
+    token: str | None = None
+
+
+def pages(bucket: Bucket, location: Location) -> Iterator[list[Remote]]:
+    """Yield all objects below the location, up to 1,000 at a time, in no order. Few pages are held at once.
+
+    Raises S3Error.
+    """
+    todo = deque([_Request(location.prefix, by_folder=True)])
+    folders = 0
+    asked: dict[Future[dict[str, Any]], _Request] = {}
+    with ThreadPoolExecutor(LISTERS) as pool:
+        while todo or asked:
+            while todo and len(asked) < LISTERS:
+                request = todo.popleft()
+                asked[pool.submit(_ask, bucket, request)] = request
+            for answered in wait(asked, return_when=FIRST_COMPLETED).done:
+                request, page = asked.pop(answered), answered.result()
+                if request.by_folder and page["IsTruncated"]:
+                    todo.append(replace(request, by_folder=False))  # too many to ask for one by one
+                    continue
+                if page["IsTruncated"]:
+                    todo.append(replace(request, token=page["NextContinuationToken"]))
+                below = [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
+                folders += len(below)
+                todo += [_Request(prefix, by_folder=folders < FOLDERS) for prefix in below]
+                yield [Remote(o["Key"], o["Size"], o.get("ETag", "").strip('"')) for o in page.get("Contents", ())]
+
+
+def _ask(bucket: Bucket, request: _Request) -> dict[str, Any]:
+    """Return one answer of ListObjectsV2."""
+    options = {"Delimiter": "/"} if request.by_folder else {}
+    if request.token:
+        options["ContinuationToken"] = request.token
+    with bucket.explained(f"listing s3://{bucket.name}/{request.prefix}"):
+        page: dict[str, Any] = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=request.prefix, **options)
+    return page

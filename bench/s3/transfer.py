@@ -1,0 +1,104 @@
+"""How does one object become a file? Fetched, verified, and tried again where the connection failed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import random
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from bench.s3.bucket import GO_ON, TRIES, PassingError, S3Error
+from bench.source import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from threading import Event
+
+    from bench.s3.bucket import Bucket
+    from bench.s3.listing import Remote
+
+CHUNK_BYTES = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class ChangedError(S3Error):
+    """The object is no longer the one that was listed."""
+
+
+class StoppedError(Exception):
+    """The transfer was told to stop."""
+
+
+@contextmanager
+def enough_room(folder: Path, what: str) -> Iterator[None]:
+    """Raise S3Error where the disk of the folder, into which `what` goes, is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise no_room(folder, what, os.strerror(error.errno).lower()) from None
+
+
+def no_room(folder: Path, what: str, why: str) -> S3Error:
+    """Return the error that says so."""
+    return S3Error(f"{folder} has no room for {what}: {why}; make some there, or use --cache, and {GO_ON}")
+
+
+def fetch(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> None:
+    """Write the object to `path`, whole and verified: its size, its ETag, and its content where the ETag is an MD5.
+
+    `stop`: ends it soon once set. Raises ChangedError, S3Error, StoppedError, or OSError if the file cannot be written.
+    """
+    for attempt in range(TRIES):
+        try:
+            _try(bucket, remote, path, stop)
+        except PassingError:
+            if attempt == TRIES - 1:
+                raise
+            stop.wait(random.uniform(0, 0.25 * 2**attempt))  # all at once would overload it again
+        else:
+            return
+
+
+def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> None:
+    import obstore
+
+    what = f"s3://{bucket.name}/{printable(remote.key)}"
+    with bucket.explained(f"fetching {what}"):
+        try:
+            found = obstore.get(bucket.store, remote.key)
+        except FileNotFoundError:
+            raise ChangedError(f"{what} is gone") from None
+        etag = (found.meta["e_tag"] or "").strip('"')
+        if found.meta["size"] != remote.size_bytes or (remote.etag and etag != remote.etag):
+            raise ChangedError(f"{what} has changed")
+        md5 = hashlib.md5(usedforsecurity=False)
+        size_bytes = 0
+        with path.open("wb") as file:
+            for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
+                if stop.is_set():
+                    raise StoppedError
+                file.write(chunk)
+                md5.update(chunk)
+                size_bytes += len(chunk)
+    if size_bytes != remote.size_bytes:
+        raise PassingError(
+            f"{size_bytes} bytes of {what} came instead of {remote.size_bytes}, again and again; {GO_ON}"
+        )
+    if bucket.etags_are_md5 and _MD5.fullmatch(etag) and md5.hexdigest() != etag:
+        bucket.etags_are_md5 = not _encrypted(bucket, remote.key, what)
+        if bucket.etags_are_md5:
+            raise PassingError(f"{what} came damaged, again and again: its MD5 is not its ETag; {GO_ON}")
+
+
+def _encrypted(bucket: Bucket, key: str, what: str) -> bool:
+    """Return whether the object is encrypted by a key of its owner's: its ETag is then no MD5."""
+    with bucket.explained(f"asking for the encryption of {what}"):
+        head = bucket.client.head_object(Bucket=bucket.name, Key=key)
+    return "SSECustomerAlgorithm" in head or head.get("ServerSideEncryption", "AES256") != "AES256"

@@ -1,0 +1,33 @@
+"""Does a campaign run on images in S3? `loaderbench` on the synthetic set, served by a real S3 server on loopback.
+
+python -m tests.perf.on_s3 bench quick [options of loaderbench]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import config, prepare
+from bench.display import Display
+from tests import loopback
+
+PORT = 9735
+"""Always the same, for the endpoint is a part of what a copy is found again by."""
+CACHE = Path(os.environ.get("LOADERBENCH_CACHE", "data"))
+
+
+def main() -> int:
+    """Serve the set that the campaign would make, run the command on it, and return its exit status."""
+    verb, campaign, *options = sys.argv[1:]
+    CACHE.mkdir(exist_ok=True)
+    images = prepare.synthetic_images(config.load(campaign), CACHE, Display())
+    with loopback.serve(images.parent, PORT) as endpoint:
+        command = [sys.executable, "-m", "bench.cli", verb, campaign, "--data", f"s3://{images.name}", *options]
+        return subprocess.run(command, env=os.environ | loopback.environment(endpoint), check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

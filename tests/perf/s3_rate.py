@@ -1,0 +1,103 @@
+"""How fast do objects come from S3? The copy against `s5cmd`, from a real S3 server on loopback, alternated in one run.
+
+    python -m tests.perf.s3_rate [--objects 5000] [--size-bytes 100000] [--pairs 10]
+
+Each download goes into an empty folder; together they take 11 GB until the end. The rate is of the whole: listing,
+fetching, verifying, files in place. The copy is one call in this process, s5cmd one command; both find the same server,
+which runs on the same cores. The ratio is the geometric mean over pairs, with a 95 % t interval on the logarithms.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import subprocess
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from bench.comparison import ratio
+from bench.display import Display
+from bench.s3.copy import copy
+from tests import loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PER_CLASS = 100
+
+
+class Silent(Display):
+    """Says nothing."""
+
+    def say(self, text: str) -> None:
+        """Say nothing."""
+
+
+def main(objects: int = 5000, size_bytes: int = 100_000, pairs: int = 10) -> None:
+    """Print the objects per second of each download, and the ratio of the two."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        _fill(root / "buckets" / "images" / "set", objects, size_bytes)
+        with loopback.serve(root / "buckets") as endpoint:
+            os.environ.update(loopback.environment(endpoint))
+            _copy_s(root), _s5cmd_s(root, endpoint)  # the server reads its disk for the first time
+            logs = []
+            for pair in range(pairs):
+                if pair % 2:
+                    s5cmd_s, copy_s = _s5cmd_s(root, endpoint), _copy_s(root)
+                else:
+                    copy_s, s5cmd_s = _copy_s(root), _s5cmd_s(root, endpoint)
+                logs.append(math.log(s5cmd_s / copy_s))
+                rates = f"{objects / copy_s:,.0f} objects/s, s5cmd {objects / s5cmd_s:,.0f}"
+                print(f"{rates}: {s5cmd_s / copy_s:.2f} times", flush=True)
+        spread = f"{math.exp(min(logs)):.2f} to {math.exp(max(logs)):.2f} in single pairs"
+        print(
+            f"{objects} objects of {size_bytes} bytes, {pairs} pairs: {ratio(logs)} of s5cmd's rate, {spread}",
+            flush=True,
+        )
+
+
+def _fill(folder: Path, objects: int, size_bytes: int) -> None:
+    draw = random.Random(0)
+    for number in range(objects):
+        path = folder / f"class{number // PER_CLASS:03d}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(draw.randbytes(size_bytes))
+
+
+def _copy_s(root: Path) -> float:
+    with _rested(root) as out:
+        started_s = time.perf_counter()
+        copy("s3://images/set", out, Silent())
+        return time.perf_counter() - started_s
+
+
+def _s5cmd_s(root: Path, endpoint: str) -> float:
+    with _rested(root) as out:
+        command = [loopback.program("s5cmd"), "--endpoint-url", endpoint, "cp", "s3://images/set/*", f"{out}/"]
+        started_s = time.perf_counter()
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - started_s
+
+
+@contextmanager
+def _rested(root: Path) -> Iterator[Path]:
+    """Give an empty folder once the disk is at rest, and see that the download into it is complete.
+
+    Nothing is removed before the end: ext4 makes files several times slower in the seconds after many were.
+    """
+    os.sync()
+    out = Path(tempfile.mkdtemp(dir=root))
+    yield out
+    expected = sum(1 for path in (root / "buckets").rglob("*.jpg"))
+    assert sum(1 for path in out.rglob("*.jpg")) == expected
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,188 @@
+"""A proxy before an S3 server that counts, and does to answers what networks and servers do to them."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ERRORS = {
+    "busy": (503, "SlowDown"),
+    "denied": (403, "AccessDenied"),
+    "expired": (400, "ExpiredToken"),
+    "archived": (403, "InvalidObjectState"),
+}
+_HOP = {"connection", "transfer-encoding", "date", "server", "content-length"}
+
+
+class Proxy:
+    """What happened, and what is to happen."""
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = urlsplit(upstream)
+        self.endpoint = ""
+        self.listings = 0
+        self.gets: Counter[str] = Counter()
+        """By key, without the bucket."""
+        self.fault: Callable[[str, int], str] = lambda key, nth: ""
+        """What to do to the nth answer, from 1, to a request for the key (empty: a listing): one of `ERRORS`, `reset`
+        or `truncate` in the middle, `slow`, `damage` a byte, `change` the ETag, or nothing."""
+        self.prefix = "set/"
+        self.extra: dict[str, bytes] = {}
+        """Objects that the server has not: they are listed below `prefix` and answered as well."""
+        self.encrypted: set[str] = set()
+        """Those of them that are by a key of their owner's: their ETags are no MD5."""
+        self.seen = threading.Condition()
+
+    def count(self, key: str) -> int:
+        """Count a request and return the number of those so far for the key."""
+        with self.seen:
+            if key:
+                self.gets[key] += 1
+            else:
+                self.listings += 1
+            self.seen.notify_all()
+            return self.gets[key] if key else self.listings
+
+    @property
+    def requests(self) -> int:
+        return self.listings + self.gets.total()
+
+    def wait_for(self, requests: int, within_s: float = 60) -> bool:
+        """Return when so many requests have come, or False if they do not."""
+        with self.seen:
+            return self.seen.wait_for(lambda: self.requests >= requests, within_s)
+
+
+@contextmanager
+def proxy(upstream: str) -> Iterator[Proxy]:
+    """Run a proxy until the block ends."""
+    state = Proxy(upstream)
+
+    class Handler(_Handler):
+        proxy = state
+
+    with _Server(("127.0.0.1", 0), Handler) as server:
+        state.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield state
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients are killed and connections cut on purpose."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    proxy: Proxy
+    disable_nagle_algorithm = True
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def _answer(self) -> None:
+        path = urlsplit(self.path)
+        key = unquote(path.path).lstrip("/").partition("/")[2]
+        fault = ""
+        if self.command == "GET":
+            fault = self.proxy.fault(key, self.proxy.count(key))
+        if fault in ERRORS:
+            status, code = ERRORS[fault]
+            text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+            self._send(status, {"Content-Type": "application/xml"}, text, "")
+            return
+        if key in self.proxy.extra:
+            content = self.proxy.extra[key]
+            head = {"ETag": f'"{self._etag(key)}"', "Last-Modified": "Fri, 20 Nov 2026 12:00:00 GMT"}
+            if key in self.proxy.encrypted:
+                head["x-amz-server-side-encryption"] = "aws:kms"
+            self._send(200, head, content, fault)
+            return
+        status, headers, content = self._forward()
+        if not key and status == 200 and self._is_first_page(parse_qs(path.query)):
+            content = content.replace(b"</ListBucketResult>", self._listed() + b"</ListBucketResult>")
+        self._send(status, headers, content, fault)
+
+    do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815
+
+    def _is_first_page(self, query: dict[str, list[str]]) -> bool:
+        """Whether the answer is the one that names the folders of the set."""
+        return "delimiter" in query and query["prefix"] == [self.proxy.prefix] and "continuation-token" not in query
+
+    def _listed(self) -> bytes:
+        return b"".join(
+            f"<Contents><Key>{escape(key)}</Key><Size>{len(content)}</Size><StorageClass>STANDARD</StorageClass>"
+            f"<LastModified>2026-11-20T12:00:00Z</LastModified><ETag>{self._etag(key)}</ETag></Contents>".encode()
+            for key, content in self.proxy.extra.items()
+        )
+
+    def _etag(self, key: str) -> str:
+        content = self.proxy.extra[key] + (b"and something" if key in self.proxy.encrypted else b"")
+        return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+    def _forward(self) -> tuple[int, dict[str, str], bytes]:
+        length = int(self.headers.get("Content-Length", 0))
+        upstream = http.client.HTTPConnection(self.proxy.upstream.hostname or "", self.proxy.upstream.port or 0)
+        try:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                upstream.putheader(name, value)
+            upstream.endheaders(self.rfile.read(length) if length else None)
+            response = upstream.getresponse()
+            headers = {name: value for name, value in response.getheaders() if name.lower() not in _HOP}
+            if self.command == "HEAD":
+                headers["Content-Length"] = response.getheader("Content-Length", "0")
+            return response.status, headers, response.read()
+        finally:
+            upstream.close()
+
+    def _send(self, status: int, headers: dict[str, str], content: bytes, fault: str) -> None:
+        if fault == "damage" and content:
+            content = bytes([content[0] ^ 1]) + content[1:]
+        if fault == "change":
+            headers = {name: value for name, value in headers.items() if name.lower() != "etag"}
+            headers["ETag"] = '"00000000000000000000000000000000"'
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault in {"reset", "truncate"}:
+            self.wfile.write(content[: len(content) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+            if fault == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                os.close(self.connection.detach())
+        elif fault == "slow":
+            for start in range(0, len(content), max(1, len(content) // 4)):
+                self.wfile.write(content[start : start + max(1, len(content) // 4)])
+                self.wfile.flush()
+                time.sleep(0.05)
+        else:
+            self.wfile.write(content)

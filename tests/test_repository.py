@@ -1,0 +1,163 @@
+"""What is published is found by the same work on any machine, and taken only if it is what its manifest says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench import process
+from bench.display import Display
+from bench.prepare import Prepared, PrepareError, prepare, publish
+from bench.s3.bucket import S3Error
+from tests import loopback
+from tests.campaigns import campaign
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = "s3://artifacts/ready"
+FORMATS = {
+    "files": {"writer": "imagefolder", "mode": "jpeg"},
+    "original": {"writer": "imagefolder", "mode": "original"},
+}
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a bucket."""
+    (tmp_path / "buckets" / "artifacts").mkdir(parents=True)
+    with loopback.serve(tmp_path / "buckets") as endpoint:
+        for name, value in loopback.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        yield tmp_path / "buckets" / "artifacts"
+
+
+@pytest.fixture
+def published(bucket: Path, tree: Path, tmp_path: Path) -> Prepared:
+    """The formats of the tree, in a cache and in the bucket."""
+    prepared = ready(tree, tmp_path / "first")
+    publish(prepared, HERE, Display())
+    return prepared
+
+
+def ready(tree: Path, cache: Path, artifacts: str | None = None) -> Prepared:
+    return prepare(campaign({"a": {}}, FORMATS), tree, cache, Display(), strict=True, artifacts=artifacts)
+
+
+def content(path: str | Path) -> dict[str, bytes]:
+    return {p.relative_to(path).as_posix(): p.read_bytes() for p in Path(path).rglob("*") if p.is_file()}
+
+
+def refuse_to_convert(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = process.run
+
+    def only_links(task: str, spec: dict[str, Any], *rest: Any) -> dict[str, Any]:
+        assert spec["encoding"]["mode"] == "original", "converted what is published"
+        return run(task, spec, *rest)
+
+    monkeypatch.setattr(process, "run", only_links)
+
+
+def change(bucket: Path, name: str, body: bytes) -> None:
+    """Put another object in place of the one whose key ends with this name."""
+    import boto3
+
+    [path] = bucket.rglob(name)
+    boto3.client("s3").put_object(Bucket="artifacts", Key=path.relative_to(bucket).as_posix(), Body=body)
+
+
+@pytest.mark.usefixtures("planted")
+class TestRepository:
+    def test_another_machine_takes_what_is_published_instead_of_writing_it(
+        self, published: Prepared, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        elsewhere = shutil.copytree(tree, tmp_path / "elsewhere", copy_function=shutil.copyfile)
+        refuse_to_convert(monkeypatch)
+        pulled = ready(elsewhere, tmp_path / "second", HERE)
+        mine, theirs = (p.artifacts["files"] for p in (pulled, published))
+        assert content(mine.path) == content(theirs.path)
+        assert (mine.size_bytes, mine.payload_bytes, mine.label_sum) == (
+            theirs.size_bytes,
+            theirs.payload_bytes,
+            theirs.label_sum,
+        )
+
+    def test_the_time_that_another_machine_took_to_write_is_not_told(
+        self, published: Prepared, tree: Path, tmp_path: Path
+    ) -> None:
+        records = {record.format: record for record in ready(tree, tmp_path / "second", HERE).records}
+        assert (records["files"].write_s, records["files"].images_per_s, records["files"].cpu_s) == (None, None, None)
+        assert records["files"].status == "ok"
+        assert records["files"].stored == "canonical JPEG bytes"
+
+    def test_links_to_the_machines_own_files_are_not_published(self, published: Prepared, bucket: Path) -> None:
+        assert [path.name.rpartition("-")[0] for path in (bucket / "ready").iterdir()] == ["files"]
+
+    def test_the_manifest_tells_digests_versions_and_encoding(self, published: Prepared, bucket: Path) -> None:
+        [path] = bucket.rglob("manifest.json")
+        manifest = json.loads(path.read_text())
+        assert {file["path"] for file in manifest["files"]} == set(content(published.artifacts["files"].path))
+        assert all(len(file["sha256"]) == 64 for file in manifest["files"])
+        assert json.loads(manifest["record"]["options"])["mode"] == "jpeg"
+        assert "versions" in manifest["record"]
+
+    def test_what_is_there_is_not_published_again(self, published: Prepared, bucket: Path) -> None:
+        before = {path: path.stat().st_mtime_ns for path in bucket.rglob("*") if path.is_file()}
+        publish(published, HERE, Display())
+        assert {path: path.stat().st_mtime_ns for path in bucket.rglob("*") if path.is_file()} == before
+
+    @pytest.mark.parametrize("body", [b"short", None])
+    def test_a_file_that_is_not_what_the_manifest_says_is_refused_and_not_kept(
+        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, body: bytes | None
+    ) -> None:
+        name = "000000005.jpg"
+        [path] = bucket.rglob(name)
+        change(bucket, name, body or path.read_bytes()[::-1])  # of the same size
+        with pytest.raises(S3Error, match=r"is refused: .*000000005\.jpg"):
+            ready(tree, tmp_path / "second", HERE)
+        assert not list((tmp_path / "second").glob("artifacts/files-*"))
+
+    @pytest.mark.parametrize(
+        ("column", "value"), [("versions", "other 1.0"), ("options", "{}"), ("samples", 1), ("schema", 1)]
+    )
+    def test_a_manifest_of_another_format_is_refused(  # noqa: PLR0913, PLR0917
+        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, column: str, value: object
+    ) -> None:
+        [path] = bucket.rglob("manifest.json")
+        manifest = json.loads(path.read_text())
+        manifest["record"][column] = value
+        change(bucket, "manifest.json", json.dumps(manifest).encode())
+        with pytest.raises(PrepareError, match="tells of another format than its name"):
+            ready(tree, tmp_path / "second", HERE)
+
+    @pytest.mark.parametrize("stored", ["{", "[]", '{"layout": 2, "record": {}, "files": []}'])
+    def test_a_damaged_manifest_is_refused(
+        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, stored: str
+    ) -> None:
+        change(bucket, "manifest.json", stored.encode())
+        with pytest.raises(S3Error, match="is refused: its manifest"):
+            ready(tree, tmp_path / "second", HERE)
+
+    def test_a_manifest_that_names_a_file_outside_is_refused(
+        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path
+    ) -> None:
+        [path] = bucket.rglob("manifest.json")
+        manifest = json.loads(path.read_text())
+        manifest["files"][0]["path"] = "../../evil"
+        change(bucket, "manifest.json", json.dumps(manifest).encode())
+        with pytest.raises(S3Error, match=r"names a file outside of it, '\.\./\.\./evil'"):
+            ready(tree, tmp_path / "second", HERE)
+
+    def test_what_is_not_published_is_written(self, bucket: Path, tree: Path, tmp_path: Path) -> None:
+        assert ready(tree, tmp_path / "cache", HERE).records[0].write_s
+
+    def test_other_images_do_not_take_what_is_published(self, published: Prepared, tree: Path, tmp_path: Path) -> None:
+        fewer = shutil.copytree(tree, tmp_path / "fewer")
+        (fewer / "class0" / "0.jpg").unlink()
+        prepared = ready(fewer, tmp_path / "second", HERE)
+        assert prepared.artifacts["files"].samples == 95
+        assert prepared.records[0].write_s
