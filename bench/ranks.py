@@ -56,10 +56,10 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         torchrun(command)
     except ChildFailedError as error:
         rank, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
-        if not _result(spec, rank).exists():
+        report = json.loads(_result(spec, rank).read_text()) if _result(spec, rank).exists() else {"status": "ok"}
+        if report["status"] == "ok":  # it died before its result, or for all that
             return {"status": "failed", "reason": death(f"rank {rank}", failure.exitcode)}
-        report: dict[str, Any] = json.loads(_result(spec, rank).read_text())
-        return report | {"reason": f"rank {rank}: {report['reason']}"}
+        return {"status": report["status"], "reason": f"rank {rank}: {report['reason']}"}
     finally:
         for left in processes()[1:]:  # what a killed rank had started is this process's now
             left.kill()
@@ -118,8 +118,10 @@ def main() -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group("gloo")
-    if child.perform(spec["task"], spec)["status"] != "ok":
-        sys.exit(1)  # torchrun then ends the others, which would wait for this one
+    result = child.perform(spec["task"], spec)
+    # A library's threads may bring a process down as it ends, and torchrun would take that for a failure. When there is
+    # one, it ends the other ranks, which would wait for this one.
+    os._exit(result["status"] != "ok")
 
 
 if __name__ == "__main__":
