@@ -26,6 +26,8 @@ def two_ranks(quick: Campaign) -> Campaign:
     """The real contestants, one of each library, in two ranks."""
     content = quick.model_dump()
     content["contestants"] = [c for c in content["contestants"] if c["name"] in CONTESTANTS]
+    formats = {c["format"] for c in content["contestants"]}
+    content["formats"] = [f for f in content["formats"] if f["name"] in formats]
     content["work"] |= {"ranks": 2, "workers": 1}
     content["timing"] |= {"blocks": 1, "stage_s": 0}
     return Campaign.model_validate(content)
