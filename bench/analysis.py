@@ -60,7 +60,7 @@ def analyse(
     fastest = max((s.median for s in standings if s.speeds), default=None)
     writes = tuple({r.format: r for r in records if r.kind == "write"}.values())
     limits, counted = _limits(records, chosen), frozenset(_good(everywhere)["trial"])
-    feeding = [name for feeding in _consumers(campaign).values() for name in feeding["contestants"]]
+    feeding = [name for feeding in feedings(campaign).values() for name in feeding["contestants"]]
     blocks = campaign["timing"]["blocks"]
     states = len(names) + len(campaign["cold"]) + len(campaign["best"]) + len(feeding)
     return Analysis(
@@ -198,14 +198,14 @@ def _colds(
     return found
 
 
-def _consumers(campaign: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the consumers but for the hungry one; campaigns of schema 3 have none."""
+def feedings(campaign: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the tables of the consumers but for the hungry one, by name; campaigns of schema 3 have none."""
     return {name: feeding for name, feeding in campaign.get("consumers", {}).items() if feeding}
 
 
 def _fed(campaign: Mapping[str, Any], loads: pd.DataFrame) -> list[Fed]:
     found = []
-    for consumer, feeding in _consumers(campaign).items():
+    for consumer, feeding in feedings(campaign).items():
         rows = loads[loads["consumer"] == consumer]
         good = _good(rows)
         worth = "fed_images_per_s" if consumer == "paced" else "images_per_s"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ import numpy as np
 import PIL
 from PIL import features
 
+from bench.cache import DISK_FULL
 from bench.filling import Filling, forget
 from bench.source import Rejected, SourceError, Unreadable, decode, names, printable
 from bench.store import LAYOUT, ROW, Manifest
@@ -232,7 +232,7 @@ def _full_disk_explained(folder: Path, need_bytes: float) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if error.errno not in DISK_FULL:
             raise
         full = f"which filled up ({os.strerror(error.errno)}); nothing half-made is kept"
         raise SourceError(_no_space(folder, need_bytes, full)) from None

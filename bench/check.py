@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
 from bench import certificates, noise, records, tuning
-from bench.analysis import analyse
+from bench.analysis import analyse, feedings
 from bench.comparison import RANKING_BLOCKS
 from bench.timeline import Timeline
 
@@ -148,7 +148,7 @@ def _foreign(row: Record, campaign: Mapping[str, Any]) -> Iterator[str]:
     if row.cache == "cold" and row.contestant not in campaign["cold"]:
         yield "the campaign does not run it cold"
     if row.consumer not in {"", "hungry"} and row.contestant not in (
-        (campaign["consumers"].get(row.consumer) or {}).get("contestants", ())
+        feedings(campaign).get(row.consumer, {}).get("contestants", ())
     ):
         yield f"the campaign does not have it feed the consumer {row.consumer}"
     if row.track not in {"same", "best"}:

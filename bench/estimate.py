@@ -7,6 +7,7 @@ different sizes, with the code that will prepare them all, and drawing the strai
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass
@@ -72,8 +73,7 @@ def estimate(prepare: Callable[[int, Path], Prepared], images: int, cache: Path)
     for title in more:
         line = [_line(*values, images) for values in zip(few.get(title, more[title]), more[title], strict=True)]
         parts.append(Part(title, *line))
-    usage = os.statvfs(cache)
-    return Estimate(images, tuple(parts), usage.f_bavail * usage.f_frsize)
+    return Estimate(images, tuple(parts), shutil.disk_usage(cache).free)
 
 
 def _measure(prepare: Callable[[int, Path], Prepared], samples: int, cache: Path) -> dict[str, tuple[float, float]]:

@@ -56,10 +56,9 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         torchrun(command)
     except ChildFailedError as error:
         rank, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
-        report = json.loads(_result(spec, rank).read_text()) if _result(spec, rank).exists() else {"status": "ok"}
-        if report["status"] == "ok":  # it died before its result, or for all that
-            return {"status": "failed", "reason": death(f"rank {rank}", failure.exitcode)}
-        return {"status": report["status"], "reason": f"rank {rank}: {report['reason']}"}
+        if (result := _result(spec, rank)).exists() and (report := json.loads(result.read_text()))["status"] != "ok":
+            return {"status": report["status"], "reason": f"rank {rank}: {report['reason']}"}
+        return {"status": "failed", "reason": death(f"rank {rank}", failure.exitcode)}
     finally:
         for left in processes()[1:]:  # what a killed rank had started is this process's now
             left.kill()

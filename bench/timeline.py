@@ -62,10 +62,13 @@ class Timeline:
         Raises ValueError if there is no time at which all windows are open.
         """
         shifts_ns = np.array(first_asked_ns) - min(first_asked_ns)
-        asked, exits, images = (
-            np.concatenate([np.array(getattr(rank, name)) + shift for rank, shift in zip(ranks, shifts, strict=True)])
-            for name, shifts in (("asked_ns", shifts_ns), ("exits_ns", shifts_ns), ("images", np.zeros_like(shifts_ns)))
+        asked, exits = (
+            np.concatenate(
+                [np.array(getattr(rank, name)) + shift for rank, shift in zip(ranks, shifts_ns, strict=True)]
+            )
+            for name in ("asked_ns", "exits_ns")
         )
+        images = np.concatenate([rank.images for rank in ranks])
         order = np.argsort(exits, kind="stable")
         edges = [(rank.exits_ns[rank.opened or 0], rank.exits_ns[rank.closed or 0]) for rank in ranks]
         opened_ns, closed_ns = (np.array(edge) + shifts_ns for edge in zip(*edges, strict=True))

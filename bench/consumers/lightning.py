@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from bench.consumers.train import Training, cached_images_per_s, columns
+from bench.consumers.train import columns, ready
 
 if TYPE_CHECKING:
     import torch
@@ -14,16 +14,13 @@ if TYPE_CHECKING:
 
     from bench.api import Artifact, Work
     from bench.consumers import Consume
+    from bench.consumers.train import Training
     from bench.trial import Meter
 
 
-def prepare(
-    artifact: Artifact, work: Work, *, model: str = "resnet18", cached_s: float = 3.0, loss_steps: int = 24
-) -> Consume:
+def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss_steps: int) -> Consume:
     """As `bench.consumers.train.prepare`; what one batch that is there gives is measured without Lightning."""
-    training = Training(model, artifact.classes, work)
-    cached = cached_images_per_s(training, work, cached_s)
-    training.begin_anew()
+    training, cached = ready(artifact, work, model, cached_s)
 
     def consume(meter: Meter) -> dict[str, Any]:
         watching = _Watching(meter, training)

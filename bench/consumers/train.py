@@ -30,17 +30,12 @@ _JUDGED_STEPS = 8
 _WARM_UP_STEPS = 3
 
 
-def prepare(
-    artifact: Artifact, work: Work, *, model: str = "resnet18", cached_s: float = 3.0, loss_steps: int = 24
-) -> Consume:
+def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss_steps: int) -> Consume:
     """Make the network, and measure how fast it trains on one batch that is there.
 
-    `model`: one of torchvision's. `cached_s`: how long to measure that. `loss_steps`: after so many steps losses are
-    compared. Raises NotImplementedError for several ranks.
+    The options are those of `bench.config.TrainingOptions`. Raises NotImplementedError for several ranks.
     """
-    training = Training(model, artifact.classes, work)
-    cached = cached_images_per_s(training, work, cached_s)
-    training.begin_anew()
+    training, cached = ready(artifact, work, model, cached_s)
 
     def consume(meter: Meter) -> dict[str, Any]:
         losses = []
@@ -54,7 +49,15 @@ def prepare(
     return consume
 
 
-def cached_images_per_s(training: Training, work: Work, cached_s: float) -> float:
+def ready(artifact: Artifact, work: Work, model: str, cached_s: float) -> tuple[Training, float]:
+    """Return an untrained network, and at how many images/s it trains on one batch that is there."""
+    training = Training(model, artifact.classes, work)
+    cached = _cached_images_per_s(training, work, cached_s)
+    training.begin_anew()
+    return training, cached
+
+
+def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> float:
     """Return images/s of training on one batch again and again, measured for so long."""
     random = torch.Generator().manual_seed(work.seed)
     shape = (work.batch_size, 3, work.image_size, work.image_size)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from bench.cache import DISK_FULL
 from bench.ingest.archives import DamagedError
 from bench.source import EXTENSIONS, Rejected, SourceError, Tree, names, printable
 
@@ -135,7 +135,7 @@ def _write(out: Path, sample: Sample) -> str:
     except FileExistsError:
         return "an image of this name and class came before"
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        if error.errno not in DISK_FULL:
             raise
         raise SourceError(
             f"{printable(out.parent)} filled up ({os.strerror(error.errno)}); nothing half-made is kept: "

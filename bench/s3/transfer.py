@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import random
@@ -10,6 +9,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from bench.cache import DISK_FULL
 from bench.s3.bucket import GO_ON, TRIES, PassingError, S3Error
 from bench.source import printable
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bench.s3.listing import Remote
 
 CHUNK_BYTES = 1 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -40,7 +39,7 @@ def enough_room(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in DISK_FULL:
             raise
         raise no_room(folder, what, os.strerror(error.errno).lower()) from None
 
