@@ -134,9 +134,15 @@ class Writer(Protocol):
     """Import names of the libraries it needs; the first one's version is recorded."""
     modes: tuple[Mode, ...]
     """Encoding modes it can write."""
+    resumes: bool
+    """Whether `write` goes on where it was stopped or killed, as it can where a format is many files."""
 
     def write(self, source: Source, out: Path, encoding: Encoding, workers: int) -> None:
-        """Fill the empty folder `out`. Raise on any failure; the harness removes what is left."""
+        """Fill the folder `out`. Raise on any failure; the harness removes what is left.
+
+        `out` is empty, unless the writer `resumes`: then it may hold what `write` of the same source and encoding had
+        left there when it was stopped or killed at any point. What comes of it must hold the same images.
+        """
         ...
 
     def payloads(self, out: Path) -> Iterator[bytes]:

@@ -43,11 +43,17 @@ def write_whole(path: Path, text: str) -> None:
 
 def begun(folder: Path) -> bool:
     """Return whether what is made by `building` is there, whole or in part."""
-    return folder.exists() or _partial(folder).exists()
+    return folder.exists() or any(part.exists() for part in _parts(folder))
 
 
-def _partial(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".partial")
+def begun_bytes(folder: Path) -> int:
+    """Return the size of what a stop or a kill has left of what is made by `building`."""
+    return sum(path.lstat().st_size for part in _parts(folder) for path in part.rglob("*") if not path.is_dir())
+
+
+def _parts(folder: Path) -> tuple[Path, Path]:
+    """Return where it comes into being: what begins anew each time, and what goes on."""
+    return folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".begun")
 
 
 @contextmanager
@@ -57,7 +63,7 @@ def building(folder: Path, *, goes_on: bool = False) -> Iterator[Path]:
 
     `goes_on`: what a stop or a kill leaves is kept and given again; what an error leaves is not.
     """
-    partial = _partial(folder)
+    partial = _parts(folder)[goes_on]
     if partial.exists() and not goes_on:
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=goes_on)

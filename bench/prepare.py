@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench import canonical, estimate, ingest, process, registry, source, synthetic
 from bench.api import Artifact
-from bench.cache import begun, building, locked
+from bench.cache import begun, begun_bytes, building, locked
+from bench.monitors.counters import written_bytes
 from bench.records import SCHEMA_VERSION, Record, now
 from bench.s3.repository import Repository
 from bench.store import CanonicalSource
@@ -99,7 +100,7 @@ def prepare(  # noqa: PLR0913 - what it is, and where it is kept
             raise PrepareError(message)
         conversions = [_conversion(campaign, f, sources[f.max_side, f.quality], cache) for f in campaign.formats]
         missing = [c for c in conversions if not c.folder.exists() and not c.record.reason]
-        _need(sum(_expected_bytes(c) for c in missing), cache, f"{len(missing)} formats")
+        _need(sum(_expected_bytes(c) - begun_bytes(c.folder) for c in missing), cache, f"{len(missing)} formats")
         repository = Repository(artifacts) if artifacts and missing else None
         records = tuple(_record(c, cache, display, repository) for c in conversions)
     ready = {
@@ -248,18 +249,13 @@ def _record(conversion: _Conversion, cache: Path, display: Display, repository: 
         return replace(Record(**json.loads((folder / MANIFEST).read_text())), title=form.title)
     if repository and (pulled := _pulled(conversion, display, repository)):
         return pulled
-    spec = {
-        "writer": form.writer,
-        "canonical": str(conversion.images.folder),
-        "encoding": asdict(form.encoding),
-        "workers": record.workers,
-    }
-    with suppress(_NotWrittenError), building(folder) as partial, display.stage(f"writing {form.title}", None):
-        files = partial / "files"
-        files.mkdir()
+    resumes = registry.writer(form.writer).resumes
+    if left_bytes := begun_bytes(folder):
+        how = "goes on from there" if resumes else "starts anew, for it is not written in parts"
+        display.say(f"{form.title} was stopped at {left_bytes / _GIB:.2f} GiB; it {how}")
+    with suppress(_NotWrittenError), building(folder, goes_on=resumes) as partial:
         log = cache / f"write-{form.name}.log"
-        result = process.run("convert", {**spec, "out": str(files)}, log)
-        record = replace(record, **result)
+        record = replace(record, **_converted(conversion, partial, log, display))
         if record.status != "ok":
             free_bytes = shutil.disk_usage(partial).free
             full = f"{cache} is full ({free_bytes >> 20} MiB left); " if free_bytes < _FULL_BYTES else ""
@@ -267,6 +263,27 @@ def _record(conversion: _Conversion, cache: Path, display: Display, repository: 
             raise _NotWrittenError
         (partial / MANIFEST).write_text(json.dumps(asdict(record), indent=1))
     return record
+
+
+def _converted(conversion: _Conversion, partial: Path, log: Path, display: Display) -> dict[str, Any]:
+    """Let a process write the format's files below `partial`, where some may be already; return what it reports."""
+    form, files = conversion.form, partial / "files"
+    files.mkdir(exist_ok=True)
+    kept_bytes, expected_bytes = begun_bytes(conversion.folder), round(_expected_bytes(conversion))
+    spec = {
+        "writer": form.writer,
+        "canonical": str(conversion.images.folder),
+        "out": str(files),
+        "encoding": asdict(form.encoding),
+        "workers": conversion.record.workers,
+    }
+    with display.transfer(f"writing {form.title}") as on_progress:
+
+        def progress(pid: int) -> None:
+            if (written := written_bytes(pid)) is not None:
+                on_progress(min(kept_bytes + written, expected_bytes), expected_bytes)
+
+        return process.run("convert", spec, log, watch=progress)
 
 
 def _pulled(conversion: _Conversion, display: Display, repository: Repository) -> Record | None:

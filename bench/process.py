@@ -11,17 +11,32 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def run(task: str, spec: dict[str, Any], log: Path, limit_s: float | None = None) -> dict[str, Any]:
+
+_WATCH_MS = 1000
+
+
+def run(
+    task: str,
+    spec: dict[str, Any],
+    log: Path,
+    limit_s: float | None = None,
+    watch: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
     """Run `python -m bench.child TASK` in a process group of its own and return what it reports.
 
     The result has at least `status` (`ok`, `invalid`, `failed`, `timeout`) and `reason`. Its output goes to `log`,
     which is removed if all went well. However this ends, nothing of the group is left running. Work of several ranks is
     done by as many processes below the child, see `bench.ranks`.
+
+    `watch`: is called each second with the process's id. Not for what is measured, which it would disturb; without a
+    limit of time.
     """
     if spec.get("work", {}).get("ranks", 1) > 1:
         task, spec = "ranks", {**spec, "task": task}
@@ -38,7 +53,7 @@ def run(task: str, spec: dict[str, Any], log: Path, limit_s: float | None = None
             )
             try:
                 _send(child, message)
-                ended = _wait(child, limit_s)
+                ended = _wait(child, limit_s, watch)
             finally:
                 others = psutil.Process(child.pid).children(recursive=True)  # ranks are in sessions of their own
                 # The child is not reaped yet, so the group's number cannot have passed to another.
@@ -64,12 +79,14 @@ def _send(child: subprocess.Popen[bytes], message: str) -> None:
         child.stdin.write(message.encode())
 
 
-def _wait(child: subprocess.Popen[bytes], limit_s: float | None) -> bool:
+def _wait(child: subprocess.Popen[bytes], limit_s: float | None, watch: Callable[[int], None] | None) -> bool:
     """Sleep until the child has ended, at most `limit_s`; return whether it has."""
     descriptor = os.pidfd_open(child.pid)
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
+        while watch and not poll.poll(_WATCH_MS):
+            watch(child.pid)
         return bool(poll.poll(None if limit_s is None else limit_s * 1000))
     finally:
         os.close(descriptor)

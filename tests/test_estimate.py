@@ -69,7 +69,7 @@ def test_many_images_are_prepared_after_it_is_said_what_that_takes(tree, tmp_pat
     assert "measuring" not in capsys.readouterr().out
     (store,) = (tmp_path / "canonical").iterdir()
     (store / "manifest.json").unlink()
-    store.rename(store.with_name(store.name + ".partial"))  # as after a kill
+    store.rename(store.with_name(store.name + ".begun"))  # as after a kill
     prepare.prepare(chosen, tree, tmp_path, Display(), strict=True)
     assert "measuring" not in capsys.readouterr().out
 

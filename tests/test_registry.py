@@ -12,6 +12,11 @@ def test_the_projects_own_adapters_are_its_files() -> None:
     assert set(registry.adapters("writer")) == {"ffcv", "imagefolder", "litdata"}
 
 
+def test_every_writer_says_whether_it_goes_on_where_it_was_stopped() -> None:
+    resumes = {name: registry.writer(name).resumes for name in registry.adapters("writer")}
+    assert resumes == {"ffcv": False, "imagefolder": True, "litdata": True}
+
+
 @pytest.mark.usefixtures("planted")
 def test_a_third_partys_adapter_is_found_through_its_entry_point() -> None:
     assert registry.adapters("loader")["planted"].install == "pip install loaderbench-planted"

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 requires = ("ffcv",)
 modes = ("raw", "jpeg", "proportion", "smart")
+resumes = False  # it is one file, whose tables are written last
 
 
 class _Samples:

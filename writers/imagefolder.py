@@ -12,19 +12,27 @@ if TYPE_CHECKING:
 
 requires = ()
 modes = ("original", "jpeg")
+resumes = True
 
 
 def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:  # noqa: ARG001
-    """`jpeg` writes the canonical bytes; `original` links to the user's files, named by their place in the source."""
+    """`jpeg` writes the canonical bytes; `original` links to the user's files, named by their place in the source.
+
+    What was there before a stop is kept if it is whole.
+    """
     for label in range(len(source.classes)):
-        (out / f"{label:06d}").mkdir()
+        (out / f"{label:06d}").mkdir(exist_ok=True)
     for index in range(len(source)):
         folder = out / f"{source.label(index):06d}"
         if encoding.mode == "original":
             original = source.original(index)
-            (folder / f"{index:09d}{original.suffix.lower()}").symlink_to(original)
+            link = folder / f"{index:09d}{original.suffix.lower()}"
+            if not link.is_symlink():
+                link.symlink_to(original)
         else:
-            (folder / f"{index:09d}.jpg").write_bytes(source.jpeg(index))
+            path, content = folder / f"{index:09d}.jpg", source.jpeg(index)
+            if not path.exists() or path.read_bytes() != content:
+                path.write_bytes(content)
 
 
 def payloads(out: Path) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 requires = ("litdata",)
 modes = ("raw", "jpeg", "jpeg-reencoded")
+resumes = True
+PART = 16_384
+"""Samples per worker that are written before the index is: from there a writing that was stopped goes on."""
 
 
 def _order(samples: int) -> list[int]:
@@ -49,17 +53,35 @@ def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
     these opened by PIL in memory: LitData finds no file that it could copy, and encodes as PIL does by default.
 
     Samples are stored in a random order, as LitData's own scripts do: its shuffling leaves together what is in a chunk.
+
+    Parts are appended one by one, each to the index of those before. LitData's `use_checkpoint` would not do: after a
+    second stop, 0.2.76 stores samples again that it had stored before the first.
     """
     from litdata import optimize
 
-    optimize(
-        fn=partial(_SAMPLE[encoding.mode], source),
-        inputs=_order(len(source)),
-        output_dir=str(out),
-        num_workers=workers,
-        chunk_bytes="64MB",
-        keep_data_ordered=True,
-    )
+    order = _order(len(source))
+    while part := order[_written(out) :][: PART * workers]:
+        optimize(
+            fn=partial(_SAMPLE[encoding.mode], source),
+            inputs=part,
+            output_dir=str(out),
+            num_workers=min(workers, len(part)),
+            chunk_bytes="64MB",
+            keep_data_ordered=True,
+            mode="append",
+            start_method="fork",  # so that its processes die with the harness, however it ends
+        )
+
+
+def _written(out: Path) -> int:
+    """Return how many samples are in the index. What is not, a stop has left; it is removed."""
+    index = out / "index.json"
+    chunks = json.loads(index.read_bytes())["chunks"] if index.exists() else []
+    whole = {index.name, *(chunk["filename"] for chunk in chunks)}
+    for path in out.iterdir():
+        if path.name not in whole:
+            path.unlink()
+    return sum(chunk["chunk_size"] for chunk in chunks)
 
 
 def payloads(out: Path) -> Iterator[bytes]:

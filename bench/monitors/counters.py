@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 if TYPE_CHECKING:
     from bench.monitors.tree import Tree
@@ -51,6 +54,20 @@ def tree_counters(tree: Tree) -> Counters:
         except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             continue
     return total
+
+
+def written_bytes(pid: int) -> int | None:
+    """Return what a process, its live descendants and those that were awaited have written to files and pipes so far.
+
+    None where the kernel does not tell.
+    """
+    total = 0
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with suppress(OSError):  # it ended meanwhile
+                total += _field(Path("/proc", str(process.pid), "io"), "wchar")
+    return total if _TELLS_BYTES else None
 
 
 def _of(pid: int) -> Counters:

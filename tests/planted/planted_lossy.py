@@ -4,6 +4,7 @@ from PIL import Image
 
 requires = ("PIL",)
 modes = ("jpeg",)
+resumes = False
 
 
 def write(source, out, encoding, workers):

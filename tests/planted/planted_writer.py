@@ -2,6 +2,7 @@
 
 requires = ()
 modes = ("raw",)
+resumes = False
 
 
 def write(source, out, encoding, workers):

@@ -1,0 +1,164 @@
+"""A format of many files is written on from where it was stopped, and then holds what one written at once holds."""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import prepare, registry
+from bench.api import Encoding
+from bench.canonical import Settings, build
+from bench.config import Campaign
+from bench.display import Display
+from bench.prepare import Prepared
+from bench.source import scan
+from bench.store import CanonicalSource
+from tests.campaigns import campaign
+
+FORK = multiprocessing.get_context("fork")
+WORKERS = 2
+
+
+class Deadly:
+    """A source that kills the whole process group in which so many labels were asked for."""
+
+    def __init__(self, source: CanonicalSource, labels: int) -> None:
+        self._source, self._left = source, FORK.Value("i", labels)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def label(self, index: int) -> int:
+        with self._left:
+            self._left.value -= 1
+            if self._left.value < 0:
+                os.killpg(0, signal.SIGKILL)
+        return self._source.label(index)
+
+
+@pytest.fixture(scope="module")
+def source(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> CanonicalSource:
+    """The tree's canonical images."""
+    folder = tmp_path_factory.mktemp("canonical")
+    build(scan(tree), folder, Settings(None, 0, 256, 90), strict=True)
+    return CanonicalSource(folder)
+
+
+def write(name: str, source: Any, out: Path, mode: str, workers: int = WORKERS) -> int | None:
+    """Write in a process group of its own, and return how it ended."""
+
+    def session() -> None:
+        os.setsid()
+        registry.writer(name).write(source, out, Encoding(mode), workers)  # type: ignore[arg-type]
+
+    out.mkdir(exist_ok=True)
+    for library in registry.writer(name).requires:
+        importlib.import_module(library)  # once for all sessions
+    process = FORK.Process(target=session)
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """All but LitData's index, which tells the time."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "index.json")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+FORMATS = [("imagefolder", "jpeg"), ("imagefolder", "original"), ("litdata", "raw"), ("litdata", "jpeg")]
+
+
+@pytest.mark.parametrize(("name", "mode"), FORMATS)
+def test_killed_at_any_point_and_again_it_goes_on_and_holds_the_same_as_written_at_once(
+    source: CanonicalSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str
+) -> None:
+    writer = registry.writer(name)
+    monkeypatch.setattr(writer, "PART", 8, raising=False)  # 96 images are 6 parts of 2 workers
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    assert write(name, source, whole, mode) == 0
+    points = random.Random(0)
+    for _ in range(3):
+        assert write(name, Deadly(source, points.randrange(40)), out, mode) == -signal.SIGKILL
+    assert write(name, source, out, mode) == 0
+    assert files(out) == files(whole)
+    assert list(writer.payloads(out)) == list(writer.payloads(whole))
+    assert len(list(writer.payloads(out))) == len(source)
+
+
+def test_litdata_keeps_whole_parts_and_goes_on_with_other_workers(
+    source: CanonicalSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = registry.writer("litdata")
+    monkeypatch.setattr(writer, "PART", 8)
+    assert write("litdata", Deadly(source, 40), tmp_path / "out", "jpeg", workers=2) == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("chunk-*-[01].bin")}
+    assert len(kept) == 4  # two parts of 16; the third was under way
+    (tmp_path / "out" / "chunk-1-7.bin").write_bytes(b"of a worker that is not there any more")
+    assert write("litdata", source, tmp_path / "out", "jpeg", workers=1) == 0
+    assert sorted(path.name for path in (tmp_path / "out").glob("chunk-1-*")) == ["chunk-1-0.bin", "chunk-1-1.bin"]
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert list(writer.payloads(tmp_path / "out")) == [source.jpeg(index) for index in range(len(source))]
+
+
+def ready(chosen: Campaign, tree: Path, cache: Path) -> Prepared:
+    return prepare.prepare(chosen, tree, cache, Display(), strict=True)
+
+
+def stop(cache: Path, suffix: str) -> Path:
+    """Make the one artifact what a kill leaves of it, and return the folder of its files."""
+    [artifact] = (cache / "artifacts").iterdir()
+    (artifact / prepare.MANIFEST).unlink()
+    return artifact.rename(artifact.with_name(artifact.name + suffix)) / "files"
+
+
+def test_what_was_written_is_kept_what_is_not_whole_is_mended_and_the_time_is_not_told(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}})
+    [first] = ready(chosen, tree, tmp_path).records
+    left = sorted(stop(tmp_path, ".begun").glob("*/*"))
+    left[0].write_bytes(left[0].read_bytes()[:100])
+    left[1].unlink()
+    times = {path.name: path.stat().st_mtime_ns for path in left[2:]}
+    prepared = ready(chosen, tree, tmp_path)
+    [record] = prepared.records
+    assert (record.status, record.stored) == ("ok", first.stored)
+    assert record.stored_jpeg == first.stored_jpeg == 96
+    assert record.write_s is record.cpu_s is record.images_per_s is record.cpu_s_per_1k_images is None
+    paths = sorted(Path(prepared.artifacts["files"].path).glob("*/*"))
+    assert {path.name: path.stat().st_mtime_ns for path in paths[2:]} == times
+    assert "files was stopped at 0.00 GiB; it goes on from there" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("planted")
+def test_what_cannot_go_on_starts_anew_and_says_so(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = campaign({"a": {"format": "raw"}}, {"raw": {"writer": "planted-writer", "mode": "raw"}})
+    [first] = ready(chosen, tree, tmp_path).records
+    (stop(tmp_path, ".partial") / "left").write_text("...")
+    [record] = ready(chosen, tree, tmp_path).records
+    assert record.size_bytes == first.size_bytes
+    assert record.write_s
+    assert "raw was stopped at 0.00 GiB; it starts anew, for it is not written in parts" in capsys.readouterr().out
+
+
+def test_what_is_there_needs_no_room_again(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}})
+    ready(chosen, tree, tmp_path)
+    stop(tmp_path, ".begun")
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)  # type: ignore[attr-defined]
+    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: usage)
+    assert ready(chosen, tree, tmp_path).artifacts
