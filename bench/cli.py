@@ -36,6 +36,9 @@ CacheOption = Annotated[
 ResultsOption = Annotated[Path, typer.Option("--results", help="Where campaign folders are written.")]
 ReportsOption = Annotated[Path, typer.Option("--reports", help="Where reports are written.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse if any image cannot be read.")]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="Which files, where they are named by split: train, val or test.")
+]
 SamplesOption = Annotated[int | None, typer.Option("--samples", help="Draw at most this many images.")]
 BatchSizeOption = Annotated[int | None, typer.Option("--batch-size", help="Images per batch.")]
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Decoding threads or processes.")]
@@ -52,6 +55,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     *,
     artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
+    split: SplitOption = None,
     samples: SamplesOption = None,
     batch_size: BatchSizeOption = None,
     workers: WorkersOption = None,
@@ -63,7 +67,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     from bench.display import Display
     from bench.prepare import prepare as make_ready
 
-    chosen = _campaign(campaign, samples, batch_size, workers, blocks)
+    chosen = _campaign(campaign, split, samples, batch_size, workers, blocks)
     display = Display()
     display.say(f"{chosen.name}: {chosen.question}")
     try:
@@ -91,6 +95,7 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
     *,
     artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
+    split: SplitOption = None,
     samples: SamplesOption = None,
     batch_size: BatchSizeOption = None,
     workers: WorkersOption = None,
@@ -100,7 +105,7 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
     from bench.prepare import prepare as make_ready
 
     display = Display()
-    chosen = _campaign(campaign, samples, batch_size, workers, None)
+    chosen = _campaign(campaign, split, samples, batch_size, workers)
     prepared = make_ready(chosen, data, cache, display, strict=strict, artifacts=artifacts)
     for record in prepared.records:
         display.say(
@@ -118,6 +123,7 @@ def estimate(  # noqa: PLR0913 - each is an option of the command
     data: DataOption = None,
     cache: CacheOption = Path("data"),
     *,
+    split: SplitOption = None,
     samples: SamplesOption = None,
     workers: WorkersOption = None,
     usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="What the machine costs.")] = None,
@@ -126,7 +132,7 @@ def estimate(  # noqa: PLR0913 - each is an option of the command
     from bench.display import Display
     from bench.prepare import foresee
 
-    foreseen = foresee(_campaign(campaign, samples, None, workers, None), data, cache, Display())
+    foreseen = foresee(_campaign(campaign, split, samples, None, workers), data, cache, Display())
     for line in foreseen.lines(usd_per_hour):
         typer.echo(line)
 
@@ -139,6 +145,7 @@ def publish(  # noqa: PLR0913 - each is an option of the command
     cache: CacheOption = Path("data"),
     *,
     strict: StrictOption = False,
+    split: SplitOption = None,
     samples: SamplesOption = None,
     batch_size: BatchSizeOption = None,
     workers: WorkersOption = None,
@@ -149,7 +156,7 @@ def publish(  # noqa: PLR0913 - each is an option of the command
     from bench.prepare import publish as put
 
     display = Display()
-    prepared = make_ready(_campaign(campaign, samples, batch_size, workers, None), data, cache, display, strict=strict)
+    prepared = make_ready(_campaign(campaign, split, samples, batch_size, workers), data, cache, display, strict=strict)
     put(prepared, to, display)
 
 
@@ -160,6 +167,7 @@ def certify(  # noqa: PLR0913 - each is an option of the command
     cache: CacheOption = Path("data"),
     *,
     strict: StrictOption = False,
+    split: SplitOption = None,
     samples: SamplesOption = None,
     batch_size: BatchSizeOption = None,
     workers: WorkersOption = None,
@@ -170,7 +178,7 @@ def certify(  # noqa: PLR0913 - each is an option of the command
     from bench.prepare import prepare as make_ready
 
     display = Display()
-    chosen = _campaign(campaign, samples, batch_size, workers, None)
+    chosen = _campaign(campaign, split, samples, batch_size, workers)
     prepared = make_ready(chosen, data, cache, display, strict=strict)
     certificates = certifying.certify(chosen, prepared, cache, display)
     for contestant in chosen.competing:
@@ -264,12 +272,17 @@ def campaigns() -> None:
         typer.echo(f"{path.stem:<14}{config.load(path.stem).question}")
 
 
-def _campaign(
-    name: str, samples: int | None, batch_size: int | None, workers: int | None, blocks: int | None
+def _campaign(  # noqa: PLR0913, PLR0917
+    name: str,
+    split: str | None,
+    samples: int | None,
+    batch_size: int | None,
+    workers: int | None,
+    blocks: int | None = None,
 ) -> Campaign:
     """Return the campaign with what the command line changes of it."""
     given: dict[str, dict[str, Any]] = {
-        "data": {"samples": samples},
+        "data": {"split": split, "samples": samples},
         "work": {"batch_size": batch_size, "workers": workers},
         "timing": {"blocks": blocks},
     }

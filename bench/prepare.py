@@ -139,7 +139,11 @@ def publish(prepared: Prepared, to: str, display: Display) -> None:
 
 
 def _tree(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> source.Tree:
-    return ingest.scan(data, cache, display) if data else source.scan(synthetic_images(campaign, cache, display))
+    if data:
+        return ingest.scan(data, cache, display, campaign.data.split)
+    if campaign.data.split != ingest.tree.TRAIN:
+        raise PrepareError("the synthetic images have no splits: leave out --split, or name images by --data")
+    return source.scan(synthetic_images(campaign, cache, display))
 
 
 def synthetic_images(campaign: Campaign, cache: Path, display: Display) -> Path:
@@ -156,7 +160,7 @@ def synthetic_images(campaign: Campaign, cache: Path, display: Display) -> Path:
 
 def _estimate(campaign: Campaign, tree: source.Tree, cache: Path, display: Display) -> estimate.Estimate:
     def sample(samples: int, scratch: Path) -> Prepared:
-        data = campaign.data.model_copy(update={"samples": samples})
+        data = campaign.data.model_copy(update={"samples": samples, "split": ingest.tree.TRAIN})  # of a tree
         work = campaign.work.model_copy(update={"batch_size": 1})
         drawn = campaign.model_copy(update={"data": data, "work": work})
         return prepare(drawn, tree.root, scratch, display, strict=False)
@@ -201,7 +205,7 @@ def _describe(data: str | Path | None, campaign: Campaign, images: CanonicalSour
     """Return what the images are, for `env.json`."""
     manifest = images.manifest
     return {
-        "origin": str(data) if data else f"synthetic, seed {campaign.data.seed}",
+        "origin": _origin(data, campaign),
         "found": manifest.found,
         "samples": manifest.samples,
         "classes": len(manifest.classes),
@@ -212,6 +216,13 @@ def _describe(data: str | Path | None, campaign: Campaign, images: CanonicalSour
         "versions": manifest.versions,
         "notes": list(manifest.notes),
     }
+
+
+def _origin(data: str | Path | None, campaign: Campaign) -> str:
+    if not data:
+        return f"synthetic, seed {campaign.data.seed}"
+    split = campaign.data.split
+    return str(data) if split == ingest.tree.TRAIN else f"{data}, split {split}"
 
 
 def _conversion(campaign: Campaign, form: Format, images: CanonicalSource, cache: Path) -> _Conversion:

@@ -51,9 +51,9 @@ def packed(entries: Iterable[tuple[str, bytes] | tarfile.TarInfo], mode: str = "
     return stream.getvalue()
 
 
-def read(data: Path, cache: Path) -> Tree:
+def read(data: Path, cache: Path, split: str = "train") -> Tree:
     """What the harness makes of `--data`."""
-    return ingest.scan(data, cache, Display())
+    return ingest.scan(data, cache, Display(), split)
 
 
 def contents(tree: Tree) -> dict[str, bytes]:

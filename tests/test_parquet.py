@@ -135,7 +135,7 @@ def test_rows_are_read_a_few_at_a_time(tmp_path):
     path = dataset(tmp_path / "x.parquet", rows)
     script = (
         "import sys, pathlib, pyarrow; from bench.ingest import parquet; "
-        f"archive = parquet.find(pathlib.Path({str(path)!r})); "
+        f"archive = parquet.find(pathlib.Path({str(path)!r}), 'train'); "
         "print(sum(len(s.content) for s in archive.samples(print)), pyarrow.default_memory_pool().max_memory())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -28,20 +28,22 @@ _KINDS = (imagenet, cifar, webdataset, parquet)
 """Each finds its own kind of archive; WebDataset takes any tar that the ones before it did not."""
 
 
-def scan(data: str | Path, cache: Path, display: Display) -> source.Tree:
+def scan(data: str | Path, cache: Path, display: Display, split: str = tree.TRAIN) -> source.Tree:
     """Return the images that `data` names, with what was left out on the way. Raises SourceError."""
-    return tree.with_record(source.scan(folder(data, cache, display)))
+    return tree.with_record(source.scan(folder(data, cache, display, split)))
 
 
-def folder(data: str | Path, cache: Path, display: Display) -> Path:
+def folder(data: str | Path, cache: Path, display: Display, split: str = tree.TRAIN) -> Path:
     """Return the folder of class folders that `data` is, or that is made of it in the cache.
 
-    Raises SourceError.
+    `split`: which part is read where files are named by split, `train`, `val` or `test`. Raises SourceError.
     """
     path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else Path(data)
     try:
-        found = (archive for kind in _KINDS if (archive := kind.find(path)))
+        found = (archive for kind in _KINDS if (archive := kind.find(path, split)))
         archive = next(found, None)
+        if not archive and split != tree.TRAIN:
+            raise tree.no_split(split, path, ())
         return _made(archive, cache, display) if archive else path
     except OSError as error:
         raise SourceError(f"{printable(path)} cannot be read: {os.strerror(error.errno or 0).lower()}") from None
@@ -59,9 +61,11 @@ def _made(archive: Archive, cache: Path, display: Display) -> Path:
 
 
 def _fingerprint(archive: Archive) -> str:
-    """Return a key that changes with the archive's paths, sizes or times, and with the code that reads it."""
+    """Return a key that changes with what is read of the archive, with its paths, sizes or times, and with the code
+    that reads it.
+    """
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in archive.files]
-    key = hashlib.sha256(json.dumps(states).encode())
+    key = hashlib.sha256(json.dumps([archive.what, states]).encode())
     for module in sorted(Path(__file__).parent.glob("*.py")):
         key.update(module.read_bytes())
     return key.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 as their Python archives: which pixels and which label has each training image?
+"""CIFAR-10 and CIFAR-100 as their Python archives: which pixels and which label has each image?
 
 The batches are pickles, and a pickle may run any program. These are read by an unpickler that knows arrays, dicts,
 lists, bytes and text, and refuses all else. The pixels become PNG files, which lose nothing.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from bench.ingest.archives import DamagedError, first_name, is_tar, members
-from bench.ingest.tree import Archive, Sample
+from bench.ingest.tree import TRAIN, Archive, Sample, no_split
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class _Edition:
     mark: str
     """A file that only this edition's folder holds."""
     batches: tuple[str, ...]
+    """Those of the training images."""
+    test_batch: str
     labels: bytes
     """Key of a batch's class indices."""
 
@@ -49,33 +51,43 @@ EDITIONS = (
         "cifar-10-python.tar.gz",
         "batches.meta",
         tuple(f"data_batch_{number}" for number in range(1, 6)),
+        "test_batch",
         b"labels",
     ),
-    _Edition("CIFAR-100", "cifar-100-python", "cifar-100-python.tar.gz", "meta", ("train",), b"fine_labels"),
+    _Edition("CIFAR-100", "cifar-100-python", "cifar-100-python.tar.gz", "meta", ("train",), "test", b"fine_labels"),
 )
+_IMAGES = {"train": 50_000, "test": 10_000}
 
 
-def find(path: Path) -> Archive | None:
+def find(path: Path, split: str) -> Archive | None:
     """Return the archive that a tar file, its extracted folder, or the folder that holds one of them is, if it is one.
 
     Raises SourceError.
     """
     for edition in EDITIONS:
         for place in (path, path / edition.folder, path / edition.tar):
-            if files := _files(place, edition):
-                samples = partial(_samples, place, edition)
-                note = f"These are {edition.name}'s training images; its test images are left out."
-                return Archive(f"{edition.name}'s training images", files, samples, 50_000, (note,))
+            if _holds(place, edition):
+                return _archive(place, edition, split)
     return None
 
 
-def _files(place: Path, edition: _Edition) -> tuple[Path, ...]:
-    """Return the files of this edition in a place, or none."""
+def _holds(place: Path, edition: _Edition) -> bool:
     if is_tar(place):
-        return (place,) if edition.folder in PurePosixPath(first_name(place)).parts else ()
-    if not (place / edition.mark).is_file():
-        return ()
-    return tuple(place / name for name in edition.batches if (place / name).is_file())
+        return edition.folder in PurePosixPath(first_name(place)).parts
+    return (place / edition.mark).is_file()
+
+
+def _archive(place: Path, edition: _Edition, split: str) -> Archive:
+    if split not in _IMAGES:
+        raise no_split(split, place, _IMAGES)
+    what, others = ("training", "test") if split == TRAIN else ("test", "training")
+    if split != TRAIN:
+        edition = replace(edition, batches=(edition.test_batch,))
+    unpacked = (place / name for name in edition.batches if (place / name).is_file())
+    files = (place,) if place.is_file() else tuple(unpacked)
+    note = f"These are {edition.name}'s {what} images; its {others} images are left out."
+    samples = partial(_samples, place, edition)
+    return Archive(f"{edition.name}'s {what} images", files, samples, _IMAGES[split], (note,))
 
 
 def _samples(place: Path, edition: _Edition, reject: Reject) -> Iterator[Sample]:
@@ -92,7 +104,7 @@ def _samples(place: Path, edition: _Edition, reject: Reject) -> Iterator[Sample]
 
 
 def _batches(place: Path, edition: _Edition, reject: Reject) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and content of each training batch."""
+    """Yield the name and content of each batch that is read."""
     if place.is_dir():
         yield from ((name, (place / name).read_bytes()) for name in edition.batches if (place / name).is_file())
         return

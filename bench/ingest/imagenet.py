@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.ingest.archives import first_name, is_tar, members
-from bench.ingest.tree import Archive, Sample
+from bench.ingest.tree import TRAIN, Archive, Sample, no_split
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
@@ -29,22 +29,28 @@ TRAINING, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 SOLUTION = "LOC_val_solution.csv"
 KIT, KIT_FOLDER = "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12/data"
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+SPLITS = {"train": TRAINING, "val": VALIDATION}
 SYNSETS = 1000
 IMAGES = {"training": 1_281_167, "validation": 50_000}
 _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
-def find(path: Path) -> Archive | None:
+def find(path: Path, split: str) -> Archive | None:
     """Return the archive that a tar file or a folder of the distributed tars is, if it is one. Raises SourceError."""
-    if path.is_dir():
-        found = (path / name for name in (TRAINING, VALIDATION) if (path / name).is_file())
-        path = next(found, path)
+    if path.is_dir() and (there := {key: path / name for key, name in SPLITS.items() if (path / name).is_file()}):
+        if split != TRAIN and split not in there:
+            raise no_split(split, path, there)
+        path = there.get(split) or there["val"]
     if not is_tar(path):
         return None
     first = PurePosixPath(first_name(path)).name
     if first.endswith(".tar"):
+        if split != TRAIN:
+            raise no_split(split, path, ["train"])
         return _training_archive(path)
     if _VALIDATION_IMAGE.fullmatch(first):
+        if split not in SPLITS:
+            raise no_split(split, path, ["val"])
         truth = (path.parent / name for name in (SOLUTION, KIT, f"{KIT_FOLDER}/{META}", f"{KIT_FOLDER}/{TRUTH}", TRUTH))
         files = (path, *filter(Path.is_file, truth))
         return Archive("ImageNet's validation images", files, partial(_validation, path), IMAGES["validation"])

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.ingest.archives import DamagedError
-from bench.ingest.tree import Archive, Sample, training_part
+from bench.ingest.tree import Archive, Sample, part
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
@@ -33,16 +33,15 @@ _SIGNATURES = {
 """First bytes of the image formats that are read."""
 
 
-def find(path: Path) -> Archive | None:
+def find(path: Path, split: str) -> Archive | None:
     """Return the data set that a Parquet file, a folder of such, or a repository with a folder `data` is, if it is one.
 
     Raises SourceError.
     """
-    files = [path] if path.suffix == ".parquet" and path.is_file() else []
-    notes: tuple[str, ...] = ()
+    found = [path] if path.suffix == ".parquet" and path.is_file() else []
     if path.is_dir():
         found = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-        files, notes = training_part(found)
+    files, notes = part(found, split)
     if not files:
         return None
     images = sum(_open(file).metadata.num_rows for file in files)

@@ -13,7 +13,7 @@ from bench.ingest.archives import DamagedError
 from bench.source import EXTENSIONS, Rejected, SourceError, Tree, names, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from bench.ingest.archives import Reject
@@ -22,7 +22,10 @@ _RECORD = ".loaderbench.json"
 """In the tree, hidden from every reader of images: what was left out of it."""
 _LONGEST_NAME_BYTES = 255
 _LABELS = 1_000_000
+TRAIN = "train"
+"""The split that is read if none is asked for."""
 _SPLIT = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
+_SHORT = {"valid": "val", "validation": "val"}
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,26 @@ def class_folder(label: int) -> str:
     return f"{label:06d}"
 
 
-def training_part(files: list[Path]) -> tuple[list[Path], tuple[str, ...]]:
-    """Return the files of the training split, told by their names, and a note on the others; all, if none says so."""
-    training = [file for file in files if (split := _SPLIT.search(file.name.lower())) and split[1] == "train"]
-    if not training or len(training) == len(files):
+def part(files: list[Path], split: str) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the files of a split, told by their names, and a note on the others. Training is all, if none says so.
+
+    Raises SourceError.
+    """
+    splits = {file: _SHORT.get(found[1], found[1]) for file in files if (found := _SPLIT.search(file.name.lower()))}
+    chosen = [file for file in files if splits.get(file) == split]
+    if files and not chosen and split != TRAIN:
+        raise no_split(split, files[0].parent, splits.values())
+    if not chosen or len(chosen) == len(files):
         return files, ()
-    others = [file.name for file in files if file not in training]
-    return training, (f"The training split's files are read; {len(others)} others are left out: {names(others)}.",)
+    others = [file.name for file in files if file not in chosen]
+    return chosen, (f"The files of the split {split} are read; {len(others)} others are left out: {names(others)}.",)
+
+
+def no_split(split: str, where: Path, there: Iterable[str]) -> SourceError:
+    """Return the error of a split that is not there, which names those that are."""
+    known = ", ".join(sorted(set(there)))
+    tells = f"there are: {known}" if known else "its names tell of none, and the split's own folder has to be named"
+    return SourceError(f"{printable(where)} has no split {split}: {tells}")
 
 
 def write(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> None:

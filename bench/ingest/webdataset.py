@@ -17,7 +17,7 @@ from operator import index
 from typing import TYPE_CHECKING
 
 from bench.ingest.archives import is_tar, members
-from bench.ingest.tree import Archive, Sample, training_part
+from bench.ingest.tree import Archive, Sample, part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,16 +29,17 @@ _IMAGES = ("jpg", "jpeg", "png", "webp")
 _LABELS = ("cls", "json")
 
 
-def find(path: Path) -> Archive | None:
-    """Return the archive that a shard or a folder of nothing but shards is, if it is one."""
+def find(path: Path, split: str) -> Archive | None:
+    """Return the archive that a shard or a folder of nothing but shards is, if it is one. Raises SourceError."""
     if is_tar(path):
+        part([path], split)
         return Archive("a WebDataset shard", (path,), partial(_samples, [path]))
     if not path.is_dir():
         return None
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
-    shards, notes = training_part(sorted(filter(is_tar, entries)))
-    if not shards or any(entry.is_dir() for entry in entries):
+    if not any(map(is_tar, entries)) or any(entry.is_dir() for entry in entries):
         return None
+    shards, notes = part(sorted(filter(is_tar, entries)), split)
     return Archive(f"{len(shards)} WebDataset shards", tuple(shards), partial(_samples, shards), notes=notes)
 
 

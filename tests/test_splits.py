@@ -1,0 +1,104 @@
+"""Of images whose files are named by split, the one that is asked for is read; one that is not there is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import config
+from bench.config import CampaignError
+from bench.display import Display
+from bench.ingest.imagenet import SOLUTION, TRAINING, VALIDATION
+from bench.prepare import PrepareError, prepare
+from bench.source import SourceError
+from tests import test_cifar, test_parquet
+from tests.archives import contents, image, packed, read, tar
+from tests.campaigns import campaign
+
+
+def shards(folder: Path) -> Path:
+    """A WebDataset of two training images, one of validation and one of the test."""
+    folder.mkdir()
+    for number, name in enumerate(("train-0", "train-1", "validation-0", "test-0")):
+        tar(folder / f"{name}.tar", [("a.jpg", image(number)), ("a.cls", b"7")])
+    return folder
+
+
+def parquet(folder: Path) -> Path:
+    """A repository of Hugging Face's of the same images."""
+    (folder / "data").mkdir(parents=True)
+    for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "validation", "test")):
+        test_parquet.dataset(folder / "data" / f"{name}.parquet", [(image(number), 7)])
+    return folder
+
+
+@pytest.mark.parametrize("make", [shards, parquet])
+@pytest.mark.parametrize(("split", "numbers"), [("train", (0, 1)), ("val", (2,)), ("test", (3,))])
+def test_shards_and_parquet_files_are_chosen_by_their_names(tmp_path, make, split, numbers):
+    tree = read(make(tmp_path / "data"), tmp_path / "cache", split)
+    assert sorted(contents(tree).values()) == sorted(map(image, numbers))
+    told = f"The files of the split {split} are read; {4 - len(numbers)} others are left out: "
+    assert any(note.startswith(told) for note in tree.notes)
+
+
+@pytest.mark.parametrize("name", test_cifar.EDITIONS)
+@pytest.mark.parametrize("packing", ["packed", "unpacked"])
+def test_cifars_test_images_come_from_the_same_archive_in_a_tree_of_their_own(tmp_path, name, packing):
+    folder, batches = test_cifar.EDITIONS[name]
+    if packing == "packed":
+        path = tar(tmp_path / name, test_cifar.files(name, test_cifar.python2_pickle), "w:gz")
+    else:
+        path = test_cifar.unpack(name, tmp_path / folder)
+    training, test = (set(read(path, tmp_path / "cache", split).paths) for split in ("train", "test"))
+    batch = "test_batch" if "test_batch" in batches else "test"
+    labels = batches[batch].get(b"labels", batches[batch].get(b"fine_labels"))
+    assert test == {f"{label:06d}/{batch}-{row:05d}.png" for row, label in enumerate(labels)}
+    assert not training & test
+
+
+def test_of_imagenets_two_archives_in_a_folder_the_one_of_the_split_is_read(tmp_path):
+    folder = tmp_path / "imagenet"
+    folder.mkdir()
+    tar(folder / TRAINING, [("n01440764.tar", packed([("n01440764_1.JPEG", image(1))]))])
+    tar(folder / VALIDATION, [("ILSVRC2012_val_00000001.JPEG", image(2))])
+    (folder / SOLUTION).write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01440764 1 2 3 4\n")
+    assert list(contents(read(folder, tmp_path / "cache")).values()) == [image(1)]
+    for path in (folder, folder / VALIDATION):
+        assert list(contents(read(path, tmp_path / "cache", "val")).values()) == [image(2)]
+    with pytest.raises(SourceError, match=r"imagenet has no split test: there are: train, val"):
+        read(folder, tmp_path / "cache", "test")
+    with pytest.raises(SourceError, match=r"ILSVRC2012_img_train.tar has no split val: there are: train"):
+        read(folder / TRAINING, tmp_path / "cache", "val")
+
+
+def test_a_split_that_is_not_there_is_refused_and_those_that_are_there_are_named(tmp_path):
+    folder = shards(tmp_path / "shards")
+    (folder / "test-0.tar").unlink()
+    with pytest.raises(SourceError, match=r"shards has no split test: there are: train, val"):
+        read(folder, tmp_path / "cache", "test")
+    cifar = test_cifar.unpack("cifar-100-python.tar.gz", tmp_path / "cifar")
+    with pytest.raises(SourceError, match=r"cifar-100-python has no split val: there are: test, train"):
+        read(cifar, tmp_path / "cache", "val")
+
+
+def test_where_no_name_tells_of_a_split_its_own_folder_has_to_be_named(tree, tmp_path):
+    with pytest.raises(SourceError, match=r"has no split val: its names tell of none, and the split's own folder"):
+        read(tree, tmp_path / "cache", "val")
+
+
+def test_a_campaign_is_of_one_split_and_tells_it(tmp_path):
+    chosen = campaign({"a": {"loader": "imagefolder"}}).model_copy(
+        update={"data": config.Data(samples=None, split="test")}
+    )
+    chosen = chosen.model_copy(update={"work": chosen.work.model_copy(update={"batch_size": 1})})
+    prepared = prepare(chosen, shards(tmp_path / "shards"), tmp_path / "cache", Display(), strict=True)
+    assert prepared.artifacts["files"].samples == 1
+    assert prepared.data["origin"] == f"{tmp_path / 'shards'}, split test"
+    with pytest.raises(PrepareError, match="the synthetic images have no splits: leave out --split"):
+        prepare(chosen, None, tmp_path / "cache", Display(), strict=True)
+
+
+def test_a_split_of_another_name_is_refused():
+    with pytest.raises(CampaignError, match=r"data.split: Input should be 'train', 'val' or 'test'"):
+        config.load("quick", {"data": {"split": "holdout"}})
