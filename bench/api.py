@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's red, green and blue, of 0 to 1, as they are commonly normalised with."""
 Mode = Literal["original", "raw", "jpeg", "jpeg-reencoded", "proportion", "smart"]
 
 
@@ -105,7 +107,8 @@ class Work:
     image_size: int
     """Height and width of the delivered crop in pixels."""
     dtype: str
-    """Name of the delivered torch dtype: `uint8`, or `float32` with values scaled to 0 to 1."""
+    """Name of the delivered torch dtype: `uint8`, or `float32`, `float16` or `bfloat16` with values scaled to 0 to
+    1."""
     passes: int
     """How often an epoch visits each sample, so that a small data set still gives a long epoch."""
     seed: int
@@ -115,6 +118,8 @@ class Work:
     """
     rank: int = 0
     ranks: int = 1
+    normalised: bool = False
+    """Whether scaled values have `MEAN` taken off and are divided by `DEVIATION`; never of uint8."""
 
     @property
     def own_seed(self) -> int:

@@ -33,6 +33,9 @@ class CampaignError(Exception):
     """A campaign file that cannot be run. The message says what is wrong, where, and what would be right."""
 
 
+Dtype = Literal["uint8", "float32", "float16", "bfloat16"]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,13 +63,21 @@ class WorkSettings(_Model):
     ranks: int = Field(1, ge=1)
     """Processes that share each epoch, as in training on several GPUs; torchrun starts them."""
     image_size: int = Field(224, ge=1)
-    dtype: Literal["uint8", "float32"] = "uint8"
-    """`float32`: values scaled to 0 to 1."""
+    dtype: Dtype = "uint8"
+    """All but `uint8`: values scaled to 0 to 1."""
+    normalised: bool = False
+    """Whether loaders then take off ImageNet's mean and divide by its deviation. If not, that is left to training."""
     shuffle: bool = True
     """Whether each epoch comes in a random order of its own, or in the stored one."""
     epoch_images: int = Field(16_384, ge=1)
     """Visit each sample more than once per epoch until an epoch has about this many images."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> WorkSettings:
+        if self.normalised and self.dtype == "uint8":
+            raise ValueError("normalised values do not fit into uint8; give a dtype of float32, float16 or bfloat16")
+        return self
 
     def count_workers(self) -> int:
         """Return the number of workers on this machine."""
@@ -297,6 +308,7 @@ class Campaign(_Model):
             seed=self.work.seed + block,
             shuffle=self.work.shuffle,
             ranks=self.work.ranks,
+            normalised=self.work.normalised,
         )
 
     def expected_s(self, trials: Sequence[Trial], searching: int = 0) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from bench import consumers, registry
+from bench import consumers, registry, values
 from bench.api import Artifact, Work
 from bench.monitors.counters import Counters, difference, tree_counters
 from bench.monitors.cpu import tree_seconds
@@ -279,9 +279,10 @@ class Meter:
             )
         if (dtype := str(images.dtype).removeprefix("torch.")) != self.work.dtype:
             raise InvalidWorkError(f"images of dtype {dtype} instead of {self.work.dtype}")
-        if images.is_floating_point() and not 0 <= images[0].min() <= images[0].max() <= 1:
-            low, high = float(images[0].min()), float(images[0].max())
-            raise InvalidWorkError(f"images with values from {low:g} to {high:g} instead of 0 to 1")
+        low, high = values.span(self.work)
+        least, most = float(images[0].min()), float(images[0].max())
+        if not low <= least <= most <= high:
+            raise InvalidWorkError(f"images with values from {least:g} to {most:g} instead of {low:.3g} to {high:.3g}")
         if labels.shape != (count,) or labels.is_floating_point():
             raise InvalidWorkError(
                 f"labels of shape {tuple(labels.shape)}, {labels.dtype} instead of ({count},), integer"

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from bench.api import DEVIATION, MEAN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -41,13 +43,21 @@ def stream(
     match work.dtype, convert:
         case "uint8", _:
             pass
+        case "bfloat16", "compiled":
+            raise NotImplementedError(
+                "FFCV's own operation converts to NumPy's types, and bfloat16 is none; "
+                'it takes the option convert = "torchvision"'
+            )
         case dtype, "compiled":
-            compiled.append(NormalizeImage(np.zeros(3), np.full(3, 255.0), np.dtype(dtype)))
+            mean, deviation = (MEAN, DEVIATION) if work.normalised else ((0, 0, 0), (1, 1, 1))
+            compiled.append(NormalizeImage(255 * np.array(mean), 255 * np.array(deviation), np.dtype(dtype)))
         case dtype, "torchvision":
             import torch
             from torchvision.transforms import v2
 
-            modules.append(v2.ToDtype(getattr(torch, dtype), scale=True))
+            modules.append(v2.ToDtype(torch.float32 if work.normalised else getattr(torch, dtype), scale=True))
+            if work.normalised:
+                modules += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(getattr(torch, dtype))]
         case _:
             raise ValueError(f"convert is compiled or torchvision, not {convert}")
     yield Loader(

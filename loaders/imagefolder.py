@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from bench.api import DEVIATION, MEAN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -43,7 +45,9 @@ def stream(
     torch.manual_seed(work.own_seed)
     steps = [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5), v2.ToImage()]
     if work.dtype != "uint8":
-        steps.append(v2.ToDtype(getattr(torch, work.dtype), scale=True))
+        steps.append(v2.ToDtype(torch.float32 if work.normalised else getattr(torch, work.dtype), scale=True))
+    if work.normalised:
+        steps += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(getattr(torch, work.dtype))]
     dataset = ImageFolder(artifact.path, v2.Compose(steps), loader={"pil": default_loader, "torchvision": read}[decode])
     samples = Subset(dataset, [*range(len(dataset))] * work.passes)
     share = EachEpoch(samples, shuffle=work.shuffle, seed=work.seed) if work.ranks > 1 else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from bench.api import DEVIATION, MEAN
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -33,7 +35,9 @@ def stream(
     steps = [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5)]
     steps.insert(0 if tensor_first else len(steps), v2.ToImage())
     if work.dtype != "uint8":
-        steps.append(v2.ToDtype(getattr(torch, work.dtype), scale=True))
+        steps.append(v2.ToDtype(torch.float32 if work.normalised else getattr(torch, work.dtype), scale=True))
+    if work.normalised:
+        steps += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(getattr(torch, work.dtype))]
     augment = v2.Compose(steps)
 
     def sample(item: dict[str, Any]) -> tuple[Tensor, int]:

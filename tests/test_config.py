@@ -114,6 +114,7 @@ def test_a_valid_file_is_understood(tmp_path: Path) -> None:
         ("[timing]", '[[changes]]\nfrom = "a"\nto = "a"\nwhat = "?"\n[timing]', "the changes from a come round to it"),
         ("[timing]", PUBLISHED.format("b") + "[timing]", "published names no contestant: b; there are: a"),
         ("[timing]", "[work]\ndtype = 'float64'\n[timing]", "work.dtype"),
+        ("[timing]", "[work]\nnormalised = true\n[timing]", "normalised values do not fit into uint8"),
         ("name = ", "name : ", "is not TOML"),
     ],
 )
@@ -160,8 +161,9 @@ def test_changes_are_chains(tmp_path: Path, pairs: list[str], said: str) -> None
 
 
 def test_the_order_and_the_type_that_are_asked_for_reach_the_loaders(tmp_path: Path) -> None:
-    asked = load(tmp_path, VALID.replace("[timing]", "[work]\nshuffle = false\ndtype = 'float32'\n[timing]"))
-    assert (asked.work_on(1, 1).shuffle, asked.work_on(1, 1).dtype) == (False, "float32")
+    settings = "shuffle = false\ndtype = 'bfloat16'\nnormalised = true"
+    asked = load(tmp_path, VALID.replace("[timing]", f"[work]\n{settings}\n[timing]")).work_on(1, 1)
+    assert (asked.shuffle, asked.dtype, asked.normalised) == (False, "bfloat16", True)
     usual = load(tmp_path, VALID)
     assert (usual.work_on(1, 1).shuffle, usual.work_on(1, 1).dtype) == (True, "uint8")
 

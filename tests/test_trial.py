@@ -86,16 +86,17 @@ def test_wrong_work_is_refused_and_named(batches: Batches, said: str) -> None:
     [(0.0, 1.0, True), (0.0, 255.0, False), (-2.1, 2.6, False)],
     ids=["scaled", "not", "normal"],
 )
-def test_floats_must_be_scaled(low: float, high: float, right: bool) -> None:  # noqa: FBT001
-    images = torch.full((8, 3, 16, 16), low)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_floats_must_be_scaled(low: float, high: float, right: bool, dtype: str) -> None:  # noqa: FBT001
+    images = torch.full((8, 3, 16, 16), low, dtype=getattr(torch, dtype))
     images[..., 8:] = high
     labels = torch.tensor(LABELS * WORK.passes)
     batches = [(images[: len(part)], part) for part in labels.split(WORK.batch_size)]
-    floats = replace(WORK, dtype="float32")
+    floats = replace(WORK, dtype=dtype)
     if right:
         consume(batches, work=floats)
         return
-    with pytest.raises(InvalidWorkError, match=f"values from {low:g} to {high:g} instead of 0 to 1"):
+    with pytest.raises(InvalidWorkError, match=r"values from .* to .* instead of 0 to 1"):
         consume(batches, work=floats)
 
 

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from bench import registry, values
 from bench.api import Work
 from bench.prepare import Prepared
 
@@ -20,7 +21,7 @@ DELIVER = """
 import json, sys
 import torch
 from torchvision.transforms import v2
-from bench import registry
+from bench import registry, values
 from bench.api import Artifact, Work
 
 class Watched(v2.RandomResizedCrop):
@@ -31,34 +32,48 @@ class Watched(v2.RandomResizedCrop):
 v2.RandomResizedCrop = Watched
 spec = json.load(sys.stdin)
 told = []
-for options in spec["options"]:
+
+def off(images, work):
+    "How far values lie from those that whole grey levels stand for, in levels."
+    levels = 255 * values.unnormalised(images, work)
+    return float((levels - levels.round()).abs().max())
+
+for options, changes in spec["options"]:
     crops_tensors = set()
-    loader = registry.loader(spec["loader"])
-    with loader.stream(Artifact.from_dict(spec["artifact"]), Work(**spec["work"]), **options) as batches:
-        epochs = [[(int(n), float(i.min()), float(i.max()), str(i.dtype)) for images, labels in batches
-                   for i, n in zip(images, labels)] for _ in range(2)]
+    loader, work = registry.loader(spec["loader"]), Work(**{**spec["work"], **changes})
+    with loader.stream(Artifact.from_dict(spec["artifact"]), work, **options) as batches:
+        epochs = [[(int(n), float(i.min()), float(i.max()), str(i.dtype), off(i[None], work))
+                   for images, labels in batches for i, n in zip(images, labels)] for _ in range(2)]
         told.append((epochs, eval(spec["look"])))
 print(json.dumps(told))
 """
 
 
+HALF, NORMALISED = {"dtype": "float16"}, {"dtype": "float16", "normalised": True}
+
+
 class Case(NamedTuple):
-    """Options of a loader, in which they differ, and how that is seen in its process."""
+    """Options of a loader with what is asked of it beside the order, and how they are seen in its process."""
 
     form: str
     loader: str
-    options: list[dict[str, Any]]
+    options: list[tuple[dict[str, Any], dict[str, Any]]]
     look: str = "None"
     seen: tuple[Any, ...] = (None,)
     workers: int = 1
 
 
 CASES = [
-    Case("jpeg-files", "imagefolder", [{}]),
+    Case(
+        "jpeg-files",
+        "imagefolder",
+        [({}, {}), ({}, HALF), ({}, NORMALISED), ({}, {"dtype": "bfloat16", "normalised": True})],
+        seen=(None,) * 4,
+    ),
     Case(
         "litdata-raw",
         "litdata",
-        [{"prefetch_factor": None}, {"prefetch_factor": None, "tensor_first": True}],
+        [({"prefetch_factor": None}, NORMALISED), ({"prefetch_factor": None, "tensor_first": True}, {})],
         "list(crops_tensors)",
         ([False], [True]),
         workers=0,  # so that the crops are seen
@@ -66,9 +81,14 @@ CASES = [
     Case(
         "ffcv-raw",
         "ffcv",
-        [{"convert": "compiled"}, {"convert": "torchvision", "os_cache": False}],
+        [
+            ({"convert": "compiled"}, {}),
+            ({"convert": "compiled"}, NORMALISED),
+            ({"convert": "torchvision", "os_cache": False}, {"dtype": "bfloat16"}),
+        ],
         "[type(one).__name__ for one in batches.pipeline_specs['image'].transforms]",
         (
+            ["RandomHorizontalFlip", "NormalizeImage", "ToTensor", "ToTorchImage"],
             ["RandomHorizontalFlip", "NormalizeImage", "ToTensor", "ToTorchImage"],
             ["RandomHorizontalFlip", "ToTensor", "ToTorchImage", "ModuleWrapper"],
         ),
@@ -104,8 +124,21 @@ def test_floats_in_the_stored_order(everything: Prepared, case: Case) -> None:
     assert all(order == orders[0] for order in orders)
     stored = [0] * 32 + [1] * 32 + [2] * 32
     assert orders[0] == stored * 2 or (case.loader == "litdata" and sorted(orders[0]) == sorted(stored * 2))
-    for images in every_epoch:
-        _, least, most, dtypes = zip(*images, strict=True)
-        assert set(dtypes) == {"torch.float32"}
-        assert min(least) >= 0
-        assert 0.5 < max(most) <= 1
+    for (epochs, _), (_, changes) in zip(told, case.options, strict=True):
+        asked = replace(work, **changes)
+        low, high = values.span(asked)
+        for images in epochs:
+            _, least, most, dtypes, off = zip(*images, strict=True)
+            assert set(dtypes) == {f"torch.{asked.dtype}"}
+            assert low <= min(least) < (-1 if asked.normalised else 0.5)
+            assert (1 if asked.normalised else 0.5) < max(most) <= high
+            assert asked.dtype == "float32" or max(off) < 255 * values.rounding(asked)
+
+
+def test_what_numpy_has_no_type_for_ffcv_says_it_cannot_compile(everything: Prepared) -> None:
+    work = Work(batch_size=16, workers=1, image_size=32, passes=1, seed=0, dtype="bfloat16")
+    with (
+        pytest.raises(NotImplementedError, match='convert = "torchvision"'),
+        registry.loader("ffcv").stream(everything.artifacts["ffcv-raw"], work),
+    ):
+        pass

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench import values
 from bench.certify.observe import EPOCHS
 from bench.trial import CHANNELS
 
@@ -52,9 +53,12 @@ def _form(seen: Observation, work: Work) -> Iterator[str]:
 
 
 def _range(seen: Observation, work: Work) -> Iterator[str]:
-    full = 255 if work.dtype == "uint8" else 1
-    if not (0 <= seen.lowest < _DARKEST / 255 * full and _LIGHTEST / 255 * full < seen.highest <= full):
-        yield f"values go from {seen.lowest:.4g} to {seen.highest:.4g}, and not over 0 to {full}"
+    full = values.LEVELS if work.dtype == "uint8" else 1
+    slack = values.rounding(work) if work.normalised else 0  # 0 and 1 themselves are exact in any dtype
+    dark, light = (level / values.LEVELS * full for level in (_DARKEST, _LIGHTEST))
+    if not (-slack <= seen.lowest < dark and light < seen.highest <= full + slack):
+        before = " before they were normalised" if work.normalised else ""
+        yield f"values go from {seen.lowest:.4g} to {seen.highest:.4g}, and not over 0 to {full}{before}"
 
 
 def _coverage(seen: Observation, work: Work, samples: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from bench import pagecache, registry
+from bench import pagecache, registry, values
 from bench.api import Artifact, Work
 from bench.cache import take_turn
 from bench.certify import probe
@@ -63,7 +63,7 @@ class Observation:
     label_forms: NDArray[np.str_]
     lowest: float
     highest: float
-    """Over all values of all images."""
+    """Over all values of all images, as they were before they were normalised."""
     changed_in_use: bool
     """Whether a batch changed before the next one was asked for."""
     intact_batches: int
@@ -123,7 +123,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     shutil.copytree(spec["artifact"]["path"], files)  # symbolic links followed: what is emptied later is ours
     artifact = Artifact.from_dict({**spec["artifact"], "path": str(files)})
     with loader.stream(artifact, work, **spec["options"]) as batches:
-        seen = _observe([batches] * EPOCHS)
+        seen = _observe([batches] * EPOCHS, work)
         with loader.stream(artifact, work, **spec["options"]) as second:
             again = next(_labels(second), np.empty(0, np.int64))
         Observation(**seen, again_label=again).save(scratch / SEEN)
@@ -133,7 +133,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
             with path.open("r+b") as file:
                 for written in range(0, path.stat().st_size, len(_ZEROS)):
                     file.write(_ZEROS[: path.stat().st_size - written])
-        seen = _observe([islice(batches, EMPTIED_BATCHES)])
+        seen = _observe([islice(batches, EMPTIED_BATCHES)], work)
         Observation(**seen, again_label=again[:0]).save(scratch / EMPTIED)
     return {"status": "ok", "reason": ""}
 
@@ -151,9 +151,9 @@ def _labels(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[NDArray[np.int
         yield labels.reshape(-1).numpy(force=True).astype(np.int64)
 
 
-def _observe(epochs: Iterable[Iterable[tuple[Tensor, Tensor]]]) -> dict[str, Any]:
+def _observe(epochs: Iterable[Iterable[tuple[Tensor, Tensor]]], work: Work) -> dict[str, Any]:
     """Return an `Observation`'s values but for `again_label`."""
-    notes, held = _Notes(), _Held()
+    notes, held = _Notes(work), _Held()
     for epoch, batches in enumerate(epochs):
         for batch, (images, labels) in enumerate(batches):
             held.come(images)
@@ -174,22 +174,23 @@ class _Held:
 
     def come(self, images: Tensor) -> None:
         """Look at all that is held, the newest first, then hold this one too."""
-        for further, (values, copy) in enumerate(reversed(self._held), start=1):
-            if not values.equal(copy):
+        for further, (sampled, copy) in enumerate(reversed(self._held), start=1):
+            if not sampled.equal(copy):
                 self.intact_batches = min(self.intact_batches, further - 1)
-        values = images.as_strided((images.numel() // _STRIDE,), (_STRIDE,), images.storage_offset())
-        self._held.append((values, values.clone()))
+        sampled = images.as_strided((images.numel() // _STRIDE,), (_STRIDE,), images.storage_offset())
+        self._held.append((sampled, sampled.clone()))
 
     def go(self) -> None:
         """Look at the newest one before the next is asked for."""
-        values, copy = self._held[-1]
-        self.changed_in_use |= not values.equal(copy)
+        sampled, copy = self._held[-1]
+        self.changed_in_use |= not sampled.equal(copy)
 
 
 class _Notes:
     """Takes down batch after batch."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: Work) -> None:
+        self._work = work
         self._rows: dict[str, list[Any]] = {name: [] for name in ("epoch", "batch", "label")}
         self._views: list[probe.Views] = []
         self._forms: dict[str, None] = {}
@@ -207,14 +208,17 @@ class _Notes:
         self._rows["epoch"].append(np.full(len(names), epoch))
         self._rows["batch"].append(np.full(len(names), batch))
         self._rows["label"].append(names)
+        if images.dim() == 4 and images.shape[1] == 3:  # noqa: PLR2004 - n x 3 x H x W
+            images = values.unnormalised(images, self._work)
         self._lowest = min(self._lowest, float(images.min()))
         self._highest = max(self._highest, float(images.max()))
-        if (crops := _as_pixels(images)) is not None and len(crops) == len(names):
+        if (crops := _as_pixels(images, 1 + values.rounding(self._work))) is not None and len(crops) == len(names):
             self._views.append(probe.read(crops))
             if len(self._kept) < KEPT_CROPS:
                 chosen = range(0, len(crops), 5)[: KEPT_CROPS - len(self._kept)]
                 self._kept += [self._delivered + place for place in chosen]
-                self._crops += [np.rint(crops[place]).astype(np.uint8).transpose(1, 2, 0) for place in chosen]
+                levels = (np.clip(np.rint(crops[place]), 0, values.LEVELS) for place in chosen)
+                self._crops += [crop.astype(np.uint8).transpose(1, 2, 0) for crop in levels]
         self._delivered += len(names)
 
     def columns(self) -> dict[str, Any]:
@@ -252,15 +256,15 @@ def _form(images: Tensor) -> str:
     return f"{tuple(images.shape[1:])}, {_dtype(images)}; {memory}; {images.device.type}"
 
 
-def _as_pixels(images: Tensor) -> NDArray[Any] | None:
+def _as_pixels(images: Tensor, one: float) -> NDArray[Any] | None:
     """Return images as n x 3 x H x W from 0 to 255, whatever the order of their axes and their scale; None if they are
-    no images.
+    no images. `one`: floats up to this are taken for scaled to 1.
     """
     if images.dim() != 4 or 3 not in (images.shape[1], images.shape[3]):  # noqa: PLR2004
         return None
-    array = images.numpy(force=True)
+    array = (images.float() if images.is_floating_point() else images).numpy(force=True)
     if images.shape[1] != 3:  # noqa: PLR2004
         array = array.transpose(0, 3, 1, 2)
-    if images.is_floating_point() and array.max() <= 1:
-        array = array * 255
+    if images.is_floating_point() and array.max() <= one:
+        array = array * values.LEVELS
     return array

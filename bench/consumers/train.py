@@ -10,6 +10,7 @@ import torch
 from torchvision import models
 from torchvision.transforms import v2
 
+from bench.api import DEVIATION, MEAN
 from bench.consumers.clock import Clock, CudaClock
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from bench.consumers import Consume
     from bench.trial import Meter
 
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's channels, from 0 to 1."""
 _LABEL_SMOOTHING = 0.1
 _MIXUP_ALPHA, _CUTMIX_ALPHA = 0.2, 1.0
 _JUDGED_STEPS = 8
@@ -62,8 +61,11 @@ def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> flo
     random = torch.Generator().manual_seed(work.seed)
     shape = (work.batch_size, 3, work.image_size, work.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
-    if work.dtype != "uint8":
-        images = images.to(getattr(torch, work.dtype)) / 255
+    if work.normalised:
+        images = training.normalised(images)
+    elif work.dtype != "uint8":
+        images = images / 255
+    images = images.to(getattr(torch, work.dtype))
     labels = torch.randint(0, training.classes, (work.batch_size,), generator=random)
     for _ in range(_WARM_UP_STEPS):
         training.step(images, labels).item()  # waits for a GPU
@@ -113,8 +115,9 @@ class Training:
             ]
         )
         self._mean, self._deviation = (
-            255 * torch.tensor(values, device=self.device).reshape(1, 3, 1, 1) for values in (_MEAN, _DEVIATION)
+            255 * torch.tensor(values, device=self.device).reshape(1, 3, 1, 1) for values in (MEAN, DEVIATION)
         )
+        self._delivers_normalised = work.normalised
         self._criterion = torch.nn.CrossEntropyLoss(label_smoothing=_LABEL_SMOOTHING)
         network = models.get_model(model, weights=None, num_classes=classes)
         self.network = network.to(self.device, memory_format=torch.channels_last)
@@ -129,14 +132,19 @@ class Training:
         )
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of a batch as a loader delivers it: normalised and mixed with itself on the device."""
+        """Return the loss of a batch as a loader delivers it: normalised, if it is not, and mixed with itself here."""
         inputs = images.to(self.device, non_blocking=True)
         targets = labels.to(self.device, torch.int64, non_blocking=True)
-        inputs = (inputs * (1 if inputs.dtype == torch.uint8 else 255) - self._mean) / self._deviation
+        inputs = inputs.to(torch.float32) if self._delivers_normalised else self.normalised(inputs)
         inputs, targets = self._mix(inputs.contiguous(memory_format=torch.channels_last), targets)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             loss: Tensor = self._criterion(self.network(inputs), targets)
         return loss
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return images of uint8, or of values from 0 to 1, normalised as ImageNet's are."""
+        levels = images.to(torch.float32) * (1 if images.dtype == torch.uint8 else 255)
+        return (levels - self._mean) / self._deviation
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Learn from a batch; return its loss, which a GPU may not know yet."""

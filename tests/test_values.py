@@ -1,0 +1,64 @@
+"""Whatever dtype and normalisation, a value stands for exactly one grey level."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from bench import values
+from bench.api import DEVIATION, MEAN, Work
+from bench.certify.delivery import _range
+from bench.certify.observe import Observation, _Notes
+
+LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+
+
+def work_of(dtype: str, normalised: bool) -> Work:  # noqa: FBT001
+    return Work(batch_size=1, workers=1, image_size=16, dtype=dtype, passes=1, seed=0, normalised=normalised)
+
+
+def delivered(work: Work) -> torch.Tensor:
+    images = v2.functional.to_dtype(LEVELS, torch.float32, scale=True)
+    if work.normalised:
+        images = v2.functional.normalize(images, list(MEAN), list(DEVIATION))
+    return images.to(getattr(torch, work.dtype))
+
+
+FLOATS = [work_of(dtype, normalised) for dtype in ("float32", "float16", "bfloat16") for normalised in (False, True)]
+NAMES = [f"{work.dtype}{' normalised' if work.normalised else ''}" for work in FLOATS]
+
+
+@pytest.mark.parametrize("work", FLOATS, ids=NAMES)
+def test_rounding_gives_back_every_level_of_every_channel(work: Work) -> None:
+    levels = values.unnormalised(delivered(work), work) * 255
+    assert torch.equal(levels.round().to(torch.uint8), LEVELS)
+
+
+@pytest.mark.parametrize("work", FLOATS, ids=NAMES)
+def test_black_and_white_lie_in_the_span_and_what_is_twice_as_bright_does_not(work: Work) -> None:
+    low, high = values.span(work)
+    images = delivered(work)
+    assert low <= float(images.min()) <= float(images.max()) <= high
+    assert float(2 * images.max()) > high
+
+
+@pytest.mark.parametrize("work", FLOATS, ids=NAMES)
+def test_the_pixels_that_a_certificate_judges_are_the_levels(work: Work) -> None:
+    notes = _Notes(work)
+    notes.note(0, 0, delivered(work), torch.tensor([0]))
+    seen = notes.columns()
+    assert torch.equal(torch.from_numpy(seen["crops"]).permute(0, 3, 1, 2), LEVELS)
+    assert not list(_range(_observation(seen), work))
+
+
+def test_values_that_should_be_normalised_and_are_not_are_told() -> None:
+    asked = work_of("float16", normalised=True)
+    notes = _Notes(asked)
+    notes.note(0, 0, delivered(work_of("float16", normalised=False)), torch.tensor([0]))
+    [fault] = _range(_observation(notes.columns()), asked)
+    assert fault == "values go from 0.406 to 0.714, and not over 0 to 1 before they were normalised"
+
+
+def _observation(seen: dict) -> Observation:
+    return Observation(**seen, changed_in_use=False, intact_batches=0, again_label=torch.empty(0).numpy())
