@@ -8,9 +8,11 @@ import json
 import os
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Artifact, Work
+from bench.consumers.clock import stall_pct
 from bench.monitors.tree import processes
 from bench.process import death
 from bench.timeline import Timeline
@@ -28,8 +30,18 @@ _SUMMED = (
     "peak_anon_memory_mib",
     "peak_memory_mib",
     "read_bytes",
+    "cached_images_per_s",
 )
-_LARGEST = ("construct_s", "import_s", "steal_pct", "teardown_s", "throttle_events")
+_LARGEST = (
+    "construct_s",
+    "gpu_starved_pct",
+    "import_s",
+    "starved_pct",
+    "steal_pct",
+    "teardown_s",
+    "throttle_events",
+)
+_MEANT = ("loss_first", "loss_last", "step_p50_ms")
 
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
@@ -55,10 +67,10 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     try:
         torchrun(command)
     except ChildFailedError as error:
-        rank, failure = min(error.failures.items(), key=lambda item: item[1].timestamp)
+        rank = min(error.failures, key=lambda rank: _failed_at_s(_result(spec, rank)))
         if (result := _result(spec, rank)).exists() and (report := json.loads(result.read_text()))["status"] != "ok":
             return {"status": report["status"], "reason": f"rank {rank}: {report['reason']}"}
-        return {"status": "failed", "reason": death(f"rank {rank}", failure.exitcode)}
+        return {"status": "failed", "reason": death(f"rank {rank}", error.failures[rank].exitcode)}
     finally:
         for left in processes()[1:]:  # what a killed rank had started is this process's now
             left.kill()
@@ -68,6 +80,14 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _result(spec: dict[str, Any], rank: int) -> Path:
     return Path(spec["result"]).with_name(f"rank{rank}.json")
+
+
+def _failed_at_s(result: Path) -> float:
+    """Return when a rank that has failed said so; one that could not say so was the first.
+
+    Those that take steps with it fail after it, since it is gone.
+    """
+    return result.stat().st_mtime if result.exists() else 0.0
 
 
 def of_rank(spec: dict[str, Any], rank: int) -> dict[str, Any]:
@@ -90,8 +110,10 @@ def together(spec: dict[str, Any], reports: Sequence[dict[str, Any]]) -> dict[st
         return {"status": "invalid", "reason": str(error)}
     timeline.save(Path(spec["times"]))
     columns = {**reports[0], **timeline.columns()}
-    columns |= {name: _of_all(sum, name, reports) for name in _SUMMED}
-    columns |= {name: _of_all(max, name, reports) for name in _LARGEST}
+    for put_together, names in ((sum, _SUMMED), (max, _LARGEST), (fmean, _MEANT)):
+        columns |= {name: _of_all(put_together, name, reports) for name in names if name in columns}
+    if cached := columns.get("cached_images_per_s"):
+        columns["stall_vs_cached_pct"] = stall_pct(columns["images_per_s"], cached)
     busy_pct = sum(report["cpu_load_pct"] + report["other_cpu_pct"] for report in reports) / work.ranks
     cpu_s = columns["cores_used"] * columns["window_s"]
     return columns | {
@@ -114,9 +136,12 @@ def main() -> None:
 
     rank = int(os.environ["RANK"])
     spec = of_rank(json.loads(Path(sys.argv[1]).read_text()), rank)
-    if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    torch.distributed.init_process_group("gloo")
+    backend, gpus = "gloo", torch.cuda.device_count()
+    if gpus:
+        torch.cuda.set_device(rank % gpus)
+        if gpus >= spec["work"]["ranks"]:  # NCCL takes one rank for each
+            backend = "cpu:gloo,cuda:nccl"
+    torch.distributed.init_process_group(backend)
     result = child.perform(spec["task"], spec)
     # A library's threads may bring a process down as it ends, and torchrun would take that for a failure. When there is
     # one, it ends the other ranks, which would wait for this one.

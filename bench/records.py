@@ -179,18 +179,19 @@ class Record:
     monitor_cpu_pct: float | None = None
     """CPU that the readings at the window's edges took, over the window, of one core. Memory is read after it."""
     step_p50_ms: float | None = None
-    """Of a consumer that trains: a step of it, median in the window; on a GPU by its own clock."""
+    """Of a consumer that trains: a step of it, median in the window; on a GPU by its own clock. The mean over ranks."""
     starved_pct: float | None = None
     """Of a consumer that trains: time in the window in which the device that trains had nothing to do. On a GPU by CUDA
-    events, from the end of a step to the beginning of the next; on a CPU by the waits for batches."""
+    events, from the end of a step to the beginning of the next; on a CPU by the waits for batches. Of several ranks the
+    highest: in each step the others wait for that one."""
     gpu_starved_pct: float | None = None
     """The same, if the device is a GPU."""
     cached_images_per_s: float | None = None
-    """What the same training does on one batch that is there, with no loader beside it."""
+    """What the same training does on one batch that is there, with no loader beside it; of all ranks together."""
     stall_vs_cached_pct: float | None = None
     """By how much `images_per_s` is less than that."""
     loss_first: float | None = None
-    """Mean loss of the first 8 steps of training."""
+    """Mean loss of the first 8 steps of training, over all ranks."""
     loss_last: float | None = None
     """Mean loss of the last 8 of a number of steps that is the same for all: who delivers the same agrees in it."""
     fed_images_per_s: float | None = None

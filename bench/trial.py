@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import consumers, registry, values
 from bench.api import Artifact, Work
+from bench.consumers.clock import AHEAD
 from bench.monitors.counters import Counters, difference, tree_counters
 from bench.monitors.cpu import tree_seconds
 from bench.monitors.gpu import Edge, Gpu, GpuLoad
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CHANNELS = 3
+LEAD = AHEAD + 1
+"""Batches by which one rank can be ahead of another that takes the same steps. It ends a step when the gradients of all
+are there for the step `AHEAD` before it, and then the others have ended the one before that.
+"""
 
 
 class InvalidWorkError(Exception):
@@ -126,14 +131,20 @@ class Milestone:
     """Something that every rank comes to, by files in a folder that all see: to look costs some microseconds."""
 
     def __init__(self, name: str, folder: Path, work: Work) -> None:
+        self.last = 0
+        """The most batches after which one has come to it, of those that are known."""
         self._own = folder / f"{name}{work.rank}"
         self._missing = [folder / f"{name}{rank}" for rank in range(work.ranks)]
 
-    def reached(self) -> bool:
-        """Say that this rank has come to it, and return whether all have."""
-        if self._own in self._missing:
-            self._own.touch()
-        self._missing = [path for path in self._missing if not path.exists()]
+    def reached(self, batches: int) -> bool:
+        """Say that this rank has come to it after so many batches, and return whether all have."""
+        if self._own in self._missing and not self._own.exists():
+            partial = self._own.with_suffix(".partial")
+            partial.write_text(str(batches))
+            partial.rename(self._own)
+        there = [path for path in self._missing if path.exists()]
+        self.last = max([self.last, *(int(path.read_text()) for path in there)])
+        self._missing = [path for path in self._missing if path not in there]
         return not self._missing
 
 
@@ -185,6 +196,8 @@ class Meter:
     done: bool = False
     wanted: bool = False
     """Whether the consumer wants more batches when all else is over."""
+    in_step: bool = False
+    """Whether all ranks take each step together, so that all must be done after the same batch."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         times = self.timeline
@@ -239,7 +252,7 @@ class Meter:
         if self.window.cold:
             return True
         exits_ns = self.timeline.exits_ns
-        if self.begun_ns is None and (self.begun is None or self.begun.reached()):
+        if self.begun_ns is None and (self.begun is None or self.begun.reached(now + 1)):
             self.begun_ns = exits_ns[now]
         return self.begun_ns is not None and exits_ns[now] - self.begun_ns >= self.window.warmup_s * 1e9
 
@@ -255,9 +268,14 @@ class Meter:
         times = self.timeline
         if self.wanted or times.closed is None or self.window.cold or (self.window.whole_epoch and not times.complete):
             return False
-        if self.closed and not self.closed.reached():
+        if self.closed and not self._all_closed(self.closed):
             return False
         return self.window.pause_s is None or self._bank_is_known(self.window.pause_s)
+
+    def _all_closed(self, closed: Milestone) -> bool:
+        """Return whether all windows are; with ranks in step, as many batches later as all know it by."""
+        taken = len(self.timeline.exits_ns)
+        return closed.reached(taken) and not (self.in_step and taken < closed.last + LEAD)
 
     def _bank_is_known(self, pause_s: float) -> bool:
         """Pause once, then go on as long as batches come that were ready."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import islice, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
-from bench import certify, check, records, runner
+from bench import certify, check, process, records, runner
+from bench.api import Artifact, Encoding, Work
 from bench.config import Campaign
 from bench.display import Display
+from bench.monitors.gpu import Gpu
 from bench.prepare import Prepared, prepare
 from bench.timeline import Timeline
+from bench.trial import LEAD, Meter, Milestone, Window
 from tests.campaigns import campaign
 from tests.test_process import gone
 
 if TYPE_CHECKING:
-    from bench.records import Record
+    from bench.records import Consumer, Record
 
 CONTESTANTS = ("ffcv-jpeg-mapped", "litdata-jpeg", "imagefolder-256-pil")
 
@@ -86,6 +91,66 @@ def _only_row(chosen: Campaign, tree: Path, folder: Path) -> Record:
     rows = records.read(runner.run(chosen, prepared, folder / "results", Display()) / "trials.csv")
     [row] = [row for row in rows if row.kind == "load"]
     return row
+
+
+def _train(consumer: Consumer, tree: Path, folder: Path, **options: str) -> dict[str, Any]:
+    """Let two ranks train with the planted loader, and return what they report together."""
+    feeding = {
+        "contestants": ["planted"],
+        "warmup_s": 0,
+        "window_s": 0.1,
+        "window_batches": 24,
+        "options": {"model": "shufflenet_v2_x0_5", "cached_s": 0.1},
+    }
+    chosen = campaign({"planted": {"options": options}}, ranks=2, consumers={consumer: feeding})
+    prepared = prepare(chosen, tree, folder / "cache", Display(), strict=True)
+    [artifact] = prepared.artifacts.values()
+    spec = runner.trial_spec(chosen, chosen.contestants[0], artifact, folder / "times.npz", consumer=consumer)
+    return process.run("trial", spec, folder / "log", 120)
+
+
+@pytest.mark.usefixtures("planted")
+def test_ranks_train_one_network_and_under_lightning_the_same(tree: Path, tmp_path: Path) -> None:
+    """Rank 0 has five batches an epoch, rank 1 two."""
+    plain = _train("train", tree, tmp_path, behaviour="share unevenly")
+    lightning = _train("lightning", tree, tmp_path, behaviour="share unevenly")
+    assert [plain["status"], lightning["status"]] == ["ok", "ok"], [plain["reason"], lightning["reason"]]
+    assert 0 < plain["slowest_rank_images_per_s"] < plain["images_per_s"] / 2
+    assert plain["stall_vs_cached_pct"] == pytest.approx(
+        100 * (1 - plain["images_per_s"] / plain["cached_images_per_s"])
+    )
+    # From the same start, on the same batches: if gradients did not come together in both, losses would soon part.
+    assert plain["loss_first"] == pytest.approx(lightning["loss_first"], rel=1e-4)
+    assert plain["loss_last"] == pytest.approx(lightning["loss_last"], rel=1e-3)
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_rank_that_is_killed_in_training_is_blamed_and_not_those_that_miss_it(tree: Path, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    ended = _train("train", tree, tmp_path, behaviour="die second", pid_file=str(pids))
+    assert (ended["status"], ended["reason"]) == ("failed", "rank 1 was ended by SIGKILL (out of memory?)")
+    assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+
+@pytest.mark.parametrize("ahead", range(LEAD))
+def test_ranks_in_step_are_done_after_the_same_batch(ahead: int, tmp_path: Path) -> None:
+    """Rank 0's window closes first. It has been given so many batches more than rank 1, and one when it asks first."""
+    artifact = Artifact("f", "/nowhere", 10**6, 0, 1, 1, Encoding("jpeg"))
+    batch = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    meters = []
+    for rank, window_batches in enumerate([3, 7]):
+        work = Work(batch_size=2, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, rank=rank, ranks=2)
+        window = Window(0, 0, window_batches, None, whole_epoch=False)
+        closed = Milestone("closed", tmp_path, work)
+        meters.append(Meter(repeat(batch), artifact, work, window, Gpu(), closed=closed, in_step=True))
+    first, second = (iter(meter) for meter in meters)
+    for _ in islice(first, ahead):
+        pass
+    for _ in zip(first, second, strict=False):
+        pass
+    for _ in second:
+        pass
+    assert len(meters[0].timeline.exits_ns) == len(meters[1].timeline.exits_ns)
 
 
 def test_the_window_of_all_is_open_where_those_of_all_ranks_are() -> None:

@@ -10,8 +10,13 @@ if TYPE_CHECKING:
 
     from bench.timeline import Timeline
 
-_AHEAD = 2
+AHEAD = 2
 """So many steps at most are handed to a GPU before it has done them, so that batches do not pile up in its memory."""
+
+
+def stall_pct(images_per_s: float, cached_images_per_s: float) -> float:
+    """Return by how much less that is than what the same training does on one batch that is there."""
+    return 100 * (1 - images_per_s / cached_images_per_s)
 
 
 class Clock:
@@ -54,8 +59,8 @@ class CudaClock(Clock):
     def end(self) -> None:  # noqa: D102
         self._ends.append(self._event())
         self._ends[-1].record()
-        if len(self._ends) > _AHEAD:
-            self._ends[-1 - _AHEAD].synchronize()
+        if len(self._ends) > AHEAD:
+            self._ends[-1 - AHEAD].synchronize()
 
     def columns(self, times: Timeline) -> dict[str, float]:  # noqa: D102
         assert times.opened is not None

@@ -7,11 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed import broadcast
+from torch.nn.parallel import DistributedDataParallel
 from torchvision import models
 from torchvision.transforms import v2
 
 from bench.api import DEVIATION, MEAN
-from bench.consumers.clock import Clock, CudaClock
+from bench.consumers.clock import Clock, CudaClock, stall_pct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,12 +34,14 @@ _WARM_UP_STEPS = 3
 def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss_steps: int) -> Consume:
     """Make the network, and measure how fast it trains on one batch that is there.
 
-    The options are those of `bench.config.TrainingOptions`. Raises NotImplementedError for several ranks.
+    The options are those of `bench.config.TrainingOptions`. Several ranks train one network, by torch's
+    DistributedDataParallel, each on its own batches.
     """
     training, cached = ready(artifact, work, model, cached_s)
 
     def consume(meter: Meter) -> dict[str, Any]:
         losses = []
+        meter.in_step = work.ranks > 1
         while not meter.done:
             for images, labels in meter:
                 training.clock.begin()
@@ -67,13 +71,18 @@ def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> flo
         images = images / 255
     images = images.to(getattr(torch, work.dtype))
     labels = torch.randint(0, training.classes, (work.batch_size,), generator=random)
-    for _ in range(_WARM_UP_STEPS):
-        training.step(images, labels).item()  # waits for a GPU
-    steps, started = 0, time.perf_counter()
-    while steps < _WARM_UP_STEPS or time.perf_counter() - started < cached_s:
-        training.step(images, labels).item()
-        steps += 1
-    return steps * work.batch_size / (time.perf_counter() - started)
+
+    def speed(steps: int) -> float:
+        started_s = time.perf_counter()
+        for _ in range(steps):
+            training.step(images, labels).item()  # waits for a GPU
+        return steps * work.batch_size / (time.perf_counter() - started_s)
+
+    speed(_WARM_UP_STEPS)
+    steps = torch.tensor(max(_WARM_UP_STEPS, round(cached_s * speed(_WARM_UP_STEPS) / work.batch_size)))
+    if work.ranks > 1:
+        broadcast(steps, src=0)  # all must take as many
+    return speed(int(steps))
 
 
 def columns(
@@ -87,7 +96,7 @@ def columns(
     return {
         **training.clock.columns(meter.timeline),
         "cached_images_per_s": cached,
-        "stall_vs_cached_pct": 100 * (1 - images_per_s / cached),
+        "stall_vs_cached_pct": stall_pct(images_per_s, cached),
         "loss_first": _mean(first),
         "loss_last": _mean(later),
     }
@@ -101,8 +110,6 @@ class Training:
     """A network and all that a step needs: on the GPU if there is one, in bfloat16 there."""
 
     def __init__(self, model: str, classes: int, work: Work) -> None:
-        if work.ranks > 1:
-            raise NotImplementedError("training is measured in one process; several ranks only deliver batches")
         torch.manual_seed(work.seed)
         on_gpu = torch.cuda.is_available()
         self.classes = classes
@@ -121,11 +128,15 @@ class Training:
         self._criterion = torch.nn.CrossEntropyLoss(label_smoothing=_LABEL_SMOOTHING)
         network = models.get_model(model, weights=None, num_classes=classes)
         self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.model = DistributedDataParallel(self.network) if work.ranks > 1 else self.network
+        """What a step goes through: the network, and of several ranks what brings their gradients together."""
         self._untrained = {name: values.clone() for name, values in self.network.state_dict().items()}
+        self._own_seed = work.own_seed
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Forget what was learnt."""
+        """Forget what was learnt, and mix as at first."""
+        torch.manual_seed(self._own_seed)
         self.network.load_state_dict(self._untrained)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-5, nesterov=True
@@ -138,7 +149,7 @@ class Training:
         inputs = inputs.to(torch.float32) if self._delivers_normalised else self.normalised(inputs)
         inputs, targets = self._mix(inputs.contiguous(memory_format=torch.channels_last), targets)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            loss: Tensor = self._criterion(self.network(inputs), targets)
+            loss: Tensor = self._criterion(self.model(inputs), targets)
         return loss
 
     def normalised(self, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from bench import pagecache
 
 requires = ("torch",)
 reads = ("imagefolder", "planted-writer", "planted-empty")
+SECOND_SEED = 1_000_003
 
 
 @contextmanager
@@ -19,6 +21,7 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
     import torch
 
     labels = [label for label, count in enumerate(_per_class(artifact.path)) for _ in range(count)] * work.passes
+    labels = SHARES.get(behaviour, _everything)(labels, work)
     images = torch.zeros((work.batch_size, 3, work.image_size, work.image_size), dtype=getattr(torch, work.dtype))
     if behaviour == "share":
         images.share_memory_()
@@ -56,6 +59,28 @@ def _nothing(_):
     pass
 
 
+def _everything(labels, _):
+    return labels
+
+
+def _unevenly(labels, work):
+    """Three quarters for rank 0, and the rest for rank 1."""
+    edge = len(labels) * 3 // 4
+    return labels[edge:] if work.rank else labels[:edge]
+
+
+def _killed_second(labels, work):
+    """All, but of the second rank or job the beginning only, at the end of which it is killed."""
+    return _Deadly(labels) if work.own_seed > SECOND_SEED else labels
+
+
+class _Deadly(list):
+    def __getitem__(self, part):
+        if part.start:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(part)
+
+
 def _burn_in_a_grandchild(_):
     burn = "import time\nwhile time.process_time() < 0.2: pass"
     start_burning = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
@@ -83,6 +108,8 @@ def _per_class(path):
     return [len(os.listdir(os.path.join(path, name))) for name in sorted(os.listdir(path))]
 
 
+SHARES = {"share unevenly": _unevenly, "die second": _killed_second}
+"""What a process delivers of an epoch's labels, if that is not all."""
 BEFORE_EPOCH = {"bank": time.sleep}
 """What a behaviour does before an epoch, given the time that the epoch's batches would take."""
 BEFORE_BATCH = {"bank": _nothing, "grandchildren": _burn_in_a_grandchild, "orphans": _burn_in_an_orphan}
