@@ -17,7 +17,7 @@ import pytest
 from botocore.exceptions import UnauthorizedSSOTokenError
 
 from bench.display import Display
-from bench.s3 import bucket, transfer
+from bench.s3 import bucket, listing, transfer
 from bench.s3 import copy as copying
 from bench.s3.bucket import Location, S3Error
 from bench.s3.copy import copy, relative
@@ -173,6 +173,14 @@ class TestCopy:
         assert all((folder / key.removeprefix("set/")).read_bytes() == b"secret" for key in between.extra)
         assert set(between.gets.values()) == {1}
 
+    def test_an_object_larger_than_a_chunk_comes_in_chunks_and_is_verified_too(
+        self, between: Proxy, original: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(transfer, "CHUNK_BYTES", 500)
+        between.fault = lambda key, nth: "damage" if key == "set/class1/3.jpg" and nth == 1 else ""
+        assert content(copy(URL, tmp_path, Display())) == original
+        assert between.gets["set/class1/3.jpg"] == 2
+
     def test_many_folders_and_one_are_listed_alike(self, between: Proxy, tmp_path: Path) -> None:
         """Folders are listed by requests of their own; one below the other is reached too."""
         between.prefix = "deep/"
@@ -182,6 +190,26 @@ class TestCopy:
             expected[key] = key.encode()
             client().put_object(Bucket="writable", Key=f"deep/{key}", Body=expected[key])
         assert content(copy("s3://writable/deep", tmp_path, Display())) == expected
+
+
+@pytest.mark.parametrize("namespace", ["", ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'])
+def test_the_objects_of_a_listing_are_read_and_the_rest_is_left_to_botocore(namespace: str) -> None:
+    objects = "<Contents><Key>a&amp;b</Key><Size>3</Size><ETag>&quot;e&quot;</ETag><Owner/></Contents>" * 2
+    folder = "<CommonPrefixes><Prefix>c/</Prefix></CommonPrefixes>"
+    answer = {"body": f"<ListBucketResult{namespace}>{objects}{folder}</ListBucketResult>".encode()}
+    read: dict[str, Any] = {}
+    listing.read_objects(answer, read)
+    assert read == {"Contents": [{"Key": "a&b", "Size": "3", "ETag": '"e"'}] * 2}
+    assert b"Contents" not in answer["body"]
+    assert b"c/" in answer["body"]
+
+
+def test_a_listing_that_is_cut_short_is_left_to_botocore() -> None:
+    answer = {"body": b"<ListBucketResult><Contents>"}
+    read: dict[str, Any] = {}
+    listing.read_objects(answer, read)
+    assert answer == {"body": b"<ListBucketResult><Contents>"}
+    assert not read
 
 
 def test_a_log_is_told_how_far_a_transfer_is_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,7 +462,7 @@ def peak_mib():
 
 copying.Bucket = lambda location: Bucket()
 copying.fetch = fetch
-copying._Copy._place = lambda self, partial, remote: None  # a million files would only try the file system
+copying._Copy._place = lambda self, partial, remote, mtime_ns: None  # a million files would only try the file system
 before = peak_mib()
 copying.copy("s3://images/set", Path(sys.argv[1]), Display())
 print(next(fetched), peak_mib() - before)

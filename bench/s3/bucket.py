@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from bench.s3.listing import read_objects
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
@@ -131,8 +132,7 @@ class Bucket:
         )
         with self.explained(f"listing {location}"):
             found = botocore.session.get_session()
-            # Parsing times that nobody reads is three quarters of the work of listing.
-            found.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+            found.register("before-parse.s3.ListObjectsV2", read_objects)
             session = boto3.Session(botocore_session=found)
             config = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
             self.client = session.client("s3", config=config)

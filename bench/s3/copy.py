@@ -100,6 +100,7 @@ class _Copy:
         self._files, self._partial = folder / "files", folder / "partial"
         shutil.rmtree(self._partial, ignore_errors=True)
         self._partial.mkdir()
+        self._holds_earlier_files = self._files.exists()
         self._files.mkdir(exist_ok=True)
         self._spool = Spool(self._partial)
         self._stop = Event()
@@ -129,7 +130,8 @@ class _Copy:
         if not self._paths:
             where = f"{self._location} at {self._bucket.endpoint}"
             raise S3Error(f"there is no object below {where}; see what is there: aws s3 ls {self._location}")
-        self._remove_others(Digests(self._paths), self._files)
+        if self._holds_earlier_files:
+            self._remove_others(Digests(self._paths), self._files)
         shutil.rmtree(self._partial)
         return self._left_out
 
@@ -172,19 +174,19 @@ class _Copy:
                 if self._stop.is_set():
                     return
                 try:
-                    fetch(self._bucket, remote, partial, self._stop)
+                    mtime_ns = fetch(self._bucket, remote, partial, self._stop)
                 except ChangedError:
                     self._changed.add(_CHANGED, remote.key)
                     continue
                 except StoppedError:
                     return
-                self._place(partial, remote)
+                self._place(partial, remote, mtime_ns)
                 with self._counting:
                     self._fetched_bytes += remote.size_bytes
 
-    def _place(self, partial: Path, remote: Remote) -> None:
+    def _place(self, partial: Path, remote: Remote, mtime_ns: int) -> None:
         """Move a whole file to its place, on record first: what is in place is never fetched again."""
-        self._journal.add(remote, partial.stat().st_mtime_ns)
+        self._journal.add(remote, mtime_ns)
         path = self._files / remote.key.removeprefix(self._location.prefix)
         try:
             try:

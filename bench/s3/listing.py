@@ -6,6 +6,7 @@ from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +62,7 @@ def pages(bucket: Bucket, location: Location) -> Iterator[list[Remote]]:
                 below = [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
                 folders += len(below)
                 todo += [_Request(prefix, by_folder=folders < FOLDERS) for prefix in below]
-                yield [Remote(o["Key"], o["Size"], o.get("ETag", "").strip('"')) for o in page.get("Contents", ())]
+                yield [Remote(o["Key"], int(o["Size"]), o["ETag"].strip('"')) for o in page["Contents"]]
 
 
 def _ask(bucket: Bucket, request: _Request) -> dict[str, Any]:
@@ -72,3 +73,22 @@ def _ask(bucket: Bucket, request: _Request) -> dict[str, Any]:
     with bucket.explained(f"listing s3://{bucket.name}/{request.prefix}"):
         page: dict[str, Any] = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=request.prefix, **options)
     return page
+
+
+def read_objects(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
+    """Read the objects of an answer of ListObjectsV2 in place of botocore, which takes several times as long for them.
+
+    A handler of botocore's event `before-parse`: what is put into `customized_response_dict` is its result, and what is
+    left of the body is botocore's to read.
+    """
+    try:
+        root = ET.fromstring(response_dict["body"])  # noqa: S314 - botocore reads it so too
+    except ET.ParseError:
+        return  # botocore says so
+    namespace = root.tag[: root.tag.rfind("}") + 1]
+    customized_response_dict["Contents"] = [
+        {name: found.findtext(namespace + name, "") for name in ("Key", "Size", "ETag")}
+        for found in root.findall(f"{namespace}Contents")
+    ]
+    root[:] = [element for element in root if element.tag != f"{namespace}Contents"]
+    response_dict["body"] = ET.tostring(root)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.s3.listing import Remote
 
 CHUNK_BYTES = 1 << 20
+"""As much of an object as is held at once. A smaller one is held whole, which costs less than a stream."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -49,23 +50,21 @@ def no_room(folder: Path, what: str, why: str) -> S3Error:
     return S3Error(f"{folder} has no room for {what}: {why}; make some there, or use --cache, and {GO_ON}")
 
 
-def fetch(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> None:
+def fetch(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> int:
     """Write the object to `path`, whole and verified: its size, its ETag, and its content where the ETag is an MD5.
 
-    `stop`: ends it soon once set. Raises ChangedError, S3Error, StoppedError, or OSError if the file cannot be written.
+    Return the file's time of change in ns. `stop`: ends it soon once set. Raises ChangedError, S3Error, StoppedError,
+    or OSError if the file cannot be written.
     """
-    for attempt in range(TRIES):
+    for attempt in range(TRIES - 1):
         try:
-            _try(bucket, remote, path, stop)
+            return _try(bucket, remote, path, stop)
         except PassingError:
-            if attempt == TRIES - 1:
-                raise
             stop.wait(random.uniform(0, 0.25 * 2**attempt))  # all at once would overload it again
-        else:
-            return
+    return _try(bucket, remote, path, stop)
 
 
-def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> None:
+def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> int:
     import obstore
 
     what = f"s3://{bucket.name}/{printable(remote.key)}"
@@ -74,18 +73,21 @@ def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> None:
             found = obstore.get(bucket.store, remote.key)
         except FileNotFoundError:
             raise ChangedError(f"{what} is gone") from None
-        etag = (found.meta["e_tag"] or "").strip('"')
-        if found.meta["size"] != remote.size_bytes or (remote.etag and etag != remote.etag):
+        meta = found.meta
+        etag = (meta["e_tag"] or "").strip('"')
+        if meta["size"] != remote.size_bytes or (remote.etag and etag != remote.etag):
             raise ChangedError(f"{what} has changed")
+        chunks = [found.bytes()] if remote.size_bytes <= CHUNK_BYTES else found.stream(min_chunk_size=CHUNK_BYTES)
         md5 = hashlib.md5(usedforsecurity=False)
         size_bytes = 0
         with path.open("wb") as file:
-            for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
+            for chunk in chunks:
                 if stop.is_set():
                     raise StoppedError
-                file.write(chunk)
                 md5.update(chunk)
-                size_bytes += len(chunk)
+                size_bytes += file.write(chunk)
+            file.flush()
+            mtime_ns = os.fstat(file.fileno()).st_mtime_ns
     if size_bytes != remote.size_bytes:
         raise PassingError(
             f"{size_bytes} bytes of {what} came instead of {remote.size_bytes}, again and again; {GO_ON}"
@@ -94,6 +96,7 @@ def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> None:
         bucket.etags_are_md5 = not _encrypted(bucket, remote.key, what)
         if bucket.etags_are_md5:
             raise PassingError(f"{what} came damaged, again and again: its MD5 is not its ETag; {GO_ON}")
+    return mtime_ns
 
 
 def _encrypted(bucket: Bucket, key: str, what: str) -> bool:
