@@ -12,8 +12,8 @@ import pytest
 from bench import process
 from bench.display import Display
 from bench.prepare import Prepared, PrepareError, prepare, publish
+from bench.s3 import loopback
 from bench.s3.bucket import S3Error
-from tests import loopback
 from tests.campaigns import campaign
 
 if TYPE_CHECKING:

@@ -17,11 +17,10 @@ import pytest
 from botocore.exceptions import UnauthorizedSSOTokenError
 
 from bench.display import Display
-from bench.s3 import bucket, listing, transfer
+from bench.s3 import bucket, listing, loopback, transfer
 from bench.s3 import copy as copying
 from bench.s3.bucket import Location, S3Error
 from bench.s3.copy import copy, relative
-from tests import loopback
 from tests.proxy import proxy
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench import config, prepare
 from bench.display import Display
-from tests import loopback
+from bench.s3 import loopback
 
 PORT = 9735
 """Always the same, for the endpoint is a part of what a copy is found again by."""

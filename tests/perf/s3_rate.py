@@ -23,8 +23,8 @@ import typer
 
 from bench.comparison import ratio
 from bench.display import Display
+from bench.s3 import loopback
 from bench.s3.copy import copy
-from tests import loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,152 @@
+"""How much goes over the network, and how fast may it? An HTTP proxy that tunnels, counts, delays and holds back.
+
+What passes stays encrypted, so that the same holds for any server that speaks https, on loopback or elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from array import array
+from bisect import bisect_right
+from contextlib import contextmanager
+from threading import Thread
+from time import perf_counter_ns
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOST = "127.0.0.1"
+_READ_BYTES = 1 << 16
+_AHEAD_S = 0.02
+"""So much of what the link is still to carry is read already: timers are too coarse to read it just in time."""
+_MOST_QUEUED = 64
+"""Reads that are on their way at once in each direction of a connection."""
+
+
+class Link:
+    """One line for all connections. Whatever comes over it waits until all that came before has passed."""
+
+    def __init__(self, rate_bytes_per_s: float | None = None, latency_s: float = 0) -> None:
+        """`rate_bytes_per_s`: of what is received, over all connections together; None: unlimited. `latency_s`: of a
+        round trip, half of it each way; to open a connection takes one, as it does by TCP.
+        """
+        self.rate_bytes_per_s = rate_bytes_per_s
+        self.latency_s = latency_s
+        self._free_s = 0.0
+        self.trouble = ""
+        """What went wrong last when a connection was opened."""
+        self._received = 0
+        self._times_ns, self._totals = array("q"), array("q")
+
+    def begins_s(self, now_s: float) -> float:
+        """Return when something that comes now can begin to pass."""
+        return max(now_s, self._free_s)
+
+    def carry(self, size_bytes: int, now_s: float) -> float:
+        """Let something pass, and return when all of it has arrived."""
+        if self.rate_bytes_per_s:
+            self._free_s = self.begins_s(now_s) + size_bytes / self.rate_bytes_per_s
+        return self.begins_s(now_s) + self.latency_s / 2
+
+    def count(self, size_bytes: int, now_ns: int) -> None:
+        """Count what was received."""
+        self._received += size_bytes
+        self._times_ns.append(now_ns)
+        self._totals.append(self._received)
+
+    def received_bytes(self, until_ns: int | None = None) -> int:
+        """Return how much was received in all, or until a time of the clock `perf_counter_ns`, which all processes of
+        a machine share.
+        """
+        known = len(self._totals)
+        place = known if until_ns is None else bisect_right(self._times_ns, until_ns, hi=known)
+        return self._totals[place - 1] if place else 0
+
+
+@contextmanager
+def proxy(link: Link) -> Iterator[str]:
+    """Run a proxy before the link in a thread, until the block ends, and give its URL."""
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(asyncio.start_server(lambda *ends: _tunnel(link, *ends), HOST, 0))
+    thread = Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+    finally:
+        asyncio.run_coroutine_threadsafe(_end(server), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _end(server: asyncio.Server) -> None:
+    server.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def _tunnel(link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve one client: `CONNECT host:port`, and then whatever the two ends say to each other."""
+    try:
+        verb, target, *_ = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split()
+        if verb != "CONNECT":
+            await _refuse(writer, "501 Only CONNECT is understood")
+            return
+        host, _, port = target.rpartition(":")
+        try:
+            far_reader, far_writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except OSError as error:
+            link.trouble = f"{target} did not answer: {error.strerror or error}"
+            await _refuse(writer, "502 Bad Gateway")
+            return
+        await asyncio.sleep(link.latency_s)
+        writer.write(b"HTTP/1.1 200 Connected\r\n\r\n")
+        async with asyncio.TaskGroup() as both:
+            both.create_task(_relay(link, reader, far_writer))
+            both.create_task(_relay(link, far_reader, writer, received=True))
+    except* (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        pass  # either end is gone, of which the other is now told, or the proxy ends
+    finally:
+        writer.close()
+
+
+async def _refuse(writer: asyncio.StreamWriter, why: str) -> None:
+    writer.write(f"HTTP/1.1 {why}\r\nContent-Length: 0\r\n\r\n".encode())
+    await writer.drain()
+
+
+async def _relay(
+    link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, received: bool = False
+) -> None:
+    """Pass on what comes from one end to the other, until either is gone. `received`: it comes from afar."""
+    on_its_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MOST_QUEUED)
+    now_s = asyncio.get_running_loop().time
+    try:
+        async with asyncio.TaskGroup() as both:
+            both.create_task(_arrive(link, on_its_way, writer, received=received))
+            while content := await reader.read(_READ_BYTES):
+                due_s = link.carry(len(content), now_s()) if received else now_s() + link.latency_s / 2
+                await on_its_way.put((due_s, content))
+                if received:
+                    await asyncio.sleep(link.begins_s(now_s()) - _AHEAD_S - now_s())
+            await on_its_way.put((now_s() + link.latency_s / 2, b""))
+    finally:
+        writer.close()
+
+
+async def _arrive(
+    link: Link, on_its_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, *, received: bool
+) -> None:
+    now_s = asyncio.get_running_loop().time
+    while True:
+        due_s, content = await on_its_way.get()
+        await asyncio.sleep(due_s - now_s())
+        if not content:
+            return
+        writer.write(content)
+        await writer.drain()
+        if received:
+            link.count(len(content), perf_counter_ns())

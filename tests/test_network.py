@@ -1,0 +1,150 @@
+"""What passes the proxy is counted to the byte, in order, and never sooner than the limits allow."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench import network
+from bench.network import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BODY = bytes(range(256)) * 800  # several reads
+
+
+class TestLink:
+    def test_what_comes_waits_for_what_came_before_on_any_connection(self) -> None:
+        link = Link(rate_bytes_per_s=1000)
+        assert [link.carry(500, 10.0), link.carry(500, 10.0), link.carry(1000, 10.25)] == [10.5, 11.0, 12.0]
+
+    def test_time_in_which_nothing_came_is_not_saved(self) -> None:
+        link = Link(rate_bytes_per_s=1000)
+        assert [link.carry(500, 10.0), link.carry(500, 20.0)] == [10.5, 20.5]
+
+    def test_latency_delays_and_takes_nothing_of_the_rate(self) -> None:
+        link = Link(rate_bytes_per_s=1000, latency_s=0.5)
+        assert [link.carry(500, 10.0), link.carry(500, 10.0)] == [10.75, 11.25]
+
+    def test_without_limits_all_arrives_at_once(self) -> None:
+        assert Link().carry(1 << 40, 10.0) == 10.0
+
+    def test_bytes_are_known_at_any_time(self) -> None:
+        link = Link()
+        for size_bytes, now_ns in (5, 100), (7, 200), (11, 300):
+            link.count(size_bytes, now_ns)
+        assert [link.received_bytes(at) for at in (99, 100, 250, 300, None)] == [0, 5, 12, 23, 23]
+
+
+@contextmanager
+def server(*, round_trips: int = 1) -> Iterator[int]:
+    """Answer each byte with the body; give the port."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer(connection: socket.socket) -> None:
+        with connection:
+            for _ in range(round_trips):
+                connection.recv(1)
+                connection.sendall(BODY)
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=[connection]).start()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join()
+
+
+def connected(url: str, port: int) -> tuple[socket.socket, bytes]:
+    """Return a connection through the proxy, and the status line that it answered with."""
+    connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60)
+    connection.sendall(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += connection.recv(1)
+    return connection, head.partition(b"\r\n")[0]
+
+
+def fetch(url: str, port: int, *, round_trips: int = 1) -> bytes:
+    connection, _ = connected(url, port)
+    got = b""
+    with connection:
+        for trip in range(1, round_trips + 1):
+            connection.sendall(b"?")
+            while len(got) < trip * len(BODY):
+                got += connection.recv(1 << 16)
+        assert connection.recv(1) == b""  # the server has closed, and so has the proxy
+    return got
+
+
+def test_what_the_server_says_arrives_as_it_is_and_is_counted() -> None:
+    link = Link()
+    with server() as port, network.proxy(link) as url:
+        before_ns = time.perf_counter_ns()
+        assert fetch(url, port) == BODY
+        assert fetch(url, port) == BODY
+    assert link.received_bytes() == 2 * len(BODY)
+    assert link.received_bytes(before_ns) == 0
+
+
+def test_all_connections_together_keep_to_the_rate() -> None:
+    link = Link(rate_bytes_per_s=1 << 20)
+    with server() as port, network.proxy(link) as url:
+        started_s = time.perf_counter()
+        threads = [threading.Thread(target=fetch, args=[url, port]) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.perf_counter() - started_s >= 3 * len(BODY) / (1 << 20)
+    assert link.received_bytes() == 3 * len(BODY)
+
+
+def test_each_round_trip_takes_the_latency_and_opening_a_connection_is_one() -> None:
+    with server(round_trips=3) as port, network.proxy(Link(latency_s=0.05)) as url:
+        started_s = time.perf_counter()
+        assert fetch(url, port, round_trips=3) == 3 * BODY
+        assert time.perf_counter() - started_s >= (1 + 3) * 0.05
+
+
+def test_a_server_that_is_gone_is_told_to_the_client_and_to_the_harness() -> None:
+    with server() as port:
+        pass
+    link = Link()
+    with network.proxy(link) as url:
+        connection, status = connected(url, port)
+        connection.close()
+    assert status == b"HTTP/1.1 502 Bad Gateway"
+    assert link.trouble == f"127.0.0.1:{port} did not answer: Connect call failed ('127.0.0.1', {port})"
+
+
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"\x16\x03\x01"])
+def test_what_is_no_tunnel_is_refused(request_line: bytes) -> None:
+    with network.proxy(Link()) as url, socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+        client.sendall(request_line + b"\r\n\r\n")
+        assert client.recv(1 << 10).startswith(b"HTTP/1.1 501") or not client.recv(1)
+
+
+def test_the_end_of_the_proxy_ends_its_connections() -> None:
+    with server() as port:
+        with network.proxy(Link()) as url:
+            connection, _ = connected(url, port)
+        with connection:
+            assert connection.recv(1) == b""
+            connection.sendall(b"?")
