@@ -9,31 +9,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bench import controls, noise, published, tuning
+from bench import controls, noise, overtaking, published, tuning
 from bench.certificates import other_work
 from bench.comparison import RANKING_BLOCKS, compare, compare_all, least_difference, ratio
-from bench.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Fed, Standing
-from bench.records import HEADER
+from bench.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Fed, Fetched, Standing
+from bench.records import HEADER, TRANSPORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from bench.certificates import Certificate
     from bench.comparison import Comparison, Ratio
+    from bench.overtaking import Course
     from bench.records import Record
 
 
 def analyse(
-    records: Sequence[Record], campaign: Mapping[str, Any], certified: Mapping[str, Certificate] | None = None
+    records: Sequence[Record],
+    campaign: Mapping[str, Any],
+    certified: Mapping[str, Certificate] | None = None,
+    courses: Mapping[str, Course] | None = None,
 ) -> Analysis:
     """Analyse the rows of a campaign, which is given as `env.json` keeps it. `certified`: certificates by contestant.
+    `courses`: by trial, of those whose data was in a bucket.
 
     A trial that has several rows counts by its latest; their failures are all kept. Of several attempts at a block the
     one with the fewest failed and then the fewest disturbed trials counts, the earliest of equals; speeds have no say.
     """
     chosen = _quietest(records)
     everywhere = _loads(chosen)
-    loads = everywhere[everywhere["consumer"].isin(["", "hungry"])]
+    loads = everywhere[everywhere["consumer"].isin(["", "hungry"]) & (everywhere["transport"] == "")]
     good = _good(loads)
     at_best = good["track"] == "best"
     warm, cold = good[(good["cache"] != "cold") & ~at_best], good[good["cache"] == "cold"]
@@ -60,9 +65,11 @@ def analyse(
     fastest = max((s.median for s in standings if s.speeds), default=None)
     writes = tuple({r.format: r for r in records if r.kind == "write"}.values())
     limits, counted = _limits(records, chosen), frozenset(_good(everywhere)["trial"])
-    feeding = [name for feeding in feedings(campaign).values() for name in feeding["contestants"]]
+    further = [name for feeding in feedings(campaign).values() for name in feeding["contestants"]]
+    further += [name for using in transports(campaign).values() for name in using]
+    fetched = tuple(_fetched(campaign, everywhere, courses or {}))
     blocks = campaign["timing"]["blocks"]
-    states = len(names) + len(campaign["cold"]) + len(campaign["best"]) + len(feeding)
+    states = len(names) + len(campaign["cold"]) + len(campaign["best"]) + len(further)
     return Analysis(
         reference=reference,
         standings=tuple(standings),
@@ -72,6 +79,8 @@ def analyse(
             _bests(campaign, standings, loads[loads["track"] == "best"], speeds, searches=searches, least=least)
         ),
         fed=tuple(_fed(campaign, everywhere)),
+        fetched=fetched,
+        overtakings=overtaking.pairs(_races(everywhere, fetched, courses or {})),
         limits=limits,
         limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},
         least_difference=least,
@@ -129,7 +138,7 @@ def _trouble_in(rows: Mapping[str, Record]) -> tuple[int, int]:
 
 def _loads(chosen: Sequence[Record]) -> pd.DataFrame:
     rows = pd.DataFrame([vars(r) for r in chosen], columns=list(HEADER)).sort_values("block", kind="stable")
-    rows = rows.astype({"block": int} | dict.fromkeys(MEDIANS, float))
+    rows = rows.astype({"block": int} | dict.fromkeys(MEDIANS, float)).copy()  # astype leaves each column apart
     # Before taking medians: the median of the sums, not the sum of medians. Empty if a phase is.
     return rows.assign(start_s=rows[list(START_PHASES)].sum(axis=1, skipna=False))
 
@@ -222,6 +231,43 @@ def _fed(campaign: Mapping[str, Any], loads: pd.DataFrame) -> list[Fed]:
     return found
 
 
+def transports(campaign: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
+    """Return who has the data in a bucket, by how it comes; campaigns of earlier schemas have none."""
+    tables = {"stream": "streaming", "bounded": "bounded", "download": "downloading"}
+    stream = campaign.get("stream") or {}
+    return {transport: stream.get(table, ()) for transport, table in tables.items()}
+
+
+def _fetched(campaign: Mapping[str, Any], loads: pd.DataFrame, courses: Mapping[str, Course]) -> Iterator[Fetched]:
+    for transport, names in transports(campaign).items():
+        rows = loads[loads["transport"] == transport]
+        good = _good(rows)
+        for contestant in _competing(campaign):
+            if contestant["name"] in names:
+                own = good[good["contestant"] == contestant["name"]]
+                kept = own[own["cache_mib"].notna()]
+                yield Fetched(
+                    transport=transport,
+                    standing=_standing(contestant, rows, good, {}, ""),
+                    courses=tuple(courses[trial] for trial in own["trial"] if trial in courses),
+                    bound_held=bool((kept["cache_peak_mib"] <= kept["cache_mib"]).all()) if len(kept) else None,
+                )
+
+
+def _races(loads: pd.DataFrame, fetched: Sequence[Fetched], courses: Mapping[str, Course]) -> list[dict[str, Course]]:
+    """Return the courses by block and title."""
+    titles = {(f.standing.name, f.transport): f.title for f in fetched}
+    rows = loads[loads["trial"].isin(list(courses))]
+    return [
+        {
+            titles[row["contestant"], row["transport"]]: courses[row["trial"]]
+            for _, row in of_block.iterrows()
+            if (row["contestant"], row["transport"]) in titles
+        }
+        for _, of_block in rows.groupby("block")
+    ]
+
+
 def _curve(texts: Iterable[str]) -> tuple[tuple[float, float], ...]:
     points = [point.split() for text in texts for point in text.split("; ") if point]
     return tuple(sorted((float(demand), float(busy)) for demand, busy in points))
@@ -286,6 +332,7 @@ def _failures(records: Sequence[Record]) -> tuple[Failure, ...]:
     for r in records:
         if r.status != "ok" and (r.kind, r.status) != ("limit", "unavailable"):
             title = f"{r.title}, at its best" if r.track == "best" else r.title
+            title += f", {TRANSPORTS[r.transport]}" if r.transport else ""
             found = blocks.setdefault((r.kind, title, r.status, r.reason), [])
             if r.block is not None:
                 found.append(r.block)

@@ -34,6 +34,8 @@ class Encoding:
     """`proportion` only: the share of images stored as JPEG, 0 to 1."""
     smart_threshold_bytes: int | None = None
     """`smart` only: images whose pixels take more bytes than this are stored as JPEG. None stores all as pixels."""
+    chunk_mib: int | None = None
+    """Size of the files, where a writer puts several samples into each of several files. None: as it sees fit."""
 
 
 class Source(Protocol):
@@ -70,7 +72,7 @@ class Artifact:
     format: str
     """The format's name in the campaign."""
     path: str
-    """The folder that the writer filled."""
+    """The folder that the writer filled; for a loader that `streams` perhaps the s3:// URL of what is in it."""
     samples: int
     label_sum: int
     """Sum of all labels, which every epoch must deliver."""
@@ -81,6 +83,10 @@ class Artifact:
     encoding: Encoding
     classes: int = 1
     """How many there are; labels are less."""
+    cache: str = ""
+    """With a URL: the empty folder in which a loader keeps what it fetches. The harness removes it."""
+    cache_bytes: int | None = None
+    """With a URL: the most that the loader may keep there at a time. None: all of it."""
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Artifact:
@@ -166,6 +172,9 @@ class Loader(Protocol):
     """Import names of the libraries it needs; the first one's version is recorded."""
     reads: tuple[str, ...]
     """Names of the writers whose formats it reads; empty if it reads none, and any will do."""
+    streams: bool
+    """Whether it reads formats from S3 itself, given a URL for a path. Credentials and endpoint come by AWS's usual
+    chain, and through the proxy that `HTTPS_PROXY` names."""
 
     def stream(
         self, artifact: Artifact, work: Work, **options: Any

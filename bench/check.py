@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
 from bench import certificates, noise, records, tuning
-from bench.analysis import analyse, feedings
+from bench.analysis import analyse, feedings, transports
 from bench.comparison import RANKING_BLOCKS
 from bench.timeline import Timeline
 
@@ -151,6 +151,8 @@ def _foreign(row: Record, campaign: Mapping[str, Any]) -> Iterator[str]:
         feedings(campaign).get(row.consumer, {}).get("contestants", ())
     ):
         yield f"the campaign does not have it feed the consumer {row.consumer}"
+    if row.transport and row.contestant not in transports(campaign).get(row.transport, ()):
+        yield f"the campaign does not have its data come from a bucket, {row.transport}"
     if row.track not in {"same", "best"}:
         yield f"there is no track {row.track or 'of no name'}"
 

@@ -11,7 +11,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import conversion, trial
+from bench import conversion, fetching, trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,8 @@ _TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "limits": _limits,
     "observe": _observe,
     "ranks": _ranks,
+    "publish": fetching.publish,
+    "download": fetching.download,
 }
 
 

@@ -79,7 +79,7 @@ def bench(  # noqa: PLR0913 - each is an option of the command
                 f"{len(prepared.rejected)} unreadable images are left out of every format; the report lists them"
             )
         certificates = certifying.certify(chosen, prepared, cache, display)
-        folder = runner.run(chosen, prepared, results, display, certificates)
+        folder = runner.run(chosen, prepared, results, display, certificates, artifacts=artifacts)
     except KeyboardInterrupt:
         display.say("stopped; the same command goes on from here")
         raise typer.Exit(128 + signal.SIGINT) from None

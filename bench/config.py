@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench import publication, registry
 from bench.api import Encoding, Mode, Work
 from bench.publication import Change, Published
-from bench.records import Cache, Consumer
+from bench.records import Cache, Consumer, Transport
 from bench.space import Best, Tuning, count_workers
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _AROUND_WINDOW_S = 8.5  # starting, importing, compiling, pausing, ending a tria
 _COLD_S = 15  # of one cold trial, whose length is that of an epoch: seen on 2 cores, on average
 _AROUND_FEEDING_S = 25  # starting, training on one batch or the sweep of demands: seen on 2 cores, on average
 _AROUND_STAGES_S = 5  # starting the processes that measure the limits
+_AROUND_FETCHING_S = 15  # starting, compiling, downloading: seen on 2 cores, on average
+_FETCHED_IMAGES_PER_S = 3000  # of what was fetched: seen on 2 cores, on average
 _STAGES = 8
 Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
 
@@ -117,11 +119,12 @@ class Format(_Model):
     quality: int = Field(90, ge=1, le=100)
     compress_probability: float = Field(0.5, ge=0, le=1)
     smart_threshold_bytes: int | None = Field(None, ge=0)
+    chunk_mib: int | None = Field(None, ge=1)
 
     @property
     def encoding(self) -> Encoding:
         """The format's encoding."""
-        return Encoding(self.mode, self.max_side, self.quality, self.compress_probability, self.smart_threshold_bytes)
+        return Encoding(**self.model_dump(exclude={"name", "title", "writer"}))
 
 
 class Contestant(_Model):
@@ -175,6 +178,23 @@ class Consumers(_Model):
     """The same under Lightning's Trainer."""
 
 
+class Stream(_Model):
+    """Contestants whose data is in a bucket, over a network that may be limited. Each name runs once in every block."""
+
+    streaming: tuple[str, ...] = ()
+    """Read from the bucket as they go, and keep all that they fetch."""
+    bounded: tuple[str, ...] = ()
+    """The same, and keep no more than `cache_mib`."""
+    downloading: tuple[str, ...] = ()
+    """Start when all is downloaded."""
+    epochs: int = Field(3, ge=2)
+    cache_mib: float | None = Field(None, gt=0)
+    rate_mib_per_s: float | None = Field(None, gt=0)
+    """Of all connections together. None: not limited."""
+    latency_ms: float = Field(0, ge=0)
+    """Added to each round trip."""
+
+
 class Campaign(_Model):
     """A whole campaign file."""
 
@@ -191,6 +211,7 @@ class Campaign(_Model):
     cold: tuple[str, ...] = ()
     """Contestants that also run with their data out of the page cache, once in every block."""
     consumers: Consumers = Consumers()
+    stream: Stream | None = None
     published: Published | None = None
     changes: tuple[Change, ...] = ()
     """From a set-up that was published to an equal one, one thing at a time: at most one from each contestant."""
@@ -228,7 +249,8 @@ class Campaign(_Model):
             message = f"reference {self.reference} is a control"
             raise ValueError(message)
         feeding = ((f"consumers.{name}", f.contestants) for name, f in self.feedings.items())
-        for table, names in (("cold", self.cold), ("best", self.best), *feeding):
+        remote = ((f"stream ({transport})", names) for transport, names in self.transports.items())
+        for table, names in (("cold", self.cold), ("best", self.best), *feeding, *remote):
             if unknown := sorted(set(names) - set(competing)):
                 message = f"{table} names no contestant: {', '.join(unknown)}; there are: {', '.join(competing)}"
                 raise ValueError(message)
@@ -281,6 +303,26 @@ class Campaign(_Model):
         return self
 
     @model_validator(mode="after")
+    def _streaming_agrees(self) -> Campaign:
+        if self.stream is None:
+            return self
+        if self.stream.bounded and not self.stream.cache_mib:
+            message = "stream.bounded names contestants, and stream.cache_mib, the bound, is missing"
+            raise ValueError(message)
+        if self.work.ranks > 1:
+            message = "stream is for one rank: leave out work.ranks"
+            raise ValueError(message)
+        for c in self.competing:
+            used = [transport for transport, names in self.transports.items() if c.name in names]
+            if {"stream", "bounded"} & set(used) and not registry.loader(c.loader).streams:
+                message = f"contestant {c.name}: loader {c.loader} reads no bucket itself: name it in downloading"
+                raise ValueError(message)
+            if used and self.format_of(c).mode == "original":
+                message = f"contestant {c.name}: {c.format} is links to the images themselves, which no bucket holds"
+                raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
     def _searches_begin_with_own_settings(self) -> Campaign:
         workers = self.work.count_workers()
         own = {c.name: {**_options(c.loader), **c.options, "workers": workers} for c in self.contestants}
@@ -296,6 +338,13 @@ class Campaign(_Model):
         """The consumers that are not hungry, by name."""
         names: tuple[Consumer, ...] = ("paced", "train", "lightning")
         return {name: feeding for name in names if (feeding := getattr(self.consumers, name))}
+
+    @property
+    def transports(self) -> dict[Transport, tuple[str, ...]]:
+        """Who gets the data from a bucket, by how."""
+        if self.stream is None:
+            return {}
+        return {"stream": self.stream.streaming, "bounded": self.stream.bounded, "download": self.stream.downloading}
 
     def work_on(self, samples: int, block: int) -> Work:
         """Return what every contestant delivers in one block (0: in a search): the same, in an order of its own."""
@@ -319,12 +368,15 @@ class Campaign(_Model):
         blocks = len({trial.block for trial in trials})
         cold = sum(trial.cache == "cold" for trial in trials)
         feeding = [self.feedings[trial.consumer] for trial in trials if trial.consumer != "hungry"]
-        warm = len(trials) - cold - len(feeding)
+        remote = sum(bool(trial.transport) for trial in trials)
+        warm = len(trials) - cold - len(feeding) - remote
         stages_s = blocks * (_AROUND_STAGES_S + _STAGES * self.timing.stage_s) if self.timing.stage_s else 0
         warm_s = warm * (self.timing.warmup_s + self.timing.window_s + _AROUND_WINDOW_S)
         search_s = searching * (self.tuning.warmup_s + self.tuning.window_s + _AROUND_WINDOW_S)
         feeding_s = sum(f.warmup_s + f.window_s + _AROUND_FEEDING_S for f in feeding)
-        return search_s + warm_s + feeding_s + cold * _COLD_S + stages_s
+        images = self.stream.epochs * self.work.epoch_images if self.stream else 0
+        fetched_s = remote * (_AROUND_FETCHING_S + images / _FETCHED_IMAGES_PER_S)
+        return search_s + warm_s + feeding_s + cold * _COLD_S + stages_s + fetched_s
 
     def caches_of(self, contestant: Contestant) -> tuple[Cache, ...]:
         """Return the states of the page cache that a contestant runs in, once each in every block."""

@@ -21,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 
 from bench import plan
+from bench.records import TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,18 +160,24 @@ def _line(record: Record, number: int, planned: int) -> str:
         where = f"block {record.block}" + (f" (attempt {record.attempt})" if record.attempt != 1 else "")
         how = ", cold" if record.cache == "cold" else ", at its best" if record.track == "best" else ""
         how += "" if record.consumer in {"", "hungry"} else f", {record.consumer}"
+        how += f", {TRANSPORTS[record.transport]}" if record.transport else ""
     return f"[{number}/{planned}] {where}, {record.title}{how}: {what}"
 
 
 def _table(campaign: Campaign, records: list[Record]) -> Table:
     """Return the newest attempt's speeds by contestant and block."""
     table = Table("contestant", *(f"block {block + 1}" for block in range(campaign.timing.blocks)), title="images/s")
-    cells = {(r.contestant, r.cache, r.track, r.consumer, r.block): _speed(r) for r in records if r.kind == "load"}
+    cells = {
+        (r.contestant, r.cache or "warm", r.track, r.consumer, r.transport, r.block): _speed(r)
+        for r in records
+        if r.kind == "load"
+    }
     for trial in sorted(plan.trials(campaign, 1), key=lambda t: campaign.contestants.index(t.contestant)):
-        which = (trial.contestant.name, trial.cache, trial.track, trial.consumer)
+        which = (trial.contestant.name, trial.cache, trial.track, trial.consumer, trial.transport)
         speeds = (cells.get((*which, block), "") for block in range(1, campaign.timing.blocks + 1))
         title = trial.contestant.title if trial.track == "same" else campaign.best[trial.contestant.name].title
         other = ["cold"] * (trial.cache == "cold") + ["at its best"] * (trial.track == "best")
         other += [trial.consumer] * (trial.consumer != "hungry")
+        other += [TRANSPORTS[trial.transport]] * bool(trial.transport)
         table.add_row(", ".join([title, *other]), *speeds)
     return table

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.comparison import LEAST_DIFFERENCE, RANKING_BLOCKS
+from bench.records import TRANSPORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bench.comparison import Comparison, Ratio
     from bench.controls import Verdict
+    from bench.overtaking import Course, Pair
     from bench.published import Change, Published
     from bench.records import Record
     from bench.tuning import Search
@@ -57,6 +60,13 @@ MEDIANS = (
     "loss_first",
     "loss_last",
     "fed_images_per_s",
+    "download_s",
+    "epoch2_s",
+    "network_bytes",
+    "network_epoch1_bytes",
+    "network_epoch2_bytes",
+    "cache_peak_mib",
+    "cache_end_mib",
 )
 """Columns of a record of which a standing keeps the median over blocks."""
 
@@ -140,6 +150,44 @@ class Fed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What one contestant does with its data in a bucket."""
+
+    transport: str
+    standing: Standing
+    """Of the trials with that transport, not ranked."""
+    courses: tuple[Course, ...]
+    """Of each ok block whose raw times are there."""
+    bound_held: bool | None
+    """Whether it never kept more than it was to, in any block; None without a bound."""
+
+    @property
+    def title(self) -> str:
+        """The contestant and how its data comes."""
+        return f"{self.standing.title}, {TRANSPORTS[self.transport]}"
+
+    @property
+    def first_batch_s(self) -> float | None:
+        """Since the trial began; median over blocks, as what follows."""
+        return _median([float(course.seconds[0]) for course in self.courses])
+
+    @property
+    def epoch1_end_s(self) -> float | None:
+        """Since the trial began."""
+        return _median([course.epoch1_end_s for course in self.courses])
+
+    @property
+    def end_s(self) -> float | None:
+        """When all epochs were over, since the trial began."""
+        return _median([float(course.seconds[-1]) for course in self.courses])
+
+    @property
+    def later_images_per_s(self) -> float | None:
+        """Over all epochs after the first."""
+        return _median([course.later_images_per_s for course in self.courses])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """All rows that are not ok in the same way."""
 
@@ -174,6 +222,10 @@ class Analysis:
     """Differences up to this share are ties; see `comparison.least_difference`."""
     writes: tuple[Record, ...]
     """The latest row of each format, in the order of the file."""
+    fetched: tuple[Fetched, ...]
+    """Those whose data was in a bucket: by transport, in the campaign's order."""
+    overtakings: tuple[Pair, ...]
+    """Who of any two of them is ahead first, and when the other overtakes; by title."""
     failures: tuple[Failure, ...]
     blocks: int
     """Planned blocks."""
@@ -225,6 +277,10 @@ class Analysis:
     def descriptive(self) -> bool:
         """Whether no contestant has enough blocks for a claim about ranks."""
         return bool(self.ranked) and all(len(s.speeds) < RANKING_BLOCKS for s in self.ranked)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return median(values) if values else None
 
 
 def shown(value: float) -> str:

@@ -28,7 +28,12 @@ def disturbances(record: Record) -> tuple[str, ...]:
     warm = record.cache == "warm"
     measured = (
         ("the hypervisor took {:.1f} % of the cores", record.steal_pct, STEAL_PCT),
-        ("other processes used {:.1f} % of the cores", record.other_cpu_pct, _other_cpu_pct(record)),
+        # The other end of a network may be on this machine.
+        (
+            "other processes used {:.1f} % of the cores",
+            None if record.transport else record.other_cpu_pct,
+            _other_cpu_pct(record),
+        ),
         ("the cores' own speed changed by {:+.1f} %", record.canary_drift_pct, CANARY_DRIFT_PCT),
         ("the window's halves lie {:+.1f} % apart", record.half_drift_pct if warm else None, _half_drift_pct(record)),
         ("{} page faults had to read", record.major_faults if warm else None, MAJOR_FAULTS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import noise, tuning
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bench.config import Campaign, Contestant
-    from bench.records import Cache, Consumer, Record, Track
+    from bench.records import Cache, Consumer, Record, Track, Transport
     from bench.tuning import Settings
 
 
@@ -30,14 +30,16 @@ class Trial:
     consumer: Consumer = "hungry"
     settings: Settings | None = field(default_factory=dict)
     """What is put in place of the contestant's own. None: at its best, and nothing tried kept to the memory budget."""
+    transport: Transport = ""
+    """How the data comes from a bucket; empty if it is on this machine."""
 
     @property
     def name(self) -> str:
         """Unique in the campaign."""
         if not self.block:
             return tuning.trial_name(self.contestant.name, self.position)
-        endings = [self.cache, self.track, self.consumer]
-        other = [ending for ending in endings if ending not in {"warm", "same", "hungry"}]
+        endings = [self.cache, self.track, self.consumer, self.transport]
+        other = [ending for ending in endings if ending not in {"warm", "same", "hungry", ""}]
         return "/".join([prefix(self.block, self.attempt), self.contestant.name, *other])
 
 
@@ -47,23 +49,30 @@ def prefix(block: int, attempt: int) -> str:
 
 
 def trials(campaign: Campaign, block: int, attempt: int = 1) -> tuple[Trial, ...]:
-    """Every contestant once per cache state, once more at its best if that is searched for, and once for each other
-    consumer that it feeds, in an order drawn anew for each attempt, so that drift hits all alike.
+    """Every contestant once per cache state, once more at its best if that is searched for, once for each other
+    consumer that it feeds, and once for each way in which its data comes from a bucket, in an order drawn anew for each
+    attempt, so that drift hits all alike.
     """
-    order: list[tuple[Contestant, Cache, Track, Consumer]] = [
-        (contestant, cache, "same", "hungry")
+    order: list[dict[str, Any]] = [
+        {"contestant": contestant, "cache": cache}
         for contestant in campaign.contestants
         for cache in campaign.caches_of(contestant)
     ]
-    order += [(c, "warm", "best", "hungry") for c in campaign.contestants if c.name in campaign.best]
+    order += [{"contestant": c, "track": "best"} for c in campaign.contestants if c.name in campaign.best]
     order += [
-        (c, "warm", "same", consumer)
+        {"contestant": c, "consumer": consumer}
         for consumer, feeding in campaign.feedings.items()
         for c in campaign.contestants
         if c.name in feeding.contestants
     ]
+    order += [
+        {"contestant": c, "transport": transport}
+        for transport, names in campaign.transports.items()
+        for c in campaign.contestants
+        if c.name in names
+    ]
     random.Random(f"{campaign.timing.seed}/{prefix(block, attempt)}").shuffle(order)
-    return tuple(Trial(block, attempt, place, *which) for place, which in enumerate(order, 1))
+    return tuple(Trial(block, attempt, place, **which) for place, which in enumerate(order, 1))
 
 
 def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, ...]:

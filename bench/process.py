@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 _WATCH_MS = 1000
 
 
-def run(
+def run(  # noqa: PLR0913 - each is a way in which tasks differ
     task: str,
     spec: dict[str, Any],
     log: Path,
     limit_s: float | None = None,
+    *,
     watch: Callable[[int], None] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run `python -m bench.child TASK` in a process group of its own and return what it reports.
 
@@ -36,7 +38,7 @@ def run(
     done by as many processes below the child, see `bench.ranks`.
 
     `watch`: is called each second with the process's id. Not for what is measured, which it would disturb; without a
-    limit of time.
+    limit of time. `environment`: variables beside this process's.
     """
     if spec.get("work", {}).get("ranks", 1) > 1:
         task, spec = "ranks", {**spec, "task": task}
@@ -50,6 +52,7 @@ def run(
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
             try:
                 _send(child, message)

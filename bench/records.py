@@ -16,13 +16,20 @@ from bench.cache import force_to_disk
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """A version may add columns, which are empty in rows of an earlier one, and never changes or drops any; as of 3."""
 
 Kind = Literal["write", "load", "limit", "tune"]
 Track = Literal["same", "best"]
 Cache = Literal["warm", "cold"]
 Consumer = Literal["hungry", "paced", "train", "lightning"]
+Transport = Literal["", "stream", "bounded", "download"]
+TRANSPORTS: dict[str, str] = {
+    "stream": "streamed",
+    "bounded": "streamed, cache bounded",
+    "download": "downloaded first",
+}
+"""What people call them."""
 Status = Literal["ok", "failed", "timeout", "invalid", "unavailable"]
 
 
@@ -39,7 +46,8 @@ class Record:
     trial: str
     """Unique in its campaign: `write/<format>`, `tune/<contestant>/<number>`, `<block>/<contestant>` or
     `<block>/limit/<step>`; `<block>.<attempt>` from the second attempt at a block on, `/cold` at the end of a cold
-    trial, `/best` of one at the contestant's best settings, and the consumer's name if that is not the hungry one."""
+    trial, `/best` of one at the contestant's best settings, the consumer's name if that is not the hungry one, and the
+    `transport` of one whose data is in a bucket."""
     kind: Kind
     block: int | None = None
     """Block number from 1; every contestant runs once in each block. Empty for a search, which comes before them."""
@@ -94,8 +102,8 @@ class Record:
 
     images_per_s: float | None = None
     """Load: within the window; warm: steady, epoch boundaries included; cold: from the first epoch's first batch to its
-    last; of all ranks together, while the windows of all are open. Write: samples over `write_s`. Limit: of this one
-    step, on all allowed cores at once."""
+    last; from a bucket: from the first batch of all epochs to their last; of all ranks together, while the windows of
+    all are open. Write: samples over `write_s`. Limit: of this one step, on all allowed cores at once."""
     bound_ips: float | None = None
     """The least of the limits, measured in the same attempt at the block, that no loader of this format can pass."""
     bound_by: str = ""
@@ -220,6 +228,29 @@ class Record:
     """Bandwidth of the device memory that was used, of all there is, mean over the window, by the same counters."""
     gpu_reason: str = ""
     """Why a figure of the GPU is empty: the columns and the reason, several reasons separated by `; `."""
+    transport: str = ""
+    """How the data came from a bucket: `stream`, read by the loader itself while it goes; `bounded`, the same with a
+    bound of what it may keep; `download`, fetched before the loader starts. Empty: it was on this machine."""
+    network_rate_mib_per_s: float | None = None
+    """What the network was limited to, all connections together. Empty: it was not."""
+    network_latency_ms: float | None = None
+    """How much longer each round trip was made."""
+    network_bytes: int | None = None
+    """Received over the network in the whole trial, encryption and all."""
+    network_epoch1_bytes: int | None = None
+    """The part of it until the first epoch's last batch, downloading included."""
+    network_epoch2_bytes: int | None = None
+    """The part of it from there to the second epoch's last batch: what the cache did not keep."""
+    download_s: float | None = None
+    """Fetching all files of the format and comparing them by SHA-256, before the loader is there."""
+    epoch2_s: float | None = None
+    """From the first epoch's last batch to the second's."""
+    cache_mib: float | None = None
+    """The most that the loader was to keep on the disk. Empty: all of it."""
+    cache_peak_mib: float | None = None
+    """The most that it did keep, of looks ten times a second; what was downloaded."""
+    cache_end_mib: float | None = None
+    """What it had kept when the trial was over."""
     seal: str = ""
     """SHA-256 over all other cells of the row and the file of its raw times: tells whether either was changed."""
 

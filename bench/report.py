@@ -23,18 +23,23 @@ from bench.api import Encoding
 from bench.comparison import RANKING_BLOCKS
 from bench.config import CAMPAIGNS
 from bench.findings import shown
+from bench.overtaking import Course
+from bench.timeline import Timeline
 from bench.tuning import MARGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.findings import Analysis
+    from bench.records import Record
 
 REPORT = "report.md"
 EN_DASH = "\N{EN DASH}"
 SHOWN_UNREADABLE = 20
 """So many unreadable images are named; all are counted."""
 _ENV_SCHEMA = 1
+_BEFORE_ITER = ("download_s", "import_s", "construct_s")
+"""What a trial with its data in a bucket does before it asks for the first batch, by column."""
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])|^[-+]")
 """What Markdown would read as markup. An underscore within a word is none."""
 
@@ -53,7 +58,8 @@ def write(folder: Path, out: Path) -> Path:
         )
         raise ValueError(message)
     certified = certificates.load(folder)
-    analysis = analyse(records.read(folder / "trials.csv"), env["campaign"], certified)
+    rows = records.read(folder / "trials.csv")
+    analysis = analyse(rows, env["campaign"], certified, _courses(rows, folder / "times"))
     unreadable, examples = _unreadable(folder / "unreadable.csv")
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".report-", dir=out) as name:
@@ -79,6 +85,15 @@ def write(folder: Path, out: Path) -> Path:
         (made / REPORT).write_text(re.sub(r"\n{3,}", "\n\n", text), encoding="utf-8")
         _publish(made, out)
     return out / REPORT
+
+
+def _courses(rows: Sequence[Record], times: Path) -> dict[str, Course]:
+    """Return the courses of the trials whose data was in a bucket and whose raw times are there."""
+    return {
+        row.trial: Course.of(Timeline.load(times / row.times), sum(getattr(row, phase) or 0 for phase in _BEFORE_ITER))
+        for row in rows
+        if row.transport and row.status == "ok" and (times / row.times).is_file()
+    }
 
 
 def _publish(made: Path, out: Path) -> None:

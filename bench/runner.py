@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import bounds, cachestate, environment, plan, process, records, registry
+from bench import bounds, cachestate, environment, plan, process, records, registry, remote
 from bench.cache import locked, write_whole
 from bench.certificates import load, save
 from bench.monitors import machine
@@ -23,22 +23,26 @@ if TYPE_CHECKING:
     from bench.config import Campaign, Contestant
     from bench.display import Display
     from bench.prepare import Prepared
-    from bench.records import Cache, Consumer
+    from bench.records import Cache, Consumer, Transport
+    from bench.remote import Place
     from bench.tuning import Settings
 
 
-def run(
+def run(  # noqa: PLR0913 - what is measured, and where it is kept
     campaign: Campaign,
     prepared: Prepared,
     results: Path,
     display: Display,
     certified: Mapping[str, Certificate] | None = None,
+    *,
+    artifacts: str | None = None,
 ) -> Path:
     """Measure what is missing of the campaign and return its folder in `results`.
 
     Rows that are there and were measured under the same conditions stay and are not measured again. A folder that is
     complete, or was measured under other conditions, is set aside under another name. `certified`: certificates by
-    contestant. Raises BusyError.
+    contestant. `artifacts`: the bucket with the formats of those trials that have them in one; see `bench.remote`.
+    Raises BusyError or SourceError.
     """
     folder = results / campaign.name
     with locked(results / ".locks" / campaign.name, f"another loaderbench is measuring {folder}; wait for it to end"):
@@ -52,14 +56,15 @@ def run(
                 records.append(rows, record)
         done = [record for record in measured.values() if record.kind in {"load", "tune"}]
         _announce(campaign, folder, measured, display)
-        with display.campaign(campaign, done) as show:
+        at = remote.place(campaign, prepared, artifacts, folder, display)
+        with at as place, display.campaign(campaign, done) as show:
             while lacking := plan.missing(campaign, measured):
                 for trial in lacking:
                     show(trial)
                     for record in bounds.measure(campaign, prepared, trial, folder, measured):
                         records.append(rows, record)
                         measured[record.trial] = record
-                    record = _measure(campaign, trial, prepared, folder, measured)
+                    record = _measure(campaign, trial, prepared, folder, measured, place)
                     if certificate := certificates.get(trial.contestant.name):
                         record = replace(record, certificate=certificate.digest)
                     records.append(rows, record)
@@ -118,6 +123,7 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
     block: int = 1,
     cache: Cache = "warm",
     consumer: Consumer = "hungry",
+    transport: Transport = "",
     settings: Settings | None = None,
 ) -> dict[str, Any]:
     """Return the description that `bench.trial.run` takes.
@@ -134,6 +140,7 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
         window |= feeding.model_dump(include={"warmup_s", "window_s", "window_batches"}) | {"whole_epoch": False}
     if feeding or campaign.work.ranks > 1:
         window |= {"pause_s": None}
+    epochs = campaign.stream.epochs if transport and campaign.stream else int(cache == "cold")
     return {
         "loader": contestant.loader,
         "artifact": asdict(artifact),
@@ -141,7 +148,7 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
         "options": _options(contestant, put),
         "consumer": consumer,
         "consumer_options": feeding.model_dump().get("options", {}) if feeding else {},
-        "window": window | {"cold": cache == "cold"},
+        "window": window | {"epochs": epochs},
         "times": str(times),
     }
 
@@ -160,7 +167,7 @@ def _identity(campaign: Campaign, trial: plan.Trial) -> dict[str, Any]:
         "trial": trial.name,
         **(place if trial.block else {"kind": "tune"}),
         "position": trial.position,
-        "cache": trial.cache,
+        "cache": "" if trial.transport else trial.cache,
         "consumer": trial.consumer,
         "started_at": records.now(),
         "contestant": contestant.name,
@@ -169,11 +176,17 @@ def _identity(campaign: Campaign, trial: plan.Trial) -> dict[str, Any]:
         "format": contestant.format,
         "options": json.dumps(_options(contestant, trial.settings or {}), sort_keys=True),
         "versions": registry.adapters("loader")[contestant.loader].versions(),
+        **(remote.limits(campaign.stream, trial.transport) if trial.transport and campaign.stream else {}),
     }
 
 
-def _measure(
-    campaign: Campaign, trial: plan.Trial, prepared: Prepared, folder: Path, measured: Mapping[str, Record]
+def _measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
+    campaign: Campaign,
+    trial: plan.Trial,
+    prepared: Prepared,
+    folder: Path,
+    measured: Mapping[str, Record],
+    place: Place | None,
 ) -> Record:
     """Run one trial and return its row, whatever becomes of it."""
     contestant, identity = trial.contestant, _identity(campaign, trial)
@@ -197,11 +210,16 @@ def _measure(
         block=trial.block,
         cache=trial.cache,
         consumer=trial.consumer,
+        transport=trial.transport,
         settings=trial.settings,
     )
     resident_pct = cachestate.bring_about(Path(artifact.path), trial.cache)
     canary_s = machine.canary_s()
-    result = process.run("trial", spec, folder / f"{file_name}.log", campaign.timing.limit_s)
+    log, limit_s = folder / f"{file_name}.log", campaign.timing.limit_s
+    if place and trial.transport:
+        result = place.run(trial.transport, spec, log, limit_s)
+    else:
+        result = process.run("trial", spec, log, limit_s)
     record = Record(
         **identity,
         samples=artifact.samples,
@@ -215,7 +233,7 @@ def _measure(
         canary_drift_pct=100 * (machine.canary_s() / canary_s - 1),
         **result,
     )
-    if record.status != "ok" or not registry.loader(contestant.loader).reads:
+    if record.status != "ok" or trial.transport or not registry.loader(contestant.loader).reads:
         return record
     virtual = environment.virtual_machine() is not None
     state = cachestate.judge(trial.cache, artifact, resident_pct, record.read_bytes, virtual_machine=virtual)

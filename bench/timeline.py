@@ -126,12 +126,15 @@ class Timeline:
 
         `interval_ns`: between the hand-overs of one batch and the one before, the first from when it was asked for.
         `wait_ns`: between asking for a batch and having it. The rest as in this class; `paused` is -1 without a pause.
-        Files of schema 3 have no `complete`, which is the number of `epochs` there, and no `ranks`.
+        `first_asked_ns`: when the first batch was asked for, by the machine's monotonic clock, which is no part of what
+        is loaded again. Files of schema 3 have no `complete`, which is the number of `epochs` there, and no `ranks`;
+        those of schema 4 no `first_asked_ns`.
         """
         exits = np.array(self.exits_ns)
         with path.open("wb") as file:
             np.savez_compressed(
                 file,
+                first_asked_ns=np.array(self.asked_ns[:1]),
                 interval_ns=np.diff(exits, prepend=self.asked_ns[0]),
                 wait_ns=exits - np.array(self.asked_ns),
                 images=np.array(self.images, np.int32),

@@ -78,8 +78,8 @@ class Window:
     is not looked for."""
     whole_epoch: bool = True
     """Go on until the first epoch is over, to see that all of it came."""
-    cold: bool = False
-    """In place of all that: from the first batch of the first epoch to its last, while the data is read."""
+    epochs: int = 0
+    """In place of all that: from the first batch of the first epoch to the last of so many, while the data is read."""
 
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
@@ -220,12 +220,12 @@ class Meter:
                 return
             asked_ns = perf_counter_ns()
         self._ends_epoch(label_sum)
-        self.done = self.window.cold
+        self.done = len(self.epochs) == self.window.epochs
 
     def _edges(self) -> None:
         """Open or close the window if this batch is its edge."""
         times, now = self.timeline, len(self.timeline.exits_ns) - 1
-        if now == 0 and not self.window.cold:
+        if now == 0 and not self.window.epochs:
             self.memory.append(tree_memory(processes()))
         if times.opened is None:
             if self._opens(now):
@@ -249,7 +249,7 @@ class Meter:
         self.own_cpu_s += time.thread_time() - started_s
 
     def _opens(self, now: int) -> bool:
-        if self.window.cold:
+        if self.window.epochs:
             return True
         exits_ns = self.timeline.exits_ns
         if self.begun_ns is None and (self.begun is None or self.begun.reached(now + 1)):
@@ -257,8 +257,8 @@ class Meter:
         return self.begun_ns is not None and exits_ns[now] - self.begun_ns >= self.window.warmup_s * 1e9
 
     def _closes(self, now: int, opened: int) -> bool:
-        if self.window.cold:
-            return self.delivered == self.artifact.samples * self.work.passes
+        if self.window.epochs:
+            return self.delivered == self.artifact.samples * self.work.passes * self.window.epochs
         exits_ns = self.timeline.exits_ns
         long_enough = exits_ns[now] - exits_ns[opened] >= self.window.window_s * 1e9
         return long_enough and now - opened >= self.window.window_batches
@@ -266,7 +266,9 @@ class Meter:
     def _is_over(self) -> bool:
         """Return whether nothing more is to be seen."""
         times = self.timeline
-        if self.wanted or times.closed is None or self.window.cold or (self.window.whole_epoch and not times.complete):
+        if self.wanted or times.closed is None or self.window.epochs:
+            return False
+        if self.window.whole_epoch and not times.complete:
             return False
         if self.closed and not self._all_closed(self.closed):
             return False
@@ -320,8 +322,8 @@ class Meter:
         self.epochs.append(Epoch(sum(images), label_sum, len(images)))
         if self.work.ranks == 1 or not images:
             self.epochs[-1].check(len(self.epochs), self.artifact, self.work)
-        if self.window.cold and self.timeline.closed is None:
-            raise InvalidWorkError("the epoch came in one batch; a cold trial is measured from the first to the last")
+        if len(self.epochs) == self.window.epochs and self.timeline.closed is None:
+            raise InvalidWorkError("all came in one batch; the trial is measured from the first to the last")
         self.timeline.complete += 1
 
     def for_other_ranks(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 requires = ("ffcv", "torch")
 reads = ("ffcv",)
+streams = False
 
 
 @contextmanager

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 requires = ("torchvision", "torch")
 reads = ("imagefolder",)
+streams = False
 
 
 @contextmanager

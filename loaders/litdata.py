@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 requires = ("litdata", "torch", "torchvision")
 reads = ("litdata",)
+streams = True
 
 
 @contextmanager
@@ -45,6 +46,8 @@ def stream(
 
     dataset = StreamingDataset(
         artifact.path,
+        cache_dir=artifact.cache or None,
+        max_cache_size=artifact.cache_bytes,
         shuffle=work.shuffle,
         item_shuffle_window="full",
         drop_last=False,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 requires = ("torch",)
 reads = ()
+streams = False
 TICK_S = 0.25
 
 

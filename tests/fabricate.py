@@ -10,10 +10,12 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from bench import certificates, records, tuning
+from bench.analysis import transports
 from bench.certificates import Certificate
 from bench.plan import prefix
 from bench.records import Record
 from bench.space import Best, Tuning
+from bench.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -100,6 +102,16 @@ SAMPLES, EPOCH_IMAGES = 4096, 16384
 TRAINED_IMAGES_PER_S = 2000.0
 """Of a network in training, on one batch that is there."""
 CONSUMERS = ("paced", "train", "lightning")
+STREAM = {
+    "streaming": ["litdata-jpeg"],
+    "bounded": ["litdata-jpeg"],
+    "downloading": ["ffcv-jpeg-mapped", "imagefolder-256-torchvision"],
+    "epochs": 4,
+    "cache_mib": 64.0,
+    "rate_mib_per_s": 50.0,
+    "latency_ms": 20.0,
+}
+"""Whose data is in a bucket, over which network."""
 DISK_BYTES_PER_S = 200e6
 NO_GPU = "no NVIDIA driver on this machine"
 
@@ -230,6 +242,47 @@ def fed(actor: Actor, block: int, consumer: str, **changes: Any) -> Record:
     return load(actor, block, **trial | columns | changes)
 
 
+def fetched(actor: Actor, block: int, transport: str, **changes: Any) -> Record:
+    """Return the row of a trial with its data in a bucket; `changes` replace its columns. `course` is its raw times."""
+    size_bytes = int(actor.bytes_per_image * SAMPLES)
+    columns = {
+        "trial": f"{block}/{actor.name}/{transport}",
+        "cache": "",
+        "cache_state": "",
+        "transport": transport,
+        "times": f"{block}+{actor.name}+{transport}.npz",
+        "download_s": size_bytes / 50e6 if transport == "download" else None,
+        "epoch2_s": SAMPLES / actor.images_per_s,
+        "network_rate_mib_per_s": STREAM["rate_mib_per_s"],
+        "network_latency_ms": STREAM["latency_ms"],
+        "network_bytes": size_bytes * (4 if transport == "bounded" else 1),
+        "network_epoch1_bytes": size_bytes,
+        "network_epoch2_bytes": size_bytes if transport == "bounded" else 0,
+        "cache_mib": STREAM["cache_mib"] if transport == "bounded" else None,
+        "cache_peak_mib": 48.0 if transport == "bounded" else size_bytes / 2**20,
+        "cache_end_mib": 4.0 if transport == "bounded" else size_bytes / 2**20,
+    }
+    return load(actor, block, **columns | changes)
+
+
+def course(row: Record) -> Timeline:
+    """Return the raw times of such a trial: batches of 128 at a steady speed, after the first."""
+    assert row.first_batch_s
+    assert row.images_per_s
+    batches = 4 * SAMPLES // 128
+    exits_s = [row.first_batch_s + 128 * batch / row.images_per_s for batch in range(batches)]
+    exits_ns = [int(exit_s * 1e9) for exit_s in exits_s]
+    return Timeline(
+        asked_ns=[0, *exits_ns[:-1]],
+        exits_ns=exits_ns,
+        images=[128] * batches,
+        epochs=list(range(0, batches, SAMPLES // 128)),
+        opened=0,
+        closed=batches - 1,
+        complete=4,
+    )
+
+
 def limit(step: str, block: int, images_per_s: float | None = None, *, attempt: int = 1, **changes: Any) -> Record:
     """Return the row of how fast the machine can do one step of the work; `changes` replace its columns."""
     row = {
@@ -313,6 +366,7 @@ def environment(  # noqa: PLR0913 - each is a way in which campaigns differ
     best: Sequence[str] = (),
     *,
     feeding: Sequence[str] = (),
+    stream: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the content of an `env.json`."""
     return {
@@ -368,6 +422,7 @@ def environment(  # noqa: PLR0913 - each is a way in which campaigns differ
             **publication(cast),
             "best": {a.name: best_of(a).model_dump(mode="json") for a in cast if a.name in best},
             "tuning": TUNING.model_dump(mode="json"),
+            "stream": stream,
             "consumers": {name: {"contestants": list(feeding)} if feeding else None for name in CONSUMERS},
         },
         "data": {
@@ -412,12 +467,13 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
     cold: Sequence[str] | None = None,
     best: Sequence[str] | None = None,
     feeding: Sequence[str] | None = None,
+    stream: Mapping[str, Any] | None = None,
     unreadable: Sequence[tuple[str, str]] = (),
     certified: Mapping[str, Certificate] | None = None,
     **changes: Any,
 ) -> Path:
-    """Fill `folder` with a campaign, by default a finished one of which all also ran cold, and some at their best and
-    for other consumers.
+    """Fill `folder` with a campaign, by default a finished one of which all also ran cold, and some at their best, for
+    other consumers and from a bucket.
 
     `changes` replace keys of its `env.json`.
     """
@@ -432,9 +488,14 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
         feeding = [a.name for a in cast if a.name in TUNED] if rows is None and best is None else []
     if best is None:
         best = [a.name for a in cast if a.name in TUNED] if rows is None else []
-    env = environment(cast, blocks, reference, cold, best, feeding=feeding) | changes
+    if rows is None and cast is CAST:
+        stream = STREAM
+    env = environment(cast, blocks, reference, cold, best, feeding=feeding, stream=stream) | changes
     ran = env["campaign"]
-    for row in finished(cast, blocks, ran["cold"], ran["best"], feeding) if rows is None else rows:
+    for row in finished(cast, blocks, ran["cold"], ran["best"], feeding, stream) if rows is None else rows:
+        if row.transport and row.times:
+            (folder / "times").mkdir(exist_ok=True)
+            course(row).save(folder / "times" / row.times)
         proof = certified[row.contestant].digest if row.contestant in certified else ""
         records.append(folder / "trials.csv", replace(row, certificate=proof))
     if certified:
@@ -445,15 +506,17 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
     return folder
 
 
-def finished(
+def finished(  # noqa: PLR0913, PLR0917 - each is a way in which campaigns differ
     cast: Sequence[Actor] = CAST,
     blocks: int = 3,
     cold: Sequence[str] = (),
     best: Sequence[str] = (),
     feeding: Sequence[str] = (),
+    stream: Mapping[str, Any] | None = None,
 ) -> list[Record]:
     """Return all rows of a campaign in which nothing failed."""
     numbers = range(1, blocks + 1)
+    remote = transports({"stream": stream})
     return [
         *map(write, FORMATS),
         *(row for a in cast if a.name in best for row in searched(a)),
@@ -462,4 +525,5 @@ def finished(
         *(load(a, block, cache="cold") for block in numbers for a in cast if a.name in cold),
         *(at_best(a, block) for block in numbers for a in cast if a.name in best),
         *(fed(a, block, name) for block in numbers for a in cast if a.name in feeding for name in CONSUMERS),
+        *(fetched(a, block, how) for block in numbers for how, who in remote.items() for a in cast if a.name in who),
     ]

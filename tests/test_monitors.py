@@ -37,7 +37,7 @@ def measured(
         "options": options,
         "consumer": "hungry",
         "consumer_options": {},
-        "window": {"warmup_s": 0.2, "window_s": window_s, "window_batches": 4, "pause_s": 0.3, "cold": cold},
+        "window": {"warmup_s": 0.2, "window_s": window_s, "window_batches": 4, "pause_s": 0.3, "epochs": int(cold)},
         "times": str(folder / "times.npz"),
     }
     result = process.run("trial", spec, folder / "log", 60)

@@ -14,6 +14,7 @@ from bench import plots
 from bench.analysis import analyse
 from bench.comparison import RANKING_BLOCKS
 from bench.findings import Analysis
+from bench.overtaking import Course
 from tests import fabricate
 from tests.fabricate import CAST, Actor, load
 
@@ -195,16 +196,33 @@ def test_a_search_alone_gains_nothing_to_draw() -> None:
     assert "best.png" not in drawn(analyse([*fabricate.searched(FAST), *runs(FAST, [1])], environment["campaign"]))
 
 
+def test_images_from_a_bucket_are_drawn_over_the_time_since_each_began() -> None:
+    stream = fabricate.STREAM | {"streaming": [FAST.name], "bounded": [], "downloading": [REFERENCE.name]}
+    environment = fabricate.environment((FAST, REFERENCE), 2, REFERENCE.name, stream=stream)
+    rows = [fabricate.fetched(FAST, block, "stream") for block in (1, 2)]
+    rows += [fabricate.fetched(REFERENCE, block, "download") for block in (1, 2)]
+    began_s = {"1": 5.0, "2": 7.0}  # of which 6.0 is the median
+    courses = {row.trial: Course.of(fabricate.course(row), began_s[row.trial[0]]) for row in rows}
+    figure = drawn(analyse(rows, environment["campaign"], courses=courses), "streaming.png")["streaming.png"]
+    lines = {str(line.get_label()): line for line in figure.axes[0].lines if len(line.get_xdata()) > 1}  # type: ignore[arg-type]
+    fast = lines["FFCV raw, os_cache on, streamed"]
+    assert fast.get_xydata()[1].tolist() == pytest.approx([6.0 + FAST.start_s[2], 0])  # type: ignore[index]
+    assert fast.get_xydata()[-1, 1] == 4 * fabricate.SAMPLES  # type: ignore[index]
+    assert lines["ImageFolder 256 px, PIL, downloaded first"].get_linestyle() != fast.get_linestyle()
+
+
 LONG = [replace(a, name=f"{a.name}-{i}", title=f"{a.title} {i} with a long title") for i in (1, 2) for a in CAST][:13]
 
 
 @pytest.mark.parametrize("cast", [CAST[-2:], CAST, LONG], ids=["two", "ten", "long"])
 def test_no_words_are_cut_off(cast: Sequence[Actor]) -> None:
     names = [actor.name for actor in cast]
-    rows = fabricate.finished(cast, 3, names, names, names)
+    stream = fabricate.STREAM | {"streaming": names[:1], "bounded": names[1:2], "downloading": names}
+    rows = fabricate.finished(cast, 3, names, names, names, stream)
     rows = [replace(row, cache_state="unproven", pct_of_bound=101.0) if row.kind == "load" else row for row in rows]
-    environment = fabricate.environment(cast, 3, cast[0].name, names, names, feeding=names)
-    figures = drawn(analyse(rows, environment["campaign"]))
+    environment = fabricate.environment(cast, 3, cast[0].name, names, names, feeding=names, stream=stream)
+    courses = {row.trial: Course.of(fabricate.course(row), 5.0) for row in rows if row.transport}
+    figures = drawn(analyse(rows, environment["campaign"], courses=courses))
     assert len(figures) == len(plots.PLOTS)
     for file, figure in figures.items():
         figure.draw_without_rendering()

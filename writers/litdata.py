@@ -66,7 +66,7 @@ def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
             inputs=part,
             output_dir=str(out),
             num_workers=min(workers, len(part)),
-            chunk_bytes="64MB",
+            chunk_bytes=encoding.chunk_mib << 20 if encoding.chunk_mib else "64MB",
             keep_data_ordered=True,
             mode="append",
             start_method="fork",  # so that its processes die with the harness, however it ends

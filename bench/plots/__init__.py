@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib import rc_context
 
-from bench.plots import best, feeding, published, resources, speed, waiting
+from bench.plots import best, feeding, published, resources, speed, streaming, waiting
 from bench.plots.style import STYLE, Keys, head
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ PLOTS = (
     Plot("best.png", "What does tuning gain each loader?", best.gain),
     Plot("demand.png", "How fast an accelerator does each loader keep busy?", feeding.demand),
     Plot("training.png", "How much does training wait for each loader?", feeding.training),
+    Plot("streaming.png", "With the data in a bucket, who has delivered how much by when?", streaming.courses),
     Plot("bound.png", "How close does each loader come to what this machine can do?", speed.bound),
     Plot(
         "published.png",

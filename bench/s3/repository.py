@@ -55,6 +55,19 @@ class Repository:
         self.location = Location.parse(url)
         self._bucket = Bucket(self.location)
 
+    @property
+    def endpoint(self) -> str:
+        """The server's URL."""
+        return self._bucket.endpoint
+
+    def has(self, name: str) -> bool:
+        """Return whether an artifact is there, whole. Raises S3Error."""
+        return self._manifest(self.location / name) is not None
+
+    def lacks(self, name: str) -> str:
+        """Say that an artifact is not there, and what puts it there."""
+        return f"{self.location} has no {name}; put it there with: loaderbench publish {self.location} CAMPAIGN"
+
     def publish(self, folder: Path, record: dict[str, Any], display: Display) -> bool:
         """Upload the files of an artifact, which are below `files` in `folder`; return False if it is there already.
 

@@ -2,6 +2,7 @@
 
 requires = ("no_such_library",)
 reads = ("imagefolder",)
+streams = False
 
 
 def stream(artifact, work):

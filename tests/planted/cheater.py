@@ -12,6 +12,7 @@ from bench.steps import Crop, random_crop
 
 requires = ("torch",)
 reads = ("imagefolder", "planted-lossy")
+streams = False
 
 
 @contextmanager

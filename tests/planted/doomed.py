@@ -8,6 +8,7 @@ from planted import leave_behind
 
 requires = ()
 reads = ("imagefolder",)
+streams = False
 
 
 @contextmanager

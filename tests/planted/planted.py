@@ -13,6 +13,7 @@ from bench import pagecache
 
 requires = ("torch",)
 reads = ("imagefolder", "planted-writer", "planted-empty")
+streams = False
 SECOND_SEED = 1_000_003
 
 

@@ -7,6 +7,7 @@ from loaders import imagefolder
 
 requires = imagefolder.requires
 reads = imagefolder.reads
+streams = imagefolder.streams
 
 
 @contextmanager

@@ -1,0 +1,194 @@
+"""How does a trial run whose data is in a bucket? With a network of its own, which counts, and a folder that goes."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bench import network, process
+from bench.s3 import loopback
+from bench.s3.bucket import Location, S3Error
+from bench.s3.repository import Repository
+from bench.timeline import Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from bench.config import Campaign, Stream
+    from bench.display import Display
+    from bench.prepare import Prepared
+    from bench.records import Transport
+
+_MIB = 1 << 20
+_BUCKET = "loaderbench"
+_LOOKS_EVERY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Place:
+    """A bucket with the formats that a campaign wants from one."""
+
+    settings: Stream
+    location: Location
+    scratch: Path
+    """A folder for what trials fetch."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What a process that reads from it needs to know beside its parent's variables."""
+
+    def run(self, transport: Transport, spec: dict[str, Any], log: Path, limit_s: float) -> dict[str, Any]:
+        """Run a trial as `bench.process` does, with its data in the bucket, and return its columns of `Record`.
+
+        Each gets a network of its own, its limits and counts with it, and an empty folder, which is removed.
+        `limit_s`: for the download and the trial each.
+        """
+        rate_mib_per_s = self.settings.rate_mib_per_s
+        link = network.Link(rate_mib_per_s and rate_mib_per_s * _MIB, self.settings.latency_ms / 1000)
+        own = self.scratch / "trial"
+        own.mkdir()
+        try:
+            with network.proxy(link) as url:
+                tunnelled = {"HTTPS_PROXY": url, "https_proxy": url, "NO_PROXY": "", "no_proxy": ""}
+                task = partial(process.run, log=log, limit_s=limit_s, environment={**self.environment, **tunnelled})
+                result = self._download(task, spec, own) if transport == "download" else {}
+                if result.get("status", "ok") == "ok":
+                    there = self._there(transport, spec, own)
+                    with _watched(own) as most_mib:
+                        result |= task("trial", {**spec, "artifact": spec["artifact"] | there})
+                        result |= {"cache_end_mib": _size_mib(own), "cache_peak_mib": most_mib()}
+        finally:
+            shutil.rmtree(own)
+        if result["status"] != "ok":
+            return {**result, "reason": "; ".join(filter(None, [result["reason"], link.trouble]))}
+        return {**result, "network_bytes": link.received_bytes(), **_epochs(link, Path(spec["times"]))}
+
+    def _download(self, task: Callable[[str, dict[str, Any]], dict[str, Any]], spec: dict[str, Any], own: Path) -> Any:
+        result = task("download", {"location": str(self.location), "name": _name(spec), "out": str(own)})
+        return result if result["status"] == "ok" else {**result, "reason": f"download: {result['reason']}"}
+
+    def _there(self, transport: Transport, spec: dict[str, Any], own: Path) -> dict[str, Any]:
+        """Return what differs of the artifact from the one on this machine."""
+        if transport == "download":
+            return {"path": str(own)}
+        bound_mib = self.settings.cache_mib if transport == "bounded" else None
+        url = f"{self.location / _name(spec)}files"
+        return {"path": url, "cache": str(own), "cache_bytes": bound_mib and int(bound_mib * _MIB)}
+
+
+def _name(spec: dict[str, Any]) -> str:
+    """Return a format's name in the cache, which it has in a bucket too."""
+    return Path(spec["artifact"]["path"]).parent.name
+
+
+@contextmanager
+def place(
+    campaign: Campaign, prepared: Prepared, artifacts: str | None, folder: Path, display: Display
+) -> Iterator[Place | None]:
+    """Make the formats that the campaign wants from a bucket ready in one, until the block ends; None if it wants none.
+
+    `artifacts`: where they are published. None: a server on loopback is started and filled. `folder`: the campaign's.
+    Raises SourceError.
+    """
+    wanted = {name for names in campaign.transports.values() for name in names}
+    formats = {c.format for c in campaign.contestants if c.name in wanted} & prepared.artifacts.keys()
+    folders = [Path(prepared.artifacts[name].path).parent for name in sorted(formats)]
+    if campaign.stream is None or not folders:
+        yield None
+        return
+    scratch = folder / "scratch"
+    shutil.rmtree(scratch, ignore_errors=True)  # what a kill left
+    scratch.mkdir()
+    try:
+        if artifacts:
+            yield _published(campaign.stream, artifacts, folders, scratch)
+        else:
+            with _served(campaign.stream, folders, scratch, display) as here:
+                yield here
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _published(settings: Stream, artifacts: str, folders: Sequence[Path], scratch: Path) -> Place:
+    repository = Repository(artifacts)
+    if not repository.endpoint.startswith("https://"):
+        raise S3Error(
+            f"{repository.endpoint} is plain http, which not every loader reads, and whose bytes are not counted; "
+            "leave out --artifacts, and a server on loopback that speaks https is started"
+        )
+    if lacking := [folder.name for folder in folders if not repository.has(folder.name)]:
+        raise S3Error(repository.lacks(lacking[0]))
+    return Place(settings, repository.location, scratch)
+
+
+@contextmanager
+def _served(settings: Stream, folders: Sequence[Path], scratch: Path, display: Display) -> Iterator[Place]:
+    """Serve the formats on loopback. They are put there as `loaderbench publish` does it."""
+    buckets, certificates = scratch / "buckets", scratch / "certificates"
+    (buckets / _BUCKET).mkdir(parents=True)
+    certificates.mkdir()
+    loopback.certify(certificates)
+    with loopback.serve(buckets, certificates=certificates) as endpoint:
+        here = Place(settings, Location(_BUCKET, ""), scratch, loopback.environment(endpoint, certificates))
+        spec = {"folders": list(map(str, folders)), "to": str(here.location)}
+        with display.stage("filling a bucket on loopback", None):
+            done = process.run("publish", spec, scratch / "publish.log", environment=here.environment)
+        if done["status"] != "ok":
+            raise S3Error(f"the bucket on loopback could not be filled: {done['reason']}")
+        yield here
+
+
+def limits(settings: Stream, transport: Transport) -> dict[str, Any]:
+    """Return the columns of `Record` that tell under which limits a trial runs."""
+    return {
+        "transport": transport,
+        "network_rate_mib_per_s": settings.rate_mib_per_s,
+        "network_latency_ms": settings.latency_ms,
+        "cache_mib": settings.cache_mib if transport == "bounded" else None,
+    }
+
+
+def _epochs(link: network.Link, times: Path) -> dict[str, Any]:
+    """Return what follows of the first two epochs from the trial's times and the network's."""
+    timeline = Timeline.load(times)
+    with np.load(times) as kept:
+        exits_ns = kept["first_asked_ns"][0] + np.array(timeline.exits_ns)
+    first, second = (int(exits_ns[e - 1]) for e in [*timeline.epochs, len(exits_ns)][1:3])
+    received = [link.received_bytes(until_ns) for until_ns in (first, second)]
+    return {
+        "epoch2_s": (second - first) / 1e9,
+        "network_epoch1_bytes": received[0],
+        "network_epoch2_bytes": received[1] - received[0],
+    }
+
+
+@contextmanager
+def _watched(folder: Path) -> Iterator[Callable[[], float]]:
+    """Look at a folder again and again, until the block ends; call what is given for its largest size so far."""
+    largest_mib, over = _size_mib(folder), Event()
+
+    def look() -> None:
+        nonlocal largest_mib
+        while not over.wait(_LOOKS_EVERY_S):
+            largest_mib = max(largest_mib, _size_mib(folder))
+
+    thread = Thread(target=look)
+    thread.start()
+    try:
+        yield lambda: largest_mib
+    finally:
+        over.set()
+        thread.join()
+
+
+def _size_mib(folder: Path) -> float:
+    size_bytes = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # gone since it was listed
+            size_bytes += path.stat().st_size if path.is_file() else 0
+    return size_bytes / _MIB

@@ -1,0 +1,88 @@
+"""Who overtakes whom follows from two courses of images over time alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.overtaking import Course, Overtaking, Pair, Race, pairs, race
+from bench.timeline import Timeline
+
+EPOCH = 1000
+
+
+def course(first_s: float, images_per_s: float, epochs: int = 4) -> Course:
+    """Nothing until the first batch of 100 comes, and then a steady speed."""
+    images = np.arange(100, epochs * EPOCH + 1, 100)
+    return Course(images, first_s + (images - 100) / images_per_s, EPOCH)
+
+
+SOON, FAST = course(2.0, 100.0), course(12.0, 200.0)
+CROSSING = Overtaking(seconds=22.0, images=2100.0, epoch=3, certainty="measured")
+
+
+def close(found: Overtaking | None, expected: Overtaking) -> bool:
+    assert found
+    assert (found.epoch, found.certainty) == (expected.epoch, expected.certainty)
+    return (found.seconds, found.images) == pytest.approx((expected.seconds, expected.images))
+
+
+@pytest.mark.parametrize("order", [("soon", "fast"), ("fast", "soon")])
+def test_the_faster_one_overtakes_the_one_that_began_sooner(order: tuple[str, str]) -> None:
+    both = {"soon": SOON, "fast": FAST}
+    found = race({name: both[name] for name in order})
+    assert found.first == "soon"
+    assert close(found.overtaking, CROSSING)
+
+
+def test_who_begins_sooner_and_is_faster_is_never_overtaken() -> None:
+    assert race({"a": course(2.0, 200.0), "b": course(12.0, 100.0)}) == Race("a", None)
+    assert race({"a": course(2.0, 200.0), "b": course(12.0, 200.0)}) == Race("a", None)
+
+
+def test_what_lies_behind_the_measured_epochs_is_extrapolated_and_says_so() -> None:
+    found = race({"soon": course(2.0, 100.0, epochs=2), "fast": course(12.0, 200.0, epochs=2)})
+    assert close(found.overtaking, Overtaking(22.0, 2100.0, 3, "extrapolated"))
+
+
+def test_the_first_epoch_does_not_count_for_the_speed_after_it() -> None:
+    """One that fetches in its first epoch is slow there, and that is over."""
+    slow_at_first = Course(np.array([100, 1000, 2000]), np.array([1.0, 10.0, 15.0]), EPOCH)
+    assert slow_at_first.later_images_per_s == pytest.approx(200.0)
+    assert slow_at_first.epoch1_end_s == 10.0
+
+
+def test_to_be_ahead_for_a_moment_is_not_to_overtake() -> None:
+    """Of two that alternate, what counts is the last time."""
+    steady = Course(np.array([100, 200, 300, 400]), np.array([1.0, 2.0, 3.0, 4.0]), 200)
+    wavering = Course(np.array([100, 200, 300, 400]), np.array([1.5, 1.5, 3.5, 3.5]), 200)
+    assert close(race({"a": steady, "b": wavering}).overtaking, Overtaking(3.5, 350.0, 2, "measured"))
+
+
+def test_over_blocks_there_are_medians_and_it_is_said_how_many_blocks_agree() -> None:
+    blocks = [
+        {"soon": SOON, "fast": FAST},
+        {"soon": SOON, "fast": course(13.0, 200.0)},
+        {"soon": SOON, "fast": course(12.0, 90.0)},
+        {"soon": SOON},
+    ]
+    [pair] = pairs(blocks)
+    assert (pair.first, pair.second, pair.blocks, pair.of_blocks) == ("soon", "fast", 2, 3)
+    assert close(pair.overtaking, Overtaking(23.0, 2200.0, 3, "measured"))
+
+
+def test_one_that_is_extrapolated_in_a_block_is_not_called_measured() -> None:
+    short = {"soon": course(2.0, 100.0, epochs=2), "fast": course(12.0, 200.0, epochs=2)}
+    [pair] = pairs([{"soon": SOON, "fast": FAST}, short])
+    assert close(pair.overtaking, Overtaking(22.0, 2100.0, 3, "extrapolated"))
+
+
+def test_every_two_are_compared() -> None:
+    three = {"a": course(1.0, 300.0), "b": course(2.0, 200.0), "c": course(3.0, 100.0)}
+    assert pairs([three]) == (Pair("a", "b", None, 0, 1), Pair("a", "c", None, 0, 1), Pair("b", "c", None, 0, 1))
+
+
+def test_a_course_begins_with_what_comes_before_the_first_batch_is_asked_for() -> None:
+    timeline = Timeline([10**9, 3 * 10**9], [2 * 10**9, 4 * 10**9], [60, 40], epochs=[0, 1])
+    found = Course.of(timeline, begun_s=5.0)
+    assert (found.seconds.tolist(), found.images.tolist(), found.epoch_images) == ([6.0, 8.0], [60, 100], 50)

@@ -1,0 +1,220 @@
+"""Data in a bucket, by the real libraries and a real S3 server on loopback that speaks https: what is read, what comes
+over the network, what is kept, and that nothing is left.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from bench import config, network, records, remote, runner
+from bench.config import Campaign, CampaignError
+from bench.display import Display
+from bench.prepare import Prepared, prepare
+from bench.remote import Place
+from bench.s3 import loopback
+from bench.s3.bucket import S3Error
+from tests.campaigns import campaign
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bench.records import Transport
+
+    Run = Callable[..., dict[str, Any]]
+
+MIB = 1 << 20
+EPOCHS = 2
+NAMES = {"litdata": "litdata-jpeg", "imagefolder": "imagefolder-256-torchvision", "ffcv": "ffcv-jpeg-mapped"}
+
+
+@pytest.fixture(scope="module")
+def stream(quick: Campaign) -> Campaign:
+    """The default campaign with all of its formats' readers in a bucket, at the size of a test."""
+    wanted = {
+        "streaming": [NAMES["litdata"]],
+        "bounded": [NAMES["litdata"]],
+        "downloading": list(NAMES.values()),
+        "epochs": EPOCHS,
+        "cache_mib": 0.1,
+        "latency_ms": 1,
+    }
+    content = quick.model_dump() | {"stream": wanted}
+    content["work"] |= {"epoch_images": 96}
+    return Campaign.model_validate(content)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty home for all that runs here."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("home")
+        patch.setenv("HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def place(
+    stream: Campaign, everything: Prepared, home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    with remote.place(stream, everything, None, tmp_path_factory.mktemp("campaign"), Display()) as found:
+        assert found
+        yield found
+
+
+@pytest.fixture(scope="module")
+def run(stream: Campaign, everything: Prepared, place: Place, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Run a trial and return its columns."""
+    folder = tmp_path_factory.mktemp("trials")
+
+    def one(loader: str, transport: Transport, place: Place = place, limit_s: float = 300) -> dict[str, Any]:
+        [contestant] = [c for c in stream.contestants if c.name == NAMES[loader]]
+        artifact = everything.artifacts[contestant.format]
+        spec = runner.trial_spec(stream, contestant, artifact, folder / "times.npz", transport=transport)
+        return place.run(transport, spec, folder / "trial.log", limit_s)
+
+    return one
+
+
+@pytest.fixture(scope="module")
+def streamed(run: Run) -> dict[str, Any]:
+    return run("litdata", "stream")
+
+
+def size(prepared: Prepared, loader: str) -> int:
+    return sum(p.stat().st_size for p in Path(_artifact(prepared, loader)).rglob("*") if p.is_file())
+
+
+def _artifact(prepared: Prepared, loader: str) -> str:
+    formats = {"litdata": "litdata-jpeg", "imagefolder": "jpeg-files", "ffcv": "ffcv-jpeg"}
+    return prepared.artifacts[formats[loader]].path
+
+
+def test_litdata_streams_every_sample_once_an_epoch_from_s3(streamed: dict[str, Any]) -> None:
+    """The meter has checked number and labels of each epoch; see tests/test_trial.py."""
+    assert (streamed["status"], streamed["reason"]) == ("ok", "")
+    assert streamed["window_images"] == EPOCHS * 96 - 16
+    assert streamed["epoch1_s"] > 0
+    assert streamed["epoch2_s"] > 0
+    assert "download_s" not in streamed
+
+
+def test_the_second_epoch_fetches_nothing(streamed: dict[str, Any], everything: Prepared) -> None:
+    assert streamed["network_epoch1_bytes"] > size(everything, "litdata")
+    assert streamed["network_epoch2_bytes"] == 0
+    assert streamed["network_bytes"] == streamed["network_epoch1_bytes"]
+    assert streamed["cache_peak_mib"] * MIB == pytest.approx(size(everything, "litdata"), rel=0.01)
+
+
+def test_with_a_bound_it_fetches_again_and_what_it_keeps_is_told(run: Run, everything: Prepared) -> None:
+    """LitData deletes what it has read; two of its chunks may lie there whatever the bound is."""
+    bounded = run("litdata", "bounded")
+    assert bounded["status"] == "ok"
+    assert bounded["network_epoch2_bytes"] > size(everything, "litdata")
+    assert bounded["cache_end_mib"] < 0.1 < bounded["cache_peak_mib"]
+
+
+@pytest.mark.parametrize("loader", NAMES)
+def test_what_is_downloaded_first_comes_over_the_network_before_the_first_epoch_alone(
+    run: Run, everything: Prepared, loader: str
+) -> None:
+    result = run(loader, "download")
+    assert (result["status"], result["reason"]) == ("ok", "")
+    assert result["download_s"] > 0
+    assert result["network_epoch1_bytes"] == result["network_bytes"] > size(everything, loader)
+    assert result["network_epoch2_bytes"] == 0
+    assert result["cache_end_mib"] * MIB == size(everything, loader)
+
+
+def test_nothing_is_left(run: Run, streamed: dict[str, Any], place: Place, home: Path) -> None:
+    assert not (place.scratch / "trial").exists()
+    assert not [path for path in home.rglob("*") if "chunk" in path.name or path.name == ".lightning"]
+
+
+@pytest.mark.parametrize("transport", ["stream", "download"])
+def test_a_server_that_dies_in_the_middle_is_a_failed_row_with_its_reason(  # noqa: PLR0913, PLR0917
+    run: Run, place: Place, everything: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: Transport
+) -> None:
+    buckets = Path(shutil.copytree(place.scratch / "buckets", tmp_path / "buckets"))
+    certificates = place.scratch / "certificates"
+    count = network.Link.count
+    with ExitStack() as server:
+        endpoint = server.enter_context(loopback.serve(buckets, certificates=certificates))
+
+        def die(link: network.Link, size_bytes: int, now_ns: int) -> None:
+            count(link, size_bytes, now_ns)
+            if link.received_bytes() > size(everything, "litdata") // 2:
+                server.close()
+
+        monkeypatch.setattr(network.Link, "count", die)
+        dying = Place(place.settings, place.location, place.scratch, loopback.environment(endpoint, certificates))
+        before = set(psutil.Process().children(recursive=True))
+        result = run("litdata", transport, dying, limit_s=20)
+    assert result["status"] in {"failed", "timeout"}
+    assert f"{endpoint.removeprefix('https://')} did not answer" in result["reason"]
+    assert "images_per_s" not in result
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert not (place.scratch / "trial").exists()
+
+
+def test_a_real_bucket_must_speak_https_and_hold_the_formats(
+    stream: Campaign, everything: Prepared, place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "buckets" / "ready").mkdir(parents=True)
+    with loopback.serve(tmp_path / "buckets") as endpoint, monkeypatch.context() as patch:
+        for name, value in loopback.environment(endpoint).items():
+            patch.setenv(name, value)
+        with (
+            pytest.raises(S3Error, match=r"is plain http.*leave out --artifacts"),
+            remote.place(stream, everything, "s3://ready/x", tmp_path, Display()),
+        ):
+            pass
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    with remote.place(stream, everything, str(place.location), tmp_path, Display()) as found:
+        assert found
+        assert (found.location, found.environment) == (place.location, {})
+    with (
+        pytest.raises(S3Error, match=r"has no .*put it there with: loaderbench publish"),
+        remote.place(stream, everything, f"{place.location}nowhere", tmp_path, Display()),
+    ):
+        pass
+    assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.usefixtures("planted")
+def test_the_row_tells_the_limits_and_ranks_nobody(tree: Path, tmp_path: Path) -> None:
+    wanted = {"downloading": ["a"], "epochs": 2, "rate_mib_per_s": 40, "latency_ms": 2}
+    content = campaign({"a": {}}, blocks=1).model_dump() | {"stream": wanted}
+    chosen = Campaign.model_validate(content)
+    prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
+    folder = runner.run(chosen, prepared, tmp_path, Display())
+    rows = {row.trial: row for row in records.read(folder / "trials.csv") if row.kind == "load"}
+    local, downloaded = rows["1/a"], rows["1/a/download"]
+    assert (local.transport, local.network_rate_mib_per_s, local.network_bytes) == ("", None, None)
+    assert (downloaded.status, downloaded.reason, downloaded.transport) == ("ok", "", "download")
+    assert (downloaded.network_rate_mib_per_s, downloaded.network_latency_ms, downloaded.cache_mib) == (40, 2, None)
+    assert downloaded.network_bytes
+    assert downloaded.network_bytes > downloaded.size_bytes  # type: ignore[operator]
+    assert not downloaded.cache_state
+    assert not (folder / "scratch").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({"streaming": ["imagefolder-256-pil"]}, "reads no bucket itself: name it in downloading"),
+        ({"bounded": ["litdata-jpeg"]}, "stream.cache_mib, the bound, is missing"),
+        ({"downloading": ["imagefolder-original-pil"]}, "is links to the images themselves"),
+        ({"downloading": ["nobody"]}, r"stream \(download\) names no contestant: nobody"),
+        ({"downloading": [], "epochs": 1}, "greater than or equal to 2"),
+    ],
+)
+def test_what_cannot_be_streamed_is_refused_in_words(tmp_path: Path, table: dict[str, Any], said: str) -> None:
+    with pytest.raises(CampaignError, match=said):
+        config.load("quick", {"stream": table})
