@@ -123,8 +123,8 @@ def _wrong(row: Record, known: _Known) -> Iterator[str]:
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         yield f"its raw times cannot be read: {error}"
         return
-    for name, value in columns.items():
-        if (stands := records.cell(getattr(row, name))) != (follows := records.cell(value)):
+    for name in columns.keys() & set(known.header):  # an earlier version has fewer
+        if (stands := records.cell(getattr(row, name))) != (follows := records.cell(columns[name])):
             yield f"{name} is {stands or 'empty'}, and {follows or 'empty'} by its raw times"
     if known.names[row.trial] > 1 and row.kind != "write":  # a format that could be written later has a second row
         yield f"there are {known.names[row.trial]} rows of this trial"

@@ -61,9 +61,11 @@ class WorkSettings(_Model):
 
     batch_size: int = Field(128, ge=1)
     workers: int | Literal["cores"] = "cores"
-    """Decoding threads or processes of each rank; `cores`: one in all for each core this process may use."""
+    """Decoding threads or processes of each rank and job; `cores`: one in all for each core this process may use."""
     ranks: int = Field(1, ge=1)
     """Processes that share each epoch, as in training on several GPUs; torchrun starts them."""
+    jobs: int = Field(1, ge=1)
+    """Processes that know nothing of each other and load whole epochs of the same data, as several trainings do."""
     image_size: int = Field(224, ge=1)
     dtype: Dtype = "uint8"
     """All but `uint8`: values scaled to 0 to 1."""
@@ -81,10 +83,22 @@ class WorkSettings(_Model):
             raise ValueError("normalised values do not fit into uint8; give a dtype of float32, float16 or bfloat16")
         return self
 
+    @model_validator(mode="after")
+    def _one_way_to_be_several(self) -> WorkSettings:
+        if self.ranks > 1 and self.jobs > 1:
+            message = "ranks share each epoch, and jobs have epochs of their own: one of the two must be 1"
+            raise ValueError(message)
+        return self
+
+    @property
+    def processes(self) -> int:
+        """How many there are of a trial: its ranks, or its jobs."""
+        return self.ranks * self.jobs
+
     def count_workers(self) -> int:
         """Return the number of workers on this machine."""
         workers = count_workers(self.workers)
-        return max(1, workers // self.ranks) if self.workers == "cores" else workers
+        return max(1, workers // self.processes) if self.workers == "cores" else workers
 
 
 class Timing(_Model):

@@ -22,6 +22,7 @@ CEILING_SHARE = 0.02
 """The harness may take at most this share of the fastest contestant's time."""
 _MIB = 1 << 20
 _CORES = ("own_cores", "child_cores", "grandchild_cores")
+_COSTS = {*_CORES, "images_per_s", "read_mib", "shared_mib"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def judge(
             case "ceiling":
                 verdicts.append(_ceiling(title, own, fastest))
             case "known":
-                verdicts += _known(title, contestant["options"], own, idle)
+                verdicts += _known(title, contestant["options"], own, idle, campaign.get("work", {}))
     return tuple(verdicts)
 
 
@@ -77,8 +78,18 @@ def _ceiling(title: str, rows: Sequence[Record], fastest: float | None) -> Verdi
     return Verdict(title, expected, measured, share <= CEILING_SHARE)
 
 
-def _known(title: str, options: Mapping[str, Any], rows: Sequence[Record], idle: Sequence[Record]) -> Iterator[Verdict]:
-    """`idle`: rows of the same loader without any cost, from which its memory is told."""
+def _known(
+    title: str,
+    options: Mapping[str, Any],
+    rows: Sequence[Record],
+    idle: Sequence[Record],
+    work: Mapping[str, Any],
+) -> Iterator[Verdict]:
+    """`idle`: rows of the same loader without any cost, from which its memory is told. `work`: of the campaign, whose
+    ranks or jobs each have one such loader.
+    """
+    processes = work.get("ranks", 1) * work.get("jobs", 1)
+    options = {name: value * processes for name, value in options.items() if name in _COSTS}
     yield _within(title, "images/s", options["images_per_s"], SPEED_TOLERANCE, [r.images_per_s for r in rows])
     if cores := sum(options.get(name, 0) for name in _CORES):
         used = [r.cores_used for r in rows]

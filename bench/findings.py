@@ -52,6 +52,7 @@ MEDIANS = (
     "gpu_dram_pct",
     "bytes_per_image",
     "slowest_rank_images_per_s",
+    "fairness",
     "step_p50_ms",
     "starved_pct",
     "gpu_starved_pct",

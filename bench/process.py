@@ -34,13 +34,13 @@ def run(  # noqa: PLR0913 - each is a way in which tasks differ
     """Run `python -m bench.child TASK` in a process group of its own and return what it reports.
 
     The result has at least `status` (`ok`, `invalid`, `failed`, `timeout`) and `reason`. Its output goes to `log`,
-    which is removed if all went well. However this ends, nothing of the group is left running. Work of several ranks is
-    done by as many processes below the child, see `bench.ranks`.
+    which is removed if all went well. However this ends, nothing of the group is left running. Several ranks, or jobs
+    side by side, are as many processes below the child, see `bench.ranks`.
 
     `watch`: is called each second with the process's id. Not for what is measured, which it would disturb; without a
     limit of time. `environment`: variables beside this process's.
     """
-    if spec.get("work", {}).get("ranks", 1) > 1:
+    if spec.get("work", {}).get("ranks", 1) > 1 or spec.get("jobs", 1) > 1:
         task, spec = "ranks", {**spec, "task": task}
     with tempfile.TemporaryDirectory(prefix="loaderbench-") as scratch:
         result = Path(scratch, "result.json")

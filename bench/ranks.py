@@ -1,5 +1,5 @@
-"""How do several processes share one piece of work? torchrun starts them, as it does in training; each reports for
-itself, and what they report is put together.
+"""How do several processes do one trial? As ranks that share each epoch, started by torchrun as in training, or as jobs
+that know nothing of each other. Each reports for itself, and what they report is put together.
 """
 
 from __future__ import annotations
@@ -45,19 +45,23 @@ _MEANT = ("loss_first", "loss_last", "step_p50_ms")
 
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
-    """Run the task that `spec` names in `spec["work"]["ranks"]` processes, and return what they report together."""
+    """Run the task that `spec` names in as many processes as there are ranks or jobs, and return what they report
+    together.
+    """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
+    if spec.get("consumer") == "paced":
+        raise NotImplementedError("one accelerator is emulated, and fed by one process")
     folder = Path(spec["result"]).parent
     own = folder / "ranks.json"
-    own.write_text(json.dumps({**spec, "parent": os.getpid()}))
+    who, places = _who(spec)
+    own.write_text(json.dumps({**spec, "parent": os.getpid(), "places": places, "environment": [*os.environ]}))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
-    ranks = spec["work"]["ranks"]
     command = [
         "--standalone",
         "--nproc-per-node",
-        str(ranks),
+        str(places),
         "--monitor-interval",
         "0.1",
         "-m",
@@ -67,44 +71,50 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     try:
         torchrun(command)
     except ChildFailedError as error:
-        rank = min(error.failures, key=lambda rank: _failed_at_s(_result(spec, rank)))
-        if (result := _result(spec, rank)).exists() and (report := json.loads(result.read_text()))["status"] != "ok":
-            return {"status": report["status"], "reason": f"rank {rank}: {report['reason']}"}
-        return {"status": "failed", "reason": death(f"rank {rank}", error.failures[rank].exitcode)}
+        place = min(error.failures, key=lambda place: _failed_at_s(_result(spec, place)))
+        if (result := _result(spec, place)).exists() and (report := json.loads(result.read_text()))["status"] != "ok":
+            return {"status": report["status"], "reason": f"{who} {place}: {report['reason']}"}
+        return {"status": "failed", "reason": death(f"{who} {place}", error.failures[place].exitcode)}
     finally:
         for left in processes()[1:]:  # what a killed rank had started is this process's now
             left.kill()
-    reports = [json.loads(_result(spec, rank).read_text()) for rank in range(ranks)]
+    reports = [json.loads(_result(spec, place).read_text()) for place in range(places)]
     return together(spec, reports) if spec["task"] == "trial" else reports[0]
 
 
-def _result(spec: dict[str, Any], rank: int) -> Path:
-    return Path(spec["result"]).with_name(f"rank{rank}.json")
+def _who(spec: dict[str, Any]) -> tuple[str, int]:
+    """Return what the processes are, and how many there are."""
+    return ("job", spec["jobs"]) if spec.get("jobs", 1) > 1 else ("rank", spec["work"]["ranks"])
+
+
+def _result(spec: dict[str, Any], place: int) -> Path:
+    return Path(spec["result"]).with_name(f"result{place}.json")
 
 
 def _failed_at_s(result: Path) -> float:
-    """Return when a rank that has failed said so; one that could not say so was the first.
+    """Return when a process that has failed said so; one that could not say so was the first.
 
-    Those that take steps with it fail after it, since it is gone.
+    Ranks that take steps with it fail after it, since it is gone.
     """
     return result.stat().st_mtime if result.exists() else 0.0
 
 
-def of_rank(spec: dict[str, Any], rank: int) -> dict[str, Any]:
-    """Return the task's description for one rank, with files of its own."""
-    result = _result(spec, rank)
-    own = {"work": {**spec["work"], "rank": rank}, "result": str(result), "times": str(result.with_suffix(".npz"))}
-    return {**spec, **own}
+def of_one(spec: dict[str, Any], place: int) -> dict[str, Any]:
+    """Return the task's description for one rank, or for one job with a seed of its own, with files of its own."""
+    result = _result(spec, place)
+    as_rank = {**spec["work"], "rank": place}
+    work = as_rank if _who(spec)[0] == "rank" else {**spec["work"], "seed": Work(**as_rank).own_seed}
+    files = {"result": str(result), "times": str(result.with_suffix(".npz"))}
+    return {**spec, "work": work, "place": place, **files}
 
 
 def together(spec: dict[str, Any], reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the columns of a trial's record from those of its ranks, and keep their raw times in one file."""
-    artifact, work = Artifact.from_dict(spec["artifact"]), Work(**spec["work"])
-    epochs = zip(*(report.pop("epochs") for report in reports), strict=False)  # a rank may be one ahead
-    timelines = [Timeline.load(Path(of_rank(spec, rank)["times"])) for rank in range(work.ranks)]
+    """Return the columns of a trial's record from those of its ranks or jobs, and keep their raw times in one file."""
+    timelines = [Timeline.load(Path(of_one(spec, place)["times"])) for place in range(len(reports))]
+    epochs = [report.pop("epochs") for report in reports]
     try:
-        for number, parts in enumerate(epochs, 1):
-            Epoch(*(sum(part) for part in zip(*parts, strict=True))).check(number, artifact, work)
+        if _who(spec)[0] == "rank":  # jobs have looked at theirs
+            _check_shared(epochs, Artifact.from_dict(spec["artifact"]), Work(**spec["work"]))
         timeline = Timeline.together(timelines, [report.pop("first_asked_ns") for report in reports])
     except (InvalidWorkError, ValueError) as error:
         return {"status": "invalid", "reason": str(error)}
@@ -114,7 +124,7 @@ def together(spec: dict[str, Any], reports: Sequence[dict[str, Any]]) -> dict[st
         columns |= {name: _of_all(put_together, name, reports) for name in names if name in columns}
     if cached := columns.get("cached_images_per_s"):
         columns["stall_vs_cached_pct"] = stall_pct(columns["images_per_s"], cached)
-    busy_pct = sum(report["cpu_load_pct"] + report["other_cpu_pct"] for report in reports) / work.ranks
+    busy_pct = sum(report["cpu_load_pct"] + report["other_cpu_pct"] for report in reports) / len(reports)
     cpu_s = columns["cores_used"] * columns["window_s"]
     return columns | {
         "cpu_s": cpu_s,
@@ -123,29 +133,41 @@ def together(spec: dict[str, Any], reports: Sequence[dict[str, Any]]) -> dict[st
     }
 
 
+def _check_shared(epochs: Sequence[Sequence[tuple[int, int, int]]], artifact: Artifact, work: Work) -> None:
+    """Raise InvalidWorkError unless every epoch is whole that all ranks have ended; one may be ahead by one."""
+    for number, parts in enumerate(zip(*epochs, strict=False), 1):
+        Epoch(*(sum(part) for part in zip(*parts, strict=True))).check(number, artifact, work)
+
+
 def _of_all(put_together: Callable[[list[float]], float], name: str, reports: Sequence[dict[str, Any]]) -> float | None:
     values = [report[name] for report in reports]
     return None if None in values else put_together(values)
 
 
 def main() -> None:
-    """Be one rank: join the process group, and do the task as a process of its own would."""
-    import torch.distributed
-
+    """Be one rank or job, and do the task as a process of its own would."""
     from bench import child
 
-    rank = int(os.environ["RANK"])
-    spec = of_rank(json.loads(Path(sys.argv[1]).read_text()), rank)
-    backend, gpus = "gloo", torch.cuda.device_count()
-    if gpus:
-        torch.cuda.set_device(rank % gpus)
-        if gpus >= spec["work"]["ranks"]:  # NCCL takes one rank for each
-            backend = "cpu:gloo,cuda:nccl"
-    torch.distributed.init_process_group(backend)
+    spec = of_one(json.loads(Path(sys.argv[1]).read_text()), int(os.environ["RANK"]))
+    if _who(spec)[0] == "rank":
+        _join(spec["place"], spec["places"])
+    else:  # what torchrun has set, its number of threads too, a job on its own would not have
+        for name in os.environ.keys() - set(spec["environment"]):
+            del os.environ[name]
     result = child.perform(spec["task"], spec)
     # A library's threads may bring a process down as it ends, and torchrun would take that for a failure. When there is
     # one, it ends the other ranks, which would wait for this one.
     os._exit(result["status"] != "ok")
+
+
+def _join(rank: int, ranks: int) -> None:
+    """Make the process group, over NCCL for what is on GPUs if there is one for each rank."""
+    import torch.distributed
+
+    gpus = torch.cuda.device_count()
+    if gpus:
+        torch.cuda.set_device(rank % gpus)
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus >= ranks else "gloo")
 
 
 if __name__ == "__main__":

@@ -102,8 +102,8 @@ class Record:
 
     images_per_s: float | None = None
     """Load: within the window; warm: steady, epoch boundaries included; cold: from the first epoch's first batch to its
-    last; from a bucket: from the first batch of all epochs to their last; of all ranks together, while the windows of
-    all are open. Write: samples over `write_s`. Limit: of this one step, on all allowed cores at once."""
+    last; from a bucket: from the first batch of all epochs to their last; of all ranks or jobs together, while the
+    windows of all are open. Write: samples over `write_s`. Limit: of this one step, on all allowed cores at once."""
     bound_ips: float | None = None
     """The least of the limits, measured in the same attempt at the block, that no loader of this format can pass."""
     bound_by: str = ""
@@ -111,7 +111,7 @@ class Record:
     pct_of_bound: float | None = None
     """`images_per_s` of it. More than 100 means less work than was asked for, or a limit that is none."""
     slowest_rank_images_per_s: float | None = None
-    """Of the rank that was given the fewest images in the window; empty if there is one rank."""
+    """Of the rank or job that was given the fewest images in the window; empty if there is one process."""
     half_drift_pct: float | None = None
     """How much faster the window's second half was than its first."""
     epoch1_images_per_s: float | None = None
@@ -251,6 +251,11 @@ class Record:
     """The most that it did keep, of looks ten times a second; what was downloaded."""
     cache_end_mib: float | None = None
     """What it had kept when the trial was over."""
+    jobs: int | None = None
+    """Processes side by side that loaded whole epochs each and knew nothing of each other. Empty in earlier rows: 1."""
+    fairness: float | None = None
+    """Jain's index over the speeds of ranks or jobs in the window, see `bench.timeline.fairness`; empty if there is one
+    process."""
     seal: str = ""
     """SHA-256 over all other cells of the row and the file of its raw times: tells whether either was changed."""
 

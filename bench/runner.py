@@ -138,13 +138,14 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
     feeding = None if consumer == "hungry" else campaign.feedings[consumer]
     if feeding:
         window |= feeding.model_dump(include={"warmup_s", "window_s", "window_batches"}) | {"whole_epoch": False}
-    if feeding or campaign.work.ranks > 1:
+    if feeding or campaign.work.processes > 1:
         window |= {"pause_s": None}
     epochs = campaign.stream.epochs if transport and campaign.stream else int(cache == "cold")
     return {
         "loader": contestant.loader,
         "artifact": asdict(artifact),
         "work": work | {name: value for name, value in put.items() if name == "workers"},
+        "jobs": campaign.work.jobs,
         "options": _options(contestant, put),
         "consumer": consumer,
         "consumer_options": feeding.model_dump().get("options", {}) if feeding else {},
@@ -228,6 +229,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
         batch_size=spec["work"]["batch_size"],
         workers=spec["work"]["workers"],
         ranks=spec["work"]["ranks"],
+        jobs=spec["jobs"],
         resident_pct=resident_pct,
         times=times.name if result["status"] == "ok" else "",
         canary_drift_pct=100 * (machine.canary_s() / canary_s - 1),

@@ -52,11 +52,11 @@ class Timeline:
     complete: int = 0
     """Epochs that were over, all checked."""
     ranks: list[int] = field(default_factory=list)
-    """Which rank each batch was for; empty if there is one only."""
+    """Which rank or job each batch was for; empty if there is one process only."""
 
     @classmethod
     def together(cls, ranks: Sequence[Timeline], first_asked_ns: Sequence[int]) -> Timeline:
-        """Return what ranks saw at the same time, on one clock: its window is open where those of all are.
+        """Return what ranks or jobs saw at the same time, on one clock: its window is open where those of all are.
 
         `first_asked_ns`: when each asked for its first batch. Epochs and pauses are each rank's own, and left out.
         Raises ValueError if there is no time at which all windows are open.
@@ -73,7 +73,7 @@ class Timeline:
         edges = [(rank.exits_ns[rank.opened or 0], rank.exits_ns[rank.closed or 0]) for rank in ranks]
         opened_ns, closed_ns = (np.array(edge) + shifts_ns for edge in zip(*edges, strict=True))
         if opened_ns.max() >= closed_ns.min():
-            raise ValueError("the ranks' windows were never open at the same time")
+            raise ValueError("the processes' windows were never open at the same time")
         return cls(
             asked_ns=asked[order].tolist(),
             exits_ns=exits[order].tolist(),
@@ -111,7 +111,7 @@ class Timeline:
             **self._epoch1(images, asked, exits),
             "sustained_images_per_s": self._sustained(images, exits),
             "first_batch_s": float(max((exits - asked)[self._firsts()])) / _NS_PER_S,
-            "slowest_rank_images_per_s": self._slowest_rank(images, exits),
+            **self._between_ranks(images, exits),
             "window_s": float(exits[last] - exits[first]) / _NS_PER_S,
             "window_images": window_images,
             "window_epochs": sum(first < epoch <= last for epoch in self.epochs),
@@ -179,15 +179,16 @@ class Timeline:
         """Return the index of each rank's first batch."""
         return [self.ranks.index(rank) for rank in sorted(set(self.ranks))] or [0]
 
-    def _slowest_rank(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
-        """Return the window's speed of the rank that was given the fewest images in it."""
+    def _between_ranks(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> dict[str, float | None]:
+        """Return how the window's images were shared between ranks or jobs."""
         assert self.opened is not None
         assert self.closed is not None
         if not self.ranks:
-            return None
+            return {"slowest_rank_images_per_s": None, "fairness": None}
         inside = slice(self.opened + 1, self.closed + 1)
-        of_rank = np.bincount(self.ranks[inside], images[inside], minlength=max(self.ranks) + 1)
-        return float(of_rank.min()) / (float(exits[self.closed] - exits[self.opened]) / _NS_PER_S)
+        of_each = np.bincount(self.ranks[inside], images[inside], minlength=max(self.ranks) + 1)
+        window_s = float(exits[self.closed] - exits[self.opened]) / _NS_PER_S
+        return {"slowest_rank_images_per_s": float(of_each.min()) / window_s, "fairness": fairness(of_each / window_s)}
 
     def _epoch1(
         self, images: NDArray[np.int64], asked: NDArray[np.int64], exits: NDArray[np.int64]
@@ -215,6 +216,15 @@ class Timeline:
             return None
         ready = int(slow[0])
         return int(images[self.paused : self.paused + ready].sum())
+
+
+def fairness(speeds: NDArray[np.float64]) -> float:
+    """Return Jain's index: the squared sum of the speeds over their number times the sum of their squares.
+
+    1 if all are equal, 1/n if one of n has everything. R. Jain, D. Chiu, W. Hawe, A Quantitative Measure of Fairness
+    and Discrimination for Resource Allocation in Shared Computer Systems, DEC-TR-301, 1984.
+    """
+    return float(speeds.sum() ** 2 / (len(speeds) * (speeds**2).sum()))
 
 
 def _rate(images: NDArray[np.int64], exits: NDArray[np.int64], first: int, last: int) -> float:

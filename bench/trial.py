@@ -86,14 +86,17 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     """Return the measured columns of one trial's record.
 
     `spec`: loader, artifact, work, options, consumer, consumer_options, window, times (where to keep the raw times),
-    result (beside which ranks leave notes for each other).
+    result (beside which the processes of a trial leave notes for each other); place and places, if there are several:
+    which of how many this is.
     """
     loader = registry.loader(spec["loader"])
     artifact = Artifact.from_dict(spec["artifact"])
     work = Work(**spec["work"])
     consume = consumers.prepare(spec["consumer"], artifact, work, spec["consumer_options"])
+    place, places = spec.get("place", 0), spec.get("places", 1)
     begun, closed = (
-        Milestone(name, Path(spec["result"]).parent, work) if work.ranks > 1 else None for name in ("begun", "closed")
+        Milestone(name, Path(spec["result"]).parent, place, places) if places > 1 else None
+        for name in ("begun", "closed")
     )
     with Gpu() as gpu:
         started = perf_counter_ns()
@@ -123,21 +126,21 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         **consumed,
         "read_bytes": difference(before.read_bytes, after.read_bytes),
         "teardown_s": (ended - ending) / 1e9,
-        **(meter.for_other_ranks() if work.ranks > 1 else {}),
+        **(meter.for_others() if places > 1 else {}),
     }
 
 
 class Milestone:
-    """Something that every rank comes to, by files in a folder that all see: to look costs some microseconds."""
+    """Something that every rank or job comes to, by files in a folder that all see: to look costs some microseconds."""
 
-    def __init__(self, name: str, folder: Path, work: Work) -> None:
+    def __init__(self, name: str, folder: Path, place: int, places: int) -> None:
         self.last = 0
         """The most batches after which one has come to it, of those that are known."""
-        self._own = folder / f"{name}{work.rank}"
-        self._missing = [folder / f"{name}{rank}" for rank in range(work.ranks)]
+        self._own = folder / f"{name}{place}"
+        self._missing = [folder / f"{name}{each}" for each in range(places)]
 
     def reached(self, batches: int) -> bool:
-        """Say that this rank has come to it after so many batches, and return whether all have."""
+        """Say that this process has come to it after so many batches, and return whether all have."""
         if self._own in self._missing and not self._own.exists():
             partial = self._own.with_suffix(".partial")
             partial.write_text(str(batches))
@@ -171,9 +174,9 @@ class Meter:
     window: Window
     gpu: Gpu
     begun: Milestone | None = None
-    """All ranks have a batch: now warm-up begins. None: this is the only one."""
+    """All ranks or jobs have a batch: now warm-up begins. None: this is the only one."""
     closed: Milestone | None = None
-    """All windows have closed: until then each rank goes on, for the others' sake."""
+    """All windows have closed: until then each goes on, for the others' sake."""
     timeline: Timeline = field(default_factory=Timeline)
     readings: list[Reading] = field(default_factory=list)
     """At the window's edges."""
@@ -188,7 +191,7 @@ class Meter:
     epochs: list[Epoch] = field(default_factory=list)
     """Those that are over."""
     begun_ns: int | None = None
-    """When all ranks had."""
+    """When all had."""
     form: tuple[Any, ...] = ()
     """Shapes, strides and types of the last batch that was checked."""
     gpu_opened: Edge | None = None
@@ -326,8 +329,8 @@ class Meter:
             raise InvalidWorkError("all came in one batch; the trial is measured from the first to the last")
         self.timeline.complete += 1
 
-    def for_other_ranks(self) -> dict[str, Any]:
-        """Return what is known only when all ranks have told it."""
+    def for_others(self) -> dict[str, Any]:
+        """Return what is of use only beside what the other ranks or jobs tell."""
         epochs = [astuple(epoch) for epoch in self.epochs]
         return {"epochs": epochs, "first_asked_ns": self.timeline.asked_ns[0]}
 

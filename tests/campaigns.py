@@ -61,6 +61,7 @@ def campaign(  # noqa: PLR0913 - each is a table of its own
     tuning: dict[str, Any] | None = None,
     consumers: dict[str, Any] | None = None,
     ranks: int = 1,
+    jobs: int = 1,
     **timing: Any,
 ) -> Campaign:
     """A campaign of these contestants (name to the keys of its table), the first being the reference.
@@ -79,7 +80,14 @@ def campaign(  # noqa: PLR0913 - each is a table of its own
             "tuning": tuning or {},
             "consumers": consumers or {},
             "data": {"samples": None, "probe": 0},
-            "work": {"batch_size": 16, "workers": 2, "image_size": 32, "epoch_images": 96, "ranks": ranks},
+            "work": {
+                "batch_size": 16,
+                "workers": 2,
+                "image_size": 32,
+                "epoch_images": 96,
+                "ranks": ranks,
+                "jobs": jobs,
+            },
             "timing": TIMING | timing,
             "formats": [{"name": name, "title": name, "max_side": 64} | keys for name, keys in formats.items()],
             "contestants": [

@@ -115,6 +115,11 @@ def test_a_valid_file_is_understood(tmp_path: Path) -> None:
         ("[timing]", PUBLISHED.format("b") + "[timing]", "published names no contestant: b; there are: a"),
         ("[timing]", "[work]\ndtype = 'float64'\n[timing]", "work.dtype"),
         ("[timing]", "[work]\nnormalised = true\n[timing]", "normalised values do not fit into uint8"),
+        (
+            "[timing]",
+            "[work]\nranks = 2\njobs = 2\n[timing]",
+            "jobs have epochs of their own: one of the two must be 1",
+        ),
         ("name = ", "name : ", "is not TOML"),
     ],
 )

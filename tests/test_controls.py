@@ -53,6 +53,15 @@ def test_memory_is_known_over_that_of_a_loader_without_any(peak_mib: float, held
     assert memory.held is held
 
 
+@pytest.mark.parametrize("work", [{"ranks": 2}, {"jobs": 2}])
+def test_what_is_known_is_known_of_each_rank_and_job(work: dict[str, int]) -> None:
+    contestant = {"name": ACTOR.name, "title": "C", "control": "known", "options": KNOWN}
+    verdicts = controls.judge(
+        {"contestants": [contestant], "work": work}, [row(images_per_s=2000, cores_used=1.8)], None, 5000
+    )
+    assert [verdict.held for verdict in verdicts] == [True, True]
+
+
 def test_the_middle_of_the_blocks_decides() -> None:
     rows = [row(images_per_s=speed, cores_used=0.9) for speed in (500, 1000, 1001)]
     assert judged("known", rows) == [True, True]

@@ -1,21 +1,23 @@
-"""Several processes share each epoch; what they did is told together, and none survives the others."""
+"""Processes that share each epoch or have epochs of their own: they are told together, and none survives the others."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
-from bench import certify, check, process, records, runner
+from bench import certify, check, process, ranks, records, runner
 from bench.api import Artifact, Encoding, Work
 from bench.config import Campaign
 from bench.display import Display
 from bench.monitors.gpu import Gpu
 from bench.prepare import Prepared, prepare
-from bench.timeline import Timeline
+from bench.timeline import Timeline, fairness
 from bench.trial import LEAD, Meter, Milestone, Window
 from tests.campaigns import campaign
 from tests.test_process import gone
@@ -132,6 +134,50 @@ def test_a_rank_that_is_killed_in_training_is_blamed_and_not_those_that_miss_it(
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
+@pytest.mark.usefixtures("planted")
+def test_jobs_know_nothing_of_each_other_and_are_told_together(tree: Path, tmp_path: Path) -> None:
+    options = {"behaviour": "insist on being alone", "seconds": 0.001}
+    row = _only_row(campaign({"alone": {"options": options}}, jobs=2, blocks=1), tree, tmp_path)
+    assert (row.status, row.ranks, row.jobs) == ("ok", 1, 2), row.reason
+    assert row.images_per_s
+    assert row.slowest_rank_images_per_s
+    assert 0 < row.slowest_rank_images_per_s <= row.images_per_s / 2 * 1.001
+    assert row.fairness
+    assert 0.5 <= row.fairness <= 1
+    assert check.check(tmp_path / "results" / "small")[-1].state != "INVALID"
+
+
+def test_each_job_has_the_whole_work_with_a_seed_of_its_own() -> None:
+    spec = {"jobs": 2, "work": asdict(Work(8, 1, 32, "uint8", 1, seed=5)), "result": "/nowhere/result.json"}
+    works = [Work(**ranks.of_one(spec, place)["work"]) for place in range(2)]
+    assert [(work.rank, work.ranks) for work in works] == [(0, 1), (0, 1)]
+    assert works[0].seed == 5
+    assert works[1].seed % 2**32 != 5
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize(
+    ("behaviour", "ending"),
+    [
+        ("die second", ("failed", "job 1 was ended by SIGKILL (out of memory?)")),
+        ("share unevenly", ("invalid", "epoch 1 delivered 72 images instead of 96")),
+    ],
+)
+def test_a_job_that_ends_badly_ends_the_others(
+    behaviour: str, ending: tuple[str, str], tree: Path, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    options = {"behaviour": behaviour, "pid_file": str(pids), "seconds": 0.05}
+    row = _only_row(campaign({"bad": {"options": options}}, jobs=2, blocks=1), tree, tmp_path)
+    assert (row.status, row.reason.removeprefix("job 0: ").removeprefix("job 1: ")) == ending
+    assert all(gone(int(pid)) for pid in pids.read_text().split())
+
+
+@pytest.mark.parametrize(("speeds", "index"), [([5, 5, 5], 1), ([4, 0, 0, 0], 0.25), ([3, 1], 0.8)])
+def test_fairness_is_what_jain_defined(speeds: list[float], index: float) -> None:
+    assert fairness(np.array(speeds)) == pytest.approx(index)
+
+
 @pytest.mark.parametrize("ahead", range(LEAD))
 def test_ranks_in_step_are_done_after_the_same_batch(ahead: int, tmp_path: Path) -> None:
     """Rank 0's window closes first. It has been given so many batches more than rank 1, and one when it asks first."""
@@ -141,7 +187,7 @@ def test_ranks_in_step_are_done_after_the_same_batch(ahead: int, tmp_path: Path)
     for rank, window_batches in enumerate([3, 7]):
         work = Work(batch_size=2, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, rank=rank, ranks=2)
         window = Window(0, 0, window_batches, None, whole_epoch=False)
-        closed = Milestone("closed", tmp_path, work)
+        closed = Milestone("closed", tmp_path, rank, 2)
         meters.append(Meter(repeat(batch), artifact, work, window, Gpu(), closed=closed, in_step=True))
     first, second = (iter(meter) for meter in meters)
     for _ in islice(first, ahead):
@@ -156,7 +202,7 @@ def test_ranks_in_step_are_done_after_the_same_batch(ahead: int, tmp_path: Path)
 def test_the_window_of_all_is_open_where_those_of_all_ranks_are() -> None:
     second = 10**9
     # One rank's clock starts 2 s after the other's. Batches come every second; windows are open from 2 to 8 s of each.
-    ranks = [
+    both = [
         Timeline(
             asked_ns=[n * second for n in range(10)],
             exits_ns=[(n + 1) * second for n in range(10)],
@@ -167,12 +213,13 @@ def test_the_window_of_all_is_open_where_those_of_all_ranks_are() -> None:
         )
         for images in (8, 4)
     ]
-    together = Timeline.together(ranks, [0, 2 * second])
+    together = Timeline.together(both, [0, 2 * second])
     columns = together.columns()
     # From the later opening, at 4 s, to the earlier closing, at 8 s.
     assert columns["window_s"] == 4
     assert columns["images_per_s"] == pytest.approx(8 + 4, rel=0.1)
     assert columns["slowest_rank_images_per_s"] == pytest.approx(4, rel=0.1)
+    assert columns["fairness"] == pytest.approx(0.9, rel=0.05)
     assert columns["epoch1_s"] is None
     with pytest.raises(ValueError, match="never open at the same time"):
-        Timeline.together(ranks, [0, 7 * second])
+        Timeline.together(both, [0, 7 * second])

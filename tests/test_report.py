@@ -157,6 +157,21 @@ def test_what_other_consumers_get_has_sections_of_its_own(tmp_path: Path) -> Non
     assert "no model runs" not in text
 
 
+def test_jobs_side_by_side_have_a_section_of_their_own(tmp_path: Path) -> None:
+    several = {"slowest_rank_images_per_s": 900.0, "fairness": 0.98, "jobs": 2}
+    rows = [fabricate.load(CAST[0], 1, **several), fabricate.fed(CAST[0], 1, "train", **several)]
+    env = fabricate.environment(CAST[:1], 1, CAST[0].name, feeding=[CAST[0].name])["campaign"]
+    env["work"] |= {"jobs": 2, "ranks": 1}
+    text = written(tmp_path, rows, cast=CAST[:1], blocks=1, campaign=env)
+    section = text[text.index("## Jobs side by side") : text.index("## The same work")]
+    assert tables(section)[0][1:3] == ["Images/s of all 2 jobs", "Slowest job"]
+    assert rows_of(section, CAST[0].title)[0][2:4] == ["900", "0.980"]
+    training = tables(text[text.index("## Training") :])
+    assert training[0][2] == "Slowest job"
+    assert training[1][2] == "900"
+    assert "in each of 2 jobs" in text
+
+
 def test_without_other_consumers_nothing_is_said_of_training(tmp_path: Path) -> None:
     text = written(tmp_path, cast=CAST[:2], best=[])
     assert "## Training" not in text

@@ -82,6 +82,10 @@ class _Deadly(list):
         return super().__getitem__(part)
 
 
+def _insist_on_being_alone(_):
+    assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
+
+
 def _burn_in_a_grandchild(_):
     burn = "import time\nwhile time.process_time() < 0.2: pass"
     start_burning = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
@@ -111,7 +115,7 @@ def _per_class(path):
 
 SHARES = {"share unevenly": _unevenly, "die second": _killed_second}
 """What a process delivers of an epoch's labels, if that is not all."""
-BEFORE_EPOCH = {"bank": time.sleep}
+BEFORE_EPOCH = {"bank": time.sleep, "insist on being alone": _insist_on_being_alone}
 """What a behaviour does before an epoch, given the time that the epoch's batches would take."""
 BEFORE_BATCH = {"bank": _nothing, "grandchildren": _burn_in_a_grandchild, "orphans": _burn_in_an_orphan}
 TIMES_MAPPED = {"map": 1, "map twice": 2, "evict": 1}
