@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     import numpy as np
     from torch import Tensor
+    from torch.nn import Module
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, of 0 to 1, as they are commonly normalised with."""
+_DESCRIPTION = "artifact.json"
 Mode = Literal["original", "raw", "jpeg", "jpeg-reencoded", "proportion", "smart"]
 
 
@@ -93,8 +96,20 @@ class Artifact:
         """Return what `dataclasses.asdict` was made of."""
         return cls(**{**stored, "encoding": Encoding(**stored["encoding"])})
 
+    @classmethod
+    def load(cls, folder: str | Path) -> Artifact:
+        """Return the format in a folder that `loaderbench prepare` names. Raises FileNotFoundError."""
+        description = Path(folder, _DESCRIPTION)
+        if not description.is_file():
+            raise FileNotFoundError(f"{folder} holds no prepared format: take a folder that loaderbench prepare names")
+        return cls.from_dict({**json.loads(description.read_text()), "path": str(Path(folder).resolve() / "files")})
 
-@dataclass(frozen=True)
+    def describe(self) -> None:
+        """Write beside the writer's folder, which is named `files`, what `load` reads."""
+        Path(self.path).with_name(_DESCRIPTION).write_text(json.dumps(asdict(self), indent=1))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """What every loader must deliver, whatever its own defaults: batches of random resized crops (area 0.08 to 1,
     aspect 3/4 to 4/3), flipped left to right with probability 0.5, with their labels.
@@ -104,7 +119,8 @@ class Work:
 
     With more ranks than one, this holds for all of them together: each is a process of its own that gets its share, as
     in distributed training, in a process group of torch's that is there before `stream` is called. Where the ranks do
-    not divide an epoch, up to `ranks` - 1 samples may come once more, as torch's `DistributedSampler` has it.
+    not divide an epoch, up to `ranks` - 1 samples may come once more, as torch's `DistributedSampler` has it; in
+    validation none does, and ranks may get unequal numbers of batches.
     """
 
     batch_size: int
@@ -112,12 +128,12 @@ class Work:
     """Threads or processes that decode, in each rank."""
     image_size: int
     """Height and width of the delivered crop in pixels."""
-    dtype: str
+    dtype: str = "uint8"
     """Name of the delivered torch dtype: `uint8`, or `float32`, `float16` or `bfloat16` with values scaled to 0 to
     1."""
-    passes: int
+    passes: int = 1
     """How often an epoch visits each sample, so that a small data set still gives a long epoch."""
-    seed: int
+    seed: int = 0
     shuffle: bool = True
     """Whether each epoch comes in a random order of its own; otherwise all come in the stored order, of which each
     worker may have its own part.
@@ -126,6 +142,19 @@ class Work:
     ranks: int = 1
     normalised: bool = False
     """Whether scaled values have `MEAN` taken off and are divided by `DEVIATION`; never of uint8."""
+    augment: Literal["train", "validation"] = "train"
+    """`validation`: neither random crops nor flips, but of each image the square in its middle, resized."""
+    centre: float = 224 / 256
+    """In validation, the side of that square as a share of the image's shorter side: by default what Resize(256) and
+    CenterCrop(224) show. 1.0 shows as much as a square can."""
+    resizes: tuple[tuple[int, int], ...] = ()
+    """Progressive resolution: (epoch, image size) pairs. From that epoch of the stream on, counted from 0, images have
+    that size in place of `image_size`."""
+    transforms: Sequence[Module] = ()
+    """Further steps, such as torchvision's, on what would be delivered without them: each gets one image or a whole
+    batch, as the library has it."""
+    lasting: bool = False
+    """Whether a batch stays as it is after the next one was asked for: a copy to a device may still be under way."""
 
     @property
     def own_seed(self) -> int:
@@ -134,6 +163,11 @@ class Work:
         Differs in its lower 32 bits, the only ones that torch's generator for CPUs looks at.
         """
         return self.seed + 1_000_003 * self.rank
+
+    def size_in(self, epoch: int) -> int:
+        """Return the image size of an epoch of the stream, counted from 0."""
+        begun = [pair for pair in self.resizes if pair[0] <= epoch]
+        return max(begun)[1] if begun else self.image_size
 
 
 class Writer(Protocol):

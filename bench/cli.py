@@ -109,7 +109,8 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
     prepared = make_ready(chosen, data, cache, display, strict=strict, artifacts=artifacts)
     for record in prepared.records:
         display.say(
-            f"{record.title}: {record.bytes_per_image:,.0f} bytes per image"
+            f"{record.title}: {record.bytes_per_image:,.0f} bytes per image, "
+            f"in {Path(prepared.artifacts[record.format].path).parent}"
             if record.bytes_per_image
             else record.reason
         )

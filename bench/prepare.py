@@ -117,6 +117,8 @@ def prepare(  # noqa: PLR0913 - what it is, and where it is kept
         for c, record in zip(conversions, records, strict=True)
         if (size_bytes := record.size_bytes) is not None and (payload_bytes := record.payload_bytes) is not None
     }
+    for artifact in ready.values():
+        artifact.describe()
     canonicals = {c.form.name: c.images.folder for c in conversions}
     return Prepared(ready, canonicals, records, _describe(data, campaign, images), images.rejected())
 

@@ -72,6 +72,7 @@ def adapters(kind: Kind) -> Mapping[str, Adapter]:
             f"make setup, or pip install '.[{module.name}]' in the checkout",
         )
         for module in pkgutil.iter_modules(package.__path__)
+        if not module.ispkg
     }
     others = {
         point.name: Adapter(point.name, point.value, f"pip install {point.dist.name if point.dist else point.name}")

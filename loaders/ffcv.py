@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from queue import Empty
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.api import DEVIATION, MEAN
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import Tensor
+    from torch.nn import Module
 
     from bench.api import Artifact, Work
 
@@ -31,15 +33,20 @@ def stream(
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """`os_cache`: map the file (True) or read its pages into FFCV's own slots (False). `convert`, if the work is not
     uint8: by FFCV's own operation in all its threads, or by a torchvision module, which FFCV runs in one.
+
+    `work.transforms` run in that one thread too, each on a whole batch: what they draw, they draw once for all of it.
     """
     import numpy as np
     from ffcv.fields.basics import IntDecoder
-    from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
+    from ffcv.fields.rgb_image import CenterCropRGBImageDecoder, RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
 
+    in_training = work.augment == "train"
+    size = (work.image_size, work.image_size)
+    crop = RandomResizedCropRGBImageDecoder(size) if in_training else CenterCropRGBImageDecoder(size, work.centre)
     # Compiled operations must come before ToTensor: FFCV hangs at construction otherwise.
-    compiled = [RandomResizedCropRGBImageDecoder((work.image_size, work.image_size)), RandomHorizontalFlip(0.5)]
+    compiled = [crop, RandomHorizontalFlip(0.5)] if in_training else [crop]
     modules = []
     match work.dtype, convert:
         case "uint8", _:
@@ -61,19 +68,74 @@ def stream(
                 modules += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(getattr(torch, dtype))]
         case _:
             raise ValueError(f"convert is compiled or torchvision, not {convert}")
-    yield Loader(
+
+    class Epochs(Loader):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            # FFCV allocates the memory of its batches anew for each epoch, and compiles for an image of any size.
+            crop.output_size = (work.size_in(self.next_epoch),) * 2
+            epoch = super().__iter__()
+            try:
+                for batch in epoch:
+                    if failed:
+                        raise failed[0]
+                    yield batch
+            finally:  # its thread would make batches and wait for ever if the epoch is left early
+                _end(epoch)
+
+    own, distributed = np.tile(np.arange(artifact.samples), work.passes), work.ranks > 1
+    if not in_training:  # FFCV pads what it distributes, as DistributedSampler does
+        own, distributed = own[work.rank :: work.ranks], False
+    failed: list[Exception] = []
+    transforms = [_told(step, failed) for step in work.transforms]
+    copy = [_copying()] if work.lasting else []
+    yield Epochs(
         str(Path(artifact.path) / "samples.beton"),
         batch_size=work.batch_size,
         num_workers=work.workers,
         os_cache=os_cache,
         order=OrderOption.RANDOM if work.shuffle else OrderOption.SEQUENTIAL,
         seed=work.seed,
-        indices=np.tile(np.arange(artifact.samples), work.passes),
+        indices=own,
         pipelines={
-            "image": [*compiled, ToTensor(), ToTorchImage(), *modules],
-            "label": [IntDecoder(), ToTensor(), Squeeze(1)],
+            "image": [*compiled, ToTensor(), ToTorchImage(), *modules, *transforms, *copy],
+            "label": [IntDecoder(), ToTensor(), Squeeze(1), *copy],
         },
         drop_last=False,
-        distributed=work.ranks > 1,
+        distributed=distributed,
         batches_ahead=batches_ahead,
     )
+
+
+def _end(epoch: Any) -> None:
+    """Give FFCV's thread no further batches to make, and wait until it is done."""
+    epoch.iter_ixes = iter(())
+    while epoch.is_alive():
+        with suppress(Empty):
+            epoch.output_queue.get(timeout=0.05)
+    epoch.close()
+
+
+def _told(step: Module, failed: list[Exception]) -> Module:
+    """Return a step that notes its failure, of which FFCV's thread would die and its consumer wait for ever."""
+    from torch.nn import Module
+
+    class Told(Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            try:
+                return step(batch)
+            except Exception as error:  # noqa: BLE001 - raised where the batch is asked for
+                failed.append(error)
+                return batch
+
+    return Told()
+
+
+def _copying() -> Module:
+    """Return a step that hands over a copy, since FFCV uses the memory of its batches again."""
+    from torch.nn import Module
+
+    class Copy(Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            return batch.clone()
+
+    return Copy()

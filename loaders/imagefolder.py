@@ -25,6 +25,8 @@ def stream(
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """`decode`: ImageFolder's default PIL loader, or torchvision.io. `prefetch_factor`: batches that each worker holds
     ready.
+
+    Workers stay from epoch to epoch, unless `work.resizes` asks for images of another size: then they start anew.
     """
     import torch
     from torch.utils.data import DataLoader, DistributedSampler, Subset
@@ -37,22 +39,36 @@ def stream(
         image = decode_image(path, mode=ImageReadMode.RGB)
         return image if image.dtype == torch.uint8 else (image >> 8).to(torch.uint8)  # 16-bit PNG
 
-    class EachEpoch(DistributedSampler):  # type: ignore[type-arg]
-        def __iter__(self) -> Iterator[int]:
-            order = super().__iter__()
-            self.set_epoch(self.epoch + 1)
-            return order
+    class Epochs(DataLoader):  # type: ignore[type-arg]
+        epoch = 0
+
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            if in_training:
+                crop.size = [work.size_in(self.epoch)] * 2
+            if share:
+                share.set_epoch(self.epoch)
+            self.epoch += 1
+            return super().__iter__()
 
     torch.manual_seed(work.own_seed)
-    steps = [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5), v2.ToImage()]
+    in_training = work.augment == "train"
+    if in_training:
+        crop = v2.RandomResizedCrop(work.image_size)
+        steps = [crop, v2.RandomHorizontalFlip(0.5)]
+    else:
+        steps = [v2.Resize(round(work.image_size / work.centre)), v2.CenterCrop(work.image_size)]
+    steps.append(v2.ToImage())
     if work.dtype != "uint8":
         steps.append(v2.ToDtype(torch.float32 if work.normalised else getattr(torch, work.dtype), scale=True))
     if work.normalised:
         steps += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(getattr(torch, work.dtype))]
-    dataset = ImageFolder(artifact.path, v2.Compose(steps), loader={"pil": default_loader, "torchvision": read}[decode])
-    samples = Subset(dataset, [*range(len(dataset))] * work.passes)
-    share = EachEpoch(samples, shuffle=work.shuffle, seed=work.seed) if work.ranks > 1 else None
-    yield DataLoader(
+    augment = v2.Compose([*steps, *work.transforms])
+    dataset = ImageFolder(artifact.path, augment, loader={"pil": default_loader, "torchvision": read}[decode])
+    indices = [*range(len(dataset))] * work.passes
+    samples = Subset(dataset, indices if in_training else indices[work.rank :: work.ranks])
+    distributed = in_training and work.ranks > 1
+    share = DistributedSampler(samples, shuffle=work.shuffle, seed=work.seed) if distributed else None
+    yield Epochs(
         samples,
         batch_size=work.batch_size,
         num_workers=work.workers,
@@ -60,5 +76,5 @@ def stream(
         sampler=share,
         drop_last=False,
         prefetch_factor=prefetch_factor,
-        persistent_workers=True,
+        persistent_workers=not work.resizes,
     )

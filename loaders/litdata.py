@@ -27,19 +27,30 @@ def stream(
     is cropped, and not after; JPEGs are tensors when LitData hands them over.
 
     Each chunk is shuffled whole. LitData's default is windows of 256 samples, which stay together in every epoch.
+    Workers start anew in every epoch. No sample comes twice, so that ranks may get unequal numbers of batches.
     """
     import torch
     from litdata import StreamingDataLoader, StreamingDataset
     from torchvision.transforms import v2
 
+    class Epochs(StreamingDataLoader):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            if work.augment == "train":
+                crop.size = [work.size_in(self.current_epoch)] * 2  # counts the epochs begun
+            return super().__iter__()
+
     torch.manual_seed(work.own_seed)
-    steps = [v2.RandomResizedCrop(work.image_size), v2.RandomHorizontalFlip(0.5)]
+    if work.augment == "train":
+        crop = v2.RandomResizedCrop(work.image_size)
+        steps = [crop, v2.RandomHorizontalFlip(0.5)]
+    else:
+        steps = [v2.Resize(round(work.image_size / work.centre)), v2.CenterCrop(work.image_size)]
     steps.insert(0 if tensor_first else len(steps), v2.ToImage())
     if work.dtype != "uint8":
         steps.append(v2.ToDtype(torch.float32 if work.normalised else getattr(torch, work.dtype), scale=True))
     if work.normalised:
         steps += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(getattr(torch, work.dtype))]
-    augment = v2.Compose(steps)
+    augment = v2.Compose([*steps, *work.transforms])
 
     def sample(item: dict[str, Any]) -> tuple[Tensor, int]:
         return augment(item["image"]), item["label"]
@@ -55,6 +66,4 @@ def stream(
         subsample=float(work.passes),
         transform=sample,
     )
-    yield StreamingDataLoader(
-        dataset, batch_size=work.batch_size, num_workers=work.workers, prefetch_factor=prefetch_factor
-    )
+    yield Epochs(dataset, batch_size=work.batch_size, num_workers=work.workers, prefetch_factor=prefetch_factor)

@@ -1,0 +1,148 @@
+"""How does Lightning train with any of the loaders? One DataModule for all of them, with nothing for Lightning to add.
+
+No sampler is injected: what the Trainer gets is no DataLoader, and each loader shares the epochs between ranks itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import LightningDataModule
+
+from bench import registry
+from bench.api import Artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+    from torch.nn import Module
+
+    from bench.api import Work
+
+
+class DataModule(LightningDataModule):
+    """Trains and validates with the loader of a name that `loaderbench adapters` lists.
+
+    Batches are (images, labels) on the CPU, as `work` asks for; the Trainer moves them to each rank's device. Rank and
+    number of ranks are the Trainer's. Validation shows the middle of each image, in the stored order, and each image
+    exactly once over all ranks; in training up to ranks - 1 samples of an epoch may come once more.
+    """
+
+    def __init__(
+        self,
+        loader: str,
+        work: Work,
+        *,
+        train: Artifact | str | Path | None = None,
+        val: Artifact | str | Path | None = None,
+        val_transforms: Sequence[Module] = (),
+        **options: Any,
+    ) -> None:
+        """`train`, `val`: formats, or the folders that `loaderbench prepare` names. `work`: that of training, of which
+        validation has everything but order, crops, flips, `resizes` and `transforms`. `options`: the loader's own.
+
+        Raises ValueError for a loader that is not there, ModuleNotFoundError for a library, FileNotFoundError for a
+        format.
+        """
+        super().__init__()
+        adapters = registry.adapters("loader")
+        if loader not in adapters:
+            raise ValueError(f"there is no loader {loader}, only {', '.join(sorted(adapters))}")
+        if reason := adapters[loader].why_unavailable():
+            raise ModuleNotFoundError(f"the loader {loader} is {reason}")
+        self._loader = registry.loader(loader)
+        self._options = options
+        self._train, self._val = (
+            Artifact.load(given) if given and not isinstance(given, Artifact) else given for given in (train, val)
+        )
+        self._work = replace(work, lasting=True)  # while Lightning copies one batch it may ask for the next
+        self._val_work = replace(
+            self._work, augment="validation", shuffle=False, passes=1, resizes=(), transforms=val_transforms
+        )
+        self._streams: dict[str, ExitStack] = {}
+
+    def train_dataloader(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Open the stream of training."""
+        return self._open("train", self._train, self._work)
+
+    def val_dataloader(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Open the stream of validation."""
+        return self._open("val", self._val, self._val_work)
+
+    def teardown(self, stage: str) -> None:  # noqa: ARG002 - Lightning's hook
+        """Close all streams: their threads and worker processes end."""
+        while self._streams:
+            self._streams.popitem()[1].close()
+
+    def on_exception(self, exception: BaseException) -> None:  # noqa: ARG002 - Lightning's hook
+        """Close all streams."""
+        self.teardown("")
+
+    def _open(self, name: str, artifact: Artifact | None, work: Work) -> Iterable[tuple[Tensor, Tensor]]:
+        if name in self._streams:
+            self._streams.pop(name).close()
+        if not artifact:
+            return []
+        if self.trainer:
+            work = replace(work, rank=self.trainer.global_rank, ranks=self.trainer.world_size)
+        with ExitStack() as opened:
+            batches = opened.enter_context(self._loader.stream(artifact, work, **self._options))
+            epochs = Epochs(batches, self._lacking(len(batches)))
+            opened.callback(epochs.close)
+            self._streams[name] = opened.pop_all()
+        return epochs
+
+    def _lacking(self, batches: int) -> int:
+        """Return how many batches this rank has less than the one that has most."""
+        if not self.trainer or self.trainer.world_size == 1:
+            return 0
+        strategy = self.trainer.strategy
+        most = strategy.reduce(torch.tensor(batches, device=strategy.root_device), reduce_op="max")
+        if (lacking := int(most) - batches) >= batches:  # the last may be of one image
+            raise ValueError(f"a rank has {batches} batches where another has {int(most)}: too few to train together")
+        return lacking
+
+
+class Epochs:
+    """A stream as Lightning takes it: of a known length, the same in all ranks.
+
+    Ranks that train together must take the same number of steps, or wait for ever. A rank that lacks batches cuts so
+    many of its first ones in two, which neither loses nor repeats a sample.
+    """
+
+    def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], lacking: int) -> None:
+        self._batches = batches
+        self._lacking = lacking
+        self._length = len(batches) + lacking
+        self._epoch = self._cut([])
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Begin an epoch of its own order."""
+        self._epoch.close()
+        self._epoch = self._cut(self._batches)
+        return self._epoch
+
+    def _cut(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor]]:
+        lacking = self._lacking
+        for images, labels in batches:
+            if lacking and len(labels) > 1:
+                lacking -= 1
+                half = len(labels) // 2
+                yield images[:half], labels[:half]
+                yield images[half:], labels[half:]
+            else:
+                yield images, labels
+
+    def close(self) -> None:
+        """End the epoch that is under way, and let go of the loader."""
+        self._epoch.close()
+        self._batches = []

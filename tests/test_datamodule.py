@@ -1,0 +1,132 @@
+"""Lightning trains and validates with any loader: each sample comes as often as it should, whatever the ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.api import Artifact, Work
+from bench.certify import probe
+from bench.display import Display
+from bench.prepare import Prepared, prepare
+from tests.campaigns import campaign
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = 97
+"""Which neither two ranks nor batches of 16 divide. Every sample is a class of its own, so that its label names it."""
+EPOCHS = 3
+WORKERS = {"ffcv": 1, "imagefolder": 1, "litdata": 2}
+
+
+@pytest.fixture(scope="module")
+def formats(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Images that tell what part of them is seen, as each library stores them."""
+    tree = tmp_path_factory.mktemp("probe")
+    probe.write(tree, SAMPLES, lambda _: None)
+    forms = {name: {"writer": name, "mode": "jpeg", "max_side": 256} for name in WORKERS}
+    contestants = {name: {"loader": name, "format": name} for name in WORKERS}
+    return prepare(campaign(contestants, forms), tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)
+
+
+@pytest.fixture(scope="module", params=[(name, ranks) for name in WORKERS for ranks in (1, 2)], ids=str)
+def told(request, formats: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each rank of a training tells."""
+    loader, ranks = request.param
+    folder = tmp_path_factory.mktemp("fitted")
+    spec = {"loader": loader, "workers": WORKERS[loader], "epochs": EPOCHS, "out": str(folder)}
+    spec["folder"] = str(Path(formats.artifacts[loader].path).parent)
+    (folder / "spec").write_text(json.dumps(spec))
+    several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
+    done = subprocess.run(
+        [sys.executable, "-m", *several, "tests.fitting", folder / "spec"],
+        env=os.environ | {"NUMBA_OPT": "0", "GLOO_SOCKET_IFNAME": "lo"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,  # ranks that do not take the same number of steps wait for ever
+    )
+    assert done.returncode == 0, done.stderr
+    return [{**json.loads((folder / f"{rank}.json").read_text()), "loader": loader} for rank in range(ranks)]
+
+
+def epochs(told: list[dict[str, Any]], kind: str) -> list[Counter[int]]:
+    """How often each sample came in each epoch, over all ranks."""
+    return [sum((Counter(rank[kind][epoch]["labels"]) for rank in told), Counter()) for epoch in range(EPOCHS)]
+
+
+def test_each_sample_is_trained_with_once_an_epoch(told: list[dict[str, Any]]) -> None:
+    for came in epochs(told, "train"):
+        assert set(came) == set(range(SAMPLES))
+        padded = 0 if told[0]["loader"] == "litdata" else -SAMPLES % len(told)  # as DistributedSampler does
+        assert came.total() == SAMPLES + padded
+    orders = [rank["train"][epoch]["labels"] for rank in told[:1] for epoch in range(EPOCHS)]
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_each_sample_is_validated_exactly_once_however_many_ranks(told: list[dict[str, Any]]) -> None:
+    assert epochs(told, "val") == [Counter(range(SAMPLES))] * EPOCHS
+
+
+def test_all_ranks_take_the_same_number_of_steps(told: list[dict[str, Any]]) -> None:
+    for kind in ("train", "val"):
+        counts = {epoch["batches"] for rank in told for epoch in rank[kind]}
+        assert counts == {-(-SAMPLES // 16) if len(told) == 1 else 4}
+
+
+def test_images_grow_while_validation_keeps_its_size(told: list[dict[str, Any]]) -> None:
+    for rank in told:
+        assert [epoch["sizes"] for epoch in rank["train"]] == [[64], [96], [32]]
+        assert [epoch["sizes"] for epoch in rank["val"]] == [[64]] * EPOCHS
+
+
+def test_the_transforms_of_training_and_of_validation_are_applied(told: list[dict[str, Any]]) -> None:
+    for rank in told:
+        for epoch in rank["train"]:  # normalised to -1 to 1, and 4 added
+            assert 3 <= epoch["range"][0] < 4 < epoch["range"][1] <= 5
+        for epoch in rank["val"]:
+            assert -1 <= epoch["range"][0] < 0 < epoch["range"][1] <= 1
+
+
+def test_validation_shows_the_middle_of_every_image_unflipped(told: list[dict[str, Any]]) -> None:
+    for rank in told:
+        [labels, edges] = (np.array(rank["val"][0][name]) for name in ("labels", "edges"))
+        sizes = np.array([probe.SIZES[label % len(probe.SIZES)] for label in labels])
+        half = 224 / 256 * sizes.min(axis=1, keepdims=True) / sizes / 2
+        assert np.abs(edges - np.hstack([0.5 - half, 0.5 + half])).max() < 0.01
+        assert rank["val"][0]["flipped"] == 0
+
+
+def test_nothing_is_injected_and_nothing_left(told: list[dict[str, Any]]) -> None:
+    for rank in told:
+        assert rank["loaders"] == ["Epochs", "Epochs"]
+        assert rank["left"] == []
+
+
+def test_a_transform_that_fails_is_told_where_the_batch_is_asked_for(told: list[dict[str, Any]]) -> None:
+    if len(told) == 1:
+        assert "the planted failure" in told[0]["failed"]
+
+
+def test_a_format_is_loaded_from_its_folder(formats: Prepared, tmp_path: Path) -> None:
+    artifact = formats.artifacts["imagefolder"]
+    assert Artifact.load(Path(artifact.path).parent) == artifact
+    with pytest.raises(FileNotFoundError, match="take a folder that loaderbench prepare names"):
+        Artifact.load(tmp_path)
+
+
+def test_a_loader_that_is_not_there_is_refused(told: list[dict[str, Any]]) -> None:
+    assert told[0]["refused"] == "there is no loader dali, only ffcv, imagefolder, litdata, pace"
+
+
+def test_sizes_follow_from_epochs() -> None:
+    work = Work(batch_size=1, workers=1, image_size=224, resizes=((4, 192), (2, 160)))
+    assert [work.size_in(epoch) for epoch in range(6)] == [224, 224, 160, 160, 192, 192]
