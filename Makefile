@@ -61,8 +61,9 @@ honest: setup  ## is an honest loader ever blamed? All contestants certified wit
 unpacking: setup  ## is ImageNet's tar of tars unpacked as fast as by tar?
 	$(BIN)/python -m tests.perf.unpacking
 
-s3-rate: setup  ## how fast do objects come from S3? Alternated with s5cmd
+s3-rate: setup  ## how fast do objects come from S3? Alternated with s5cmd; and how soon does the first of a million
 	$(BIN)/python -m tests.perf.s3_rate
+	$(BIN)/python -m tests.perf.million_keys
 
 test: setup  ## tests
 	$(BIN)/pytest

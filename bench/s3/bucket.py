@@ -87,6 +87,8 @@ class Location:
     bucket: str
     prefix: str
     """Empty, or ends with a slash."""
+    name: str = ""
+    """Of the one object below the prefix that is meant; empty: all of them are."""
 
     @classmethod
     def parse(cls, url: str) -> Location:
@@ -102,7 +104,7 @@ class Location:
         return Location(self.bucket, f"{self.prefix}{name}/")
 
     def __str__(self) -> str:
-        return f"{SCHEME}{self.bucket}/{printable(self.prefix)}"
+        return f"{SCHEME}{self.bucket}/{printable(self.prefix + self.name)}"
 
 
 class Bucket:

@@ -41,21 +41,24 @@ _GIB = 1 << 30
 
 
 def copy(url: str, cache: Path, display: Display) -> Path:
-    """Return a folder of the cache that holds every object below `url`, fetching what it lacks.
+    """Return a folder of the cache that holds every object below `url`, fetching what it lacks; if `url` is an object,
+    a file.
 
-    Objects that changed since the last time are fetched anew, and files whose object is gone are removed. Call it under
-    the cache's lock. Raises S3Error; what was fetched by then is not fetched again by the next call.
+    Objects that changed since the last time are fetched anew, and files whose object is gone are removed. A bucket of
+    the same name at another endpoint has the same folder: what is in it is held against what is listed there. Call it
+    under the cache's lock. Raises S3Error; what was fetched by then is not fetched again by the next call.
     """
     location = Location.parse(url)
     bucket = Bucket(location)
-    name = hashlib.sha256(f"{bucket.endpoint}\0{location}".encode()).hexdigest()[:16]
-    folder = cache / "s3" / name
+    if not url.endswith("/"):
+        location = listing.one_object(bucket, location) or location
+    folder = cache / "s3" / hashlib.sha256(str(location).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with closing(Journal(folder / "journal")) as journal, display.transfer(f"copying {location}") as on_progress:
         left_out = _Copy(bucket, location, folder, journal).run(on_progress)
     for reason in left_out.reasons():
         display.say(f"not copied, since {reason}: {left_out[reason]}")
-    return folder / "files"
+    return folder / "files" / location.name
 
 
 def relative(key: str) -> str | None:

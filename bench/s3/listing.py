@@ -39,11 +39,28 @@ class _Request:
     token: str | None = None
 
 
+def one_object(bucket: Bucket, location: Location) -> Location | None:
+    """Return the location of the object whose key is the location's prefix but for the slash; None if there is none, or
+    it is empty: such a one only stands for a folder. Raises S3Error.
+    """
+    if not location.prefix:
+        return None
+    folder, slash, name = location.prefix.removesuffix("/").rpartition("/")
+    found = replace(location, prefix=folder + slash, name=name)
+    [remotes] = pages(bucket, found)
+    return found if remotes and remotes[0].size_bytes else None
+
+
 def pages(bucket: Bucket, location: Location) -> Iterator[list[Remote]]:
-    """Yield all objects below the location, up to 1,000 at a time, in no order. Few pages are held at once.
+    """Yield all objects of the location, up to 1,000 at a time, in no order. Few pages are held at once.
 
     Raises S3Error.
     """
+    if location.name:
+        key = location.prefix + location.name  # it comes first of those that begin so
+        page = _ask(bucket, _Request(key, by_folder=False), MaxKeys=1)
+        yield [remote for remote in _remotes(page) if remote.key == key]
+        return
     todo = deque([_Request(location.prefix, by_folder=True)])
     folders = 0
     asked: dict[Future[dict[str, Any]], _Request] = {}
@@ -62,12 +79,17 @@ def pages(bucket: Bucket, location: Location) -> Iterator[list[Remote]]:
                 below = [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
                 folders += len(below)
                 todo += [_Request(prefix, by_folder=folders < FOLDERS) for prefix in below]
-                yield [Remote(o["Key"], int(o["Size"]), o["ETag"].strip('"')) for o in page["Contents"]]
+                yield _remotes(page)
 
 
-def _ask(bucket: Bucket, request: _Request) -> dict[str, Any]:
+def _remotes(page: dict[str, Any]) -> list[Remote]:
+    return [Remote(found["Key"], int(found["Size"]), found["ETag"].strip('"')) for found in page["Contents"]]
+
+
+def _ask(bucket: Bucket, request: _Request, **options: Any) -> dict[str, Any]:
     """Return one answer of ListObjectsV2."""
-    options = {"Delimiter": "/"} if request.by_folder else {}
+    if request.by_folder:
+        options["Delimiter"] = "/"
     if request.token:
         options["ContinuationToken"] = request.token
     with bucket.explained(f"listing s3://{bucket.name}/{request.prefix}"):

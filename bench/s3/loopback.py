@@ -77,14 +77,13 @@ def certify(folder: Path) -> None:
 
 
 @contextmanager
-def serve(root: Path, port: int = 0, certificates: Path | None = None) -> Iterator[str]:
-    """Serve the folders in `root` as buckets, and give the endpoint. Port 0: any that is free.
+def serve(root: Path, certificates: Path | None = None) -> Iterator[str]:
+    """Serve the folders in `root` as buckets on a port that is free, and give the endpoint.
 
     `certificates`: the folder that `certify` filled; with it the server speaks https. Raises S3Error.
     """
     with socket.socket() as free:
-        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        free.bind((HOST, port))
+        free.bind((HOST, 0))
         port = free.getsockname()[1]
     options = ["--addr", f"{HOST}:{port}", "--auth-key", f"{KEY},{SECRET}"]
     if certificates:

@@ -6,6 +6,7 @@ python -m tests.perf.on_s3 bench quick [options of loaderbench]
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,6 @@ from bench import config, prepare
 from bench.display import Display
 from bench.s3 import loopback
 
-PORT = 9735
-"""Always the same, for the endpoint is a part of what a copy is found again by."""
 CACHE = Path(os.environ.get("LOADERBENCH_CACHE", "data"))
 
 
@@ -24,7 +23,8 @@ def main() -> int:
     verb, campaign, *options = sys.argv[1:]
     CACHE.mkdir(exist_ok=True)
     images = prepare.synthetic_images(config.load(campaign), CACHE, Display())
-    with loopback.serve(images.parent, PORT) as endpoint:
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the command's to answer; the server ends after it
+    with loopback.serve(images.parent) as endpoint:
         command = [sys.executable, "-m", "bench.cli", verb, campaign, "--data", f"s3://{images.name}", *options]
         return subprocess.run(command, env=os.environ | loopback.environment(endpoint), check=False).returncode
 
