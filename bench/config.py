@@ -25,7 +25,7 @@ _AROUND_WINDOW_S = 8.5  # starting, importing, compiling, pausing, ending a tria
 _COLD_S = 15  # of one cold trial, whose length is that of an epoch: seen on 2 cores, on average
 _AROUND_FEEDING_S = 25  # starting, training on one batch or the sweep of demands: seen on 2 cores, on average
 _AROUND_STAGES_S = 5  # starting the processes that measure the limits
-_AROUND_FETCHING_S = 15  # starting, compiling, downloading: seen on 2 cores, on average
+_AROUND_FETCHING_S = 10  # starting, compiling, downloading: seen on 2 cores, on average
 _FETCHED_IMAGES_PER_S = 3000  # of what was fetched: seen on 2 cores, on average
 _STAGES = 8
 Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")

@@ -55,9 +55,9 @@ def content(path: str | Path) -> dict[str, bytes]:
 def refuse_to_convert(monkeypatch: pytest.MonkeyPatch) -> None:
     run = process.run
 
-    def only_links(task: str, spec: dict[str, Any], *rest: Any) -> dict[str, Any]:
+    def only_links(task: str, spec: dict[str, Any], *rest: Any, **named: Any) -> dict[str, Any]:
         assert spec["encoding"]["mode"] == "original", "converted what is published"
-        return run(task, spec, *rest)
+        return run(task, spec, *rest, **named)
 
     monkeypatch.setattr(process, "run", only_links)
 
