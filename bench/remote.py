@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from bench.records import Transport
 
 _MIB = 1 << 20
+ON_LOOPBACK = "on loopback"
+"""In place of a URL, where the bucket is one of this machine's own."""
 _BUCKET = "loaderbench"
 _LOOKS_EVERY_S = 0.1
 

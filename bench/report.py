@@ -24,6 +24,7 @@ from bench.comparison import RANKING_BLOCKS
 from bench.config import CAMPAIGNS
 from bench.findings import shown
 from bench.overtaking import Course
+from bench.remote import ON_LOOPBACK
 from bench.timeline import Timeline
 from bench.tuning import MARGIN
 
@@ -156,6 +157,8 @@ def _command(env: Mapping[str, Any]) -> str:
     words = ["loaderbench", "bench", campaign["name"] if shipped else f"{campaign['name']}.toml"]
     if not origin.startswith("synthetic"):
         words += ["--data", " ".join(origin.split())]
+    if (bucket := env["data"].get("bucket", ON_LOOPBACK)) != ON_LOOPBACK:
+        words += ["--artifacts", bucket]
     if campaign["data"]["samples"] is not None:
         words += ["--samples", campaign["data"]["samples"]]
     words += ["--batch-size", campaign["work"]["batch_size"]]

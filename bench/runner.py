@@ -46,7 +46,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
     """
     folder = results / campaign.name
     with locked(results / ".locks" / campaign.name, f"another loaderbench is measuring {folder}; wait for it to end"):
-        _begin(campaign, prepared, folder, display)
+        _begin(campaign, prepared, artifacts, folder, display)
         if not (certificates := load(folder)):  # the rows that are there refer to those that are there
             save(certificates := dict(certified or {}), folder)
         rows = folder / "trials.csv"
@@ -91,9 +91,10 @@ def _announce(campaign: Campaign, folder: Path, measured: Mapping[str, Record], 
     display.say(f"measuring {len(left)} trials, about {minutes:.0f} minutes{most}")
 
 
-def _begin(campaign: Campaign, prepared: Prepared, folder: Path, display: Display) -> None:
+def _begin(campaign: Campaign, prepared: Prepared, artifacts: str | None, folder: Path, display: Display) -> None:
     """Leave a folder whose rows, if any, belong to this campaign under today's conditions."""
-    now = environment.describe(campaign, prepared.data)
+    bucket = {"bucket": artifacts or remote.ON_LOOPBACK} if campaign.stream else {}
+    now = environment.describe(campaign, prepared.data | bucket)
     described = folder / "env.json"
     if described.exists():
         before = json.loads(described.read_text())

@@ -435,6 +435,7 @@ def environment(  # noqa: PLR0913 - each is a way in which campaigns differ
             "raw_bytes_per_image": 142011.0,
             "jpeg_bytes_per_image": 16700.0,
             "notes": ["Canonical JPEGs are encoded at quality 90."],
+            **({"bucket": "s3://bucket/ready"} if stream else {}),
         },
     }
 

@@ -114,6 +114,17 @@ def test_an_unfinished_attempt_does_not_count_however_quiet() -> None:
     assert standing("fast", analysis_of([*first, fabricate.load(FAST, 1, attempt=2)], blocks=1)).speeds == (300,)
 
 
+def test_trials_with_data_in_a_bucket_have_no_part_in_the_ranking_and_are_planned() -> None:
+    rows = [*runs(FAST, 300), fabricate.fetched(FAST, 1, "bounded", images_per_s=9.0, cache_peak_mib=65.0)]
+    stream = fabricate.STREAM | {"streaming": [], "bounded": ["fast"], "downloading": ["slow"]}
+    analysis = analyse(rows, fabricate.environment(CAST, 1, "reference", stream=stream)["campaign"])
+    assert standing("fast", analysis).speeds == (300,)
+    assert (analysis.recorded, analysis.planned) == (2, 3 + 2)
+    bounded, download = analysis.fetched
+    assert (bounded.title, bounded.standing.median, bounded.bound_held) == ("Fast, streamed, cache bounded", 9.0, False)
+    assert (download.title, download.standing.speeds, download.end_s) == ("Slow, downloaded first", (), None)
+
+
 def test_cold_trials_have_no_part_in_the_ranking() -> None:
     rows = [*runs(FAST, 300), fabricate.load(FAST, 1, cache="cold", images_per_s=9.0, epoch1_images_per_s=20.0)]
     rows[0] = fabricate.load(FAST, 1, images_per_s=300.0, epoch1_images_per_s=40.0)

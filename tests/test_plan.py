@@ -47,6 +47,17 @@ def test_who_also_runs_cold_does_so_once_in_each_block() -> None:
     assert {trial.name for trial in cold} == {f"3/{name}/cold" for name in campaign.cold}
 
 
+def test_data_in_a_bucket_comes_once_in_each_block_in_each_way() -> None:
+    trials = {trial.name: trial for trial in plan.trials(config.load("stream"), 2)}
+    assert {name: trial.transport for name, trial in trials.items() if trial.transport} == {
+        "2/litdata-jpeg/stream": "stream",
+        "2/litdata-jpeg/bounded": "bounded",
+        "2/litdata-jpeg/download": "download",
+        "2/ffcv-jpeg-mapped/download": "download",
+        "2/imagefolder-256-torchvision/download": "download",
+    }
+
+
 def test_the_order_differs_between_blocks_attempts_and_seeds_and_repeats_with_the_seed() -> None:
     orders = [
         [trial.contestant.name for trial in plan.trials(*which)]

@@ -93,6 +93,8 @@ def test_with_data_in_a_bucket_it_is_told_who_overtakes_whom(tmp_path: Path) -> 
     text = written(tmp_path, blocks=1)
     streamed, ffcv = "LitData JPEG, streamed", "FFCV JPEG, os_cache on, downloaded first"
     assert "**From a bucket**: ImageFolder 256 px, torchvision.io, downloaded first has the first batch soonest" in text
+    assert "The bucket was s3://bucket/ready" in text
+    assert "--artifacts s3://bucket/ready" in text
     assert "limited to 50.0 MiB/s, all connections together, and each round trip made 20.0 ms longer" in text
     [overtaking] = [cells for cells in tables(text) if cells[:2] == [streamed, ffcv]]
     assert overtaking[5:] == ["extrapolated", "1 of 1"]

@@ -4,6 +4,7 @@ over the network, what is kept, and that nothing is left.
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -194,6 +195,7 @@ def test_the_row_tells_the_limits_and_ranks_nobody(tree: Path, tmp_path: Path) -
     chosen = Campaign.model_validate(content)
     prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
     folder = runner.run(chosen, prepared, tmp_path, Display())
+    assert json.loads((folder / "env.json").read_text())["data"]["bucket"] == "on loopback"
     rows = {row.trial: row for row in records.read(folder / "trials.csv") if row.kind == "load"}
     local, downloaded = rows["1/a"], rows["1/a/download"]
     assert (local.transport, local.network_rate_mib_per_s, local.network_bytes) == ("", None, None)

@@ -18,7 +18,7 @@ from bench.monitors.gpu import Gpu, GpuLoad
 from bench.trial import InvalidWorkError, Meter, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 AT_ONCE = Window(0, 0, 1, pause_s=0)
 LABELS = [0] * 10 + [1] * 10 + [2] * 10
@@ -49,6 +49,21 @@ def test_right_work_is_measured() -> None:
 def test_channels_last_memory_is_right_work_and_recorded() -> None:
     batches = [(images.to(memory_format=torch.channels_last), labels) for images, labels in right()]
     assert consume(batches).columns()["memory_format"] == "channels_last"
+
+
+def test_whole_epochs_are_measured_from_the_first_batch_to_the_last() -> None:
+    class Counted:
+        begun = 0
+
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            self.begun += 1
+            return iter(right())
+
+    batches = Counted()
+    columns = consume(batches, Window(60, 60, 60, pause_s=60, epochs=3)).columns()
+    assert batches.begun == 3
+    assert columns["window_images"] == (3 * len(LABELS) * WORK.passes) - WORK.batch_size
+    assert columns["window_epochs"] == 2
 
 
 def each(change: Callable[[torch.Tensor], torch.Tensor]) -> Batches:
