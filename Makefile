@@ -65,8 +65,9 @@ s3-rate: setup  ## how fast do objects come from S3? Alternated with s5cmd; and 
 	$(BIN)/python -m tests.perf.s3_rate
 	$(BIN)/python -m tests.perf.million_keys
 
+# Two at a time; a file's tests stay together, for what they share. Numba's quick compiling suits FFCV's short lives here.
 test: setup  ## tests
-	$(BIN)/pytest
+	NUMBA_OPT=0 $(BIN)/pytest -n 2 --dist loadfile -p no:benchmark
 
 lint: setup  ## check style, format and types
 	$(BIN)/ruff check

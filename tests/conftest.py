@@ -1,4 +1,4 @@
-"""Tiny data and the planted third-party adapters, for all tests."""
+"""Tiny data and the planted third-party adapters, for all tests, of which several may run at once."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from bench import config, registry
+from bench.cache import building
 from bench.config import Campaign
 from bench.display import Display
 from bench.prepare import Prepared, prepare
 from bench.store import CanonicalSource
+from tests.turns import Turns, one_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,10 +25,33 @@ PLANTED = Path(__file__).parent / "planted"
 CLASSES, PER_CLASS = 3, 32
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let tests take turns where several processes run them."""
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(Turns())
+
+
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A folder that all processes of this run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if hasattr(request.config, "workerinput") else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tree(shared: Path) -> Path:
     """An ImageFolder tree of 96 small JPEGs of several sizes in 3 classes."""
-    root = tmp_path_factory.mktemp("tree")
+    root = shared / "tree"
+    with one_at_a_time(shared):
+        if not root.exists():
+            with building(root) as partial:
+                _grow(partial)
+    return root
+
+
+def _grow(root: Path) -> None:
     random = np.random.default_rng(0)
     for label in range(CLASSES):
         folder = root / f"class{label}"
@@ -35,7 +60,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             height, width = random.integers(40, 90, 2)
             coarse = random.integers(0, 255, (6, 6, 3), dtype=np.uint8)
             cv2.imwrite(str(folder / f"{number}.jpg"), cv2.resize(coarse, (int(width), int(height))))
-    return root
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +83,10 @@ def quick() -> Campaign:
 
 
 @pytest.fixture(scope="session")
-def everything(quick: Campaign, tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """The tree in all formats, by the real libraries."""
-    return prepare(quick, tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)
+def everything(quick: Campaign, tree: Path, shared: Path) -> Prepared:
+    """The tree in all formats, by the real libraries; whoever comes later finds it in the cache."""
+    with one_at_a_time(shared):
+        return prepare(quick, tree, shared / "cache", Display(), strict=True)
 
 
 @pytest.fixture(scope="session")

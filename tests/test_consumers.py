@@ -61,10 +61,12 @@ def swept() -> dict[str, Any]:
     return paced.prepare(ARTIFACT, WORK)(meter)
 
 
+@pytest.mark.alone
 def test_the_sweep_finds_the_highest_demand_that_a_loader_feeds(swept: dict[str, Any]) -> None:
     assert swept["fed_images_per_s"] == pytest.approx(1000 / paced.FED, rel=0.03)
 
 
+@pytest.mark.alone
 def test_an_accelerator_that_wants_more_than_the_loader_makes_starves_as_predicted(swept: dict[str, Any]) -> None:
     points = [tuple(map(float, point.split())) for point in swept["demand_curve"].split("; ")]
     assert len(points) > 5

@@ -13,6 +13,7 @@ from bench.api import Artifact
 
 MIB = 1 << 20
 WORK = {"batch_size": 16, "workers": 2, "image_size": 64, "dtype": "uint8", "passes": 1, "seed": 0}
+pytestmark = pytest.mark.alone
 ARTIFACT = {
     "format": "f",
     "path": "/",
