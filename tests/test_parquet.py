@@ -29,7 +29,7 @@ def dataset(path, rows, features=None, columns=("image", "label"), **extra):
 
 
 ROWS = [(image(n), n % 3) for n in range(10)]
-EXPECTED = {f"{n % 3:06d}/{n:09d}.jpg": image(n) for n in range(10)}
+EXPECTED = {f"{n % 3:06d}/00000-{n:07d}.jpg": image(n) for n in range(10)}
 
 
 def test_a_file_gives_every_row_with_its_bytes_and_label(tmp_path):
@@ -45,7 +45,7 @@ def test_a_repository_gives_the_rows_of_its_training_files(tmp_path, folder):
     dataset(repository / folder / "train-00001-of-00002.parquet", ROWS[5:])
     dataset(repository / folder / "test-00000-of-00001.parquet", [(image(99), -1)])
     tree = read(repository, tmp_path / "cache")
-    assert contents(tree) == EXPECTED
+    assert contents(tree) == {f"{n % 3:06d}/{n // 5:05d}-{n % 5:07d}.jpg": image(n) for n in range(10)}
     assert any("test-00000-of-00001.parquet" in note for note in tree.notes)
 
 
@@ -68,7 +68,7 @@ def test_the_columns_are_those_that_the_features_name(tmp_path):
 def test_images_of_each_kind_are_kept_as_they_are(tmp_path, suffix):
     content = image(1, f".{suffix}")
     path = dataset(tmp_path / "x.parquet", [(content, 0)])
-    assert contents(read(path, tmp_path / "cache")) == {f"000000/000000000.{suffix}": content}
+    assert contents(read(path, tmp_path / "cache")) == {f"000000/00000-0000000.{suffix}": content}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_images_of_each_kind_are_kept_as_they_are(tmp_path, suffix):
 )
 def test_a_row_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, row, reason):
     tree = read(dataset(tmp_path / "x.parquet", [(image(0), 0), row]), tmp_path / "cache")
-    assert contents(tree) == {"000000/000000000.jpg": image(0)}
+    assert contents(tree) == {"000000/00000-0000000.jpg": image(0)}
     [entry] = tree.skipped
     assert (entry.path.partition(": ")[2], entry.reason) == ("row 1", reason)
 
@@ -136,7 +136,8 @@ def test_rows_are_read_a_few_at_a_time(tmp_path):
     script = (
         "import sys, pathlib, pyarrow; from bench.ingest import parquet; "
         f"archive = parquet.find(pathlib.Path({str(path)!r}), 'train'); "
-        "print(sum(len(s.content) for s in archive.samples(print)), pyarrow.default_memory_pool().max_memory())"
+        "samples = (s for shard in archive.shards(print) for s in shard.samples(print)); "
+        "print(sum(len(s.content) for s in samples), pyarrow.default_memory_pool().max_memory())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     read_bytes, most_bytes = map(int, done.stdout.split())

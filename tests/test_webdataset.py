@@ -26,7 +26,7 @@ def samples(count=10):
     return [{"__key__": f"a/{n:05d}", "jpg": image(n), "cls": n % 3} for n in range(count)]
 
 
-EXPECTED = {f"{n % 3:06d}/{n:09d}.jpg": image(n) for n in range(10)}
+EXPECTED = {f"{n % 3:06d}/{n // 4:05d}-{n % 4:07d}.jpg": image(n) for n in range(10)}
 
 
 def test_a_folder_of_shards_gives_every_sample_with_its_bytes_and_label(tmp_path):
@@ -38,7 +38,7 @@ def test_a_folder_of_shards_gives_every_sample_with_its_bytes_and_label(tmp_path
 def test_one_shard_gives_its_own_samples(tmp_path):
     shards(tmp_path / "shards", samples())
     tree = read(tmp_path / "shards" / "train-000000.tar", tmp_path / "cache")
-    assert contents(tree) == {path: content for path, content in EXPECTED.items() if int(path[7:16]) < 4}
+    assert contents(tree) == {path: content for path, content in EXPECTED.items() if path[7:12] == "00000"}
 
 
 def test_compressed_shards_are_read(tmp_path):
@@ -52,25 +52,27 @@ def test_keys_may_come_again_in_another_shard(tmp_path):
     for number in range(2):
         tar(folder / f"{number}.tar", [("0.jpg", image(number)), ("0.cls", b"5")])
     tree = read(folder, tmp_path / "cache")
-    assert contents(tree) == {f"000005/{n:09d}.jpg": image(n) for n in range(2)}
+    assert contents(tree) == {f"000005/{n:05d}-0000000.jpg": image(n) for n in range(2)}
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "PNG"])
 def test_images_of_each_kind_are_kept_as_they_are(tmp_path, suffix):
     content = image(1, f".{suffix.lower()}")
     path = tar(tmp_path / "x.tar", [(f"a.{suffix}", content), ("a.cls", b"7\n")])
-    assert contents(read(path, tmp_path / "cache")) == {f"000007/000000000.{suffix.lower()}": content}
+    assert contents(read(path, tmp_path / "cache")) == {f"000007/00000-0000000.{suffix.lower()}": content}
 
 
 def test_the_label_may_be_in_the_json_and_other_fields_are_left_alone(tmp_path):
     rows = [{"__key__": f"{n}", "jpg": image(n), "json": {"label": n, "x": 0.5}, "txt": "a fox"} for n in range(3)]
     tree = read(shards(tmp_path / "shards", rows), tmp_path / "cache")
-    assert contents(tree) == {f"{n:06d}/{n:09d}.jpg": image(n) for n in range(3)}
+    assert contents(tree) == {f"{n:06d}/00000-{n:07d}.jpg": image(n) for n in range(3)}
 
 
 def test_a_dot_in_a_folder_or_a_second_one_in_the_name_does_not_end_the_key(tmp_path):
     entries = [("v1.0/a.jpg", image(1)), ("v1.0/a.seg.png", image(2, ".png")), ("v1.0/a.cls", b"1")]
-    assert contents(read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")) == {"000001/000000000.jpg": image(1)}
+    assert contents(read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")) == {
+        "000001/00000-0000000.jpg": image(1)
+    }
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_a_dot_in_a_folder_or_a_second_one_in_the_name_does_not_end_the_key(tmp_
 def test_a_sample_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, fields, reason):
     entries = [("good.jpg", image(0)), ("good.cls", b"0"), *((f"bad.{field}", c) for field, c in fields.items())]
     tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
-    assert contents(tree) == {"000000/000000000.jpg": image(0)}
+    assert contents(tree) == {"000000/00000-0000000.jpg": image(0)}
     [entry] = tree.skipped
     assert entry.path.endswith("x.tar: bad")
     assert entry.reason.startswith(reason)
@@ -100,7 +102,7 @@ def test_a_sample_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, fiel
 def test_a_file_that_comes_twice_is_left_out_the_second_time(tmp_path):
     entries = [("a.jpg", image(0)), ("a.jpg", image(1)), ("a.cls", b"0")]
     tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
-    assert contents(tree) == {"000000/000000000.jpg": image(0)}
+    assert contents(tree) == {"000000/00000-0000000.jpg": image(0)}
     assert [entry.reason for entry in tree.skipped] == ["a file of this name came before"]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import source
-from bench.cache import building
+from bench.cache import begun_bytes, building
 from bench.ingest import cifar, imagenet, parquet, tree, webdataset
 from bench.s3.bucket import SCHEME
 from bench.s3.copy import copy
@@ -54,8 +54,11 @@ def _made(archive: Archive, cache: Path, display: Display) -> Path:
     made = cache / "ingested" / _fingerprint(archive)
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
-        _need_room(archive, made.parent)
-        with building(made) as partial, display.stage(f"reading {archive.what}", archive.images) as on_progress:
+        _need_room(archive, made)
+        with (
+            building(made, goes_on=True) as partial,
+            display.stage(f"reading {archive.what}", archive.images) as on_progress,
+        ):
             tree.write(archive, partial, on_progress)
     return made
 
@@ -71,9 +74,10 @@ def _fingerprint(archive: Archive) -> str:
     return key.hexdigest()[:16]
 
 
-def _need_room(archive: Archive, folder: Path) -> None:
+def _need_room(archive: Archive, made: Path) -> None:
     """Raise SourceError before anything is written if it would not fit. Images hardly shrink, packed or not."""
-    size_bytes = sum(file.stat().st_size for file in archive.files)
+    folder = made.parent
+    size_bytes = sum(file.stat().st_size for file in archive.files) - begun_bytes(made)
     free_bytes = shutil.disk_usage(folder).free
     if size_bytes > free_bytes:
         raise SourceError(

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from bench.ingest.archives import DamagedError, first_name, is_tar, members
-from bench.ingest.tree import TRAIN, Archive, Sample, no_split
+from bench.ingest.tree import TRAIN, Archive, Sample, no_split, one_shard
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def _archive(place: Path, edition: _Edition, split: str) -> Archive:
     unpacked = (place / name for name in edition.batches if (place / name).is_file())
     files = (place,) if place.is_file() else tuple(unpacked)
     note = f"These are {edition.name}'s {what} images; its {others} images are left out."
-    samples = partial(_samples, place, edition)
-    return Archive(f"{edition.name}'s {what} images", files, samples, _IMAGES[split], (note,))
+    shards = partial(one_shard, partial(_samples, place, edition))
+    return Archive(f"{edition.name}'s {what} images", files, shards, _IMAGES[split], (note,))
 
 
 def _samples(place: Path, edition: _Edition, reject: Reject) -> Iterator[Sample]:

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.ingest.archives import first_name, is_tar, members
-from bench.ingest.tree import TRAIN, Archive, Sample, no_split
+from bench.ingest.tree import TRAIN, Archive, Sample, Shard, no_split, one_shard
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.ingest.archives import Reject
+    from bench.ingest.archives import Member, Reject
 
 TRAINING, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 SOLUTION = "LOC_val_solution.csv"
@@ -53,17 +53,19 @@ def find(path: Path, split: str) -> Archive | None:
             raise no_split(split, path, ["val"])
         truth = (path.parent / name for name in (SOLUTION, KIT, f"{KIT_FOLDER}/{META}", f"{KIT_FOLDER}/{TRUTH}", TRUTH))
         files = (path, *filter(Path.is_file, truth))
-        return Archive("ImageNet's validation images", files, partial(_validation, path), IMAGES["validation"])
+        return Archive(
+            "ImageNet's validation images", files, partial(one_shard, partial(_validation, path)), IMAGES["validation"]
+        )
     return None
 
 
 def _training_archive(path: Path) -> Archive:
     labels = _labels(path)
-    samples = partial(_training, path, labels)
+    shards = partial(_training, path, labels)
     if len(labels) == SYNSETS:
-        return Archive("ImageNet's training images", (path,), samples, IMAGES["training"])
+        return Archive("ImageNet's training images", (path,), shards, IMAGES["training"])
     note = f"{path.name} holds {len(labels)} synsets and not {SYNSETS}: class indices count those that are there."
-    return Archive("ImageNet's training images", (path,), samples, notes=(note,))
+    return Archive("ImageNet's training images", (path,), shards, notes=(note,))
 
 
 def _labels(path: Path) -> dict[str, int]:
@@ -74,15 +76,23 @@ def _labels(path: Path) -> dict[str, int]:
     return {synset: label for label, synset in enumerate(synsets)}
 
 
-def _training(path: Path, labels: dict[str, int], reject: Reject) -> Iterator[Sample]:
+def _training(path: Path, labels: dict[str, int], reject: Reject) -> Iterator[Shard]:
+    synsets: set[str] = set()
     with path.open("rb") as file:
         for tar in members(file, str(path), reject, largest_bytes=None):
+            synset = PurePosixPath(tar.name).stem
             if not tar.name.endswith(".tar"):
                 reject(tar.path, "not the tar of a synset")
-                continue
-            label = labels[PurePosixPath(tar.name).stem]
-            for image in members(tar.file, tar.path, reject):
-                yield Sample(label, image.basename, image.read(), image.path)
+            elif synset in synsets:
+                reject(tar.path, "a tar of this synset came before")
+            else:
+                synsets.add(synset)
+                yield Shard(partial(_synset, tar, labels[synset]))
+
+
+def _synset(tar: Member, label: int, reject: Reject) -> Iterator[Sample]:
+    for image in members(tar.file, tar.path, reject):
+        yield Sample(label, image.basename, image.read(), image.path)
 
 
 def _validation(path: Path, reject: Reject) -> Iterator[Sample]:

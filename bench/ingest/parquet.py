@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bench.ingest.archives import DamagedError
-from bench.ingest.tree import Archive, Sample, part
+from bench.ingest.tree import Archive, Sample, Shard, part
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
@@ -47,27 +47,29 @@ def find(path: Path, split: str) -> Archive | None:
     images = sum(_open(file).metadata.num_rows for file in files)
     _, _, note = _columns(files[0])
     what = f"{len(files)} Parquet files"
-    return Archive(what, tuple(files), partial(_samples, files), images, (*notes, *note))
+    return Archive(what, tuple(files), partial(_shards, files), images, (*notes, *note))
 
 
-def _samples(files: list[Path], reject: Reject) -> Iterator[Sample]:
-    number = 0
-    for path in files:
-        image_column, label_column, _ = _columns(path)
-        for row in _rows(path, [image_column, label_column]):
-            image, label = row[image_column], row[label_column]
-            content = image["bytes"] if image else None
-            origin = f"{path}: row {number}"
-            suffix = next((suffix for first, suffix in _SIGNATURES.items() if (content or b"").startswith(first)), None)
-            if not content:
-                reject(origin, "no image bytes")
-            elif not suffix:
-                reject(origin, "not an image by its first bytes")
-            elif label is None or label < 0:
-                reject(origin, "no label")
-            else:
-                yield Sample(label, f"{number:09d}.{suffix}", content, origin)
-            number += 1
+def _shards(files: list[Path], _: Reject) -> Iterator[Shard]:
+    for number, path in enumerate(files):
+        yield Shard(partial(_samples, number, path))
+
+
+def _samples(number: int, path: Path, reject: Reject) -> Iterator[Sample]:
+    image_column, label_column, _ = _columns(path)
+    for place, row in enumerate(_rows(path, [image_column, label_column])):
+        image, label = row[image_column], row[label_column]
+        content = image["bytes"] if image else None
+        origin = f"{path}: row {place}"
+        suffix = next((suffix for first, suffix in _SIGNATURES.items() if (content or b"").startswith(first)), None)
+        if not content:
+            reject(origin, "no image bytes")
+        elif not suffix:
+            reject(origin, "not an image by its first bytes")
+        elif label is None or label < 0:
+            reject(origin, "no label")
+        else:
+            yield Sample(label, f"{number:05d}-{place:07d}.{suffix}", content, origin)
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:

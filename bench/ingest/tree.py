@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.cache import DISK_FULL
 from bench.ingest.archives import DamagedError
+from bench.ingest.unpacking import Unpacking
 from bench.source import EXTENSIONS, Rejected, SourceError, Tree, names, printable
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """A part of an archive. No image of another one has the same label and name."""
+
+    samples: Callable[[Reject], Iterator[Sample]]
+    """Yields the images in one pass; raises SourceError."""
+
+
+@dataclass(frozen=True)
 class Archive:
     """Images that are not a tree of files yet."""
 
@@ -49,12 +58,17 @@ class Archive:
     """For messages."""
     files: tuple[Path, ...]
     """All that it is read from. They are only read."""
-    samples: Callable[[Reject], Iterator[Sample]]
-    """Yields the images in one pass; raises SourceError."""
+    shards: Callable[[Reject], Iterator[Shard]]
+    """Yields the parts, always in the same order; each is read, or left alone, before the next one is asked for."""
     images: int | None = None
     """How many there are, if that is known before they are read."""
     notes: tuple[str, ...] = ()
     """What the user may want to know, one sentence each."""
+
+
+def one_shard(samples: Callable[[Reject], Iterator[Sample]], _: Reject) -> Iterator[Shard]:
+    """Yield all images as one part."""
+    yield Shard(samples)
 
 
 def class_folder(label: int) -> str:
@@ -87,24 +101,20 @@ def no_split(split: str, where: Path, there: Iterable[str]) -> SourceError:
 def write(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> None:
     """Write the archive's images as `out/<class index>/<name>`. `on_progress` gets the number of those written so far.
 
-    Raises SourceError; what is in `out` then is the caller's to remove.
+    `out` is empty, or holds what the same call has left when it was stopped or killed: then this one goes on after the
+    shards that are whole. Raises SourceError; what is in `out` then is the caller's to remove.
     """
     rejected: list[Rejected] = []
-    written = 0
-
-    def reject(path: str, reason: str) -> None:
-        rejected.append(Rejected(path, reason))
-
-    try:
-        for sample in archive.samples(reject):
-            if reason := _refusal(sample) or _write(out, sample):
-                reject(sample.origin, reason)
-                continue
-            written += 1
-            on_progress(written)
-    except DamagedError as error:
-        raise SourceError(f"{error}. {written:,} images came before; none of them is kept") from None
-    if not written:
+    with Unpacking(out) as done:
+        begin = done.shards
+        try:
+            for number, shard in enumerate(archive.shards(lambda *entry: rejected.append(Rejected(*entry)))):
+                if number >= begin:
+                    _unpack(shard, done, on_progress)
+        except DamagedError as error:
+            raise SourceError(f"{error}. {done.images:,} images came before; none of them is kept") from None
+    rejected += done.rejected
+    if not done.images:
         first = f" ({rejected[0]}, ...)" if rejected else ""
         where = printable(archive.files[0])
         raise SourceError(
@@ -113,6 +123,17 @@ def write(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> No
         )
     record = {"notes": archive.notes, "rejected": [asdict(entry) for entry in rejected]}
     (out / _RECORD).write_text(json.dumps(record))
+    done.forget()
+
+
+def _unpack(shard: Shard, done: Unpacking, on_progress: Callable[[int], None]) -> None:
+    """Write the images of a shard."""
+    for sample in shard.samples(done.reject):
+        if reason := _refusal(sample) or _write(done, sample):
+            done.reject(sample.origin, reason)
+            continue
+        on_progress(done.images)
+    done.shard_is_whole()
 
 
 def with_record(tree: Tree) -> Tree:
@@ -137,24 +158,28 @@ def _refusal(sample: Sample) -> str:
     return "" if 0 <= sample.label < _LABELS else f"no class index: {sample.label}"
 
 
-def _write(out: Path, sample: Sample) -> str:
+def _write(done: Unpacking, sample: Sample) -> str:
     """Write one image and return nothing, or why it is left out."""
-    path = f"{out}/{class_folder(sample.label)}/{sample.name}"
+    folder = f"{done.out}/{class_folder(sample.label)}"
+    path = f"{folder}/{sample.name}"
     try:
         try:
             file = open(path, "xb")  # noqa: PTH123, SIM115 - a million Paths would take their time
         except FileNotFoundError:
-            (out / class_folder(sample.label)).mkdir()
+            os.mkdir(folder)  # noqa: PTH102
             file = open(path, "xb")  # noqa: PTH123, SIM115
+        except FileExistsError:
+            if not done.is_left(path):
+                return "an image of this name and class came before"
+            file = open(path, "wb")  # noqa: PTH123, SIM115
         with file:
             file.write(sample.content)
-    except FileExistsError:
-        return "an image of this name and class came before"
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
         raise SourceError(
-            f"{printable(out.parent)} filled up ({os.strerror(error.errno)}); nothing half-made is kept: "
+            f"{printable(done.out.parent)} filled up ({os.strerror(error.errno)}); nothing half-made is kept: "
             "use --cache DIR for another disk"
         ) from None
+    done.add(path, len(sample.content))
     return ""

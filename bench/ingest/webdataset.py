@@ -17,7 +17,7 @@ from operator import index
 from typing import TYPE_CHECKING
 
 from bench.ingest.archives import is_tar, members
-from bench.ingest.tree import Archive, Sample, part
+from bench.ingest.tree import Archive, Sample, Shard, part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,31 +33,33 @@ def find(path: Path, split: str) -> Archive | None:
     """Return the archive that a shard or a folder of nothing but shards is, if it is one. Raises SourceError."""
     if is_tar(path):
         part([path], split)
-        return Archive("a WebDataset shard", (path,), partial(_samples, [path]))
+        return Archive("a WebDataset shard", (path,), partial(_shards, [path]))
     if not path.is_dir():
         return None
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     if not any(map(is_tar, entries)) or any(entry.is_dir() for entry in entries):
         return None
     shards, notes = part(sorted(filter(is_tar, entries)), split)
-    return Archive(f"{len(shards)} WebDataset shards", tuple(shards), partial(_samples, shards), notes=notes)
+    return Archive(f"{len(shards)} WebDataset shards", tuple(shards), partial(_shards, shards), notes=notes)
 
 
-def _samples(shards: list[Path], reject: Reject) -> Iterator[Sample]:
-    number = 0  # keys may come again in another shard, numbers do not
-    for shard in shards:
-        with shard.open("rb") as file:
-            for key, files in groupby(members(file, str(shard), reject), _key):
-                fields = {field: member.read() for member in files if (field := _field(member)) in _IMAGES + _LABELS}
-                origin, image = f"{shard}: {key}", next(filter(fields.get, _IMAGES), None)
-                label = _label(fields)
-                if not image:
-                    reject(origin, f"no image: none of {', '.join(_IMAGES)}")
-                elif label is None:
-                    reject(origin, "no label: neither a number as cls nor one as label in json")
-                else:
-                    yield Sample(label, f"{number:09d}.{image}", fields[image], origin)
-                number += 1
+def _shards(shards: list[Path], _: Reject) -> Iterator[Shard]:
+    for number, path in enumerate(shards):
+        yield Shard(partial(_samples, number, path))
+
+
+def _samples(number: int, shard: Path, reject: Reject) -> Iterator[Sample]:
+    with shard.open("rb") as file:
+        for row, (key, files) in enumerate(groupby(members(file, str(shard), reject), _key)):
+            fields = {field: member.read() for member in files if (field := _field(member)) in _IMAGES + _LABELS}
+            origin, image = f"{shard}: {key}", next(filter(fields.get, _IMAGES), None)
+            label = _label(fields)
+            if not image:
+                reject(origin, f"no image: none of {', '.join(_IMAGES)}")
+            elif label is None:
+                reject(origin, "no label: neither a number as cls nor one as label in json")
+            else:  # keys may come again in another shard
+                yield Sample(label, f"{number:05d}-{row:07d}.{image}", fields[image], origin)
 
 
 def _key(member: Member) -> str:

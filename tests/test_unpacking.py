@@ -1,0 +1,104 @@
+"""Unpacking that was stopped goes on after the shards that are whole, and makes the same tree as at once."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import chain, pairwise
+from pathlib import Path
+
+import pytest
+
+from bench import ingest
+from bench.display import Display
+from bench.ingest import unpacking
+from tests.archives import contents, image, link, packed, read, reasons, tar
+from tests.test_parquet import dataset
+
+IMAGES = 12
+
+
+def imagenet(folder: Path) -> Path:
+    """Four synsets of three images, with something to leave out of each and between them."""
+    tars = []
+    for label in range(4):
+        images = [(f"{number}.JPEG", image(3 * label + number)) for number in range(3)]
+        tars += [(f"n{label}.tar", packed([*images, images[0], link("link.jpg", "/")])), (f"readme{label}", b"")]
+    return tar(folder / "train.tar", [*tars, ("again/n2.tar", packed([("0.JPEG", image(99))]))])
+
+
+def webdataset(folder: Path) -> Path:
+    """Four shards of three samples and a fourth without a label."""
+    (folder / "shards").mkdir()
+    for shard in range(4):
+        samples = [[(f"{row}.jpg", image(3 * shard + row)), (f"{row}.cls", b"5")] for row in range(3)]
+        tar(folder / "shards" / f"{shard}.tar", [*chain(*samples), ("3.jpg", image(99))])
+    return folder / "shards"
+
+
+def parquet(folder: Path) -> Path:
+    """Four files of three rows and a fourth without an image."""
+    for number in range(4):
+        rows = [(image(3 * number + row), 5) for row in range(3)]
+        dataset(folder / "files" / f"{number}.parquet", [*rows, (b"", 5)])
+    return folder / "files"
+
+
+def stopped(data: Path, cache: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Stop when so many images are written; return the numbers of those that were told."""
+    told: list[int] = []
+
+    def on_progress(done: int) -> None:
+        told.append(done)
+        if done == at:
+            raise SystemExit
+
+    real = ingest.tree.write
+    with monkeypatch.context() as patch, suppress(SystemExit):
+        patch.setattr(ingest.tree, "write", lambda archive, out, _: real(archive, out, on_progress))
+        ingest.folder(data, cache, Display())
+    return told
+
+
+@pytest.fixture(params=[imagenet, webdataset, parquet], ids=lambda make: make.__name__)
+def data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """An archive of 4 shards, each of which is made to last at once."""
+    request.getfixturevalue("monkeypatch").setattr(unpacking, "EVERY_BYTES", 0)
+    return request.param(tmp_path)
+
+
+def test_stopped_at_any_image_and_again_it_goes_on_and_the_tree_is_that_of_one_pass(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read(data, tmp_path / "whole")
+    assert len(whole.paths) == IMAGES
+    for first, second in pairwise(range(1, IMAGES + 1)):
+        cache = tmp_path / str(first)
+        assert stopped(data, cache, first, monkeypatch) == list(range(1, first + 1))
+        kept = 3 * ((first - 1) // 3)  # in whole shards; the rest is written again
+        assert stopped(data, cache, second, monkeypatch) == list(range(kept + 1, second + 1))
+        [begun] = (cache / "ingested").iterdir()
+        newest = max(begun.glob("0*/*"), key=lambda path: path.stat().st_mtime_ns)
+        newest.write_bytes(newest.read_bytes()[:10])  # a kill may leave half an image
+        with (begun / unpacking._JOURNAL).open("ab") as journal:
+            journal.write(b'{"sha')  # and half a line
+        tree = read(data, cache)
+        assert contents(tree) == contents(whole)
+        assert sorted(reasons(tree).items()) == sorted(reasons(whole).items())
+        assert not (tree.root / unpacking._JOURNAL).exists()
+
+
+def test_images_of_whole_shards_are_not_written_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped(data, tmp_path / "cache", 8, monkeypatch)
+    [begun] = (tmp_path / "cache" / "ingested").iterdir()
+    for path in begun.glob("0*/*"):
+        path.write_bytes(b"as it was")
+    tree = read(data, tmp_path / "cache")
+    assert list(contents(tree).values()).count(b"as it was") == 6  # of two whole shards; of the third two were there
+
+
+def test_shards_are_made_to_last_only_now_and_then(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "EVERY_BYTES", 4 * len(image(0)))
+    assert stopped(data, tmp_path / "cache", 10, monkeypatch)
+    assert stopped(data, tmp_path / "cache", 10, monkeypatch)[0] == 7
