@@ -49,6 +49,7 @@ perf: setup  ## measure the loaders for regressions; BASELINE=earlier.json fails
 
 overhead: setup  ## compare trials with bare loops over the same loaders
 	$(BIN)/python -m tests.perf.per_batch
+	$(BIN)/python -m tests.perf.per_batch --train --pairs 100
 	$(BIN)/python -m tests.perf.overhead
 
 resolution: setup  ## what difference can this machine tell? Known pairs, measured for an hour

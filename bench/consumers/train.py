@@ -40,16 +40,21 @@ def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss
     training, cached = ready(artifact, work, model, cached_s)
 
     def consume(meter: Meter) -> dict[str, Any]:
-        losses = []
         meter.in_step = work.ranks > 1
-        while not meter.done:
-            for images, labels in meter:
-                training.clock.begin()
-                losses.append(training.step(images, labels))
-                training.clock.end()
-        return columns(meter, training, losses, cached, loss_steps)
+        return columns(meter, training, learn(meter, training), cached, loss_steps)
 
     return consume
+
+
+def learn(meter: Meter, training: Training) -> list[Tensor]:
+    """Train on one epoch after the other until the meter is done; return the loss of each step."""
+    losses = []
+    while not meter.done:
+        for images, labels in meter:
+            training.clock.begin()
+            losses.append(training.step(images, labels))
+            training.clock.end()
+    return losses
 
 
 def ready(artifact: Artifact, work: Work, model: str, cached_s: float) -> tuple[Training, float]:

@@ -1,6 +1,10 @@
 """What does the harness's own loop cost? Its laps in turn with those of a bare loop that touches batches as it does.
 
     python -m tests.perf.per_batch [--pairs 40] [CONTESTANT ...]
+    python -m tests.perf.per_batch --train --pairs 100 [CONTESTANT ...]
+
+With `--train` both loops take the same steps of training, with the work of the campaign `train`, by default on a batch
+that is there: with no loader beside them nothing hides what the harness costs.
 
 Both loops take batches from one loader in one process, in laps of about a second, so that a machine whose speed changes
 slows both alike. The share is the geometric mean over pairs of the harness's images/s over the bare loop's, with a 95 %
@@ -11,13 +15,14 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from bench import config, registry
+from bench import config, consumers, registry
 from bench.comparison import ratio
 from bench.consumers.hungry import touch
 from bench.display import Display
@@ -26,7 +31,9 @@ from bench.prepare import prepare
 from bench.trial import Meter, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from bench.api import Artifact, Work
 
 LAP_S = 1.0
 WARM_UP_LAPS = 3
@@ -50,35 +57,62 @@ class _Lap:
 
 
 def main(
-    contestants: Annotated[list[str] | None, typer.Argument(help="Default: all of the campaign quick.")] = None,
+    contestants: Annotated[
+        list[str] | None, typer.Argument(help="Default: all of the campaign quick; with --train no loader.")
+    ] = None,
     pairs: int = 40,
     cache: Path = Path("data"),
+    *,
+    train: Annotated[bool, typer.Option(help="Train on the batches, and do not only touch them.")] = False,
 ) -> None:
     """Measure the harness's loop against a bare one."""
-    campaign = config.load("quick")
+    campaign = config.load("train" if train else "quick")
+    default = ["ceiling"] if train else [contestant.name for contestant in campaign.competing]
     prepared = prepare(campaign, None, cache, Display(), strict=True)
     for contestant in campaign.contestants:
-        if contestant.control or (contestants and contestant.name not in contestants):
+        if contestant.name not in (contestants or default):
             continue
         artifact = prepared.artifacts[contestant.format]
         work = campaign.work_on(artifact.samples, 1)
         with registry.loader(contestant.loader).stream(artifact, work, **contestant.options) as loader:
-            logs = _pairs(_endless(loader), Meter((), artifact, work, NEVER, Gpu()), pairs)
+            loops = (_training if train else _touching)(artifact, work)
+            logs = _pairs(loops, _endless(loader), Meter((), artifact, work, NEVER, Gpu()), pairs)
         print(f"{contestant.name}: {ratio(logs)} of the bare loop, {pairs} pairs", flush=True)
 
 
-def _pairs(batches: Iterator[Any], meter: Meter, pairs: int) -> list[float]:
+class _Loops(NamedTuple):
+    """The same done by a bare loop and by the harness's."""
+
+    bare: Callable[[Any, Any], Any]
+    """Is called with images and labels."""
+    harness: Callable[[Meter], Any]
+    """Takes them from a meter."""
+
+
+def _touching(artifact: Artifact, work: Work) -> _Loops:
+    return _Loops(lambda images, _: touch(images), consumers.prepare("hungry", artifact, work, {}))
+
+
+def _training(artifact: Artifact, work: Work) -> _Loops:
+    from bench.config import TrainingOptions
+    from bench.consumers.train import Training, learn
+
+    training = Training(TrainingOptions().model, artifact.classes, work)
+    return _Loops(training.step, partial(learn, training=training))
+
+
+def _pairs(loops: _Loops, batches: Iterator[Any], meter: Meter, pairs: int) -> list[float]:
     """Return the logarithms of the bare loop's seconds over the harness's, lap by lap of equal numbers of batches."""
-    _harness_s(batches, 1, meter)  # the first batch of all has its memory read
+    _harness_s(loops, batches, 1, meter)  # the first batch of all has its memory read
     count = 1
     for _ in range(WARM_UP_LAPS):
-        count = max(1, round(count * LAP_S / _bare_s(batches, count)))
+        count = max(1, round(count * LAP_S / _bare_s(loops, batches, count)))
     logs = []
     for pair in range(pairs):
         if pair % 2:
-            harness_s, bare_s = _harness_s(batches, count, meter), _bare_s(batches, count)
+            harness_s, bare_s = _harness_s(loops, batches, count, meter), _bare_s(loops, batches, count)
         else:
-            bare_s, harness_s = _bare_s(batches, count), _harness_s(batches, count, meter)
+            bare_s, harness_s = _bare_s(loops, batches, count), _harness_s(loops, batches, count, meter)
         logs.append(math.log(bare_s / harness_s))
     return logs
 
@@ -88,19 +122,18 @@ def _endless(loader: Iterable[Any]) -> Iterator[Any]:
         yield from loader
 
 
-def _bare_s(batches: Iterator[Any], count: int) -> float:
+def _bare_s(loops: _Loops, batches: Iterator[Any], count: int) -> float:
     started_s = time.perf_counter()
-    for images, _ in islice(batches, count):
-        touch(images)
+    for images, labels in islice(batches, count):
+        loops.bare(images, labels)
     return time.perf_counter() - started_s
 
 
-def _harness_s(batches: Iterator[Any], count: int, meter: Meter) -> float:
+def _harness_s(loops: _Loops, batches: Iterator[Any], count: int, meter: Meter) -> float:
     started_s = time.perf_counter()
     try:
         meter.batches = _Lap(batches, count)
-        for images, _ in meter:
-            touch(images)
+        loops.harness(meter)
     except _LapOverError:
         return time.perf_counter() - started_s
     raise AssertionError("a lap has no window that could close")
