@@ -23,7 +23,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         help="An ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files, or "
-        "s3://bucket/prefix with any of them, only read. Default: a synthetic set like ImageNet.",
+        "s3://bucket/prefix or s3://bucket/key with any of them, only read. Default: a synthetic set like ImageNet.",
     ),
 ]
 ArtifactsOption = Annotated[

@@ -37,6 +37,8 @@ class Proxy:
         self.listings = 0
         self.gets: Counter[str] = Counter()
         """By key, without the bucket."""
+        self.sent_bytes: Counter[str] = Counter()
+        """Of the contents, by key, in answers without a fault."""
         self.fault: Callable[[str, int], str] = lambda key, nth: ""
         """What to do to the nth answer, from 1, to a request for the key (empty: a listing): one of `ERRORS`, `reset`
         or `truncate` in the middle, `slow`, `damage` a byte, `change` the ETag, or nothing."""
@@ -45,6 +47,8 @@ class Proxy:
         """Objects that the server has not: they are listed below `prefix` and answered as well."""
         self.encrypted: set[str] = set()
         """Those of them that are by a key of their owner's: their ETags are no MD5."""
+        self.ranges = True
+        """Whether a part of an object is answered as such, by status 206, which rclone does not."""
         self.seen = threading.Condition()
 
     def count(self, key: str) -> int:
@@ -121,9 +125,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, head, content, fault)
             return
         status, headers, content = self._forward()
+        if self.proxy.ranges and "Content-Range" in headers:
+            status = 206
         if not key and status == 200 and self._is_first_page(parse_qs(path.query)):
             content = content.replace(b"</ListBucketResult>", self._listed() + b"</ListBucketResult>")
         self._send(status, headers, content, fault)
+        if self.command == "GET" and not fault:
+            self.proxy.sent_bytes[key] += len(content)
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.display import Display
+from bench.s3 import loopback
 from bench.s3.bucket import S3Error
 from bench.s3.copy import copy
-from tests import loopback
 from tests.archives import contents, image, packed, read, tar
 from tests.proxy import proxy
 

@@ -19,7 +19,7 @@ from bench.s3 import listing
 from bench.s3.bucket import GO_ON, Bucket, Location, S3Error
 from bench.s3.journal import Digests, Journal, digest
 from bench.s3.spool import Spool
-from bench.s3.transfer import ChangedError, StoppedError, enough_room, fetch, no_room
+from bench.s3.transfer import ChangedError, StoppedError, enough_room, fetch, is_large, no_room
 from bench.source import printable
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ class _Copy:
     def __init__(self, bucket: Bucket, location: Location, folder: Path, journal: Journal) -> None:
         self._bucket, self._location, self._folder, self._journal = bucket, location, folder, journal
         self._files, self._partial = folder / "files", folder / "partial"
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir()
+        self._partial.mkdir(exist_ok=True)
         self._holds_earlier_files = self._files.exists()
         self._files.mkdir(exist_ok=True)
         self._spool = Spool(self._partial)
@@ -144,7 +143,7 @@ class _Copy:
             if self._stop.is_set():
                 return
             lacking = [remote for remote in page if self._lacks(remote)]
-            self._lacking_bytes += sum(remote.size_bytes for remote in lacking)
+            self._lacking_bytes += sum(remote.size_bytes - self._begun_bytes(remote) for remote in lacking)
             self._spool.put(lacking)
         self._listed = True
         self._spool.end()
@@ -171,21 +170,32 @@ class _Copy:
 
     def _fetch(self, number: int) -> None:
         """Fetch what is handed over until there is no more."""
-        partial = self._partial / str(number)
+        small = self._partial / str(number)
         while batch := self._spool.get():
             for remote in batch:
                 if self._stop.is_set():
                     return
+                partial = self._begun(remote) if is_large(remote) else small
                 try:
-                    mtime_ns = fetch(self._bucket, remote, partial, self._stop)
+                    mtime_ns = fetch(self._bucket, remote, partial, self._stop, self._count)
                 except ChangedError:
                     self._changed.add(_CHANGED, remote.key)
                     continue
                 except StoppedError:
                     return
                 self._place(partial, remote, mtime_ns)
-                with self._counting:
-                    self._fetched_bytes += remote.size_bytes
+
+    def _count(self, size_bytes: int) -> None:
+        with self._counting:
+            self._fetched_bytes += size_bytes
+
+    def _begun(self, remote: Remote) -> Path:
+        """Return where the beginning of a large object is kept for the next run, if this one ends before it."""
+        return self._partial / f"{digest(remote.key, remote.etag, remote.size_bytes):016x}"
+
+    def _begun_bytes(self, remote: Remote) -> int:
+        begun = is_large(remote) and self._begun(remote)
+        return begun.stat().st_size if begun and begun.exists() else 0
 
     def _place(self, partial: Path, remote: Remote, mtime_ns: int) -> None:
         """Move a whole file to its place, on record first: what is in place is never fetched again."""

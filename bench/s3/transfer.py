@@ -14,15 +14,19 @@ from bench.s3.bucket import GO_ON, TRIES, PassingError, S3Error
 from bench.source import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from threading import Event
+
+    from obstore import Bytes, GetOptions
 
     from bench.s3.bucket import Bucket
     from bench.s3.listing import Remote
 
 CHUNK_BYTES = 1 << 20
-"""As much of an object as is held at once. A smaller one is held whole, which costs less than a stream."""
+"""As much of an object as is held at once."""
+_NO_RANGES = "non-partial response"
+"""In obstore's words for a server that gives whole objects alone, or like rclone's does not say that it gave a part."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -50,42 +54,44 @@ def no_room(folder: Path, what: str, why: str) -> S3Error:
     return S3Error(f"{folder} has no room for {what}: {why}; make some there, or use --cache, and {GO_ON}")
 
 
-def fetch(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> int:
+def is_large(remote: Remote) -> bool:
+    """Return whether the object comes in chunks, and goes on where an earlier attempt left its file.
+
+    A smaller one is held whole and comes anew: that costs half as much as a stream.
+    """
+    return remote.size_bytes > CHUNK_BYTES
+
+
+def fetch(
+    bucket: Bucket, remote: Remote, path: Path, stop: Event, on_bytes: Callable[[int], None] = lambda _: None
+) -> int:
     """Write the object to `path`, whole and verified: its size, its ETag, and its content where the ETag is an MD5.
 
-    Return the file's time of change in ns. `stop`: ends it soon once set. Raises ChangedError, S3Error, StoppedError,
-    or OSError if the file cannot be written.
+    Return the file's time of change in ns. Of a large object, what is at `path` already must be its beginning.
+    `stop`: ends it soon once set. `on_bytes`: told how many have come; less than 0, how many came in vain. Raises
+    ChangedError, S3Error, StoppedError, or OSError if the file cannot be written.
     """
     for attempt in range(TRIES - 1):
         try:
-            return _try(bucket, remote, path, stop)
+            return _try(bucket, remote, path, stop, on_bytes)
         except PassingError:
             stop.wait(random.uniform(0, 0.25 * 2**attempt))  # all at once would overload it again
-    return _try(bucket, remote, path, stop)
+    return _try(bucket, remote, path, stop, on_bytes)
 
 
-def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> int:
-    import obstore
-
+def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event, on_bytes: Callable[[int], None]) -> int:
     what = f"s3://{bucket.name}/{printable(remote.key)}"
+    md5 = hashlib.md5(usedforsecurity=False)
+    size_bytes = _reread(path, md5) if is_large(remote) else 0
     with bucket.explained(f"fetching {what}"):
-        try:
-            found = obstore.get(bucket.store, remote.key)
-        except FileNotFoundError:
-            raise ChangedError(f"{what} is gone") from None
-        meta = found.meta
-        etag = (meta["e_tag"] or "").strip('"')
-        if meta["size"] != remote.size_bytes or (remote.etag and etag != remote.etag):
-            raise ChangedError(f"{what} has changed")
-        chunks = [found.bytes()] if remote.size_bytes <= CHUNK_BYTES else found.stream(min_chunk_size=CHUNK_BYTES)
-        md5 = hashlib.md5(usedforsecurity=False)
-        size_bytes = 0
-        with path.open("wb") as file:
+        etag, chunks = _ask(bucket, remote, what, path, size_bytes)
+        with path.open("ab" if size_bytes else "wb") as file:
             for chunk in chunks:
                 if stop.is_set():
                     raise StoppedError
                 md5.update(chunk)
                 size_bytes += file.write(chunk)
+                on_bytes(len(chunk))
             file.flush()
             mtime_ns = os.fstat(file.fileno()).st_mtime_ns
     if size_bytes != remote.size_bytes:
@@ -95,8 +101,45 @@ def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event) -> int:
     if bucket.etags_are_md5 and _MD5.fullmatch(etag) and md5.hexdigest() != etag:
         bucket.etags_are_md5 = not _encrypted(bucket, remote.key, what)
         if bucket.etags_are_md5:
+            path.unlink()
+            on_bytes(-size_bytes)
             raise PassingError(f"{what} came damaged, again and again: its MD5 is not its ETag; {GO_ON}")
     return mtime_ns
+
+
+def _reread(path: Path, md5: hashlib._Hash) -> int:
+    """Return how many bytes are in a file, if there is one; they become the beginning of the MD5."""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                md5.update(chunk)
+            return file.tell()
+    except FileNotFoundError:
+        return 0
+
+
+def _ask(
+    bucket: Bucket, remote: Remote, what: str, path: Path, start_bytes: int
+) -> tuple[str, Iterable[bytes | Bytes]]:
+    """Return the ETag of the object, and its content from there on. Raises ChangedError, or what obstore raises."""
+    import obstore
+
+    if start_bytes and start_bytes == remote.size_bytes:
+        return remote.etag, ()
+    options: GetOptions | None = {"range": {"offset": start_bytes}} if start_bytes else None
+    try:
+        found = obstore.get(bucket.store, remote.key, options=options)
+    except FileNotFoundError:
+        raise ChangedError(f"{what} is gone") from None
+    except obstore.exceptions.GenericError as error:
+        if _NO_RANGES in str(error):
+            path.unlink()  # the next attempt begins anew
+        raise
+    meta = found.meta
+    etag = (meta["e_tag"] or "").strip('"')
+    if meta["size"] != remote.size_bytes or (remote.etag and etag != remote.etag):
+        raise ChangedError(f"{what} has changed")
+    return etag, found.stream(min_chunk_size=CHUNK_BYTES) if is_large(remote) else [found.bytes()]
 
 
 def _encrypted(bucket: Bucket, key: str, what: str) -> bool:
