@@ -47,7 +47,7 @@ def told(request, formats: Prepared, tmp_path_factory: pytest.TempPathFactory) -
     several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
     done = subprocess.run(
         [sys.executable, "-m", *several, "tests.fitting", folder / "spec"],
-        env=os.environ | {"NUMBA_OPT": "0", "GLOO_SOCKET_IFNAME": "lo"},
+        env=os.environ | {"NUMBA_OPT": "0", "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -32,7 +32,7 @@ def accuracy(example: str, train: Path, val: Path, options: dict[str, object]) -
     """What an example says in the end."""
     given = [f"--{name}={value}" for name, value in {**options, "workers": 1}.items()]
     command = [sys.executable, ROOT / "examples" / example, train, val, *given]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_OPT": "0"}
+    env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_OPT": "0", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     return float(re.findall(r"validation accuracy (\S+)", done.stdout)[-1])
@@ -57,19 +57,19 @@ def cifar10(folder: Path, seed: int, images: int) -> Path:
     return tar(folder / "cifar-10-python.tar.gz", entries, "w:gz")
 
 
-@pytest.mark.parametrize("example", ["train_plain.py", "train_lightning.py"])
-def test_cifar_is_learnt(example: str, tmp_path: Path) -> None:
-    form = {"writer": "ffcv", "mode": "raw"}
+@pytest.mark.parametrize(("example", "loader"), [("train_plain.py", "litdata"), ("train_lightning.py", "ffcv")])
+def test_cifar_is_learnt(example: str, loader: str, tmp_path: Path) -> None:
+    form = {"writer": loader, "mode": "raw"}
     train, val = (
         prepared(cifar10(tmp_path / str(seed), seed, images), form, tmp_path) for seed, images in ((0, 500), (1, 200))
     )
-    options = {"loader": "ffcv", "epochs": 3, "image-size": 32, "batch-size": 32}
+    options = {"loader": loader, "epochs": 3, "image-size": 32, "batch-size": 32}
     assert accuracy(example, train, val, options) > 0.3, "by chance: 0.1"
 
 
 def test_the_synthetic_set_is_learnt(tmp_path: Path) -> None:
     sets = []
-    for seed, images in ((0, 320), (config.load(ROOT / "examples" / "validation.toml").data.seed, 160)):
+    for seed, images in ((0, 320), (config.load(str(ROOT / "examples" / "validation.toml")).data.seed, 160)):
         synthetic.write(tmp_path / str(seed), images, seed)
         sets.append(prepared(tmp_path / str(seed), {"writer": "imagefolder", "mode": "jpeg"}, tmp_path))
     options = {"loader": "imagefolder", "epochs": 6, "image-size": 32, "batch-size": 16}
