@@ -14,6 +14,7 @@ from bench.certificates import other_work
 from bench.comparison import RANKING_BLOCKS, compare, compare_all, least_difference, ratio
 from bench.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Fed, Fetched, Standing
 from bench.records import HEADER, TRANSPORTS
+from bench.values import delivers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,7 +51,10 @@ def analyse(
     twins = [c["name"] for c in campaign["contestants"] if c["control"] == "twin" and c["name"] in speeds]
     twin_ratio = _ratio(speeds[twins[0]], speeds[reference]) if twins and reference in speeds else None
     least = least_difference(twin_ratio)
-    others = {name: other_work(name, reference, certified or {}) for name in competing}
+    others = {
+        c["name"]: _apart(c, campaign) or other_work(c["name"], reference, certified or {})
+        for c in _competing(campaign)
+    }
     everything = compare_all(speeds[[name for name in competing if name in speeds]], least)
     ranked = [name for name in competing if name in speeds and not others[name]]
     compared = compare_all(speeds[ranked], least) if any(others.values()) else everything
@@ -106,6 +110,12 @@ def _set_apart(standing: Standing, reason: str, against: Comparison | None) -> S
     if against and not standing.reference:
         standing = replace(standing, reference=replace(against, p=None, verdict="unresolved"))
     return replace(standing, other_work=reason, rank=None) if reason else standing
+
+
+def _apart(contestant: Mapping[str, Any], campaign: Mapping[str, Any]) -> str:
+    """Return why the campaign itself sets a contestant apart, or nothing; before schema 5 it could not."""
+    asked, own = delivers(campaign["work"]), delivers(campaign["work"], contestant.get("work"))
+    return contestant.get("apart") or (f"delivers {own} in place of {asked}" if own != asked else "")
 
 
 def _fastest_first(standing: Standing) -> float:

@@ -155,6 +155,10 @@ class Work:
     batch, as the library has it."""
     lasting: bool = False
     """Whether a batch stays as it is after the next one was asked for: a copy to a device may still be under way."""
+    device: str = "cpu"
+    """Where torch shall have the images: `cpu`, or `cuda`, the process's current device; labels always in the CPU's
+    memory. For `cuda` a loader may leave them in the CPU's memory too: the harness copies them, and meanwhile asks for
+    the next batch. One that uses the memory of a batch again must deliver on the device."""
 
     @property
     def own_seed(self) -> int:

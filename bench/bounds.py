@@ -71,14 +71,23 @@ def of_trial(
     campaign: Campaign, prepared: Prepared, trial: plan.Trial, record: Record, measured: Mapping[str, Record]
 ) -> dict[str, Any]:
     """Return the columns that tell how close a trial came to the least of the limits that hold for it; none of a
-    consumer that does not take batches as fast as they come.
+    consumer that does not take batches as fast as they come, and of a contestant whose work is of another kind. That of
+    one that delivers in another form than all is bound by what is done to images alone.
     """
-    if trial.consumer != "hungry":
+    contestant = trial.contestant
+    if trial.consumer != "hungry" or contestant.apart:
         return {}
     form = campaign.format_of(trial.contestant)
+    on_gpu = campaign.work.device != "cpu"
     stages = limits.applicable(
-        form.mode, cold=record.cache == "cold", shared=record.batch_memory == "shared", on_gpu=False
+        form.mode,
+        cold=record.cache == "cold",
+        shared=record.batch_memory == "shared",
+        on_gpu=on_gpu,
+        pageable=on_gpu and record.batch_memory in {"shared", "private"},
     )
+    if campaign.work_on(1, 1, contestant) != campaign.work_on(1, 1):
+        stages = tuple(stage for stage in stages if stage not in limits.OF_ANY_IMAGES)
     found = {
         stage: row.images_per_s
         for stage in stages

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,6 +36,7 @@ class CampaignError(Exception):
     """A campaign file that cannot be run. The message says what is wrong, where, and what would be right."""
 
 
+_NO_UINT8 = "normalised values do not fit into uint8; give a dtype of float32, float16 or bfloat16"
 Dtype = Literal["uint8", "float32", "float16", "bfloat16"]
 
 
@@ -71,6 +73,8 @@ class WorkSettings(_Model):
     """All but `uint8`: values scaled to 0 to 1."""
     normalised: bool = False
     """Whether loaders then take off ImageNet's mean and divide by its deviation. If not, that is left to training."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where images are delivered: in the CPU's memory, or on the GPU; of several ranks, on that of each."""
     shuffle: bool = True
     """Whether each epoch comes in a random order of its own, or in the stored one."""
     epoch_images: int = Field(16_384, ge=1)
@@ -80,7 +84,7 @@ class WorkSettings(_Model):
     @model_validator(mode="after")
     def _values_fit(self) -> WorkSettings:
         if self.normalised and self.dtype == "uint8":
-            raise ValueError("normalised values do not fit into uint8; give a dtype of float32, float16 or bfloat16")
+            raise ValueError(_NO_UINT8)
         return self
 
     @model_validator(mode="after")
@@ -141,6 +145,13 @@ class Format(_Model):
         return Encoding(**self.model_dump(exclude={"name", "title", "writer"}))
 
 
+class OwnWork(_Model):
+    """What a contestant delivers in place of what the campaign's others do."""
+
+    dtype: Dtype | None = None
+    normalised: bool | None = None
+
+
 class Contestant(_Model):
     """One loader with its options on one format."""
 
@@ -149,6 +160,11 @@ class Contestant(_Model):
     loader: str
     format: str
     options: dict[str, Any] = {}
+    work: OwnWork = OwnWork()
+    """Work of its own, with which it is not ranked."""
+    apart: str = ""
+    """Why its work is of another kind although it delivers what all do, in words, for example that a GPU decodes. It is
+    not ranked either, and no step of the work that the CPU does bounds it."""
     control: Literal["twin", "ceiling", "known"] | None = None
     """Not a contestant but a check of the harness: the reference under another name, no loader at all, or a loader of
     known speed and cost."""
@@ -262,6 +278,10 @@ class Campaign(_Model):
         if self.reference not in competing:
             message = f"reference {self.reference} is a control"
             raise ValueError(message)
+        [reference] = [c for c in self.competing if c.name == self.reference]
+        if reference.apart or reference.work != OwnWork():
+            message = f"reference {self.reference} has work of its own, so that none could be ranked with it"
+            raise ValueError(message)
         feeding = ((f"consumers.{name}", f.contestants) for name, f in self.feedings.items())
         remote = ((f"stream ({transport})", names) for transport, names in self.transports.items())
         for table, names in (("cold", self.cold), ("best", self.best), *feeding, *remote):
@@ -300,6 +320,10 @@ class Campaign(_Model):
                 message = f"contestant {c.name} has unknown loader {c.loader}; there are: {', '.join(sorted(loaders))}"
                 raise ValueError(message)
             loader = registry.loader(c.loader)
+            asked = self.work_on(1, 1, c)
+            if asked.normalised and asked.dtype == "uint8":
+                message = f"contestant {c.name}: {_NO_UINT8}"
+                raise ValueError(message)
             if loader.reads and (written_by := self.format_of(c).writer) not in loader.reads:
                 message = (
                     f"contestant {c.name}: loader {c.loader} reads what {' or '.join(loader.reads)} writes, "
@@ -360,9 +384,12 @@ class Campaign(_Model):
             return {}
         return {"stream": self.stream.streaming, "bounded": self.stream.bounded, "download": self.stream.downloading}
 
-    def work_on(self, samples: int, block: int) -> Work:
-        """Return what every contestant delivers in one block (0: in a search): the same, in an order of its own."""
-        return Work(
+    def work_on(self, samples: int, block: int, contestant: Contestant | None = None) -> Work:
+        """Return what every contestant delivers in one block (0: in a search): the same, in an order of its own.
+
+        `contestant`: one that may have work of its own.
+        """
+        work = Work(
             batch_size=self.work.batch_size,
             workers=self.work.count_workers(),
             image_size=self.work.image_size,
@@ -372,7 +399,9 @@ class Campaign(_Model):
             shuffle=self.work.shuffle,
             ranks=self.work.ranks,
             normalised=self.work.normalised,
+            device=self.work.device,
         )
+        return replace(work, **contestant.work.model_dump(exclude_none=True)) if contestant else work
 
     def expected_s(self, trials: Sequence[Trial], searching: int = 0) -> float:
         """Return about how long trials and the limits of their blocks take, to be told before they start.

@@ -68,6 +68,8 @@ MEDIANS = (
     "network_epoch2_bytes",
     "cache_peak_mib",
     "cache_end_mib",
+    "copy_p50_ms",
+    "copy_overlap_pct",
 )
 """Columns of a record of which a standing keeps the median over blocks."""
 

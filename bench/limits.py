@@ -40,6 +40,7 @@ STAGES = (
     "disk",
     "transfer",
     "host-to-device",
+    "pageable-to-device",
 )
 """In the order in which they are measured: those that use torch last, for it starts threads."""
 SAMPLES = 2048
@@ -50,7 +51,7 @@ READY = 2
 """Batches that each of torch's workers holds ready; so many are let go before the clock starts."""
 COPIES = 8
 """Copies to the GPU that are waited for together."""
-OF_ANY_IMAGES = ("output", "transfer", "host-to-device")
+OF_ANY_IMAGES = ("output", "transfer", "host-to-device", "pageable-to-device")
 """Stages that are the same whatever is stored."""
 _BY_MODE: dict[Mode, tuple[str, ...]] = {
     "raw": ("crop",),
@@ -62,13 +63,19 @@ _BY_MODE: dict[Mode, tuple[str, ...]] = {
 }
 
 
-def applicable(mode: Mode, *, cold: bool, shared: bool, on_gpu: bool) -> tuple[str, ...]:
+def applicable(mode: Mode, *, cold: bool, shared: bool, on_gpu: bool, pageable: bool) -> tuple[str, ...]:
     """Return the stages that bound a contestant, by its format's encoding mode.
 
     `cold`: its format was not in memory; `shared`: its batches lie in memory shared between processes, as those do
-    that worker processes deliver; `on_gpu`: they are delivered on the GPU.
+    that worker processes deliver; `on_gpu`: they are delivered on the GPU; `pageable`: copied to it from memory that
+    is not page-locked.
     """
-    further = (("disk", cold), ("transfer", shared), ("host-to-device", on_gpu))
+    further = (
+        ("disk", cold),
+        ("transfer", shared),
+        ("host-to-device", on_gpu),
+        ("pageable-to-device", pageable),
+    )
     return (*_BY_MODE[mode], "output", *(stage for stage, applies in further if applies))
 
 
@@ -78,7 +85,7 @@ def measurable(mode: Mode, *, cold: bool) -> tuple[str, ...]:
     Beside those that can bound one, `gather`: a loader may crop records where they lie, without copying them.
     """
     gather = ("gather",) if mode == "raw" else ()
-    return (*gather, *applicable(mode, cold=cold, shared=True, on_gpu=True))
+    return (*gather, *applicable(mode, cold=cold, shared=True, on_gpu=True, pageable=True))
 
 
 def bound(limits: Mapping[str, float | None], stages: Iterable[str]) -> tuple[float, str] | None:
@@ -121,7 +128,8 @@ def _measurements(spec: dict[str, Any]) -> Iterator[tuple[str, Callable[[], floa
         "original decode+crop": lambda: on_images(steps.decode_crop, steps.original),
         "output": lambda: per_s(at_once(partial(steps.output, work), _cores(), seconds)),
         "transfer": lambda: _transfer(work, seconds),
-        "host-to-device": lambda: _host_to_device(work, seconds),
+        "host-to-device": lambda: _host_to_device(work, seconds, pinned=True),
+        "pageable-to-device": lambda: _host_to_device(work, seconds, pinned=False),
     }
     for stage in sorted(spec["stages"], key=STAGES.index):
         if stage == "disk":
@@ -175,14 +183,14 @@ def _transfer(work: Work, seconds: float) -> float:
     return images / (perf_counter() - started)
 
 
-def _host_to_device(work: Work, seconds: float) -> float:
-    """Return images/s of batches copied from pinned memory to the GPU."""
+def _host_to_device(work: Work, seconds: float, *, pinned: bool) -> float:
+    """Return images/s of batches copied to the GPU, from page-locked memory or any."""
     import torch
 
     if not torch.cuda.is_available():
         raise StepError("torch finds no CUDA device")
     shape, dtype = (work.batch_size, CHANNELS, work.image_size, work.image_size), getattr(torch, work.dtype)
-    host, device = torch.zeros(shape, dtype=dtype).pin_memory(), torch.empty(shape, dtype=dtype, device="cuda")
+    host, device = torch.zeros(shape, dtype=dtype, pin_memory=pinned), torch.empty(shape, dtype=dtype, device="cuda")
     device.copy_(host)
     torch.cuda.synchronize()
     images, started = 0, perf_counter()

@@ -84,7 +84,8 @@ class Record:
     memory_format: str = ""
     """As delivered: `contiguous` or `channels_last`."""
     batch_memory: str = ""
-    """As delivered: `shared` with other processes, from which it came, or `private`."""
+    """As the loader delivers it: `shared` with other processes, from which it came, `pinned` (page-locked, from where a
+    GPU copies by itself), `private`, or on the `device`."""
     track: str = ""
     """`same`: a trial in a block at the campaign's settings, which are equal for all; `best`: one at the settings that
     the search found best for the contestant."""
@@ -256,6 +257,13 @@ class Record:
     fairness: float | None = None
     """Jain's index over the speeds of ranks or jobs in the window, see `bench.timeline.fairness`; empty if there is one
     process."""
+    delivers: str = ""
+    """What images are delivered as: dtype, whether normalised, and on which device if not in the CPU's memory. Empty in
+    rows before schema 5: see the campaign's work."""
+    copy_p50_ms: float | None = None
+    """A batch's copy to the GPU, median in the window, by CUDA events. Empty if the loader delivers there itself."""
+    copy_overlap_pct: float | None = None
+    """Of a consumer that trains on a GPU: the share of the time of those copies in which a step was computed."""
     seal: str = ""
     """SHA-256 over all other cells of the row and the file of its raw times: tells whether either was changed."""
 

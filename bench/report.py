@@ -27,6 +27,7 @@ from bench.overtaking import Course
 from bench.remote import ON_LOOPBACK
 from bench.timeline import Timeline
 from bench.tuning import MARGIN
+from bench.values import delivers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -176,7 +177,7 @@ def _markdown() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"ranges": _ranges, "settings": _settings, "verbatim": _verbatim}
+    environment.filters |= {"delivers": delivers, "ranges": _ranges, "settings": _settings, "verbatim": _verbatim}
     return environment
 
 

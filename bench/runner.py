@@ -14,6 +14,7 @@ from bench.certificates import load, save
 from bench.monitors import machine
 from bench.records import Record
 from bench.source import printable
+from bench.values import delivers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,7 +132,7 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
 
     `times`: where it keeps its raw times. `block`: 0 is a search. `settings`: in place of the contestant's own.
     """
-    work = asdict(campaign.work_on(artifact.samples, block))
+    work = asdict(campaign.work_on(artifact.samples, block, contestant))
     put = settings or {}
     window = campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches", "pause_s"})
     if not block:
@@ -231,6 +232,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
         workers=spec["work"]["workers"],
         ranks=spec["work"]["ranks"],
         jobs=spec["jobs"],
+        delivers=delivers(spec["work"]),
         resident_pct=resident_pct,
         times=times.name if result["status"] == "ok" else "",
         canary_drift_pct=100 * (machine.canary_s() / canary_s - 1),

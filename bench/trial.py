@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from bench import consumers, registry, values
+from bench import consumers, device, registry, values
 from bench.api import Artifact, Work
 from bench.consumers.clock import AHEAD
 from bench.monitors.counters import Counters, difference, tree_counters
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import Tensor
+
+    from bench.device import Copies
 
 CHANNELS = 3
 LEAD = AHEAD + 1
@@ -103,11 +105,12 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         for name in loader.requires:
             importlib.import_module(name)
         imported = perf_counter_ns()
+        copies = device.copies(work)
         before = tree_counters(processes())
         constructing = perf_counter_ns()
         with loader.stream(artifact, work, **spec["options"]) as batches:
             constructed = perf_counter_ns()
-            meter = Meter(batches, artifact, work, Window(**spec["window"]), gpu, begun, closed)
+            meter = Meter(batches, artifact, work, Window(**spec["window"]), gpu, begun, closed, copies)
             try:
                 consumed = consume(meter)
             except InvalidWorkError as error:
@@ -177,6 +180,8 @@ class Meter:
     """All ranks or jobs have a batch: now warm-up begins. None: this is the only one."""
     closed: Milestone | None = None
     """All windows have closed: until then each goes on, for the others' sake."""
+    copies: Copies | None = None
+    """Bring batches to the device of the work. None: that is the CPU."""
     timeline: Timeline = field(default_factory=Timeline)
     readings: list[Reading] = field(default_factory=list)
     """At the window's edges."""
@@ -206,11 +211,14 @@ class Meter:
         times = self.timeline
         asked_ns, label_sum = perf_counter_ns(), 0
         times.epochs.append(len(times.exits_ns))
-        for images, labels in self.batches:
+        for delivered, labels in self.batches:
+            images = self.copies.bring(delivered) if self.copies else delivered
             times.exits_ns.append(perf_counter_ns())
             times.asked_ns.append(asked_ns)
             # What a batch is made of hardly ever changes: to look at it anew each time would cost the loader.
-            if (form := (images.shape, images.stride(), images.dtype, labels.shape, labels.dtype)) != self.form:
+            if (
+                form := (images.shape, images.stride(), images.dtype, images.device, labels.shape, labels.dtype)
+            ) != self.form:
                 self._check(images, labels)
                 self.form = form
             yield images, labels
@@ -302,6 +310,8 @@ class Meter:
             )
         if (dtype := str(images.dtype).removeprefix("torch.")) != self.work.dtype:
             raise InvalidWorkError(f"images of dtype {dtype} instead of {self.work.dtype}")
+        if images.device.type != self.work.device:
+            raise InvalidWorkError(f"images on {images.device.type} instead of {self.work.device}")
         low, high = values.span(self.work)
         least, most = float(images[0].min()), float(images[0].max())
         if not low <= least <= most <= high:
@@ -316,7 +326,7 @@ class Meter:
             self.memory_format = "channels_last"
         else:
             raise InvalidWorkError(f"images with strides {images.stride()}, neither contiguous nor channels_last")
-        self.batch_memory = "shared" if images.untyped_storage().is_shared() else "private"
+        self.batch_memory = self.copies.memory if self.copies else device.memory(images)
 
     def _ends_epoch(self, label_sum: int) -> None:
         """Take down an epoch; one that all ranks share is checked when all have told what they got of it."""
@@ -362,6 +372,7 @@ class Meter:
             "peak_memory_mib": max((m.total_mib for m in memory), default=None),
             "peak_anon_memory_mib": max((m.anon_mib for m in memory), default=None),
             **asdict(self.gpu_load),
+            **(self.copies.clock.columns(self.timeline) if self.copies else {}),
         }
 
 

@@ -6,16 +6,28 @@ less than 4, it is 2⁻⁷, which is 0.456. So whatever the dtype, rounding give
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.api import DEVIATION, MEAN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from bench.api import Work
 
 LEVELS = 255
+
+
+def delivers(work: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> str:
+    """Return the form of images in words. `work`: fields of a `bench.api.Work`, or a campaign's of the same names.
+    `own`: what a contestant has in place of them, where not None.
+    """
+    work = {**work, **{name: value for name, value in (own or {}).items() if value is not None}}
+    normalised = ", normalised" if work.get("normalised") else ""
+    device = work.get("device", "cpu")
+    return f"{work['dtype']}{normalised}{'' if device == 'cpu' else f', on {device}'}"
 
 
 def span(work: Work) -> tuple[float, float]:

@@ -32,7 +32,8 @@ def stream(
     convert: Literal["compiled", "torchvision"] = "compiled",
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """`os_cache`: map the file (True) or read its pages into FFCV's own slots (False). `convert`, if the work is not
-    uint8: by FFCV's own operation in all its threads, or by a torchvision module, which FFCV runs in one.
+    uint8: by FFCV's own operation in all its threads, or by a torchvision module, which FFCV runs in one, and on the
+    GPU if that is where images go: FFCV copies them there itself, from page-locked memory.
 
     `work.transforms` run in that one thread too, each on a whole batch: what they draw, they draw once for all of it.
     """
@@ -40,14 +41,15 @@ def stream(
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import CenterCropRGBImageDecoder, RandomResizedCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
-    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToTensor, ToTorchImage
+    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, Squeeze, ToDevice, ToTensor, ToTorchImage
+    from torch import device
 
     in_training = work.augment == "train"
     size = (work.image_size, work.image_size)
     crop = RandomResizedCropRGBImageDecoder(size) if in_training else CenterCropRGBImageDecoder(size, work.centre)
     # Compiled operations must come before ToTensor: FFCV hangs at construction otherwise.
     compiled = [crop, RandomHorizontalFlip(0.5)] if in_training else [crop]
-    modules = []
+    modules = [] if work.device == "cpu" else [ToDevice(device(work.device), non_blocking=True)]
     match work.dtype, convert:
         case "uint8", _:
             pass

@@ -21,10 +21,15 @@ streams = False
 
 @contextmanager
 def stream(
-    artifact: Artifact, work: Work, *, decode: Literal["pil", "torchvision"] = "pil", prefetch_factor: int = 2
+    artifact: Artifact,
+    work: Work,
+    *,
+    decode: Literal["pil", "torchvision"] = "pil",
+    prefetch_factor: int = 2,
+    pin_memory: bool = True,
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """`decode`: ImageFolder's default PIL loader, or torchvision.io. `prefetch_factor`: batches that each worker holds
-    ready.
+    ready. `pin_memory`: whether batches for a GPU are put into page-locked memory, from which it copies by itself.
 
     Workers stay from epoch to epoch, unless `work.resizes` asks for images of another size: then they start anew.
     """
@@ -76,5 +81,6 @@ def stream(
         sampler=share,
         drop_last=False,
         prefetch_factor=prefetch_factor,
+        pin_memory=pin_memory and work.device != "cpu",
         persistent_workers=not work.resizes,
     )

@@ -21,10 +21,16 @@ streams = True
 
 @contextmanager
 def stream(
-    artifact: Artifact, work: Work, *, prefetch_factor: int = 2, tensor_first: bool = False
+    artifact: Artifact,
+    work: Work,
+    *,
+    prefetch_factor: int = 2,
+    tensor_first: bool = False,
+    pin_memory: bool = True,
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """`prefetch_factor`: batches that each worker holds ready. `tensor_first`: make a tensor of a PIL image before it
-    is cropped, and not after; JPEGs are tensors when LitData hands them over.
+    is cropped, and not after; JPEGs are tensors when LitData hands them over. `pin_memory`: whether batches for a GPU
+    are put into page-locked memory, from which it copies by itself.
 
     Each chunk is shuffled whole. LitData's default is windows of 256 samples, which stay together in every epoch.
     Workers start anew in every epoch. No sample comes twice, so that ranks may get unequal numbers of batches.
@@ -66,4 +72,10 @@ def stream(
         subsample=float(work.passes),
         transform=sample,
     )
-    yield Epochs(dataset, batch_size=work.batch_size, num_workers=work.workers, prefetch_factor=prefetch_factor)
+    yield Epochs(
+        dataset,
+        batch_size=work.batch_size,
+        num_workers=work.workers,
+        prefetch_factor=prefetch_factor,
+        pin_memory=pin_memory and work.device != "cpu",
+    )

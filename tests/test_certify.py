@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
-from bench import certify
+from bench import certify, registry
+from bench.api import Artifact, Work
 from bench.certificates import Certificate
 from bench.certify import observe, probe
 from bench.certify.judge import judge
 from bench.display import Display
 from bench.prepare import Prepared, prepare
 from bench.store import CanonicalSource
+from loaders import nvjpeg
 from tests.campaigns import campaign
 
 if TYPE_CHECKING:
@@ -86,6 +90,25 @@ def test_a_cheat_is_told_in_plain_words(cheat: str, said: str, certified: Callab
     certificate = certified(cheat)
     assert certificate.state == "other work"
     assert [fault for fault in certificate.faults if fault.startswith(said)], certificate.faults
+
+
+def test_what_decodes_on_a_gpu_does_the_work_as_asked_where_a_cpu_decodes_for_it(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stream(artifact: Artifact, work: Work) -> AbstractContextManager[nvjpeg.Batches]:
+        return nullcontext(nvjpeg.Batches(artifact, work, 2, torch.device("cpu")))
+
+    monkeypatch.setattr(registry, "loader", lambda _: SimpleNamespace(requires=(), stream=stream))
+    asked = ASKED.work_on(SAMPLES, 1)
+    work = replace(asked, image_size=64, passes=1, dtype="float16", normalised=True)
+    spec = {"loader": "nvjpeg", "artifact": asdict(prepared.artifacts["files"]), "options": {}, "work": asdict(work)}
+    with suppress(RuntimeError):  # of the files that are emptied in the end
+        observe.run({**spec, "scratch": str(tmp_path), "turn": str(tmp_path)})
+    certificate = judge(tmp_path, CanonicalSource(prepared.canonicals["files"]), work, "jpeg")
+    assert certificate.faults == ()
+    assert certificate.traits["batches"] == "(3, 64, 64), float16; contiguous; cpu"
+    assert certificate.traits["resampling"] == "bilinear, antialiased"
+    assert certificate.figures["own_psnr_db"] > 40
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.store import CanonicalSource
 
 WORK = {"batch_size": 16, "workers": 2, "image_size": 32, "dtype": "uint8", "passes": 1, "seed": 0}
+TO_DEVICE = ("host-to-device", "pageable-to-device")
 CORES = len(os.sched_getaffinity(0))
 
 
@@ -51,15 +52,16 @@ class TestRun:
             assert limit is None or limit > 0
 
     def test_what_needs_no_device_is_measured(self, result: dict[str, Any]) -> None:
-        needs_one = {stage for stage in result["limits"] if stage.startswith("disk/")} | {"host-to-device"}
+        needs_one = {stage for stage in result["limits"] if stage.startswith("disk/")} | set(TO_DEVICE)
         assert result["reasons"].keys() <= needs_one
 
     def test_without_cuda_there_is_a_reason_and_no_zero(self, result: dict[str, Any]) -> None:
         import torch
 
         if not torch.cuda.is_available():
-            assert result["limits"]["host-to-device"] is None
-            assert result["reasons"]["host-to-device"] == "torch finds no CUDA device"
+            for stage in TO_DEVICE:
+                assert result["limits"][stage] is None
+                assert result["reasons"][stage] == "torch finds no CUDA device"
 
     @pytest.mark.parametrize(
         ("resident_pct", "reason"),
@@ -119,19 +121,20 @@ class TestBound:
         ],
     )
     def test_the_format_decides_what_applies(self, mode: Any, stages: tuple[str, ...]) -> None:
-        assert limits.applicable(mode, cold=False, shared=False, on_gpu=False) == stages
-        more = limits.applicable(mode, cold=True, shared=True, on_gpu=True)
-        assert set(more) - set(stages) == {"disk", "transfer", "host-to-device"}
+        assert limits.applicable(mode, cold=False, shared=False, on_gpu=False, pageable=False) == stages
+        more = limits.applicable(mode, cold=True, shared=True, on_gpu=True, pageable=True)
+        assert set(more) - set(stages) == {"disk", "transfer", *TO_DEVICE}
         assert set(more) <= set(limits.STAGES)
 
     def test_what_is_measured_beside_what_bounds_is_the_copying_of_records(self) -> None:
         for mode, more in (("raw", {"gather"}), ("jpeg", set()), ("smart", set())):
-            bounding = limits.applicable(mode, cold=True, shared=True, on_gpu=True)  # type: ignore[arg-type]
+            bounding = limits.applicable(mode, cold=True, shared=True, on_gpu=True, pageable=True)  # type: ignore[arg-type]
             assert set(limits.measurable(mode, cold=True)) - set(bounding) == more  # type: ignore[arg-type]
 
     def test_each_circumstance_adds_its_stage(self) -> None:
-        none = {"cold": False, "shared": False, "on_gpu": False}
-        for name, stage in (("cold", "disk"), ("shared", "transfer"), ("on_gpu", "host-to-device")):
+        stages = {"cold": "disk", "shared": "transfer", "on_gpu": "host-to-device", "pageable": "pageable-to-device"}
+        none = dict.fromkeys(stages, False)
+        for name, stage in stages.items():
             assert limits.applicable("smart", **{**none, name: True}) == ("output", stage)
 
     def test_it_is_the_smallest_that_applies(self) -> None:

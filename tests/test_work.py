@@ -42,6 +42,11 @@ for options, changes in spec["options"]:
     crops_tensors = set()
     loader, work = registry.loader(spec["loader"]), Work(**{**spec["work"], **changes})
     with loader.stream(Artifact.from_dict(spec["artifact"]), work, **options) as batches:
+        if work.device == "meta":  # where tensors have a form and no content
+            forms = {(tuple(images.shape[1:]), str(images.dtype), images.device.type, labels.device.type,
+                      images.is_contiguous(memory_format=torch.channels_last)) for images, labels in batches}
+            told.append(([], sorted(forms)))
+            continue
         epochs = [[(int(n), float(i.min()), float(i.max()), str(i.dtype), off(i[None], work))
                    for images, labels in batches for i, n in zip(images, labels)] for _ in range(2)]
         told.append((epochs, eval(spec["look"])))
@@ -85,12 +90,14 @@ CASES = [
             ({"convert": "compiled"}, {}),
             ({"convert": "compiled"}, NORMALISED),
             ({"convert": "torchvision", "os_cache": False}, {"dtype": "bfloat16"}),
+            ({"convert": "compiled"}, NORMALISED | {"device": "meta"}),
         ],
         "[type(one).__name__ for one in batches.pipeline_specs['image'].transforms]",
         (
             ["RandomHorizontalFlip", "NormalizeImage", "ToTensor", "ToTorchImage"],
             ["RandomHorizontalFlip", "NormalizeImage", "ToTensor", "ToTorchImage"],
             ["RandomHorizontalFlip", "ToTensor", "ToTorchImage", "ModuleWrapper"],
+            [[[3, 32, 32], "torch.float16", "meta", "cpu", True]],
         ),
     ),
 ]

@@ -111,7 +111,7 @@ def _job(probing: Campaign, contestant: Contestant, probes: Prepared, cache: Pat
     spec = {
         "loader": contestant.loader,
         "artifact": asdict(artifact),
-        "work": asdict(probing.work_on(artifact.samples, 1)),
+        "work": asdict(probing.work_on(artifact.samples, 1, contestant)),
         "options": contestant.options,
     }
     log = cache / f"certify-{contestant.name}.log"

@@ -45,7 +45,7 @@ def _form(seen: Observation, work: Work) -> Iterator[str]:
             yield f"images are {shape_and_type} in place of {asked}"
         if memory not in {"contiguous", "channels_last"}:
             yield f"images lie in memory with {memory}"
-        if device != "cpu":
+        if device != work.device:
             yield f"images are delivered on {device}"
     for form in seen.label_forms:
         if not str(form).startswith("1-dimensional, int"):

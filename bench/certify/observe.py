@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from bench import pagecache, registry, values
+from bench import device, pagecache, registry, values
 from bench.api import Artifact, Work
 from bench.cache import take_turn
 from bench.certify import probe
@@ -115,6 +115,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     for name in loader.requires:
         importlib.import_module(name)
     work = Work(**spec["work"])
+    device.demand(work)
     if work.rank == 0:
         take_turn(Path(spec["turn"]))
     scratch = Path(spec["scratch"], f"rank{work.rank}")
@@ -153,9 +154,10 @@ def _labels(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[NDArray[np.int
 
 def _observe(epochs: Iterable[Iterable[tuple[Tensor, Tensor]]], work: Work) -> dict[str, Any]:
     """Return an `Observation`'s values but for `again_label`."""
-    notes, held = _Notes(work), _Held()
+    notes, held, copies = _Notes(work), _Held(), device.copies(work)
     for epoch, batches in enumerate(epochs):
-        for batch, (images, labels) in enumerate(batches):
+        for batch, (delivered, labels) in enumerate(batches):
+            images = copies.bring(delivered) if copies else delivered
             held.come(images)
             if batch < PAUSED_BATCHES:
                 time.sleep(PAUSE_S)

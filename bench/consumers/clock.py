@@ -30,15 +30,63 @@ class Clock:
     def end(self) -> None:
         """Take note that the step has been done, or handed to the device."""
 
+    def spans_ms(self, origin: Any, steps: range) -> list[tuple[float, float]]:  # noqa: ARG002
+        """Return when steps began and ended on the GPU, since the event `origin`; none of them on a CPU."""
+        return []
+
     def columns(self, times: Timeline) -> dict[str, float]:
         """Return columns of `Record` on the window."""
+        inside = _inside(times)
         assert times.opened is not None
         assert times.closed is not None
-        inside = range(times.opened + 1, times.closed + 1)
         waits_ns = [times.exits_ns[batch] - times.asked_ns[batch] for batch in inside]
         steps_ns = [times.asked_ns[batch] - times.exits_ns[batch - 1] for batch in inside]
         window_ns = times.exits_ns[times.closed] - times.exits_ns[times.opened]
         return {"starved_pct": 100 * sum(waits_ns) / window_ns, "step_p50_ms": statistics.median(steps_ns) / 1e6}
+
+
+class CopyClock:
+    """Of copies to a GPU on a stream of their own, by the events between which each lies."""
+
+    def __init__(self) -> None:
+        self._begins: list[Any] = []
+        self._ends: list[Any] = []
+
+    def note(self, begin: Any, end: Any) -> None:
+        """Take note of the next batch's copy, by two `torch.cuda.Event` with timing."""
+        self._begins.append(begin)
+        self._ends.append(end)
+
+    def columns(self, times: Timeline) -> dict[str, float]:
+        """Return columns of `Record` on the window; none if nothing was copied."""
+        if not self._ends:
+            return {}
+        self._ends[-1].synchronize()
+        return {"copy_p50_ms": statistics.median(end - begin for begin, end in self._spans_ms(_inside(times)))}
+
+    def overlap(self, times: Timeline, steps: Clock) -> dict[str, float]:
+        """Return the column of `Record` that tells which share of the window's copies lay within steps."""
+        if not self._ends:
+            return {}
+        inside = _inside(times)
+        copied_ms = within_ms = 0.0
+        for batch, (begin, end) in zip(inside, self._spans_ms(inside), strict=True):
+            copied_ms += end - begin
+            # Its own step waits for it, and those further back are done.
+            for step_begin, step_end in steps.spans_ms(self._begins[0], range(max(0, batch - AHEAD), batch)):
+                within_ms += max(0.0, min(end, step_end) - max(begin, step_begin))
+        return {"copy_overlap_pct": 100 * within_ms / copied_ms}
+
+    def _spans_ms(self, batches: range) -> list[tuple[float, float]]:
+        first = self._begins[0]
+        return [(first.elapsed_time(self._begins[n]), first.elapsed_time(self._ends[n])) for n in batches]
+
+
+def _inside(times: Timeline) -> range:
+    """Return the window's batches."""
+    assert times.opened is not None
+    assert times.closed is not None
+    return range(times.opened + 1, times.closed + 1)
 
 
 class CudaClock(Clock):
@@ -62,11 +110,14 @@ class CudaClock(Clock):
         if len(self._ends) > AHEAD:
             self._ends[-1 - AHEAD].synchronize()
 
+    def spans_ms(self, origin: Any, steps: range) -> list[tuple[float, float]]:  # noqa: D102
+        return [(origin.elapsed_time(self._begins[n]), origin.elapsed_time(self._ends[n])) for n in steps]
+
     def columns(self, times: Timeline) -> dict[str, float]:  # noqa: D102
         assert times.opened is not None
         assert times.closed is not None
         self._ends[-1].synchronize()
-        inside = range(times.opened + 1, times.closed + 1)
+        inside = _inside(times)
         idle_ms = sum(self._ends[step - 1].elapsed_time(self._begins[step]) for step in inside)
         whole_ms = self._ends[times.opened].elapsed_time(self._ends[times.closed])
         steps_ms = [self._begins[step].elapsed_time(self._ends[step]) for step in inside]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from bench.api import Artifact, Work
@@ -18,14 +22,41 @@ TOUCHED_AT_ONCE = 1 << 14
 
 def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others need to know
     """Return the consumer, which needs nothing."""
-    return _consume
+
+    def consume(meter: Meter) -> dict[str, Any]:
+        # One may be on its way to a GPU while the next is asked for: as many at the window's close as at its opening.
+        take = taker(work, behind=1)
+        while not meter.done:
+            for images, _ in meter:
+                take(images)
+        return {}
+
+    return consume
 
 
-def _consume(meter: Meter) -> dict[str, Any]:
-    while not meter.done:
-        for images, _ in meter:
-            touch(images)
-    return {}
+def taker(work: Work, *, behind: int = 0) -> Callable[[Tensor], None]:
+    """Return what makes sure that a batch is there; on a GPU, that the one is which came so many before it."""
+    if work.device == "cpu":
+        return touch
+    import torch
+
+    return Arrivals(partial(torch.cuda.Event, blocking=True), behind).wait
+
+
+class Arrivals:
+    """Waits for batches that are on their way to a GPU, by events that it passes when they have come."""
+
+    def __init__(self, event: Callable[[], Any], behind: int) -> None:
+        """`event`: makes a `torch.cuda.Event`, to wait for which should take no CPU from the loader."""
+        self._event = event
+        self._coming: deque[Any] = deque(maxlen=behind + 1)
+
+    def wait(self, _: Tensor) -> None:
+        """Take note that a batch was handed over, and wait."""
+        self._coming.append(self._event())
+        self._coming[-1].record()
+        if len(self._coming) == self._coming.maxlen:
+            self._coming[0].synchronize()
 
 
 def touch(images: Tensor) -> None:

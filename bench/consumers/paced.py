@@ -7,13 +7,14 @@ from __future__ import annotations
 import ctypes
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from bench.consumers.hungry import touch
+from bench.consumers.hungry import taker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -43,21 +44,21 @@ class Point:
 
 def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others need to know
     """Return the consumer, which needs nothing."""
-    return _consume
+    return partial(_consume, work)
 
 
-def _consume(meter: Meter) -> dict[str, Any]:
+def _consume(work: Work, meter: Meter) -> dict[str, Any]:
     """Take batches as fast as they come until the window has closed, then at falling demands until it is fed."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # to wake up in time
-    meter.wanted = True
+    meter.wanted, take = True, taker(work)
     batches = _endless(meter)
     while meter.timeline.closed is None:
-        touch(next(batches)[0])
+        take(next(batches)[0])
     delivered = meter.timeline.columns()["images_per_s"]
     assert delivered
     points: list[Point] = []
     for share in _SHARES:
-        points.append(_at(share * delivered, batches, meter))
+        points.append(_at(share * delivered, batches, meter, take))
         if sum(point.utilisation >= _BUSY for point in points) > 1:
             break
     return {
@@ -71,7 +72,12 @@ def _endless(meter: Meter) -> Iterator[tuple[Tensor, Tensor]]:
         yield from meter
 
 
-def _at(demand_images_per_s: float, batches: Iterator[tuple[Tensor, Tensor]], meter: Meter) -> Point:
+def _at(
+    demand_images_per_s: float,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    meter: Meter,
+    take: Callable[[Tensor], None],
+) -> Point:
     """Take batches for a while as an accelerator would that works on so many images a second.
 
     What it does is what counts: if it wakes up late, it is a slower one.
@@ -83,7 +89,7 @@ def _at(demand_images_per_s: float, batches: Iterator[tuple[Tensor, Tensor]], me
         if taken == 0:
             images_taken, waited_s, begun_s = 0, 0.0, time.perf_counter()
         images, _ = next(batches)
-        touch(images)
+        take(images)
         taken += 1
         images_taken += len(images)
         waited_s += (times.exits_ns[-1] - times.asked_ns[-1]) / 1e9

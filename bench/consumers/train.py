@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from bench.api import DEVIATION, MEAN
 from bench.consumers.clock import Clock, CudaClock, stall_pct
+from bench.device import demand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,10 +72,10 @@ def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> flo
     shape = (work.batch_size, 3, work.image_size, work.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
     if work.normalised:
-        images = training.normalised(images)
+        images = training.normalised(images.to(training.device)).cpu()
     elif work.dtype != "uint8":
         images = images / 255
-    images = images.to(getattr(torch, work.dtype))
+    images = images.to(work.device, getattr(torch, work.dtype))
     labels = torch.randint(0, training.classes, (work.batch_size,), generator=random)
 
     def speed(steps: int) -> float:
@@ -100,6 +101,7 @@ def columns(
     assert images_per_s
     return {
         **training.clock.columns(meter.timeline),
+        **(meter.copies.clock.overlap(meter.timeline, training.clock) if meter.copies else {}),
         "cached_images_per_s": cached,
         "stall_vs_cached_pct": stall_pct(images_per_s, cached),
         "loss_first": _mean(first),
@@ -115,6 +117,7 @@ class Training:
     """A network and all that a step needs: on the GPU if there is one, in bfloat16 there."""
 
     def __init__(self, model: str, classes: int, work: Work) -> None:
+        demand(work)
         torch.manual_seed(work.seed)
         on_gpu = torch.cuda.is_available()
         self.classes = classes

@@ -1,0 +1,92 @@
+"""torchvision's nvJPEG: JPEG files read in torch worker processes, decoded and cropped batch by batch on the GPU."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from bench.api import DEVIATION, MEAN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import torch
+    from torch import Tensor
+
+    from bench.api import Artifact, Work
+
+requires = ("torchvision", "torch")
+reads = ("imagefolder",)
+streams = False
+
+
+@contextmanager
+def stream(artifact: Artifact, work: Work, *, prefetch_factor: int = 2) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
+    """`prefetch_factor`: batches of files that each worker holds ready."""
+    import torch
+
+    if work.device == "cpu":
+        raise NotImplementedError('nvJPEG decodes on a GPU, and delivers there: it takes device = "cuda" in [work]')
+    yield Batches(artifact, work, prefetch_factor, torch.device(work.device))
+
+
+class Batches:
+    """Each `iter()` is an epoch. Everything but reading happens in this process, on the device."""
+
+    def __init__(self, artifact: Artifact, work: Work, prefetch_factor: int, device: torch.device) -> None:
+        import torch
+        from torch.utils.data import DataLoader, DistributedSampler, Subset
+        from torchvision.datasets import ImageFolder
+        from torchvision.io import read_file
+        from torchvision.transforms import v2
+
+        torch.manual_seed(work.own_seed)
+        dtype = getattr(torch, work.dtype)
+        steps: list[Any] = []
+        if work.dtype != "uint8":
+            steps.append(v2.ToDtype(torch.float32 if work.normalised else dtype, scale=True))
+        if work.normalised:
+            steps += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(dtype)]
+        self._device = device
+        in_training = work.augment == "train"
+        self._work, self._begun = work, 0
+        self._crop = v2.RandomResizedCrop(work.image_size) if in_training else v2.CenterCrop(work.image_size)
+        before = [] if in_training else [v2.Resize(round(work.image_size / work.centre))]
+        after = [v2.RandomHorizontalFlip(0.5)] if in_training else []
+        self._augment = v2.Compose([*before, self._crop, *after, *steps, *work.transforms])
+        files = ImageFolder(artifact.path, loader=read_file)
+        indices = [*range(len(files))] * work.passes
+        samples = Subset(files, indices if in_training else indices[work.rank :: work.ranks])
+        distributed = in_training and work.ranks > 1
+        self._share = DistributedSampler(samples, shuffle=work.shuffle, seed=work.seed) if distributed else None
+        self._files = DataLoader(
+            samples,
+            batch_size=work.batch_size,
+            num_workers=work.workers,
+            shuffle=work.shuffle and not self._share,
+            sampler=self._share,
+            collate_fn=_joined,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=True,
+        )
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        import torch
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        if self._work.augment == "train":
+            self._crop.size = [self._work.size_in(self._begun)] * 2
+        if self._share:
+            self._share.set_epoch(self._begun)
+        self._begun += 1
+        for files, sizes, labels in self._files:
+            images = decode_jpeg(list(files.split(sizes)), mode=ImageReadMode.RGB, device=self._device)
+            yield torch.stack([self._augment(image) for image in images]), labels
+
+
+def _joined(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, list[int], Tensor]:
+    """Put files one behind the other: each tensor that a worker hands over takes a file descriptor of its own."""
+    import torch
+
+    files, labels = zip(*samples, strict=True)
+    return torch.cat(files), [len(file) for file in files], torch.tensor(labels)

@@ -1,0 +1,223 @@
+"""Images come to the device that is asked for, without waiting for what it computes, and that is seen.
+
+Streams, events and copies are simulated: every stream does one thing after the other, each when it is handed over.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from bench import device
+from bench.api import Artifact, Encoding, Work
+from bench.consumers import train
+from bench.consumers.clock import Clock, CudaClock
+from bench.consumers.hungry import Arrivals
+from bench.device import Copies
+from bench.monitors.gpu import Gpu
+from bench.timeline import Timeline
+from bench.trial import InvalidWorkError, Meter, Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ON_GPU = Work(batch_size=4, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, device="cuda")
+ARTIFACT = Artifact("f", "/nowhere", 8, 0, 1, 1, Encoding("jpeg"))
+
+
+class Cuda:
+    """Stands for `torch.cuda`."""
+
+    def __init__(self) -> None:
+        self.host_ms = 0.0
+        self.main = Stream(self)
+        self.current = self.main
+
+    def Stream(self) -> Stream:  # noqa: N802 - torch's name
+        return Stream(self)
+
+    def Event(self, *, enable_timing: bool = False) -> Event:  # noqa: N802
+        return Event(self)
+
+    def current_stream(self) -> Stream:
+        return self.current
+
+    @contextmanager
+    def stream(self, stream: Stream) -> Iterator[None]:
+        before, self.current = self.current, stream
+        yield
+        self.current = before
+
+    def compute(self, step_ms: float) -> None:
+        self.current.do(step_ms)
+
+
+class Stream:
+    def __init__(self, cuda: Cuda) -> None:
+        self.cuda = cuda
+        self.free_ms = 0.0
+
+    def do(self, what_ms: float) -> None:
+        self.free_ms = max(self.free_ms, self.cuda.host_ms) + what_ms
+
+    def wait_event(self, event: Event) -> None:
+        self.free_ms = max(self.free_ms, event.passed_ms)
+
+
+class Event:
+    def __init__(self, cuda: Cuda) -> None:
+        self.cuda = cuda
+
+    def record(self) -> None:
+        self.passed_ms = max(self.cuda.current.free_ms, self.cuda.host_ms)
+
+    def synchronize(self) -> None:
+        self.cuda.host_ms = max(self.cuda.host_ms, self.passed_ms)
+
+    def elapsed_time(self, later: Event) -> float:
+        return later.passed_ms - self.passed_ms
+
+
+class Images:
+    """A batch on the CPU, whose copy to the device takes so long."""
+
+    def __init__(self, cuda: Cuda, copy_ms: float, where: str = "cpu") -> None:
+        self.cuda, self.copy_ms, self.where = cuda, copy_ms, where
+        self.used_on: list[Stream] = []
+
+    @property
+    def device(self) -> Any:
+        return torch.device(self.where)
+
+    def untyped_storage(self) -> Any:
+        return torch.zeros(1).untyped_storage()
+
+    def is_pinned(self) -> bool:
+        return True
+
+    def to(self, where: str, *, non_blocking: bool) -> Images:
+        assert non_blocking
+        self.cuda.current.do(self.copy_ms)
+        return Images(self.cuda, self.copy_ms, where)
+
+    def record_stream(self, stream: Stream) -> None:
+        self.used_on.append(stream)
+
+
+def trained(*, step_ms: float, batch_ms: float, copy_ms: float) -> dict[str, float]:
+    """What the clocks say of training with a loader that hands over a batch every `batch_ms`."""
+    cuda = Cuda()
+    copies, clock, times = Copies("cuda", cuda), CudaClock(cuda.Event), Timeline(opened=4, closed=24)
+    made_ms = 0.0
+    for _ in range(30):
+        made_ms += batch_ms
+        cuda.host_ms = max(cuda.host_ms, made_ms)
+        copies.bring(Images(cuda, copy_ms))
+        clock.begin()
+        cuda.compute(step_ms)
+        clock.end()
+    return {**clock.columns(times), **copies.clock.columns(times), **copies.clock.overlap(times, clock)}
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "batch_ms", "copy_ms", "overlap_pct", "starved_pct"),
+    [
+        (40, 10, 8, 100, 0),  # the loader is ahead: all copies are hidden behind steps
+        (10, 40, 8, 0, 75),  # the step is long over when the next batch comes
+        (30, 40, 20, 50, 25),  # a batch comes 40 ms after the one before, whose step began at 20 and ends at 50
+    ],
+)
+def test_the_share_of_copying_that_a_step_hides_is_told(
+    step_ms: float, batch_ms: float, copy_ms: float, overlap_pct: float, starved_pct: float
+) -> None:
+    columns = trained(step_ms=step_ms, batch_ms=batch_ms, copy_ms=copy_ms)
+    assert columns["copy_p50_ms"] == copy_ms
+    assert columns["copy_overlap_pct"] == pytest.approx(overlap_pct)
+    assert columns["gpu_starved_pct"] == pytest.approx(starved_pct)
+
+
+def test_a_step_waits_for_its_own_batch_and_the_cpu_for_neither() -> None:
+    cuda = Cuda()
+    brought = Copies("cuda", cuda).bring(Images(cuda, copy_ms=5))
+    assert (cuda.main.free_ms, cuda.host_ms) == (5, 0)
+    assert brought.device.type == "cuda"
+    assert brought.used_on == [cuda.main]
+
+
+def test_what_a_loader_delivers_on_the_device_is_not_copied_again() -> None:
+    cuda = Cuda()
+    copies, images = Copies("cuda", cuda), Images(cuda, 5, where="cuda")
+    assert copies.bring(images) is images
+    assert copies.memory == "device"
+    assert copies.clock.columns(Timeline(opened=0, closed=1)) == {}
+    assert copies.clock.overlap(Timeline(opened=0, closed=1), Clock()) == {}
+
+
+@pytest.mark.parametrize(("behind", "waited_ms"), [(0, 5), (1, 0)])
+def test_a_batch_that_is_taken_has_come_or_the_one_before_it_has(behind: int, waited_ms: float) -> None:
+    cuda = Cuda()
+    copies, arrivals = Copies("cuda", cuda), Arrivals(cuda.Event, behind)
+    for number in range(3):
+        arrivals.wait(copies.bring(Images(cuda, 5)))
+        assert cuda.host_ms == waited_ms + 5 * number
+
+
+def batches(images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(images, torch.zeros(len(images), dtype=torch.int64))] * 2
+
+
+@pytest.mark.parametrize(("asked", "found"), [("cpu", "meta"), ("meta", "cpu")])
+def test_images_on_another_device_than_asked_for_are_wrong_work(asked: str, found: str) -> None:
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8, device=found)
+    meter = Meter(batches(images), ARTIFACT, replace(ON_GPU, device=asked), Window(0, 0, 1, 0), Gpu())
+    with pytest.raises(InvalidWorkError, match=f"images on {found} instead of {asked}"):
+        list(meter)
+
+
+def test_the_meter_hands_over_what_was_brought_to_the_device_and_says_whence() -> None:
+    class Doubling:
+        memory = "pinned"
+
+        def bring(self, images: torch.Tensor) -> torch.Tensor:
+            return 2 * images
+
+    ones = torch.ones(4, 3, 8, 8, dtype=torch.uint8)
+    work = replace(ON_GPU, device="cpu")
+    meter = Meter(batches(ones), ARTIFACT, work, Window(0, 0, 1, 0), Gpu(), copies=Doubling())  # type: ignore[arg-type]
+    assert [int(images.max()) for images, _ in meter] == [2, 2]
+    assert meter.batch_memory == "pinned"
+
+
+@pytest.mark.parametrize(
+    ("available", "count", "ranks", "said"),
+    [(False, 0, 1, "torch finds no CUDA device"), (True, 1, 2, "2 ranks need as many CUDA devices, and torch finds 1")],
+)
+def test_a_device_that_is_not_there_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+    available: bool,  # noqa: FBT001
+    count: int,
+    ranks: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(NotImplementedError, match=said):
+        device.copies(replace(ON_GPU, ranks=ranks))
+    assert device.copies(replace(ON_GPU, device="cpu")) is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_training_for_a_gpu_that_is_not_there_begins_with_the_reason() -> None:
+    with pytest.raises(NotImplementedError, match="torch finds no CUDA device"):
+        train.prepare(ARTIFACT, ON_GPU, model="resnet18", cached_s=60, loss_steps=8)
+
+
+def test_memory_is_named() -> None:
+    images = torch.zeros(2)
+    assert device.memory(images) == "private"
+    assert device.memory(images.share_memory_()) == "shared"
+    assert device.memory(images.to("meta")) == "device"
