@@ -191,6 +191,18 @@ class Fetched:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuUse:
+    """How busy the GPU was over the window of one trial."""
+
+    title: str
+    adapter: str
+    format: str
+    consumer: str
+    samples: tuple[tuple[float, float], ...]
+    """Seconds since the first sample, and per cent of the time since the one before."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failure:
     """All rows that are not ok in the same way."""
 
@@ -249,6 +261,9 @@ class Analysis:
     """What a published comparison says, beside what is measured; none unless the campaign repeats one."""
     changes: tuple[Change, ...]
     """What each change of the set-up was worth."""
+    gpu_uses: tuple[GpuUse, ...] = ()
+    """Of the GPU with each contestant, training if any trained on one; from raw times, which are in files of their own.
+    """
 
     @property
     def controls_failed(self) -> tuple[Verdict, ...]:

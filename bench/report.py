@@ -9,6 +9,7 @@ import csv
 import json
 import re
 import shlex
+from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
-from bench import certificates, plots, records, stored
+from bench import certificates, gpu_uses, plots, records, stored
 from bench.analysis import analyse
 from bench.api import Encoding
 from bench.comparison import RANKING_BLOCKS
@@ -62,6 +63,7 @@ def write(folder: Path, out: Path) -> Path:
     certified = certificates.load(folder)
     rows = records.read(folder / "trials.csv")
     analysis = analyse(rows, env["campaign"], certified, _courses(rows, folder / "times"))
+    analysis = replace(analysis, gpu_uses=gpu_uses.of(folder, rows, analysis))
     unreadable, examples = _unreadable(folder / "unreadable.csv")
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".report-", dir=out) as name:

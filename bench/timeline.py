@@ -53,6 +53,8 @@ class Timeline:
     """Epochs that were over, all checked."""
     ranks: list[int] = field(default_factory=list)
     """Which rank or job each batch was for; empty if there is one process only."""
+    gpu_util_pct: list[tuple[int, float]] = field(default_factory=list)
+    """NVML's samples of the GPU's utilisation in the window: microseconds of NVML's clock, per cent."""
 
     @classmethod
     def together(cls, ranks: Sequence[Timeline], first_asked_ns: Sequence[int]) -> Timeline:
@@ -81,6 +83,7 @@ class Timeline:
             epochs=[0],
             opened=int(np.searchsorted(exits[order], opened_ns.max())),
             closed=int(np.searchsorted(exits[order], closed_ns.min())),
+            gpu_util_pct=ranks[0].gpu_util_pct,
             ranks=np.repeat(np.arange(len(ranks)), [len(rank.images) for rank in ranks])[order].tolist(),
         )
 
@@ -128,7 +131,7 @@ class Timeline:
         `wait_ns`: between asking for a batch and having it. The rest as in this class; `paused` is -1 without a pause.
         `first_asked_ns`: when the first batch was asked for, by the machine's monotonic clock, which is no part of what
         is loaded again. Files of schema 3 have no `complete`, which is the number of `epochs` there, and no `ranks`;
-        those of schema 4 no `first_asked_ns`.
+        those of schema 4 no `first_asked_ns` and no `gpu_util_pct`, n x 2.
         """
         exits = np.array(self.exits_ns)
         with path.open("wb") as file:
@@ -143,6 +146,7 @@ class Timeline:
                 paused=np.array([-1 if self.paused is None else self.paused]),
                 complete=np.array([self.complete]),
                 ranks=np.array(self.ranks, np.int32),
+                gpu_util_pct=np.array(self.gpu_util_pct, np.float64).reshape(-1, 2),
             )
         force_to_disk(path)
         force_to_disk(path.parent)
@@ -164,6 +168,9 @@ class Timeline:
                 paused=None if paused < 0 else paused,
                 complete=int(kept["complete"][0]) if "complete" in kept else len(kept["epochs"]),
                 ranks=kept["ranks"].tolist() if "ranks" in kept else [],
+                gpu_util_pct=[(int(at_us), pct) for at_us, pct in kept["gpu_util_pct"].tolist()]
+                if "gpu_util_pct" in kept
+                else [],
             )
 
     def _drift(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:

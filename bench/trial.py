@@ -250,6 +250,7 @@ class Meter:
             with self._charged():
                 self.readings.append(_read())
                 self.gpu_load = self.gpu.close_window(self.gpu_opened, window_s)
+                times.gpu_util_pct = self.gpu.utilisation_pct
             self.memory.append(tree_memory(processes()))
 
     @contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bench import certificates, records, tuning
 from bench.analysis import transports
 from bench.certificates import Certificate
+from bench.findings import GpuUse
 from bench.plan import prefix
 from bench.records import Record
 from bench.space import Best, Tuning
@@ -280,6 +281,14 @@ def course(row: Record) -> Timeline:
         opened=0,
         closed=batches - 1,
         complete=4,
+    )
+
+
+def gpu_uses(cast: Sequence[Actor]) -> tuple[GpuUse, ...]:
+    """Return how busy the GPU was with each actor: half of the time, at first not at all."""
+    samples = tuple((second / 6, 0.0 if second < 6 else 60.0) for second in range(36))
+    return tuple(
+        GpuUse(title=a.title, adapter=a.loader, format=a.format, consumer="train", samples=samples) for a in cast
     )
 
 

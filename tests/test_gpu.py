@@ -160,6 +160,15 @@ def test_each_figure_is_of_the_window(plug: Callable[..., Nvml]) -> None:
     assert load_of(plug()) == WHOLE
 
 
+def test_the_samples_of_the_window_are_kept(plug: Callable[..., Nvml]) -> None:
+    nvml = plug()
+    with Gpu() as gpu:
+        opened = gpu.open_window()
+        nvml.close()
+        gpu.close_window(opened, 40)
+    assert gpu.utilisation_pct == [(200, 10), (300, 30), (400, 80)]
+
+
 def test_the_figures_are_columns_of_the_record() -> None:
     record = Record(trial="1/a", kind="load", started_at="", title="", adapter="", format="", status="ok")
     assert asdict(replace(record, **asdict(WHOLE))).items() >= asdict(WHOLE).items()

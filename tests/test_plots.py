@@ -172,6 +172,20 @@ def test_memory_is_told_whole_and_without_files() -> None:
     assert widths == [600, 900]
 
 
+def test_a_gpu_that_is_busy_half_of_the_time_is_a_strip_that_is_half_full() -> None:
+    analysis = replace(analysis_of([*runs(FAST), *runs(REFERENCE)]), gpu_uses=fabricate.gpu_uses([FAST, REFERENCE]))
+    figure = drawn(analysis, "gpu-time.png")["gpu-time.png"]
+    words = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "50.0 % on average" in words
+    assert "in training" in words
+    strip = figure.axes[0].collections[0].get_paths()[0].vertices
+    assert strip[:, 1].max() - strip[:, 1].min() == pytest.approx(0.6 * 0.8)
+
+
+def test_without_samples_of_a_gpu_there_is_no_strip() -> None:
+    assert "gpu-time.png" not in drawn(analysis_of(runs(FAST)), "gpu-time.png")
+
+
 def gained(actor: Actor, ratio: float, rows: Sequence[Record] = ()) -> str:
     """Return all words of the plot of what tuning gains an actor."""
     found = [*fabricate.searched(actor), *rows]
@@ -222,7 +236,8 @@ def test_no_words_are_cut_off(cast: Sequence[Actor]) -> None:
     rows = [replace(row, cache_state="unproven", pct_of_bound=101.0) if row.kind == "load" else row for row in rows]
     environment = fabricate.environment(cast, 3, cast[0].name, names, names, feeding=names, stream=stream)
     courses = {row.trial: Course.of(fabricate.course(row), 5.0) for row in rows if row.transport}
-    figures = drawn(analyse(rows, environment["campaign"], courses=courses))
+    analysis = analyse(rows, environment["campaign"], courses=courses)
+    figures = drawn(replace(analysis, gpu_uses=fabricate.gpu_uses(cast)))
     assert len(figures) == len(plots.PLOTS)
     for file, figure in figures.items():
         figure.draw_without_rendering()

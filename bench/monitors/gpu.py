@@ -93,6 +93,8 @@ class Gpu:
     def __init__(self) -> None:
         self.name: str | None = None
         self.reason = ""
+        self.utilisation_pct: Samples = []
+        """NVML's samples of the last window that was closed; none if it told none."""
         self._handle: Any = None
         self._gpm_samples: list[Any] = []
 
@@ -122,6 +124,7 @@ class Gpu:
         if opened is None:
             return GpuLoad(gpu_reason=self.reason)
         closed = self._edge()
+        self.utilisation_pct = _within(opened.utilisation_pct, closed.utilisation_pct)
         figures: dict[str, Callable[[], float | str]] = {
             "gpu_util_pct": lambda: _mean(opened.utilisation_pct, closed.utilisation_pct),
             "gpu_memory_mib": lambda: max(_told(opened.memory_bytes), _told(closed.memory_bytes)) / _BYTES_PER_MIB,
@@ -189,10 +192,17 @@ def _samples(device: Any, kind: int) -> Samples:
     return [(sample.timeStamp, getattr(sample.sampleValue, _VALUE_FIELDS[value_type])) for sample in samples]
 
 
+def _within(opened: Samples | NoFigureError, closed: Samples | NoFigureError) -> Samples:
+    """Return the samples that came after the newest one of the opening."""
+    if isinstance(opened, NoFigureError) or isinstance(closed, NoFigureError):
+        return []
+    newest_us = max((stamp_us for stamp_us, _ in opened), default=0)
+    return [(stamp_us, value) for stamp_us, value in closed if stamp_us > newest_us]
+
+
 def _mean(opened: Samples | NoFigureError, closed: Samples | NoFigureError) -> float:
-    """Return the mean of the samples that came after the newest one of the opening."""
-    newest_us = max((stamp_us for stamp_us, _ in _told(opened)), default=0)
-    values = [value for stamp_us, value in _told(closed) if stamp_us > newest_us]
+    """Return the mean of the window's samples."""
+    values = [value for _, value in _within(_told(opened), _told(closed))]
     if not values:
         raise NoFigureError("NVML took no sample in the window")
     return sum(values) / len(values)

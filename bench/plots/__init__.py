@@ -45,6 +45,7 @@ PLOTS = (
     Plot("waits.png", "How long does training wait for a batch?", waiting.waits),
     Plot("convert.png", "How long does converting take, and how large is the result?", resources.convert),
     Plot("load.png", "How busy are the CPU and the GPU?", resources.load),
+    Plot("gpu-time.png", "How busy does each loader keep the GPU over time?", resources.gpu_over_time),
     Plot("memory.png", "How much memory does each loader hold?", resources.memory),
 )
 

@@ -8,12 +8,15 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 
 from bench.findings import shown
-from bench.plots.style import BYTES, EXCUSE, INK, Keys, Label, beside, folded, label_ends, name_rows, new_figure
+from bench.plots.style import BYTES, EXCUSE, GREY, INK, Keys, Label, beside, folded, label_ends, name_rows, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from bench.findings import Analysis
+
+_STRIP = 0.8
+"""Height of a strip over time, of the distance between rows."""
 
 
 def convert(analysis: Analysis, keys: Keys) -> Figure | None:
@@ -66,6 +69,26 @@ def load(analysis: Analysis, keys: Keys) -> Figure | None:
         reason = folded(analysis.gpu_reason or "no reason recorded", 26, lines=6)
         beside(axes[1], (0, (len(standings) - 1) / 2), f"No GPU figure:\n{reason}", **EXCUSE)
         axes[1].set_axis_off()
+    return figure
+
+
+def gpu_over_time(analysis: Analysis, keys: Keys) -> Figure | None:
+    """A strip for each loader, as high as the GPU was busy, over the time of the window."""
+    if not analysis.gpu_uses:
+        return None
+    figure, (ax,) = new_figure(1.1 + 0.62 * len(analysis.gpu_uses))
+    end_s = max(use.samples[-1][0] for use in analysis.gpu_uses)
+    for row, use in enumerate(analysis.gpu_uses):
+        at_s, busy_pct = zip(*use.samples, strict=True)
+        floor = row + 0.4
+        tops = [floor - _STRIP * pct / 100 for pct in busy_pct]
+        ax.fill_between(at_s, tops, floor, step="pre", color=keys.colours[use.adapter], lw=0)
+        ax.hlines([floor, floor - _STRIP], 0, end_s, color=GREY, lw=0.5)
+        beside(ax, (end_s, row), f"{shown(sum(busy_pct) / len(busy_pct))} % on average")
+    name_rows([ax], [use.title for use in analysis.gpu_uses])
+    ax.set_xlim(0, 1.25 * (end_s or 1))
+    doing = {"train": "in training", "hungry": "with batches only taken"}[analysis.gpu_uses[0].consumer]
+    ax.set_xlabel(f"seconds of the window, {doing}; height of a strip: 100 % of the time busy")
     return figure
 
 

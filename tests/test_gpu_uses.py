@@ -1,0 +1,54 @@
+"""The GPU's use comes from NVML's samples in the raw times, of the trials that count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bench import gpu_uses
+from bench.analysis import analyse
+from bench.timeline import Timeline
+from tests import fabricate
+from tests.fabricate import CAST, fed, load
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.findings import GpuUse
+    from bench.records import Record
+
+FAST, SLOW = CAST[0], CAST[8]
+
+
+def told(row: Record, folder: Path, *busy_pct: float) -> Record:
+    """Give a row samples that NVML took every half second."""
+    name = row.trial.replace("/", "+") + ".npz"
+    times = Timeline([0, 1], [1, 2], [8, 8], [0], 0, 1)
+    times.gpu_util_pct = [(7_000_000 + 500_000 * number, pct) for number, pct in enumerate(busy_pct)]
+    (folder / "times").mkdir(exist_ok=True)
+    times.save(folder / "times" / name)
+    return replace(row, times=name, gpu_util_pct=sum(busy_pct) / len(busy_pct))
+
+
+def found(folder: Path, *rows: Record, **changes: Any) -> tuple[GpuUse, ...]:
+    environment = fabricate.environment((FAST, SLOW), 2, SLOW.name, feeding=[FAST.name, SLOW.name])
+    return gpu_uses.of(folder, rows, analyse(rows, environment["campaign"]))
+
+
+def test_it_is_of_training_where_a_network_trained_and_of_the_first_block(tmp_path: Path) -> None:
+    hungry = [told(load(actor, 1), tmp_path, 1.0) for actor in (SLOW, FAST)]
+    trained = [
+        told(fed(actor, block, "train"), tmp_path, 10.0 * block, 90.0) for actor in (SLOW, FAST) for block in (2, 1)
+    ]
+    seen = found(tmp_path, *hungry, *trained)
+    assert [(use.title, use.consumer) for use in seen] == [(FAST.title, "train"), (SLOW.title, "train")]
+    assert seen[0].samples == ((0.0, 10.0), (0.5, 90.0))
+
+
+def test_it_is_of_batches_that_are_only_taken_where_none_trained(tmp_path: Path) -> None:
+    [use] = found(tmp_path, told(load(FAST, 1), tmp_path, 40.0), load(SLOW, 1))
+    assert (use.title, use.consumer, use.samples) == (FAST.title, "hungry", ((0.0, 40.0),))
+
+
+def test_without_a_gpu_no_raw_times_are_read(tmp_path: Path) -> None:
+    assert found(tmp_path, replace(load(FAST, 1), times="nowhere.npz")) == ()
