@@ -262,7 +262,8 @@ class Analysis:
     changes: tuple[Change, ...]
     """What each change of the set-up was worth."""
     gpu_uses: tuple[GpuUse, ...] = ()
-    """Of the GPU with each contestant, training if any trained on one; from raw times, which are in files of their own.
+    """How busy the GPU was with each contestant, in training if any trained on one: of raw times, which are in files of
+    their own.
     """
 
     @property

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -328,6 +329,27 @@ def test_other_work_is_held_against_the_reference_and_not_ranked() -> None:
     assert fast.reference is not None
     assert fast.reference.ratio.mean == pytest.approx(1.5)
     assert fast.reference.p is None
+
+
+@pytest.mark.parametrize(
+    ("own", "reason"),
+    [
+        ({"apart": "decoded on a GPU"}, "decoded on a GPU"),
+        (
+            {"work": {"dtype": "float16", "normalised": True}},
+            "delivers float16, normalised in place of uint8",
+        ),
+        ({"work": {"dtype": None, "normalised": None}, "apart": ""}, ""),
+    ],
+)
+def test_who_has_work_of_its_own_is_not_ranked_with_the_others(own: dict[str, Any], reason: str) -> None:
+    rows = [row for a in (FAST, REFERENCE) for row in runs(a, *[a.images_per_s] * 6)]
+    campaign = fabricate.environment(CAST, 6, "reference")["campaign"]
+    [fast] = [contestant for contestant in campaign["contestants"] if contestant["name"] == "fast"]
+    fast.update(own)
+    analysis = analyse(rows, campaign, {name: fabricate.certificate() for name in ("fast", "reference")})
+    assert standing("fast", analysis).other_work == reason
+    assert ("fast" in [s.name for s in analysis.ranked]) == (not reason)
 
 
 def test_where_the_reference_does_other_work_the_others_are_ranked_and_yet_held_against_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,53 @@ def test_the_order_and_the_type_that_are_asked_for_reach_the_loaders(tmp_path: P
     assert (asked.shuffle, asked.dtype, asked.normalised) == (False, "bfloat16", True)
     usual = load(tmp_path, VALID)
     assert (usual.work_on(1, 1).shuffle, usual.work_on(1, 1).dtype) == (True, "uint8")
+
+
+HALF = """
+[[contestants]]
+name = "b"
+title = "B"
+loader = "imagefolder"
+format = "files"
+work = { dtype = "float16", normalised = true }
+"""
+
+
+def test_a_contestant_may_have_work_of_its_own(tmp_path: Path) -> None:
+    read = load(tmp_path, VALID + HALF)
+    one, other = (read.work_on(1, 1, contestant) for contestant in read.contestants)
+    assert one == read.work_on(1, 1)
+    assert other == replace(one, dtype="float16", normalised=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (VALID + HALF.replace("float16", "uint8"), "contestant b: normalised values do not fit into uint8"),
+        (
+            VALID + 'work = { dtype = "float16" }',
+            "reference a has work of its own, so that none could be ranked with it",
+        ),
+        (VALID + 'apart = "of another kind"', "reference a has work of its own"),
+    ],
+)
+def test_work_that_none_could_do_or_be_ranked_by_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(CampaignError, match=said):
+        load(tmp_path, text)
+
+
+def test_the_campaign_gpu_delivers_there_and_trains_on_it() -> None:
+    campaign = config.load("gpu")
+    assert {campaign.work_on(1, 1, c).device for c in campaign.contestants} == {"cuda"}
+    assert {c.name: c.work.dtype for c in campaign.competing if c.work.dtype} == {
+        "ffcv-jpeg-float16": "float16",
+        "ffcv-jpeg-float16-gpu": "float16",
+        "imagefolder-256-float16": "float16",
+    }
+    assert [c.name for c in campaign.competing if c.apart] == ["nvjpeg"]
+    assert campaign.consumers.train
+    assert campaign.consumers.train.options.model == "resnet50"
+    assert set(campaign.consumers.train.contestants) == {c.name for c in campaign.competing}
 
 
 def test_an_unknown_campaign_names_the_shipped_ones() -> None:

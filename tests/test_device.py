@@ -7,25 +7,33 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from bench import device
+from bench import bounds, device, plan, records, runner
 from bench.api import Artifact, Encoding, Work
 from bench.consumers import train
 from bench.consumers.clock import Clock, CudaClock
 from bench.consumers.hungry import Arrivals
 from bench.device import Copies
+from bench.display import Display
 from bench.monitors.gpu import Gpu
+from bench.prepare import prepare
+from bench.report import write
 from bench.timeline import Timeline
 from bench.trial import InvalidWorkError, Meter, Window
+from loaders import nvjpeg
+from tests.campaigns import campaign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ON_GPU = Work(batch_size=4, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, device="cuda")
+TRAIN = {"contestants": ["a"], "warmup_s": 0, "window_s": 0.1, "window_batches": 4}
 ARTIFACT = Artifact("f", "/nowhere", 8, 0, 1, 1, Encoding("jpeg"))
 
 
@@ -214,6 +222,52 @@ def test_a_device_that_is_not_there_is_a_reason(
 def test_training_for_a_gpu_that_is_not_there_begins_with_the_reason() -> None:
     with pytest.raises(NotImplementedError, match="torch finds no CUDA device"):
         train.prepare(ARTIFACT, ON_GPU, model="resnet18", cached_s=60, loss_steps=8)
+
+
+@pytest.mark.parametrize(
+    ("own", "memory", "bound_ips"),
+    [
+        ({}, "pinned", 30.0),
+        ({}, "device", 30.0),
+        ({}, "private", 20.0),
+        ({}, "shared", 20.0),
+        ({"work": {"dtype": "float16"}}, "private", 100.0),
+        ({"apart": "decoded elsewhere"}, "device", None),
+    ],
+)
+def test_a_copy_bounds_who_delivers_on_the_gpu_and_what_is_not_pinned_more(
+    planted: None, own: dict[str, Any], memory: str, bound_ips: float | None
+) -> None:
+    asked = campaign({"a": {}, "b": own})
+    asked = asked.model_copy(update={"work": asked.work.model_copy(update={"device": "cuda"})})
+    limits = {"decode": 100.0, "host-to-device": 30.0, "pageable-to-device": 20.0, "transfer": 40.0}
+    rows = {f"1/limit/{name}": SimpleNamespace(images_per_s=limit) for name, limit in limits.items()}
+    record = SimpleNamespace(cache="warm", batch_memory=memory, images_per_s=10.0)
+    prepared = SimpleNamespace(canonicals={"files": "one"})
+    trial = plan.Trial(1, 1, 1, asked.contestants[1])
+    columns = bounds.of_trial(asked, prepared, trial, record, rows)  # type: ignore[arg-type]
+    assert columns.get("bound_ips") == bound_ips
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_every_row_says_so(planted: None, tree: Path, tmp_path: Path) -> None:
+    asked = campaign({"a": {}}, consumers={"train": TRAIN}, blocks=1)
+    asked = asked.model_copy(update={"work": asked.work.model_copy(update={"device": "cuda"})})
+    folder = runner.run(asked, prepare(asked, tree, tmp_path, Display(), strict=True), tmp_path, Display())
+    rows = [row for row in records.read(folder / "trials.csv") if row.kind == "load"]
+    assert {row.consumer for row in rows} == {"hungry", "train"}
+    assert {(row.status, row.reason) for row in rows} == {("unavailable", "torch finds no CUDA device")}
+    assert {row.delivers for row in rows} == {"uint8, on cuda"}
+    report = write(folder, tmp_path / "report").read_text()
+    assert "**Copies to the GPU**: none was measured in training, for want of a GPU." in report
+
+
+def test_nvjpeg_decodes_for_a_gpu_alone() -> None:
+    with (
+        pytest.raises(NotImplementedError, match="decodes on a GPU"),
+        nvjpeg.stream(ARTIFACT, replace(ON_GPU, device="cpu")),
+    ):
+        pass
 
 
 def test_memory_is_named() -> None:
