@@ -321,6 +321,8 @@ class Meter:
             raise InvalidWorkError(
                 f"labels of shape {tuple(labels.shape)}, {labels.dtype} instead of ({count},), integer"
             )
+        if labels.device.type != "cpu":  # there they are counted without waiting for a GPU
+            raise InvalidWorkError(f"labels on {labels.device.type} instead of cpu")
         if images.is_contiguous():
             self.memory_format = "contiguous"
         elif images.is_contiguous(memory_format=torch.channels_last):

@@ -85,7 +85,9 @@ class Batches:
 
 
 def _joined(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, list[int], Tensor]:
-    """Put files one behind the other: each tensor that a worker hands over takes a file descriptor of its own."""
+    """Put files one behind the other, in memory of their own: what `read_file` returns is mapped, and a worker that
+    hands it over as it is fails unseen, and is waited for for ever.
+    """
     import torch
 
     files, labels = zip(*samples, strict=True)

@@ -186,6 +186,13 @@ def test_images_on_another_device_than_asked_for_are_wrong_work(asked: str, foun
         list(meter)
 
 
+def test_labels_on_a_device_are_wrong_work() -> None:
+    images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64, device="meta")
+    meter = Meter([(images, labels)], ARTIFACT, replace(ON_GPU, device="cpu"), Window(0, 0, 1, 0), Gpu())
+    with pytest.raises(InvalidWorkError, match="labels on meta instead of cpu"):
+        list(meter)
+
+
 def test_the_meter_hands_over_what_was_brought_to_the_device_and_says_whence() -> None:
     class Doubling:
         memory = "pinned"

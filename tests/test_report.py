@@ -41,6 +41,7 @@ def written(tmp_path: Path, *args: object, **kwargs: object) -> str:
 
 def test_every_picture_is_shown_and_every_shown_picture_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "PLOTS", ALL_PICTURES)
+    monkeypatch.setattr(report.gpu_uses, "of", lambda *_: fabricate.gpu_uses(fabricate.CAST))
     text = written(tmp_path)
     shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     made = {path.name for path in (tmp_path / "reports" / "quick").iterdir()}
