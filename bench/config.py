@@ -282,6 +282,9 @@ class Campaign(_Model):
         if reference.apart or reference.work != OwnWork():
             message = f"reference {self.reference} has work of its own, so that none could be ranked with it"
             raise ValueError(message)
+        if self.cold and self.work.processes > 1:
+            message = "a cold trial is the first epoch of one process: with several ranks or jobs say cold = []"
+            raise ValueError(message)
         feeding = ((f"consumers.{name}", f.contestants) for name, f in self.feedings.items())
         remote = ((f"stream ({transport})", names) for transport, names in self.transports.items())
         for table, names in (("cold", self.cold), ("best", self.best), *feeding, *remote):

@@ -121,6 +121,7 @@ def test_a_valid_file_is_understood(tmp_path: Path) -> None:
             "[work]\nranks = 2\njobs = 2\n[timing]",
             "jobs have epochs of their own: one of the two must be 1",
         ),
+        ("[timing]", 'cold = ["a"]\n[work]\njobs = 2\n[timing]', "with several ranks or jobs say cold = []"),
         ("name = ", "name : ", "is not TOML"),
     ],
 )
