@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bench import controls, noise, overtaking, published, tuning
+from bench import controls, noise, overtaking, published, training, tuning
 from bench.certificates import other_work
 from bench.comparison import RANKING_BLOCKS, compare, compare_all, least_difference, ratio
 from bench.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Fed, Fetched, Standing
@@ -83,6 +83,7 @@ def analyse(
             _bests(campaign, standings, loads[loads["track"] == "best"], speeds, searches=searches, least=least)
         ),
         fed=tuple(_fed(campaign, everywhere)),
+        lightning=tuple(training.under_lightning(_good(everywhere))),
         fetched=fetched,
         overtakings=overtaking.pairs(_races(everywhere, fetched, courses or {})),
         limits=limits,
@@ -227,12 +228,14 @@ def _fed(campaign: Mapping[str, Any], loads: pd.DataFrame) -> list[Fed]:
     for consumer, feeding in feedings(campaign).items():
         rows = loads[loads["consumer"] == consumer]
         good = _good(rows)
+        apart = training.losses_apart(good)
         worth = "fed_images_per_s" if consumer == "paced" else "images_per_s"
         of_consumer = [
             Fed(
                 consumer=consumer,
                 standing=_standing(contestant, rows, good, {}, ""),
                 curve=_curve(good[good["contestant"] == contestant["name"]]["demand_curve"]),
+                losses_apart=apart.get(contestant["name"], ()),
             )
             for contestant in _competing(campaign)
             if contestant["name"] in feeding["contestants"]

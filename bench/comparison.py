@@ -57,11 +57,18 @@ def ratio(logs: Sequence[float]) -> Ratio | None:
     """Return the ratio of which these are the logarithms, one per block, with Student's t interval, or None."""
     if not logs:
         return None
-    mean, low, high = fmean(logs), None, None
-    if len(logs) > 1:
-        half = float(stdtrit(len(logs) - 1, 0.975)) * stdev(logs) / math.sqrt(len(logs))
-        low, high = math.exp(mean - half), math.exp(mean + half)
-    return Ratio(mean=math.exp(mean), low=low, high=high, blocks=len(logs))
+    mean, low, high = (None if end is None else math.exp(end) for end in mean_interval(logs))
+    assert mean
+    return Ratio(mean=mean, low=low, high=high, blocks=len(logs))
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Return the mean of at least one value, and the ends of Student's 95 % t interval, None if there is only one."""
+    mean = fmean(values)
+    if len(values) < 2:  # noqa: PLR2004 - one has no spread
+        return mean, None, None
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
+    return mean, mean - half, mean + half
 
 
 def least_difference(twins: Ratio | None) -> float:

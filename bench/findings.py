@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bench.overtaking import Course, Pair
     from bench.published import Change, Published
     from bench.records import Record
+    from bench.training import UnderLightning
     from bench.tuning import Search
 
 START_PHASES = ("import_s", "construct_s", "first_batch_s")
@@ -150,6 +151,8 @@ class Fed:
     """Of the trials with that consumer, not ranked."""
     curve: tuple[tuple[float, float], ...]
     """Demands in images/s that were tried in all blocks, and how busy the accelerator was, in per cent; by demand."""
+    losses_apart: tuple[str, ...] = ()
+    """Columns of its losses that are not those of the others, see `bench.training.losses_apart`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +232,8 @@ class Analysis:
     """Those at their best settings: fastest median first, then those without a speed in the campaign's order."""
     fed: tuple[Fed, ...]
     """By consumer, in each the contestant of which it got most first."""
+    lightning: tuple[UnderLightning, ...]
+    """What Lightning adds to the training with each contestant that runs in both."""
     limits: Mapping[str, float]
     """Median images/s that the machine can do of each step of the work, fastest first."""
     limits_missing: Mapping[str, str]

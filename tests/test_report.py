@@ -153,7 +153,7 @@ def test_what_other_consumers_get_has_sections_of_its_own(tmp_path: Path) -> Non
     feeding = text[text.index("## Feeding an accelerator") : text.index("## Training")]
     [_, fastest, *_] = tables(feeding)
     assert fastest[:2] == ["FFCV raw, os_cache on", "11,222"]
-    training = text[text.index("## Training") : text.index("## Limits")]
+    training = text[text.index("## Training") : text.index("### What Lightning adds")]
     rows = {row[0]: row for row in tables(training)}
     assert rows["FFCV raw, os_cache on"][1:4] == ["1,669", "2,000", "16.5"]
     assert "LitData JPEG, under Lightning" in rows

@@ -1,0 +1,89 @@
+"""Trainings that differ in their loader alone agree within noise, or the report says so; what Lightning adds, too."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import pytest
+
+from bench import training
+from tests.fabricate import CAST, fed
+from tests.test_report import rows_of, written
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.records import Record
+
+pytestmark = pytest.mark.usefixtures("one_picture")
+FOUR = CAST[:4]
+
+
+def trained(seed: int, blocks: int, shift: float = 0.0) -> list[Record]:
+    """Rows of four contestants whose losses differ between blocks by their seed, and by noise; the first one's, too, by
+    a shift.
+    """
+    draw = random.Random(seed)
+    seeds = [draw.gauss(0, 0.2) for _ in range(blocks)]
+    return [
+        fed(
+            actor,
+            block,
+            "train",
+            loss_first=2.8 + by_seed + draw.gauss(0, 0.02),
+            loss_last=2.5 + by_seed + draw.gauss(0, 0.02) + shift * (actor is FOUR[0]),
+        )
+        for block, by_seed in enumerate(seeds, 1)
+        for actor in FOUR
+    ]
+
+
+def apart(rows: list[Record]) -> dict[str, tuple[str, ...]]:
+    return training.losses_apart(pd.DataFrame([vars(row) for row in rows]))
+
+
+def test_a_loader_whose_loss_is_another_is_apart_and_no_other_is() -> None:
+    found = [apart(trained(seed, blocks=3, shift=0.15)) for seed in range(20)]
+    assert [of_one.get(FOUR[0].name) for of_one in found] == [("loss_last",)] * 20
+
+
+def test_losses_that_differ_by_chance_alone_are_seldom_apart() -> None:
+    assert sum(bool(apart(trained(seed, blocks=3))) for seed in range(100)) <= 10
+
+
+def test_losses_that_are_equal_are_not_apart_nor_is_anything_in_one_block() -> None:
+    assert apart([fed(actor, block, "train") for actor in FOUR for block in (1, 2)]) == {}
+    assert apart(trained(0, blocks=1, shift=5)) == {}
+
+
+def test_the_report_marks_a_loss_that_is_apart(tmp_path: Path) -> None:
+    feeding = [actor.name for actor in FOUR]
+    text = written(tmp_path, trained(0, blocks=3, shift=0.15), cast=FOUR, feeding=feeding)
+    losses = {title: rows_of(text[text.index("## Training") :], title)[0][-1] for title in (a.title for a in FOUR)}
+    assert [title for title, loss in losses.items() if "apart" in loss] == [FOUR[0].title]
+
+
+def test_what_lightning_adds_is_told_within_blocks(tmp_path: Path) -> None:
+    """The machine is half as fast in block 2; Lightning always takes 10 % longer."""
+    rows = [
+        fed(FOUR[0], block, consumer, images_per_s=speed / slower)
+        for block, speed in ((1, 1000.0), (2, 500.0))
+        for consumer, slower in (("train", 1.0), ("lightning", 1.1))
+    ]
+    [found] = training.under_lightning(pd.DataFrame([vars(replace(row, ranks=1)) for row in rows]))
+    assert found.ratio.mean == pytest.approx(1 / 1.1)
+    assert found.ratio.low == pytest.approx(1 / 1.1)
+    assert found.added_ms[0] == pytest.approx((12.8 + 25.6) / 2)  # batches of 128
+    text = written(tmp_path, rows, cast=FOUR[:1], blocks=2, feeding=[FOUR[0].name])
+    shown = rows_of(text[text.index("### What Lightning adds") :], FOUR[0].title)[0]
+    assert shown[1:3] == ["750", "682"]
+    assert shown[3].startswith("0.909")
+    assert shown[4].startswith("19.2 [")
+
+
+def test_without_lightning_nothing_is_said_of_it(tmp_path: Path) -> None:
+    text = written(tmp_path, trained(0, blocks=2), cast=FOUR, feeding=[actor.name for actor in FOUR])
+    assert "What Lightning adds" not in text
