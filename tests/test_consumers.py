@@ -5,12 +5,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
+from itertools import count
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from bench import records, runner
+from bench import consumers, records, runner, trial
 from bench.api import Artifact, Encoding, Work
 from bench.consumers import paced, train
 from bench.consumers.clock import CudaClock
@@ -122,6 +125,68 @@ def test_a_gpu_starves_from_the_end_of_a_step_to_the_next_batch(
     columns = clock.columns(times)
     assert columns["gpu_starved_pct"] == pytest.approx(starved_pct, abs=1)
     assert columns["step_p50_ms"] == step_ms
+
+
+class World:
+    """A clock that only goes on while a step of training takes its time, or while the loader is waited for."""
+
+    ns = 0
+    steps = 0
+    step_ns = 40_000_000
+    batch_ns = 80_000_000
+    """In which the loader makes a batch."""
+    ahead = 4
+    """Batches that the loader makes before they are asked for."""
+
+    def step(self, weight: torch.Tensor) -> torch.Tensor:
+        self.ns += self.step_ns
+        self.steps += 1
+        return weight.sum()
+
+    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        batch = torch.zeros(16, 3, 8, 8, dtype=torch.uint8), torch.zeros(16, dtype=torch.int64)
+        made_ns = self.ns
+        taken_ns = deque([self.ns] * self.ahead, self.ahead)
+        before = self.steps
+        for asked in count():
+            assert self.steps - before == asked, "the next batch was asked for before the last one was done with"
+            made_ns = max(made_ns, taken_ns[0]) + self.batch_ns
+            self.ns = max(self.ns, made_ns)
+            taken_ns.append(self.ns)
+            yield batch
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Let training on the CPU, by a network of one weight, go by that clock."""
+
+    def loss(own: train.Training, *_: torch.Tensor) -> torch.Tensor:
+        return world.step(own.network.weight)
+
+    world = World()
+    monkeypatch.setattr(trial, "perf_counter_ns", lambda: world.ns)
+    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: world.ns / 1e9))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(train.models, "get_model", lambda *_, **__: torch.nn.Linear(1, 1))
+    monkeypatch.setattr(train.Training, "loss", loss)
+    return world
+
+
+@pytest.mark.parametrize("consumer", ["train", "lightning"])
+@pytest.mark.parametrize(("step_ms", "batch_ms", "starved_pct"), [(40, 80, 50), (60, 30, 0), (10, 40, 75)])
+def test_training_starves_as_a_step_and_a_loader_of_known_length_predict(
+    consumer: str, step_ms: int, batch_ms: int, starved_pct: float, world: World
+) -> None:
+    """And a batch, which FFCV for one overwrites, is done with before the next is asked for."""
+    world.step_ns, world.batch_ns = step_ms * 10**6, batch_ms * 10**6
+    options = {"model": "one weight", "cached_s": 0.1, "loss_steps": 8}
+    consume = consumers.prepare(consumer, ARTIFACT, WORK, options)
+    window = Window(1, 2, 20, None, whole_epoch=False)
+    columns = consume(Meter(world.batches(), ARTIFACT, WORK, window, Gpu()))
+    assert columns["starved_pct"] == pytest.approx(starved_pct, rel=0.03)
+    assert columns["step_p50_ms"] == pytest.approx(step_ms)
+    assert columns["cached_images_per_s"] == pytest.approx(1000 * WORK.batch_size / step_ms)
+    assert columns["stall_vs_cached_pct"] == pytest.approx(starved_pct, rel=0.03, abs=0.01)
 
 
 def test_training_learns_and_is_held_against_the_same_batch_again_and_again(tree: Path, tmp_path: Path) -> None:
