@@ -259,6 +259,15 @@ def test_what_a_format_stores_is_told_and_that_it_is_not_what_was_asked_for(tmp_
     ]
 
 
+def test_a_format_that_was_written_in_several_goes_has_no_seconds_and_it_is_said_why(tmp_path: Path) -> None:
+    untimed = fabricate.write("litdata-jpeg", write_s=None, cpu_s=None, images_per_s=None)
+    text = written(tmp_path / "a", [fabricate.load(CAST[0], 1), fabricate.write("ffcv-jpeg"), untimed])
+    [row] = [row for row in rows_of(text, "LitData JPEG") if row[-1] == "ok"]
+    assert set(row[3:6]) == {"\N{EN DASH}"}
+    assert "- **No seconds**: written in several goes" in text
+    assert "No seconds" not in written(tmp_path / "b", [fabricate.load(CAST[0], 1), fabricate.write("ffcv-jpeg")])
+
+
 def test_what_was_published_and_what_the_set_up_was_worth_are_told(tmp_path: Path) -> None:
     cast = CAST[:3]
     rows = [
