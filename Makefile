@@ -68,7 +68,7 @@ s3-rate: setup  ## how fast do objects come from S3? Alternated with s5cmd; and 
 
 # Two at a time; a file's tests stay together, for what they share. Numba's quick compiling suits FFCV's short lives here.
 test: setup  ## tests
-	NUMBA_OPT=0 $(BIN)/pytest -n 2 --dist loadfile -p no:benchmark
+	NUMBA_OPT=0 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 lint: setup  ## check style, format and types
 	$(BIN)/ruff check

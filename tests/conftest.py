@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let tests take turns where several processes run them."""
     if hasattr(config, "workerinput"):
         config.pluginmanager.register(Turns())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with files of few tests, which are the dear ones; the many cheap tests fill the processes up in the end."""
+    tests_in = Counter(item.path for item in items)
+    items.sort(key=lambda item: (tests_in[item.path], item.path))
 
 
 @pytest.fixture(scope="session")
