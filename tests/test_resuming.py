@@ -8,12 +8,14 @@ import os
 import random
 import shutil
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import prepare, registry
+from bench import prepare, process, registry
 from bench.api import Encoding
 from bench.canonical import Settings, build
 from bench.config import Campaign
@@ -153,6 +155,21 @@ def test_what_cannot_go_on_starts_anew_and_says_so(
     assert record.size_bytes == first.size_bytes
     assert record.write_s
     assert "raw was stopped at 0.00 GiB; it starts anew, for it is not written in parts" in capsys.readouterr().out
+
+
+def test_it_is_shown_how_far_the_writing_is(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int | None]] = []
+
+    class Told(Display):
+        @contextmanager
+        def transfer(self, what: str) -> Iterator[Callable[[int, int | None], None]]:
+            assert what == "writing files"
+            yield lambda done, total: told.append((done, total))
+
+    monkeypatch.setattr(process, "_WATCH_MS", 10)
+    prepared = prepare.prepare(campaign({"a": {"loader": "imagefolder"}}), tree, tmp_path, Told(), strict=True)
+    assert {total for _, total in told} == {prepared.artifacts["files"].payload_bytes}
+    assert told == sorted(told)
 
 
 def test_what_is_there_needs_no_room_again(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
