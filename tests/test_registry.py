@@ -8,7 +8,7 @@ from bench import registry
 
 
 def test_the_projects_own_adapters_are_its_files() -> None:
-    assert set(registry.adapters("loader")) == {"ffcv", "imagefolder", "litdata", "pace"}
+    assert set(registry.adapters("loader")) == {"ffcv", "imagefolder", "litdata", "nvjpeg", "pace"}
     assert set(registry.adapters("writer")) == {"ffcv", "imagefolder", "litdata"}
 
 
