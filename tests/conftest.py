@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -30,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let tests take turns where several processes run them."""
     if hasattr(config, "workerinput"):
         config.pluginmanager.register(Turns())
+        os.sync = lambda: None  # it would wait for what the other processes write; no test needs to outlast a power cut
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,6 +25,7 @@ from tests.test_process import gone
 if TYPE_CHECKING:
     from bench.records import Consumer, Record
 
+pytestmark = pytest.mark.alone  # two processes take both cores, and their windows have to be open at the same time
 CONTESTANTS = ("ffcv-jpeg-mapped", "litdata-jpeg", "imagefolder-256-pil")
 
 
