@@ -149,7 +149,8 @@ def test_jobs_know_nothing_of_each_other_and_are_told_together(tree: Path, tmp_p
 
 
 def test_each_job_has_the_whole_work_with_a_seed_of_its_own() -> None:
-    spec = {"jobs": 2, "work": asdict(Work(8, 1, 32, "uint8", 1, seed=5)), "result": "/nowhere/result.json"}
+    work = Work(batch_size=8, workers=1, image_size=32, seed=5)
+    spec = {"jobs": 2, "work": asdict(work), "result": "/nowhere/result.json"}
     works = [Work(**ranks.of_one(spec, place)["work"]) for place in range(2)]
     assert [(work.rank, work.ranks) for work in works] == [(0, 1), (0, 1)]
     assert works[0].seed == 5
