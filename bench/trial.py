@@ -96,9 +96,9 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     work = Work(**spec["work"])
     consume = consumers.prepare(spec["consumer"], artifact, work, spec["consumer_options"])
     place, places = spec.get("place", 0), spec.get("places", 1)
-    begun, closed = (
+    begun, opened, closed = (
         Milestone(name, Path(spec["result"]).parent, place, places) if places > 1 else None
-        for name in ("begun", "closed")
+        for name in ("begun", "opened", "closed")
     )
     with Gpu() as gpu:
         started = perf_counter_ns()
@@ -110,7 +110,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         constructing = perf_counter_ns()
         with loader.stream(artifact, work, **spec["options"]) as batches:
             constructed = perf_counter_ns()
-            meter = Meter(batches, artifact, work, Window(**spec["window"]), gpu, begun, closed, copies)
+            meter = Meter(batches, artifact, work, Window(**spec["window"]), gpu, begun, opened, closed, copies)
             try:
                 consumed = consume(meter)
             except InvalidWorkError as error:
@@ -178,6 +178,8 @@ class Meter:
     gpu: Gpu
     begun: Milestone | None = None
     """All ranks or jobs have a batch: now warm-up begins. None: this is the only one."""
+    opened: Milestone | None = None
+    """All windows are open: so long each stays open, and from then on for its length."""
     closed: Milestone | None = None
     """All windows have closed: until then each goes on, for the others' sake."""
     copies: Copies | None = None
@@ -197,6 +199,8 @@ class Meter:
     """Those that are over."""
     begun_ns: int | None = None
     """When all had."""
+    opened_ns: int | None = None
+    """When all were."""
     form: tuple[Any, ...] = ()
     """Shapes, strides and types of the last batch that was checked."""
     gpu_opened: Edge | None = None
@@ -272,7 +276,9 @@ class Meter:
         if self.window.epochs:
             return self.delivered == self.artifact.samples * self.work.passes * self.window.epochs
         exits_ns = self.timeline.exits_ns
-        long_enough = exits_ns[now] - exits_ns[opened] >= self.window.window_s * 1e9
+        if self.opened_ns is None and (self.opened is None or self.opened.reached(now + 1)):
+            self.opened_ns = exits_ns[now if self.opened else opened]
+        long_enough = self.opened_ns is not None and exits_ns[now] - self.opened_ns >= self.window.window_s * 1e9
         return long_enough and now - opened >= self.window.window_batches
 
     def _is_over(self) -> bool:
