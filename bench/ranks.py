@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +20,7 @@ from bench.timeline import Timeline
 from bench.trial import Epoch, InvalidWorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _SUMMED = (
     "cores_used",
@@ -71,10 +72,11 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     try:
         torchrun(command)
     except ChildFailedError as error:
-        place = min(error.failures, key=lambda place: _failed_at_s(_result(spec, place)))
+        exits = {place: failure.exitcode for place, failure in error.failures.items()}
+        place = first_to_fail(exits, {place: _result(spec, place) for place in exits})
         if (result := _result(spec, place)).exists() and (report := json.loads(result.read_text()))["status"] != "ok":
             return {"status": report["status"], "reason": f"{who} {place}: {report['reason']}"}
-        return {"status": "failed", "reason": death(f"{who} {place}", error.failures[place].exitcode)}
+        return {"status": "failed", "reason": death(f"{who} {place}", exits[place])}
     finally:
         for left in processes()[1:]:  # what a killed rank had started is this process's now
             left.kill()
@@ -91,12 +93,18 @@ def _result(spec: dict[str, Any], place: int) -> Path:
     return Path(spec["result"]).with_name(f"result{place}.json")
 
 
-def _failed_at_s(result: Path) -> float:
-    """Return when a process that has failed said so; one that could not say so was the first.
+def first_to_fail(exits: Mapping[int, int], results: Mapping[int, Path]) -> int:
+    """Return which process brought the others down, given how each ended and where it leaves its report.
 
-    Ranks that take steps with it fail after it, since it is gone.
+    torchrun ends the others by SIGTERM. Of those that ended themselves one that could not report was the first: ranks
+    that take steps with it fail after it, since it is gone.
     """
-    return result.stat().st_mtime if result.exists() else 0.0
+
+    def order(place: int) -> tuple[bool, float]:
+        result = results[place]
+        return exits[place] == -signal.SIGTERM, result.stat().st_mtime if result.exists() else 0.0
+
+    return min(exits, key=order)
 
 
 def of_one(spec: dict[str, Any], place: int) -> dict[str, Any]:

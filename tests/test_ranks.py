@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import asdict
 from itertools import islice, repeat
 from pathlib import Path
@@ -180,17 +182,49 @@ def test_fairness_is_what_jain_defined(speeds: list[float], index: float) -> Non
     assert fairness(np.array(speeds)) == pytest.approx(index)
 
 
-@pytest.mark.parametrize("ahead", range(LEAD))
-def test_ranks_in_step_are_done_after_the_same_batch(ahead: int, tmp_path: Path) -> None:
-    """Rank 0's window closes first. It has been given so many batches more than rank 1, and one when it asks first."""
+def test_the_process_that_failed_by_itself_and_first_is_blamed(tmp_path: Path) -> None:
+    killed, first, second = (tmp_path / name for name in ("killed", "first", "second"))
+    for reported_s, path in enumerate([first, second]):
+        path.touch()
+        os.utime(path, (reported_s, reported_s + 100))
+    results = {0: second, 1: first, 2: killed}
+    assert ranks.first_to_fail({0: 1, 1: 1}, results) == 1
+    assert ranks.first_to_fail({0: 1, 2: -signal.SIGKILL}, results) == 2
+    assert ranks.first_to_fail({0: 1, 2: -signal.SIGTERM}, results) == 0
+
+
+def _two_meters(folder: Path, *, in_step: bool) -> list[Meter]:
+    """Of two ranks, of which the first has the shorter window."""
     artifact = Artifact("f", "/nowhere", 10**6, 0, 1, 1, Encoding("jpeg"))
     batch = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
     meters = []
     for rank, window_batches in enumerate([3, 7]):
         work = Work(batch_size=2, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, rank=rank, ranks=2)
         window = Window(0, 0, window_batches, None, whole_epoch=False)
-        closed = Milestone("closed", tmp_path, rank, 2)
-        meters.append(Meter(repeat(batch), artifact, work, window, Gpu(), closed=closed, in_step=True))
+        milestones = [Milestone(name, folder, rank, 2) for name in ("begun", "opened", "closed")]
+        meters.append(Meter(repeat(batch), artifact, work, window, Gpu(), *milestones, in_step=in_step))
+    return meters
+
+
+def test_a_window_stays_open_until_those_of_all_are(tmp_path: Path) -> None:
+    """Rank 1 has had a batch, and stalls before its window opens."""
+    meters = _two_meters(tmp_path, in_step=False)
+    first, second = (iter(meter) for meter in meters)
+    assert len([*islice(second, 2)]) == 2
+    assert len([*islice(first, 50)]) == 50
+    assert meters[0].timeline.opened is not None
+    assert meters[0].timeline.closed is None
+    for _ in zip(second, first, strict=False):
+        pass
+    edges = [[m.timeline.exits_ns[m.timeline.opened or 0], m.timeline.exits_ns[m.timeline.closed or 0]] for m in meters]
+    opened, closed = zip(*edges, strict=True)
+    assert max(opened) < min(closed)
+
+
+@pytest.mark.parametrize("ahead", range(LEAD))
+def test_ranks_in_step_are_done_after_the_same_batch(ahead: int, tmp_path: Path) -> None:
+    """Rank 0's window closes first. It has been given so many batches more than rank 1, and one when it asks first."""
+    meters = _two_meters(tmp_path, in_step=True)
     first, second = (iter(meter) for meter in meters)
     for _ in islice(first, ahead):
         pass
