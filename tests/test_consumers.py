@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections import deque
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from bench import consumers, records, runner, trial
+from bench import consumers, records, runner, trial, values
 from bench.api import Artifact, Encoding, Work
 from bench.consumers import paced, train
 from bench.consumers.clock import CudaClock
@@ -231,3 +232,18 @@ def test_the_same_start_gives_the_same_first_loss() -> None:
     training.begin_anew()
     torch.manual_seed(0)
     assert [losses[0], losses[0]] == [losses[1], float(training.step(*batch))]
+
+
+@pytest.mark.parametrize(("dtype", "normalised"), [("float32", True), ("float16", False), ("bfloat16", True)])
+def test_whoever_normalises_and_in_whatever_dtype_the_first_loss_agrees(dtype: str, normalised: bool) -> None:  # noqa: FBT001
+    levels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 3])
+    work = replace(WORK, dtype=dtype, normalised=normalised)
+    losses = []
+    for asked in (WORK, work):
+        training = train.Training("resnet18", 10, asked)
+        delivered = training.normalised(levels) if asked.normalised else levels / 255
+        images = levels if asked is WORK else delivered.to(getattr(torch, dtype))
+        torch.manual_seed(0)
+        losses.append(float(training.step(images, labels)))
+    assert losses[1] == pytest.approx(losses[0], rel=10 * values.rounding(work))
