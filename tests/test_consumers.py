@@ -234,7 +234,7 @@ def test_the_same_start_gives_the_same_first_loss() -> None:
     assert [losses[0], losses[0]] == [losses[1], float(training.step(*batch))]
 
 
-@pytest.mark.parametrize(("dtype", "normalised"), [("float32", True), ("float16", False), ("bfloat16", True)])
+@pytest.mark.parametrize(("dtype", "normalised"), [("float32", True), ("float16", True), ("float16", False)])
 def test_whoever_normalises_and_in_whatever_dtype_the_first_loss_agrees(dtype: str, normalised: bool) -> None:  # noqa: FBT001
     levels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3])
