@@ -218,7 +218,8 @@ class Loader(Protocol):
         self, artifact: Artifact, work: Work, **options: Any
     ) -> AbstractContextManager[Iterable[tuple[Tensor, Tensor]]]:
         """Construct the library's loader for `work`. Each `iter()` over what is entered is one epoch of (images,
-        labels), in an order of its own. `options` are the contestant's settings: keyword arguments with defaults.
+        labels), in an order of its own; its `len` is the number of their batches, which the DataModule needs and the
+        harness does not. `options` are the contestant's settings: keyword arguments with defaults.
 
         Raise NotImplementedError, with the reason, for work that the library cannot do.
         """

@@ -70,6 +70,9 @@ class Batches:
             persistent_workers=True,
         )
 
+    def __len__(self) -> int:
+        return len(self._files)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         import torch
         from torchvision.io import ImageReadMode, decode_jpeg

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class DataModule(LightningDataModule):
     """Trains and validates with the loader of a name that `loaderbench adapters` lists.
 
-    Batches are (images, labels) on the CPU, as `work` asks for; the Trainer moves them to each rank's device. Rank and
-    number of ranks are the Trainer's. Validation shows the middle of each image, in the stored order, and each image
-    exactly once over all ranks; in training up to ranks - 1 samples of an epoch may come once more.
+    Batches are (images, labels) as `work` asks for, by default on the CPU; the Trainer moves them to each rank's
+    device. Rank and number of ranks are the Trainer's. Validation shows the middle of each image, in the stored order,
+    and each image exactly once over all ranks; in training up to ranks - 1 samples of an epoch may come once more.
     """
 
     def __init__(
