@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,6 +113,19 @@ def test_litdata_keeps_whole_parts_and_goes_on_with_other_workers(
     assert sorted(path.name for path in (tmp_path / "out").glob("chunk-1-*")) == ["chunk-1-0.bin", "chunk-1-1.bin"]
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert list(writer.payloads(tmp_path / "out")) == [source.jpeg(index) for index in range(len(source))]
+
+
+def test_litdata_writes_and_removes_nothing_outside_its_own_folders(
+    source: CanonicalSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("chunks", "data"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").write_text("...")
+    assert write("litdata", source, tmp_path / "out", "jpeg") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chunks", "data", "out"]
+    assert all((tmp_path / name / "mine").exists() for name in ("chunks", "data"))
+    assert not [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
 
 
 def ready(chosen: Campaign, tree: Path, cache: Path) -> Prepared:

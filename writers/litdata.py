@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
+import shutil
+from contextlib import contextmanager
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -61,16 +65,33 @@ def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
 
     order = _order(len(source))
     while part := order[_written(out) :][: PART * workers]:
-        optimize(
-            fn=partial(_SAMPLE[encoding.mode], source),
-            inputs=part,
-            output_dir=str(out),
-            num_workers=min(workers, len(part)),
-            chunk_bytes=encoding.chunk_mib << 20 if encoding.chunk_mib else "64MB",
-            keep_data_ordered=True,
-            mode="append",
-            start_method="fork",  # so that its processes die with the harness, however it ends
-        )
+        with _own_caches(out):
+            optimize(
+                fn=partial(_SAMPLE[encoding.mode], source),
+                inputs=part,
+                output_dir=str(out),
+                num_workers=min(workers, len(part)),
+                chunk_bytes=encoding.chunk_mib << 20 if encoding.chunk_mib else "64MB",
+                keep_data_ordered=True,
+                mode="append",
+                start_method="fork",  # so that its processes die with the harness, however it ends
+            )
+
+
+@contextmanager
+def _own_caches(out: Path) -> Iterator[None]:
+    """Give LitData folders of its own for what is under way: it empties them, by default `$TMPDIR/chunks` and
+    `$TMPDIR/data`, whosever these are. In `out`, so that what a kill leaves there is removed.
+    """
+    before = dict(os.environ)
+    with TemporaryDirectory(dir=out) as folder:
+        os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = f"{folder}/chunks"
+        os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = f"{folder}/data"
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
 
 def _written(out: Path) -> int:
@@ -79,7 +100,9 @@ def _written(out: Path) -> int:
     chunks = json.loads(index.read_bytes())["chunks"] if index.exists() else []
     whole = {index.name, *(chunk["filename"] for chunk in chunks)}
     for path in out.iterdir():
-        if path.name not in whole:
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in whole:
             path.unlink()
     return sum(chunk["chunk_size"] for chunk in chunks)
 
