@@ -22,6 +22,10 @@ class BusyError(Exception):
     """Another process holds the lock."""
 
 
+class StoppedError(Exception):
+    """What is being built was stopped from outside, and can go on from what is there."""
+
+
 def force_to_disk(path: Path) -> None:
     """Return when a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -61,7 +65,7 @@ def building(folder: Path, *, goes_on: bool = False) -> Iterator[Path]:
     """Give an empty folder beside `folder`, and rename it to `folder` when the block has ended well and all of it is on
     the disk. A folder that exists under its own name is therefore whole. Call it under a lock.
 
-    `goes_on`: what a stop or a kill leaves is kept and given again; what an error leaves is not.
+    `goes_on`: what a stop or a kill leaves is kept and given again; what an error leaves is not, but for StoppedError.
     """
     partial = _parts(folder)[goes_on]
     if partial.exists() and not goes_on:
@@ -72,7 +76,8 @@ def building(folder: Path, *, goes_on: bool = False) -> Iterator[Path]:
         os.sync()
         partial.rename(folder)
     except BaseException as error:
-        if isinstance(error, Exception) or not goes_on:
+        stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
+        if not (goes_on and stopped):
             shutil.rmtree(partial, ignore_errors=True)
         raise
 

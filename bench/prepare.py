@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import canonical, estimate, ingest, process, registry, source, synthetic
 from bench.api import Artifact
-from bench.cache import begun, begun_bytes, building, locked
+from bench.cache import StoppedError, begun, begun_bytes, building, locked
 from bench.monitors.counters import written_bytes
 from bench.records import SCHEMA_VERSION, Record, now
 from bench.s3.repository import Repository
@@ -266,14 +266,16 @@ def _record(conversion: _Conversion, cache: Path, display: Display, repository: 
     if left_bytes := begun_bytes(folder):
         how = "goes on from there" if resumes else "starts anew, for it is not written in parts"
         display.say(f"{form.title} was stopped at {left_bytes / _GIB:.2f} GiB; it {how}")
-    with suppress(_NotWrittenError), building(folder, goes_on=resumes) as partial:
+    with suppress(_NotWrittenError, StoppedError), building(folder, goes_on=resumes) as partial:
         log = cache / f"write-{form.name}.log"
         record = replace(record, **_converted(conversion, partial, log, display))
         if record.status != "ok":
             free_bytes = shutil.disk_usage(partial).free
             full = f"{cache} is full ({free_bytes >> 20} MiB left); " if free_bytes < _FULL_BYTES else ""
-            record = replace(record, reason=f"{full}{record.reason}; see {log}")
-            raise _NotWrittenError
+            kept = resumes and record.status == "failed"  # and not invalid
+            then = "; what is whole is kept, and the same command goes on from there" if kept else ""
+            record = replace(record, reason=f"{full}{record.reason}; see {log}{then}")
+            raise StoppedError if kept else _NotWrittenError
         (partial / MANIFEST).write_text(json.dumps(asdict(record), indent=1))
     return record
 

@@ -158,6 +158,23 @@ def test_what_was_written_is_kept_what_is_not_whole_is_mended_and_the_time_is_no
     assert "files was stopped at 0.00 GiB; it goes on from there" in capsys.readouterr().out
 
 
+def test_after_its_process_was_killed_the_same_command_goes_on(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}})
+    ready(chosen, tree, tmp_path)
+    left = {path: path.stat().st_mtime_ns for path in stop(tmp_path, ".begun").glob("*/*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "_WATCH_MS", 1)
+        patch.setattr(prepare, "written_bytes", lambda pid: os.kill(pid, signal.SIGKILL))
+        [record] = ready(chosen, tree, tmp_path).records
+    assert record.status == "failed"
+    assert "was ended by SIGKILL (out of memory?)" in record.reason
+    assert record.reason.endswith("what is whole is kept, and the same command goes on from there")
+    assert {path: path.stat().st_mtime_ns for path in left} == left
+    assert [record.status for record in ready(chosen, tree, tmp_path).records] == ["ok"]
+
+
 @pytest.mark.usefixtures("planted")
 def test_what_cannot_go_on_starts_anew_and_says_so(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
