@@ -106,7 +106,11 @@ class Artifact:
 
     def describe(self) -> None:
         """Write beside the writer's folder, which is named `files`, what `load` reads."""
-        Path(self.path).with_name(_DESCRIPTION).write_text(json.dumps(asdict(self), indent=1))
+        description, text = Path(self.path).with_name(_DESCRIPTION), json.dumps(asdict(self), indent=1)
+        if not description.exists() or description.read_text() != text:
+            partial = description.with_suffix(".partial")
+            partial.write_text(text)
+            partial.replace(description)  # at once: it may be read meanwhile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +191,7 @@ class Writer(Protocol):
     """Whether `write` goes on where it was stopped or killed, as it can where a format is many files."""
 
     def write(self, source: Source, out: Path, encoding: Encoding, workers: int) -> None:
-        """Fill the folder `out`. Raise on any failure; the harness removes what is left.
+        """Fill the folder `out`. Raise on any failure; the harness removes what is left, unless the writer `resumes`.
 
         `out` is empty, unless the writer `resumes`: then it may hold what `write` of the same source and encoding had
         left there when it was stopped or killed at any point. What comes of it must hold the same images.

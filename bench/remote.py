@@ -30,6 +30,7 @@ _MIB = 1 << 20
 ON_LOOPBACK = "on loopback"
 """In place of a URL, where the bucket is one of this machine's own."""
 _BUCKET = "loaderbench"
+_SCRATCH = "scratch"
 _LOOKS_EVERY_S = 0.1
 
 
@@ -103,8 +104,8 @@ def place(
     if campaign.stream is None or not folders:
         yield None
         return
-    scratch = folder / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)  # what a kill left
+    clear(folder)
+    scratch = folder / _SCRATCH
     scratch.mkdir()
     try:
         if artifacts:
@@ -113,7 +114,12 @@ def place(
             with _served(campaign.stream, folders, scratch, display) as here:
                 yield here
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        clear(folder)
+
+
+def clear(folder: Path) -> None:
+    """Remove what `place` has put into a campaign's folder; a kill leaves it there."""
+    shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
 
 
 def _published(settings: Stream, artifacts: str, folders: Sequence[Path], scratch: Path) -> Place:

@@ -107,6 +107,7 @@ def _begin(campaign: Campaign, prepared: Prepared, artifacts: str | None, folder
         else:
             return
         aside = folder.with_name(f"{folder.name}-{before['started_at'].translate(str.maketrans('', '', ':-+'))}")
+        remote.clear(folder)
         folder.rename(aside)
         display.say(f"{folder} {changed}; kept as {aside}")
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench import prepare as preparing
+from bench.api import Artifact
 from bench.cache import BusyError, building, locked
 from bench.config import Campaign
 from bench.display import Display
@@ -68,6 +71,20 @@ def test_what_is_there_is_not_made_again(tree: Path, tmp_path: Path) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
     first = ready(chosen, tree, tmp_path)
     assert ready(chosen, tree, tmp_path) == first
+
+
+def test_a_format_is_described_once_and_anew_only_at_a_stroke(tree: Path, tmp_path: Path) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}})
+    artifact = ready(chosen, tree, tmp_path).artifacts["files"]
+    description = Path(artifact.path).with_name("artifact.json")
+    inode, written_ns = description.stat().st_ino, description.stat().st_mtime_ns
+    ready(chosen, tree, tmp_path)
+    assert (description.stat().st_ino, description.stat().st_mtime_ns) == (inode, written_ns)
+    with description.open() as reader:
+        replace(artifact, classes=7).describe()
+        assert json.load(reader)["classes"] == artifact.classes
+    assert Artifact.load(description.parent).classes == 7
+    assert not list(description.parent.glob("*.partial"))
 
 
 def test_a_changed_tree_is_converted_anew(tree: Path, tmp_path: Path) -> None:

@@ -177,9 +177,11 @@ def test_what_is_complete_or_other_is_set_aside_and_kept(
 ) -> None:
     folder = run(campaign({"a": CRASH}, blocks=1), tmp_path)
     before = (folder / "trials.csv").read_text()
+    (folder / "scratch").mkdir()  # which a kill leaves of a bucket on loopback, its server's key in it
     assert run(campaign({"a": CRASH}, blocks=1, **change), tmp_path) == folder
     [aside] = [path for path in tmp_path.iterdir() if path.name.startswith("small-")]
     assert (aside / "trials.csv").read_text() == before
+    assert not (aside / "scratch").exists()
     assert len(loads(folder)) == 1
     assert said in capsys.readouterr().out
 
