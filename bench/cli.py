@@ -37,7 +37,11 @@ ResultsOption = Annotated[Path, typer.Option("--results", help="Where campaign f
 ReportsOption = Annotated[Path, typer.Option("--reports", help="Where reports are written.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse if any image cannot be read.")]
 SplitOption = Annotated[
-    str | None, typer.Option("--split", help="Which files, where they are named by split: train, val or test.")
+    str | None,
+    typer.Option(
+        "--split",
+        help="Which files, where they are named by split: train (or else the only one there), val or test.",
+    ),
 ]
 SamplesOption = Annotated[int | None, typer.Option("--samples", help="Draw at most this many images.")]
 BatchSizeOption = Annotated[int | None, typer.Option("--batch-size", help="Images per batch.")]

@@ -51,8 +51,9 @@ class Data(_Model):
     """At most this many, drawn at random from the tree; null takes all."""
     seed: int = 0
     """Seed of the draw and of the synthetic set."""
-    split: Literal["train", "val", "test"] = "train"
-    """Which part is read where files are named by split; `val` is also written `valid` or `validation` there."""
+    split: Literal["train", "val", "test"] | None = None
+    """Which part is read where files are named by split; `val` is also written `valid` or `validation` there. null
+    takes training, or else the only split that is there, and notes which."""
     probe: int = Field(700, ge=0)
     """Probe images on which contestants are certified; 0 leaves certificates out. The default is enough for the
     distributions, and no multiple of usual batch sizes, so that the last batch is a partial one."""

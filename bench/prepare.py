@@ -143,7 +143,7 @@ def publish(prepared: Prepared, to: str, display: Display) -> None:
 def _tree(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> source.Tree:
     if data:
         return ingest.scan(data, cache, display, campaign.data.split)
-    if campaign.data.split != ingest.tree.TRAIN:
+    if campaign.data.split not in {None, ingest.tree.TRAIN}:
         raise PrepareError("the synthetic images have no splits: leave out --split, or name images by --data")
     return source.scan(synthetic_images(campaign, cache, display))
 
@@ -162,7 +162,7 @@ def synthetic_images(campaign: Campaign, cache: Path, display: Display) -> Path:
 
 def _estimate(campaign: Campaign, tree: source.Tree, cache: Path, display: Display) -> estimate.Estimate:
     def sample(samples: int, scratch: Path) -> Prepared:
-        data = campaign.data.model_copy(update={"samples": samples, "split": ingest.tree.TRAIN})  # of a tree
+        data = campaign.data.model_copy(update={"samples": samples, "split": None})  # of a tree
         work = campaign.work.model_copy(update={"batch_size": 1})
         drawn = campaign.model_copy(update={"data": data, "work": work})
         return prepare(drawn, tree.root, scratch, display, strict=False)
@@ -224,7 +224,7 @@ def _origin(data: str | Path | None, campaign: Campaign) -> str:
     if not data:
         return f"synthetic, seed {campaign.data.seed}"
     split = campaign.data.split
-    return str(data) if split == ingest.tree.TRAIN else f"{data}, split {split}"
+    return str(data) if split in {None, ingest.tree.TRAIN} else f"{data}, split {split}"
 
 
 def _conversion(campaign: Campaign, form: Format, images: CanonicalSource, cache: Path) -> _Conversion:

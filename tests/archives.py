@@ -51,7 +51,7 @@ def packed(entries: Iterable[tuple[str, bytes] | tarfile.TarInfo], mode: str = "
     return stream.getvalue()
 
 
-def read(data: Path, cache: Path, split: str = "train") -> Tree:
+def read(data: Path, cache: Path, split: str | None = None) -> Tree:
     """What the harness makes of `--data`."""
     return ingest.scan(data, cache, Display(), split)
 

@@ -72,6 +72,50 @@ def test_of_imagenets_two_archives_in_a_folder_the_one_of_the_split_is_read(tmp_
         read(folder / TRAINING, tmp_path / "cache", "val")
 
 
+def only_shards(folder: Path, *stems: str) -> Path:
+    """A WebDataset of shards of these names, each of one image."""
+    folder.mkdir()
+    for number, stem in enumerate(stems):
+        tar(folder / f"{stem}.tar", [("a.jpg", image(number)), ("a.cls", b"7")])
+    return folder
+
+
+def only_validation(folder: Path) -> Path:
+    """ImageNet without its training images."""
+    folder.mkdir()
+    tar(folder / VALIDATION, [("ILSVRC2012_val_00000001.JPEG", image(0))])
+    (folder / SOLUTION).write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01440764 1 2 3 4\n")
+    return folder
+
+
+@pytest.mark.parametrize("make", [only_validation, lambda folder: only_shards(folder, "val-0")])
+@pytest.mark.parametrize("name", ["", "a file"])
+def test_of_one_other_split_all_is_read_with_a_note_and_not_as_training_that_was_asked_for(tmp_path, make, name):
+    data = make(tmp_path / "data")
+    data = next(data.glob("*.tar")) if name else data
+    tree = read(data, tmp_path / "cache")
+    assert list(contents(tree).values()) == [image(0)]
+    assert any("the split val" in note for note in tree.notes)
+    with pytest.raises(SourceError, match="has no split train: there are: val"):
+        read(data, tmp_path / "cache", "train")
+
+
+def test_of_several_other_splits_one_has_to_be_named(tmp_path):
+    with pytest.raises(SourceError, match="has no split train: there are: test, val"):
+        read(only_shards(tmp_path / "data", "val-0", "test-0"), tmp_path / "cache")
+
+
+def test_the_last_word_for_a_split_in_a_name_counts(tmp_path):
+    data = only_shards(tmp_path / "data", "my_test_set-train-0", "my_test_set-val-0")
+    for split, number in ((None, 0), ("train", 0), ("val", 1)):
+        assert list(contents(read(data, tmp_path / "cache", split)).values()) == [image(number)]
+
+
+def test_what_tells_of_no_split_is_training_beside_what_does(tmp_path):
+    data = only_shards(tmp_path / "data", "set-0", "set-val-0")
+    assert list(contents(read(data, tmp_path / "cache")).values()) == [image(0)]
+
+
 def test_a_split_that_is_not_there_is_refused_and_those_that_are_there_are_named(tmp_path):
     folder = shards(tmp_path / "shards")
     (folder / "test-0.tar").unlink()

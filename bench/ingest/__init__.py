@@ -28,22 +28,23 @@ _KINDS = (imagenet, cifar, webdataset, parquet)
 """Each finds its own kind of archive; WebDataset takes any tar that the ones before it did not."""
 
 
-def scan(data: str | Path, cache: Path, display: Display, split: str = tree.TRAIN) -> source.Tree:
+def scan(data: str | Path, cache: Path, display: Display, split: str | None = None) -> source.Tree:
     """Return the images that `data` names, with what was left out on the way. Raises SourceError."""
     return tree.with_record(source.scan(folder(data, cache, display, split)))
 
 
-def folder(data: str | Path, cache: Path, display: Display, split: str = tree.TRAIN) -> Path:
+def folder(data: str | Path, cache: Path, display: Display, split: str | None = None) -> Path:
     """Return the folder of class folders that `data` is, or that is made of it in the cache.
 
-    `split`: which part is read where files are named by split, `train`, `val` or `test`. Raises SourceError.
+    `split`: which part is read where files are named by split, `train`, `val` or `test`; None takes training, or else
+    the only one that is there. Raises SourceError.
     """
     path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else Path(data)
     try:
         found = (archive for kind in _KINDS if (archive := kind.find(path, split)))
         archive = next(found, None)
-        if not archive and split != tree.TRAIN:
-            raise tree.no_split(split, path, ())
+        if not archive and split not in {None, tree.TRAIN}:
+            raise tree.no_split(str(split), path, ())
         return _made(archive, cache, display) if archive else path
     except OSError as error:
         raise SourceError(f"{printable(path)} cannot be read: {os.strerror(error.errno or 0).lower()}") from None

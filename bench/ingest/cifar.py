@@ -59,7 +59,7 @@ EDITIONS = (
 _IMAGES = {"train": 50_000, "test": 10_000}
 
 
-def find(path: Path, split: str) -> Archive | None:
+def find(path: Path, split: str | None) -> Archive | None:
     """Return the archive that a tar file, its extracted folder, or the folder that holds one of them is, if it is one.
 
     Raises SourceError.
@@ -67,7 +67,7 @@ def find(path: Path, split: str) -> Archive | None:
     for edition in EDITIONS:
         for place in (path, path / edition.folder, path / edition.tar):
             if _holds(place, edition):
-                return _archive(place, edition, split)
+                return _archive(place, edition, split or TRAIN)
     return None
 
 

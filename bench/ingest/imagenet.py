@@ -35,27 +35,27 @@ IMAGES = {"training": 1_281_167, "validation": 50_000}
 _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
-def find(path: Path, split: str) -> Archive | None:
+def find(path: Path, split: str | None) -> Archive | None:
     """Return the archive that a tar file or a folder of the distributed tars is, if it is one. Raises SourceError."""
     if path.is_dir() and (there := {key: path / name for key, name in SPLITS.items() if (path / name).is_file()}):
-        if split != TRAIN and split not in there:
+        if split and split not in there:
             raise no_split(split, path, there)
-        path = there.get(split) or there["val"]
+        path = there[split or next(iter(there))]
     if not is_tar(path):
         return None
     first = PurePosixPath(first_name(path)).name
     if first.endswith(".tar"):
-        if split != TRAIN:
-            raise no_split(split, path, ["train"])
+        if split not in {None, TRAIN}:
+            raise no_split(str(split), path, [TRAIN])
         return _training_archive(path)
     if _VALIDATION_IMAGE.fullmatch(first):
-        if split not in SPLITS:
-            raise no_split(split, path, ["val"])
+        if split not in {None, "val"}:
+            raise no_split(str(split), path, ["val"])
         truth = (path.parent / name for name in (SOLUTION, KIT, f"{KIT_FOLDER}/{META}", f"{KIT_FOLDER}/{TRUTH}", TRUTH))
         files = (path, *filter(Path.is_file, truth))
-        return Archive(
-            "ImageNet's validation images", files, partial(one_shard, partial(_validation, path)), IMAGES["validation"]
-        )
+        what = "ImageNet's validation images"
+        shards = partial(one_shard, partial(_validation, path))
+        return Archive(what, files, shards, IMAGES["validation"], (f"These are {what}, of the split val.",))
     return None
 
 

@@ -33,7 +33,7 @@ _SIGNATURES = {
 """First bytes of the image formats that are read."""
 
 
-def find(path: Path, split: str) -> Archive | None:
+def find(path: Path, split: str | None) -> Archive | None:
     """Return the data set that a Parquet file, a folder of such, or a repository with a folder `data` is, if it is one.
 
     Raises SourceError.

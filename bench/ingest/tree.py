@@ -24,7 +24,7 @@ _RECORD = ".loaderbench.json"
 _LONGEST_NAME_BYTES = 255
 _LABELS = 1_000_000
 TRAIN = "train"
-"""The split that is read if none is asked for."""
+"""The split that is read if none is asked for, and it is there."""
 _SPLIT = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
 _SHORT = {"valid": "val", "validation": "val"}
 
@@ -76,19 +76,25 @@ def class_folder(label: int) -> str:
     return f"{label:06d}"
 
 
-def part(files: list[Path], split: str) -> tuple[list[Path], tuple[str, ...]]:
-    """Return the files of a split, told by their names, and a note on the others. Training is all, if none says so.
+def part(files: list[Path], split: str | None) -> tuple[list[Path], tuple[str, ...]]:
+    """Return the files of a split, told by the last word for one in their names, and a note unless these are all and of
+    training. None takes the only split that all names tell of, or training.
 
-    Raises SourceError.
+    Where no name tells of training, what tells of no split is it. Raises SourceError.
     """
-    splits = {file: _SHORT.get(found[1], found[1]) for file in files if (found := _SPLIT.search(file.name.lower()))}
-    chosen = [file for file in files if splits.get(file) == split]
-    if files and not chosen and split != TRAIN:
-        raise no_split(split, files[0].parent, splits.values())
-    if not chosen or len(chosen) == len(files):
-        return files, ()
+    words = {file: found[-1] for file in files if (found := _SPLIT.findall(file.name.lower()))}
+    splits = {file: _SHORT.get(word, word) for file, word in words.items()}
+    unnamed = [file for file in files if file not in splits]
+    there = sorted(set(splits.values()))
+    split = split or (there[0] if len(there) == 1 and not unnamed else TRAIN)
+    chosen = [file for file in files if splits.get(file) == split] or (unnamed if split == TRAIN else [])
+    if files and not chosen:
+        raise no_split(split, files[0].parent, there)
     others = [file.name for file in files if file not in chosen]
-    return chosen, (f"The files of the split {split} are read; {len(others)} others are left out: {names(others)}.",)
+    if split == TRAIN and not others:
+        return chosen, ()
+    left = f"; {len(others)} others are left out: {names(others)}" if others else ""
+    return chosen, (f"The files of the split {split} are read{left}.",)
 
 
 def no_split(split: str, where: Path, there: Iterable[str]) -> SourceError:

@@ -29,11 +29,11 @@ _IMAGES = ("jpg", "jpeg", "png", "webp")
 _LABELS = ("cls", "json")
 
 
-def find(path: Path, split: str) -> Archive | None:
+def find(path: Path, split: str | None) -> Archive | None:
     """Return the archive that a shard or a folder of nothing but shards is, if it is one. Raises SourceError."""
     if is_tar(path):
-        part([path], split)
-        return Archive("a WebDataset shard", (path,), partial(_shards, [path]))
+        _, notes = part([path], split)
+        return Archive("a WebDataset shard", (path,), partial(_shards, [path]), notes=notes)
     if not path.is_dir():
         return None
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
