@@ -55,6 +55,18 @@ def begun_bytes(folder: Path) -> int:
     return sum(path.lstat().st_size for part in _parts(folder) for path in part.rglob("*") if not path.is_dir())
 
 
+def forget_earlier(folder: Path) -> None:
+    """Remove what earlier versions of the project or its libraries had begun of `folder` and never will go on with.
+
+    Its name ends in "-" and a key of what makes it; what comes before is the key of what it is. Call it under a lock.
+    """
+    what, now = folder.name.rpartition("-")[0], _parts(folder)
+    for part in now:
+        for left in folder.parent.glob(f"{what}-*{part.suffix}"):
+            if left not in now:
+                shutil.rmtree(left)
+
+
 def _parts(folder: Path) -> tuple[Path, Path]:
     """Return where it comes into being: what begins anew each time, and what goes on."""
     return folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".begun")

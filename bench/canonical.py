@@ -68,13 +68,15 @@ def versions() -> dict[str, str | None]:
 
 
 def fingerprint(tree: Tree, settings: Settings) -> str:
-    """Return a key that changes with the tree's paths, sizes or times and with the settings."""
+    """Return a key that changes with the tree's paths, sizes or times and with the settings, "-", and one that changes
+    with the versions of what decodes and encodes.
+    """
     skipped = [asdict(entry) for entry in tree.skipped]
-    key = hashlib.sha256(json.dumps([str(tree.root), asdict(settings), versions(), skipped]).encode())
+    key = hashlib.sha256(json.dumps([str(tree.root), asdict(settings), skipped]).encode())
     key.update(os.fsencode("\0".join(tree.paths)))
     key.update(tree.sizes_bytes.tobytes())
     key.update(tree.mtimes_ns.tobytes())
-    return key.hexdigest()
+    return f"{key.hexdigest()[:16]}-{hashlib.sha256(json.dumps(versions()).encode()).hexdigest()[:8]}"
 
 
 def canonical(path: Path, max_side: int | None, quality: int) -> tuple[NDArray[np.uint8], bytes]:

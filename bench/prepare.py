@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import canonical, estimate, ingest, process, registry, source, synthetic
 from bench.api import Artifact
-from bench.cache import StoppedError, begun, begun_bytes, building, locked
+from bench.cache import StoppedError, begun, begun_bytes, building, forget_earlier, locked
 from bench.monitors.counters import written_bytes
 from bench.records import SCHEMA_VERSION, Record, now
 from bench.s3.repository import Repository
@@ -85,6 +85,8 @@ def prepare(  # noqa: PLR0913 - what it is, and where it is kept
             key: _store(campaign, tree, key, cache)
             for key in dict.fromkeys((f.max_side, f.quality) for f in campaign.formats)
         }
+        for _, folder in stores.values():
+            forget_earlier(folder)
         if _drawn(campaign, tree) >= ESTIMATED_FROM and not any(begun(folder) for _, folder in stores.values()):
             _say_what_it_takes(_estimate(campaign, tree, cache, display), cache, display)
         sources = {
@@ -100,6 +102,8 @@ def prepare(  # noqa: PLR0913 - what it is, and where it is kept
             raise PrepareError(message)
         conversions = [_conversion(campaign, f, sources[f.max_side, f.quality], cache) for f in campaign.formats]
         missing = [c for c in conversions if not c.folder.exists() and not c.record.reason]
+        for conversion in missing:
+            forget_earlier(conversion.folder)
         _need(sum(_expected_bytes(c) - begun_bytes(c.folder) for c in missing), cache, f"{len(missing)} formats")
         repository = Repository(artifacts) if artifacts and missing else None
         records = tuple(_record(c, cache, display, repository) for c in conversions)
@@ -189,7 +193,7 @@ def _store(
 ) -> tuple[canonical.Settings, Path]:
     """Return the settings of the canonical images of a longest side and a JPEG quality, and their folder."""
     settings = canonical.Settings(campaign.data.samples, campaign.data.seed, *key)
-    return settings, cache / "canonical" / canonical.fingerprint(tree, settings)[:16]
+    return settings, cache / "canonical" / canonical.fingerprint(tree, settings)
 
 
 def _canonical(
@@ -243,13 +247,14 @@ def _conversion(campaign: Campaign, form: Format, images: CanonicalSource, cache
         samples=len(images),
         workers=campaign.work.count_workers(),
     )
-    # What the stored bytes depend on, the images, the encoding, the library and the adapter's own code; and the row. It
-    # is the same on every machine, unless what is stored are links to its own files.
+    # What the stored bytes depend on: the images and the encoding; and the row, the library and the adapter's own code.
+    # It is the same on every machine, unless what is stored are links to its own files.
     code = hashlib.sha256(adapter.code()).hexdigest()
     content = [images.manifest.digest, images.manifest.classes]
     what = str(images.folder.resolve()) if form.encoding.mode == "original" else content
-    parts = json.dumps([SCHEMA_VERSION, what, record.options, record.versions, code])
-    key = hashlib.sha256(parts.encode()).hexdigest()[:16]
+    parts = json.dumps([what, record.options]), json.dumps([SCHEMA_VERSION, record.versions, code])
+    of_what, made_by = (hashlib.sha256(part.encode()).hexdigest() for part in parts)
+    key = f"{of_what[:16]}-{made_by[:8]}"
     return _Conversion(form, images, record, cache / "artifacts" / f"{form.name}-{key}")
 
 

@@ -184,6 +184,15 @@ def test_what_is_there_is_not_read_again_and_a_changed_archive_is(tmp_path):
     assert ingest.folder(path, tmp_path / "cache", Display()) != first
 
 
+def test_what_an_earlier_version_had_begun_of_the_archive_is_removed(tmp_path):
+    path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
+    made = ingest.folder(path, tmp_path / "cache", Display())
+    made.rename(made.with_name(made.name.partition("-")[0] + "-earlier.begun"))
+    (other := made.with_name("other-earlier.begun")).mkdir()
+    assert ingest.folder(path, tmp_path / "cache", Display()) == made
+    assert set(made.parent.iterdir()) == {made, other}
+
+
 def test_an_archive_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
     usage = ingest.shutil.disk_usage(tmp_path)._replace(free=100)

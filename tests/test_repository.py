@@ -95,7 +95,7 @@ class TestRepository:
         assert records["files"].stored == "canonical JPEG bytes"
 
     def test_links_to_the_machines_own_files_are_not_published(self, published: Prepared, bucket: Path) -> None:
-        assert [path.name.rpartition("-")[0] for path in (bucket / "ready").iterdir()] == ["files"]
+        assert [path.name.partition("-")[0] for path in (bucket / "ready").iterdir()] == ["files"]
 
     def test_the_manifest_tells_digests_versions_and_encoding(self, published: Prepared, bucket: Path) -> None:
         [path] = bucket.rglob("manifest.json")

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench import prepare, process, registry
+from bench import canonical, prepare, process, registry
 from bench.api import Encoding
 from bench.canonical import Settings, build
 from bench.config import Campaign
@@ -201,6 +201,23 @@ def test_it_is_shown_how_far_the_writing_is(tree: Path, tmp_path: Path, monkeypa
     prepared = prepare.prepare(campaign({"a": {"loader": "imagefolder"}}), tree, tmp_path, Told(), strict=True)
     assert {total for _, total in told} == {prepared.artifacts["files"].payload_bytes}
     assert told == sorted(told)
+
+
+def test_what_an_earlier_version_had_begun_is_removed_and_nothing_else(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}})
+    ready(chosen, tree, tmp_path)
+    stop(tmp_path, ".begun")
+    [store] = (tmp_path / "canonical").iterdir()
+    store.rename(store.with_name(store.name + ".begun"))
+    (other := tmp_path / "artifacts" / f"files-{'0' * 16}-{'0' * 8}.begun").mkdir()  # of other images
+    monkeypatch.setattr(registry.Adapter, "code", lambda _: b"of another version")
+    monkeypatch.setattr(canonical, "versions", lambda: {"cv2": "another"})
+    prepared = ready(chosen, tree, tmp_path)
+    written = Path(prepared.artifacts["files"].path).parent
+    assert set((tmp_path / "artifacts").iterdir()) == {other, written}
+    assert set((tmp_path / "canonical").iterdir()) == {prepared.canonicals["files"]}
 
 
 def test_what_is_there_needs_no_room_again(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

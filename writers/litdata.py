@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bench.api import Encoding, Source
 
-requires = ("litdata",)
+requires = ("litdata", "PIL")  # which encodes again, as its version does
 modes = ("raw", "jpeg", "jpeg-reencoded")
 resumes = True
 PART = 16_384

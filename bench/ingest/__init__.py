@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import source
-from bench.cache import begun_bytes, building
+from bench.cache import begun_bytes, building, forget_earlier
 from bench.ingest import cifar, imagenet, parquet, tree, webdataset
 from bench.s3.bucket import SCHEME
 from bench.s3.copy import copy
@@ -55,6 +55,7 @@ def _made(archive: Archive, cache: Path, display: Display) -> Path:
     made = cache / "ingested" / _fingerprint(archive)
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
+        forget_earlier(made)
         _need_room(archive, made)
         with (
             building(made, goes_on=True) as partial,
@@ -65,14 +66,14 @@ def _made(archive: Archive, cache: Path, display: Display) -> Path:
 
 
 def _fingerprint(archive: Archive) -> str:
-    """Return a key that changes with what is read of the archive, with its paths, sizes or times, and with the code
-    that reads it.
+    """Return a key that changes with what is read of the archive, with its paths, sizes or times, "-", and one that
+    changes with the code that reads it.
     """
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in archive.files]
-    key = hashlib.sha256(json.dumps([archive.what, states]).encode())
+    key, code = hashlib.sha256(json.dumps([archive.what, states]).encode()), hashlib.sha256()
     for module in sorted(Path(__file__).parent.glob("*.py")):
-        key.update(module.read_bytes())
-    return key.hexdigest()[:16]
+        code.update(module.read_bytes())
+    return f"{key.hexdigest()[:16]}-{code.hexdigest()[:8]}"
 
 
 def _need_room(archive: Archive, made: Path) -> None:
