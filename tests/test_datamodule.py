@@ -12,11 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bench.api import Artifact, Work
 from bench.certify import probe
 from bench.display import Display
 from bench.prepare import Prepared, prepare
+from loaders.lightning import DataModule
+from loaders.lightning.datamodule import Epochs, lacking
 from tests.campaigns import campaign
 
 ROOT = Path(__file__).parent.parent
@@ -130,3 +133,42 @@ def test_a_loader_that_is_not_there_is_refused(told: list[dict[str, Any]]) -> No
 def test_sizes_follow_from_epochs() -> None:
     work = Work(batch_size=1, workers=1, image_size=224, resizes=((4, 192), (2, 160)))
     assert [work.size_in(epoch) for epoch in range(6)] == [224, 224, 160, 160, 192, 192]
+
+
+def batches(*sizes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of so many images, each labelled by its place in the epoch."""
+    labels = torch.arange(sum(sizes)).split(sizes)
+    return [(own.reshape(-1, 1, 1, 1).float(), own) for own in labels]
+
+
+@pytest.mark.parametrize(("sizes", "few"), [((4, 4, 1), 1), ((1, 4, 1), 2), ((2, 3), 3)])
+def test_batches_are_cut_until_there_are_as_many_as_the_epoch_claims(sizes: tuple[int, ...], few: int) -> None:
+    epoch = Epochs(batches(*sizes), len(sizes), few)
+    cut = list(epoch)
+    assert len(cut) == len(epoch) == len(sizes) + few
+    assert torch.cat([labels for _, labels in cut]).tolist() == [*range(sum(sizes))]
+    assert all(images.flatten().tolist() == labels.tolist() for images, labels in cut)
+
+
+def test_an_epoch_that_cannot_be_cut_as_claimed_fails_and_does_not_end_early() -> None:
+    with pytest.raises(RuntimeError, match="2 batches are missing"):
+        list(Epochs(batches(1, 2), 2, 3))
+
+
+@pytest.mark.parametrize(("least", "batch_size"), [(1, 1), (0, 16), (2, 1)])
+def test_every_rank_refuses_what_one_of_them_cannot_cut(least: int, batch_size: int) -> None:
+    for own in (least, least + 1):
+        with pytest.raises(ValueError, match=f"a rank has {least} batches of up to {batch_size} images"):
+            lacking(own, most=least + 1, least=least, batch_size=batch_size)
+
+
+def test_ranks_of_equal_numbers_of_batches_lack_none_of_whatever_size() -> None:
+    assert lacking(3, most=3, least=3, batch_size=1) == 0
+    assert lacking(3, most=4, least=3, batch_size=16) == 1
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_loader_without_a_length_is_told_what_it_lacks(formats: Prepared) -> None:
+    data = DataModule("planted", Work(batch_size=16, workers=1, image_size=64), train=formats.artifacts["imagefolder"])
+    with pytest.raises(TypeError, match=r"the loader planted: what its stream\(\) gives has no __len__"):
+        data.train_dataloader()

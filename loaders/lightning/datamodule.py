@@ -5,6 +5,7 @@ No sampler is injected: what the Trainer gets is no DataLoader, and each loader 
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,7 @@ class DataModule(LightningDataModule):
             raise ValueError(f"there is no loader {loader}, only {', '.join(sorted(adapters))}")
         if reason := adapters[loader].why_unavailable():
             raise ModuleNotFoundError(f"the loader {loader} is {reason}")
-        self._loader = registry.loader(loader)
+        self._name, self._loader = loader, registry.loader(loader)
         self._options = options
         self._train, self._val = (
             Artifact.load(given) if given and not isinstance(given, Artifact) else given for given in (train, val)
@@ -67,11 +68,13 @@ class DataModule(LightningDataModule):
         self._streams: dict[str, ExitStack] = {}
 
     def train_dataloader(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """Open the stream of training."""
+        """Open the stream of training. Raises TypeError for a loader that tells no length, ValueError if ranks cannot
+        take the same number of steps.
+        """
         return self._open("train", self._train, self._work)
 
     def val_dataloader(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """Open the stream of validation."""
+        """Open the stream of validation. Raises as for training."""
         return self._open("val", self._val, self._val_work)
 
     def teardown(self, stage: str) -> None:  # noqa: ARG002 - Lightning's hook
@@ -92,7 +95,12 @@ class DataModule(LightningDataModule):
             work = replace(work, rank=self.trainer.global_rank, ranks=self.trainer.world_size)
         with ExitStack() as opened:
             batches = opened.enter_context(self._loader.stream(artifact, work, **self._options))
-            epochs = Epochs(batches, self._lacking(len(batches)))
+            if not isinstance(batches, Sized):
+                raise TypeError(
+                    f"Lightning cannot train with the loader {self._name}: what its stream() gives has no __len__, "
+                    "the number of batches in each of this rank's epochs"
+                )
+            epochs = Epochs(batches, len(batches), self._lacking(len(batches)))
             opened.callback(epochs.close)
             self._streams[name] = opened.pop_all()
         return epochs
@@ -102,23 +110,36 @@ class DataModule(LightningDataModule):
         if not self.trainer or self.trainer.world_size == 1:
             return 0
         strategy = self.trainer.strategy
-        most = strategy.reduce(torch.tensor(batches, device=strategy.root_device), reduce_op="max")
-        if (lacking := int(most) - batches) >= batches:  # the last may be of one image
-            raise ValueError(f"a rank has {batches} batches where another has {int(most)}: too few to train together")
-        return lacking
+        extremes = strategy.reduce(torch.tensor([batches, -batches], device=strategy.root_device), reduce_op="max")
+        return lacking(batches, most=int(extremes[0]), least=-int(extremes[1]), batch_size=self._work.batch_size)
+
+
+def lacking(batches: int, *, most: int, least: int, batch_size: int) -> int:
+    """Return how many of `batches` are to be cut off others, so that there are as many as in the rank that has most.
+
+    Raises ValueError if that cannot be in the rank that has least: in all ranks, so that none waits for another.
+    """
+    images = (least - 1) * batch_size + 1  # at least: the last batch may be of one image
+    if least < most and images < most:
+        raise ValueError(
+            f"a rank has {least} batches of up to {batch_size} images where another has {most}: too few images to "
+            "train together; take fewer ranks, larger batches or more images"
+        )
+    return most - batches
 
 
 class Epochs:
     """A stream as Lightning takes it: of a known length, the same in all ranks.
 
-    Ranks that train together must take the same number of steps, or wait for ever. A rank that lacks batches cuts so
-    many of its first ones in two, which neither loses nor repeats a sample.
+    Ranks that train together must take the same number of steps, or wait for ever. A rank that lacks batches cuts its
+    first one into more, and the next if that is of too few images, which neither loses nor repeats a sample.
     """
 
-    def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], lacking: int) -> None:
+    def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], length: int, lacking: int) -> None:
+        """`length`: how many batches an epoch has, of which there are to be `lacking` more."""
         self._batches = batches
         self._lacking = lacking
-        self._length = len(batches) + lacking
+        self._length = length + lacking
         self._epoch = self._cut([])
 
     def __len__(self) -> int:
@@ -132,15 +153,13 @@ class Epochs:
         return self._epoch
 
     def _cut(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor]]:
-        lacking = self._lacking
+        left = self._lacking
         for images, labels in batches:
-            if lacking and len(labels) > 1:
-                lacking -= 1
-                half = len(labels) // 2
-                yield images[:half], labels[:half]
-                yield images[half:], labels[half:]
-            else:
-                yield images, labels
+            parts = min(left + 1, len(labels))
+            left -= parts - 1
+            yield from zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
+        if left:
+            raise RuntimeError(f"an epoch of {self._length} batches had too few images: {left} batches are missing")
 
     def close(self) -> None:
         """End the epoch that is under way, and let go of the loader."""
