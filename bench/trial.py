@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bench.device import Copies
 
 CHANNELS = 3
+_LOOK_S = 0.01
 LEAD = AHEAD + 1
 """Batches by which one rank can be ahead of another that takes the same steps. It ends a step when the gradients of all
 are there for the step `AHEAD` before it, and then the others have ended the one before that.
@@ -96,10 +97,12 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     work = Work(**spec["work"])
     consume = consumers.prepare(spec["consumer"], artifact, work, spec["consumer_options"])
     place, places = spec.get("place", 0), spec.get("places", 1)
-    begun, opened, closed = (
+    ready, begun, opened, closed = (
         Milestone(name, Path(spec["result"]).parent, place, places) if places > 1 else None
-        for name in ("begun", "opened", "closed")
+        for name in ("ready", "begun", "opened", "closed")
     )
+    if ready:  # what a consumer measures before there is a loader is not beside another's
+        ready.wait()
     with Gpu() as gpu:
         started = perf_counter_ns()
         for name in loader.requires:
@@ -108,7 +111,8 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         copies = device.copies(work)
         before = tree_counters(processes())
         constructing = perf_counter_ns()
-        with loader.stream(artifact, work, **spec["options"]) as batches:
+        asked = replace(work, lasting=spec["consumer"] in consumers.KEEPING)
+        with loader.stream(artifact, asked, **spec["options"]) as batches:
             constructed = perf_counter_ns()
             meter = Meter(batches, artifact, work, Window(**spec["window"]), gpu, begun, opened, closed, copies)
             try:
@@ -152,6 +156,11 @@ class Milestone:
         self.last = max([self.last, *(int(path.read_text()) for path in there)])
         self._missing = [path for path in self._missing if path not in there]
         return not self._missing
+
+    def wait(self) -> None:
+        """Wait until all have come to it."""
+        while not self.reached(0):
+            time.sleep(_LOOK_S)
 
 
 @dataclass(frozen=True)

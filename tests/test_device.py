@@ -16,7 +16,7 @@ import torch
 from bench import bounds, device, plan, records, runner
 from bench.api import Artifact, Encoding, Work
 from bench.consumers import train
-from bench.consumers.clock import Clock, CudaClock
+from bench.consumers.clock import CudaClock
 from bench.consumers.hungry import Arrivals
 from bench.device import Copies
 from bench.display import Display
@@ -162,7 +162,7 @@ def test_what_a_loader_delivers_on_the_device_is_not_copied_again() -> None:
     assert copies.bring(images) is images
     assert copies.memory == "device"
     assert copies.clock.columns(Timeline(opened=0, closed=1)) == {}
-    assert copies.clock.overlap(Timeline(opened=0, closed=1), Clock()) == {}
+    assert copies.clock.overlap(Timeline(opened=0, closed=1), CudaClock(object)) == {}
 
 
 @pytest.mark.parametrize(("behind", "waited_ms"), [(0, 5), (1, 0)])

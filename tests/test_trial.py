@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
-from bench import trial
+from bench import consumers, registry, trial
 from bench.api import Artifact, Encoding, Work
 from bench.consumers import hungry
 from bench.monitors.gpu import Gpu, GpuLoad
-from bench.trial import InvalidWorkError, Meter, Window
+from bench.trial import InvalidWorkError, Meter, Milestone, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,3 +180,51 @@ print(len(os.listdir("/proc/self/task")) - before)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert int(done.stdout) == 0
+
+
+class Stub:
+    """A loader that notes what it is asked for, and when."""
+
+    requires = ()
+
+    def __init__(self, seen: list[Any]) -> None:
+        self.seen = seen
+
+    def stream(self, _: Artifact, work: Work) -> None:
+        self.seen.append(work)
+        raise NotImplementedError
+
+
+def asked(consumer: str, folder: Path, monkeypatch: pytest.MonkeyPatch, seen: list[Any], **several: int) -> None:
+    """Run a trial up to where its loader is asked for batches."""
+    monkeypatch.setattr(registry, "loader", lambda _: Stub(seen))
+    monkeypatch.setattr(consumers, "prepare", lambda *_: None)
+    spec = {"loader": "stub", "artifact": asdict(ARTIFACT), "work": asdict(WORK), "options": {}, "consumer": consumer}
+    with pytest.raises(NotImplementedError):
+        trial.run({**spec, "consumer_options": {}, "result": str(folder / "result.json"), **several})
+
+
+@pytest.mark.parametrize(("consumer", "lasting"), [("train", False), ("lightning", True)])
+def test_under_lightning_batches_stay_as_they_are(
+    consumer: str,
+    lasting: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Any] = []
+    asked(consumer, tmp_path, monkeypatch, seen)
+    assert [work.lasting for work in seen] == [lasting]
+
+
+def test_no_loader_is_there_while_another_job_measures_what_it_does_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def sleep(_: float) -> None:
+        seen.append("waited")
+        Milestone("ready", tmp_path, 1, 2).reached(0)
+
+    monkeypatch.setattr(trial.time, "sleep", sleep)
+    asked("train", tmp_path, monkeypatch, seen, place=0, places=2)
+    assert seen == ["waited", WORK]

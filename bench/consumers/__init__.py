@@ -16,6 +16,10 @@ Consume: TypeAlias = "Callable[[Meter], dict[str, Any]]"
 """Takes epochs from a meter until it is done; returns columns of `Record` of its own."""
 
 
+KEEPING = frozenset({"lightning"})
+"""Consumers whose loaders must leave batches as they are (`Work.lasting`), as Lightning's DataModule asks of them."""
+
+
 def prepare(name: str, artifact: Artifact, work: Work, options: dict[str, Any]) -> Consume:
     """Make a consumer ready, before any loader is there. `options`: as its module's `prepare` takes them.
 

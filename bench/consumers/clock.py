@@ -30,10 +30,6 @@ class Clock:
     def end(self) -> None:
         """Take note that the step has been done, or handed to the device."""
 
-    def spans_ms(self, origin: Any, steps: range) -> list[tuple[float, float]]:  # noqa: ARG002
-        """Return when steps began and ended on the GPU, since the event `origin`; none of them on a CPU."""
-        return []
-
     def columns(self, times: Timeline) -> dict[str, float]:
         """Return columns of `Record` on the window."""
         inside = _inside(times)
@@ -64,7 +60,7 @@ class CopyClock:
         self._ends[-1].synchronize()
         return {"copy_p50_ms": statistics.median(end - begin for begin, end in self._spans_ms(_inside(times)))}
 
-    def overlap(self, times: Timeline, steps: Clock) -> dict[str, float]:
+    def overlap(self, times: Timeline, steps: CudaClock) -> dict[str, float]:
         """Return the column of `Record` that tells which share of the window's copies lay within steps."""
         if not self._ends:
             return {}
@@ -110,7 +106,8 @@ class CudaClock(Clock):
         if len(self._ends) > AHEAD:
             self._ends[-1 - AHEAD].synchronize()
 
-    def spans_ms(self, origin: Any, steps: range) -> list[tuple[float, float]]:  # noqa: D102
+    def spans_ms(self, origin: Any, steps: range) -> list[tuple[float, float]]:
+        """Return when steps began and ended on the GPU, since the event `origin`."""
         return [(origin.elapsed_time(self._begins[n]), origin.elapsed_time(self._ends[n])) for n in steps]
 
     def columns(self, times: Timeline) -> dict[str, float]:  # noqa: D102

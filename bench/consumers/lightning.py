@@ -25,10 +25,9 @@ def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss
 
     Raises NotImplementedError for more ranks than there are GPUs, if there are any.
     """
-    training, cached = ready(artifact, work, model, cached_s)
-    training.model = training.network  # Lightning brings the gradients of ranks together itself
     if 0 < (gpus := torch.cuda.device_count()) < work.ranks:
         raise NotImplementedError(f"Lightning takes a GPU for each rank, and there are {gpus} for {work.ranks}")
+    training, cached = ready(artifact, work, model, cached_s, parallel=False)  # Lightning does that itself
 
     def consume(meter: Meter) -> dict[str, Any]:
         watching = _Watching(training)

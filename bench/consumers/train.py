@@ -58,12 +58,15 @@ def learn(meter: Meter, training: Training) -> list[Tensor]:
     return losses
 
 
-def ready(artifact: Artifact, work: Work, model: str, cached_s: float) -> tuple[Training, float]:
-    """Return an untrained network, and at how many images/s it trains on one batch that is there."""
-    training = Training(model, artifact.classes, work)
-    cached = _cached_images_per_s(training, work, cached_s)
-    training.begin_anew()
-    return training, cached
+def ready(
+    artifact: Artifact, work: Work, model: str, cached_s: float, *, parallel: bool = True
+) -> tuple[Training, float]:
+    """Return an untrained network, and at how many images/s such a one trains on one batch that is there.
+
+    `parallel`: as `Training` has it; what is measured brings the gradients of ranks together.
+    """
+    cached = _cached_images_per_s(Training(model, artifact.classes, work), work, cached_s)
+    return Training(model, artifact.classes, work, parallel=parallel), cached
 
 
 def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> float:
@@ -99,9 +102,12 @@ def columns(
     later = losses[loss_steps - _JUDGED_STEPS : loss_steps] if len(losses) >= loss_steps else []
     images_per_s = meter.timeline.columns()["images_per_s"]
     assert images_per_s
+    clock, overlap = training.clock, {}
+    if meter.copies and isinstance(clock, CudaClock):
+        overlap = meter.copies.clock.overlap(meter.timeline, clock)
     return {
-        **training.clock.columns(meter.timeline),
-        **(meter.copies.clock.overlap(meter.timeline, training.clock) if meter.copies else {}),
+        **clock.columns(meter.timeline),
+        **overlap,
         "cached_images_per_s": cached,
         "stall_vs_cached_pct": stall_pct(images_per_s, cached),
         "loss_first": _mean(first),
@@ -116,7 +122,8 @@ def _mean(losses: Sequence[Tensor]) -> float | None:
 class Training:
     """A network and all that a step needs: on the GPU if there is one, in bfloat16 there."""
 
-    def __init__(self, model: str, classes: int, work: Work) -> None:
+    def __init__(self, model: str, classes: int, work: Work, *, parallel: bool = True) -> None:
+        """`parallel`: whether the gradients of ranks are brought together here."""
         demand(work)
         torch.manual_seed(work.seed)
         on_gpu = torch.cuda.is_available()
@@ -136,16 +143,9 @@ class Training:
         self._criterion = torch.nn.CrossEntropyLoss(label_smoothing=_LABEL_SMOOTHING)
         network = models.get_model(model, weights=None, num_classes=classes)
         self.network = network.to(self.device, memory_format=torch.channels_last)
-        self.model = DistributedDataParallel(self.network) if work.ranks > 1 else self.network
+        self.model = DistributedDataParallel(self.network) if parallel and work.ranks > 1 else self.network
         """What a step goes through: the network, and of several ranks what brings their gradients together."""
-        self._untrained = {name: values.clone() for name, values in self.network.state_dict().items()}
-        self._own_seed = work.own_seed
-        self.begin_anew()
-
-    def begin_anew(self) -> None:
-        """Forget what was learnt, and mix as at first."""
-        torch.manual_seed(self._own_seed)
-        self.network.load_state_dict(self._untrained)
+        torch.manual_seed(work.own_seed)  # ranks mix each in its own way
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-5, nesterov=True
         )
