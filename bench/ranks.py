@@ -56,7 +56,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError("one accelerator is emulated, and fed by one process")
     folder = Path(spec["result"]).parent
     own = folder / "ranks.json"
-    who, places = _who(spec)
+    who, places = ("job", spec["jobs"]) if _are_jobs(spec) else ("rank", spec["work"]["ranks"])
     own.write_text(json.dumps({**spec, "parent": os.getpid(), "places": places, "environment": [*os.environ]}))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all ranks are on this machine
     command = [
@@ -84,9 +84,9 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     return together(spec, reports) if spec["task"] == "trial" else reports[0]
 
 
-def _who(spec: dict[str, Any]) -> tuple[str, int]:
-    """Return what the processes are, and how many there are."""
-    return ("job", spec["jobs"]) if spec.get("jobs", 1) > 1 else ("rank", spec["work"]["ranks"])
+def _are_jobs(spec: dict[str, Any]) -> bool:
+    """Return whether the processes know nothing of each other, and are not ranks."""
+    return bool(spec.get("jobs", 1) > 1)
 
 
 def _result(spec: dict[str, Any], place: int) -> Path:
@@ -111,7 +111,7 @@ def of_one(spec: dict[str, Any], place: int) -> dict[str, Any]:
     """Return the task's description for one rank, or for one job with a seed of its own, with files of its own."""
     result = _result(spec, place)
     as_rank = {**spec["work"], "rank": place}
-    work = as_rank if _who(spec)[0] == "rank" else {**spec["work"], "seed": Work(**as_rank).own_seed}
+    work = {**spec["work"], "seed": Work(**as_rank).own_seed} if _are_jobs(spec) else as_rank
     files = {"result": str(result), "times": str(result.with_suffix(".npz"))}
     return {**spec, "work": work, "place": place, **files}
 
@@ -121,7 +121,7 @@ def together(spec: dict[str, Any], reports: Sequence[dict[str, Any]]) -> dict[st
     timelines = [Timeline.load(Path(of_one(spec, place)["times"])) for place in range(len(reports))]
     epochs = [report.pop("epochs") for report in reports]
     try:
-        if _who(spec)[0] == "rank":  # jobs have looked at theirs
+        if not _are_jobs(spec):  # which have looked at theirs
             _check_shared(epochs, Artifact.from_dict(spec["artifact"]), Work(**spec["work"]))
         timeline = Timeline.together(timelines, [report.pop("first_asked_ns") for report in reports])
     except (InvalidWorkError, ValueError) as error:
@@ -157,11 +157,11 @@ def main() -> None:
     from bench import child
 
     spec = of_one(json.loads(Path(sys.argv[1]).read_text()), int(os.environ["RANK"]))
-    if _who(spec)[0] == "rank":
-        _join(spec["place"], spec["places"])
-    else:  # what torchrun has set, its number of threads too, a job on its own would not have
+    if _are_jobs(spec):  # what torchrun has set, its number of threads too, a job on its own would not have
         for name in os.environ.keys() - set(spec["environment"]):
             del os.environ[name]
+    else:
+        _join(spec["place"], spec["places"])
     result = child.perform(spec["task"], spec)
     # A library's threads may bring a process down as it ends, and torchrun would take that for a failure. When there is
     # one, it ends the other ranks, which would wait for this one.

@@ -224,8 +224,8 @@ class Meter:
         times = self.timeline
         asked_ns, label_sum = perf_counter_ns(), 0
         times.epochs.append(len(times.exits_ns))
-        for delivered, labels in self.batches:
-            images = self.copies.bring(delivered) if self.copies else delivered
+        for images_as_loaded, labels in self.batches:
+            images = self.copies.bring(images_as_loaded) if self.copies else images_as_loaded
             times.exits_ns.append(perf_counter_ns())
             times.asked_ns.append(asked_ns)
             # What a batch is made of hardly ever changes: to look at it anew each time would cost the loader.

@@ -21,17 +21,17 @@ TOUCHED_AT_ONCE = 1 << 14
 
 
 def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others need to know
-    """Return the consumer, which needs nothing."""
+    """Return the consumer, for which nothing has to be made ready."""
+    return partial(_consume, work)
 
-    def consume(meter: Meter) -> dict[str, Any]:
-        # One may be on its way to a GPU while the next is asked for: as many at the window's close as at its opening.
-        take = taker(work, behind=1)
-        while not meter.done:
-            for images, _ in meter:
-                take(images)
-        return {}
 
-    return consume
+def _consume(work: Work, meter: Meter) -> dict[str, Any]:
+    # One may be on its way to a GPU while the next is asked for: as many at the window's close as at its opening.
+    take = taker(work, behind=1)
+    while not meter.done:
+        for images, _ in meter:
+            take(images)
+    return {}
 
 
 def taker(work: Work, *, behind: int = 0) -> Callable[[Tensor], None]:

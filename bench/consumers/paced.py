@@ -43,7 +43,7 @@ class Point:
 
 
 def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others need to know
-    """Return the consumer, which needs nothing."""
+    """Return the consumer, for which nothing has to be made ready."""
     return partial(_consume, work)
 
 
