@@ -37,11 +37,13 @@ class Adapter:
         return cast("Loader | Writer", importlib.import_module(self.module))
 
     def code(self) -> bytes:
-        """Return the adapter's source."""
+        """Return the adapter's source, with that of what the project's own adapters share."""
         spec = find_spec(self.module)
         assert spec
         assert spec.origin
-        return Path(spec.origin).read_bytes()
+        own = self.module.split(".")[0] in {package.__name__ for package in _PACKAGES.values()}
+        shared = sorted(Path(spec.origin).parent.glob("shared/*.py")) if own else []
+        return b"".join(path.read_bytes() for path in [Path(spec.origin), *shared])
 
     def missing(self) -> tuple[str, ...]:
         """Return the import names of required libraries that are not installed."""

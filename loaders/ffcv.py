@@ -8,6 +8,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.api import DEVIATION, MEAN
+from loaders.shared import values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -61,13 +62,8 @@ def stream(
         case dtype, "compiled":
             mean, deviation = (MEAN, DEVIATION) if work.normalised else ((0, 0, 0), (1, 1, 1))
             compiled.append(NormalizeImage(255 * np.array(mean), 255 * np.array(deviation), np.dtype(dtype)))
-        case dtype, "torchvision":
-            import torch
-            from torchvision.transforms import v2
-
-            modules.append(v2.ToDtype(torch.float32 if work.normalised else getattr(torch, dtype), scale=True))
-            if work.normalised:
-                modules += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(getattr(torch, dtype))]
+        case _, "torchvision":
+            modules += values(work)
         case _:
             raise ValueError(f"convert is compiled or torchvision, not {convert}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from bench.api import DEVIATION, MEAN
+from loaders.shared import shared, values, views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,7 +34,7 @@ def stream(
     Workers stay from epoch to epoch, unless `work.resizes` asks for images of another size: then they start anew.
     """
     import torch
-    from torch.utils.data import DataLoader, DistributedSampler, Subset
+    from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import default_loader
     from torchvision.io import ImageReadMode, decode_image
@@ -48,7 +48,7 @@ def stream(
         epoch = 0
 
         def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-            if in_training:
+            if work.augment == "train":
                 crop.size = [work.size_in(self.epoch)] * 2
             if share:
                 share.set_epoch(self.epoch)
@@ -56,23 +56,10 @@ def stream(
             return super().__iter__()
 
     torch.manual_seed(work.own_seed)
-    in_training = work.augment == "train"
-    if in_training:
-        crop = v2.RandomResizedCrop(work.image_size)
-        steps = [crop, v2.RandomHorizontalFlip(0.5)]
-    else:
-        steps = [v2.Resize(round(work.image_size / work.centre)), v2.CenterCrop(work.image_size)]
-    steps.append(v2.ToImage())
-    if work.dtype != "uint8":
-        steps.append(v2.ToDtype(torch.float32 if work.normalised else getattr(torch, work.dtype), scale=True))
-    if work.normalised:
-        steps += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(getattr(torch, work.dtype))]
-    augment = v2.Compose([*steps, *work.transforms])
+    crop, then = views(work)
+    augment = v2.Compose([crop, then, v2.ToImage(), *values(work), *work.transforms])
     dataset = ImageFolder(artifact.path, augment, loader={"pil": default_loader, "torchvision": read}[decode])
-    indices = [*range(len(dataset))] * work.passes
-    samples = Subset(dataset, indices if in_training else indices[work.rank :: work.ranks])
-    distributed = in_training and work.ranks > 1
-    share = DistributedSampler(samples, shuffle=work.shuffle, seed=work.seed) if distributed else None
+    samples, share = shared(dataset, work)
     yield Epochs(
         samples,
         batch_size=work.batch_size,

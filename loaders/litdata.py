@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from bench.api import DEVIATION, MEAN
+from loaders.shared import values, views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,17 +46,9 @@ def stream(
             return super().__iter__()
 
     torch.manual_seed(work.own_seed)
-    if work.augment == "train":
-        crop = v2.RandomResizedCrop(work.image_size)
-        steps = [crop, v2.RandomHorizontalFlip(0.5)]
-    else:
-        steps = [v2.Resize(round(work.image_size / work.centre)), v2.CenterCrop(work.image_size)]
-    steps.insert(0 if tensor_first else len(steps), v2.ToImage())
-    if work.dtype != "uint8":
-        steps.append(v2.ToDtype(torch.float32 if work.normalised else getattr(torch, work.dtype), scale=True))
-    if work.normalised:
-        steps += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(getattr(torch, work.dtype))]
-    augment = v2.Compose([*steps, *work.transforms])
+    crop, then = views(work)
+    steps = [v2.ToImage(), crop, then] if tensor_first else [crop, then, v2.ToImage()]
+    augment = v2.Compose([*steps, *values(work), *work.transforms])
 
     def sample(item: dict[str, Any]) -> tuple[Tensor, int]:
         return augment(item["image"]), item["label"]

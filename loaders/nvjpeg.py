@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.api import DEVIATION, MEAN
+from loaders.shared import shared, values, views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,30 +35,17 @@ class Batches:
 
     def __init__(self, artifact: Artifact, work: Work, prefetch_factor: int, device: torch.device) -> None:
         import torch
-        from torch.utils.data import DataLoader, DistributedSampler, Subset
+        from torch.utils.data import DataLoader
         from torchvision.datasets import ImageFolder
         from torchvision.io import read_file
         from torchvision.transforms import v2
 
         torch.manual_seed(work.own_seed)
-        dtype = getattr(torch, work.dtype)
-        steps: list[Any] = []
-        if work.dtype != "uint8":
-            steps.append(v2.ToDtype(torch.float32 if work.normalised else dtype, scale=True))
-        if work.normalised:
-            steps += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(dtype)]
         self._device = device
-        in_training = work.augment == "train"
         self._work, self._begun = work, 0
-        self._crop = v2.RandomResizedCrop(work.image_size) if in_training else v2.CenterCrop(work.image_size)
-        before = [] if in_training else [v2.Resize(round(work.image_size / work.centre))]
-        after = [v2.RandomHorizontalFlip(0.5)] if in_training else []
-        self._augment = v2.Compose([*before, self._crop, *after, *steps, *work.transforms])
-        files = ImageFolder(artifact.path, loader=read_file)
-        indices = [*range(len(files))] * work.passes
-        samples = Subset(files, indices if in_training else indices[work.rank :: work.ranks])
-        distributed = in_training and work.ranks > 1
-        self._share = DistributedSampler(samples, shuffle=work.shuffle, seed=work.seed) if distributed else None
+        self._crop, then = views(work)
+        self._augment = v2.Compose([self._crop, then, *values(work), *work.transforms])
+        samples, self._share = shared(ImageFolder(artifact.path, loader=read_file), work)
         self._files = DataLoader(
             samples,
             batch_size=work.batch_size,

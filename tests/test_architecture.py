@@ -12,7 +12,8 @@ import pytest
 from bench import registry
 
 ROOT = Path(__file__).parent.parent
-ADAPTERS = sorted([*(ROOT / "loaders").glob("*.py"), *(ROOT / "writers").glob("*.py")])
+SHARED = ROOT / "loaders" / "shared" / "__init__.py"
+ADAPTERS = sorted([*(ROOT / "loaders").glob("*.py"), *(ROOT / "writers").glob("*.py"), SHARED])
 HARNESS = sorted((ROOT / "bench").rglob("*.py"))
 
 
@@ -28,9 +29,15 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_an_adapter_sees_only_the_api(path: Path) -> None:
+def test_an_adapter_sees_only_the_api_and_what_loaders_share(path: Path) -> None:
     ours = {name for name in imports(path) if name.split(".")[0] in {"bench", "loaders", "writers"}}
-    assert {name for name in ours if not name.startswith("bench.api")} == set()
+    seen = ("bench.api",) if path == SHARED or path.parent.name == "writers" else ("bench.api", "loaders.shared")
+    assert {name for name in ours if not name.startswith(seen)} == set()
+
+
+def test_what_loaders_share_is_part_of_the_code_of_each_and_no_loader() -> None:
+    assert SHARED.read_bytes() in registry.adapters("loader")["imagefolder"].code()
+    assert "shared" not in registry.adapters("loader")
 
 
 @pytest.mark.parametrize("path", HARNESS, ids=lambda path: path.name)
