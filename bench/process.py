@@ -38,7 +38,7 @@ def run(  # noqa: PLR0913 - each is a way in which tasks differ
     side by side, are as many processes below the child, see `bench.ranks`.
 
     `watch`: is called each second with the process's id. Not for what is measured, which it would disturb; without a
-    limit of time. `environment`: variables beside this process's.
+    limit of time. `environment`: all variables of the child. None: this process's.
     """
     if spec.get("work", {}).get("ranks", 1) > 1 or spec.get("jobs", 1) > 1:
         task, spec = "ranks", {**spec, "task": task}
@@ -52,7 +52,7 @@ def run(  # noqa: PLR0913 - each is a way in which tasks differ
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                env={**os.environ, **(environment or {})},
+                env=environment,
             )
             try:
                 _send(child, message)

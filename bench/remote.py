@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -42,8 +43,8 @@ class Place:
     location: Location
     scratch: Path
     """A folder for what trials fetch."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """What a process that reads from it needs to know beside its parent's variables."""
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    """The variables of a process that reads from it."""
 
     def run(self, transport: Transport, spec: dict[str, Any], log: Path, limit_s: float) -> dict[str, Any]:
         """Run a trial as `bench.process` does, with its data in the bucket, and return its columns of `Record`.

@@ -17,7 +17,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
+
+    import pytest
 
 ERRORS = {
     "busy": (503, "SlowDown"),
@@ -26,6 +28,16 @@ ERRORS = {
     "archived": (403, "InvalidObjectState"),
 }
 _HOP = {"connection", "transfer-encoding", "date", "server", "content-length"}
+
+
+def point(patch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
+    """Let this process find a server, of which `environment` is the variables, as `loopback` gives them."""
+    for name in os.environ.keys() - environment.keys():
+        if name.startswith("AWS_"):
+            patch.delenv(name)
+    for name, value in environment.items():
+        if name.startswith(("AWS_", "SSL_")):
+            patch.setenv(name, value)
 
 
 class Proxy:

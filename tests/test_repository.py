@@ -15,6 +15,7 @@ from bench.prepare import Prepared, PrepareError, prepare, publish
 from bench.s3 import loopback
 from bench.s3.bucket import S3Error
 from tests.campaigns import campaign
+from tests.proxy import point
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +32,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder of a bucket."""
     (tmp_path / "buckets" / "artifacts").mkdir(parents=True)
     with loopback.serve(tmp_path / "buckets") as endpoint:
-        for name, value in loopback.environment(endpoint).items():
-            monkeypatch.setenv(name, value)
+        point(monkeypatch, loopback.environment(endpoint))
         yield tmp_path / "buckets" / "artifacts"
 
 
@@ -42,6 +42,22 @@ def published(bucket: Path, tree: Path, tmp_path: Path) -> Prepared:
     prepared = ready(tree, tmp_path / "first")
     publish(prepared, HERE, Display())
     return prepared
+
+
+def test_a_process_finds_the_server_alone_whatever_aws_is_configured_as_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    (tmp_path / "buckets" / "artifacts").mkdir(parents=True)
+    (tmp_path / "format").mkdir()
+    (tmp_path / "format" / "manifest.json").write_text('{"kind": "write"}')
+    spec = {"folders": [str(tmp_path / "format")], "to": HERE}
+    with loopback.serve(tmp_path / "buckets") as endpoint:
+        result = process.run("publish", spec, tmp_path / "log", environment=loopback.environment(endpoint))
+    assert result == {"status": "ok", "reason": ""}
+    assert list((tmp_path / "buckets").rglob("manifest.json"))
 
 
 def ready(tree: Path, cache: Path, artifacts: str | None = None) -> Prepared:

@@ -22,7 +22,7 @@ from bench.s3 import bucket, listing, loopback, transfer
 from bench.s3 import copy as copying
 from bench.s3.bucket import Location, S3Error
 from bench.s3.copy import copy, relative
-from tests.proxy import proxy
+from tests.proxy import point, proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,8 +89,7 @@ def server(bucket_root: Path) -> Iterator[str]:
 def between(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """A proxy before the server, to which the environment points."""
     with proxy(server) as state:
-        for name, value in loopback.environment(state.endpoint).items():
-            monkeypatch.setenv(name, value)
+        point(monkeypatch, loopback.environment(state.endpoint))
         yield state
 
 
@@ -331,8 +330,7 @@ class TestFaults:
         elif left == "damaged":
             begun.write_bytes(b"?" + whole[1:had_bytes])
         monkeypatch.undo()
-        for name, value in loopback.environment(between.endpoint).items():
-            monkeypatch.setenv(name, value)
+        point(monkeypatch, loopback.environment(between.endpoint))
         between.fault = lambda key, nth: ""
         between.ranges = left != "of no use"
         between.sent_bytes.clear()
@@ -380,8 +378,7 @@ class TestFaults:
         said: str,
     ) -> None:
         monkeypatch.setattr(bucket, "TRIES", 1)
-        for name, value in changed.items():
-            monkeypatch.setenv(name, value)
+        point(monkeypatch, changed)
         with pytest.raises(S3Error, match=said):
             copy(URL, tmp_path, Display())
 
@@ -443,7 +440,6 @@ def test_after_a_kill_at_any_of_20_points_the_copy_goes_on_and_nothing_in_place_
     with proxy(server) as between:
         between.prefix = "killed/"
         environment = {
-            **os.environ,
             **loopback.environment(between.endpoint),
             "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
         }

@@ -12,7 +12,7 @@ from bench.s3 import loopback
 from bench.s3.bucket import S3Error
 from bench.s3.copy import copy
 from tests.archives import contents, image, packed, read, tar
-from tests.proxy import proxy
+from tests.proxy import point, proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +47,7 @@ def server(bucket: Path) -> Iterator[str]:
 @pytest.fixture
 def between(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     with proxy(server) as state:
-        for name, value in loopback.environment(state.endpoint).items():
-            monkeypatch.setenv(name, value)
+        point(monkeypatch, loopback.environment(state.endpoint))
         yield state
 
 

@@ -5,6 +5,7 @@ over the network, what is kept, and that nothing is left.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,7 @@ from bench.remote import Place
 from bench.s3 import loopback
 from bench.s3.bucket import S3Error
 from tests.campaigns import campaign
+from tests.proxy import point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,18 +170,16 @@ def test_a_real_bucket_must_speak_https_and_hold_the_formats(
 ) -> None:
     (tmp_path / "buckets" / "ready").mkdir(parents=True)
     with loopback.serve(tmp_path / "buckets") as endpoint, monkeypatch.context() as patch:
-        for name, value in loopback.environment(endpoint).items():
-            patch.setenv(name, value)
+        point(patch, loopback.environment(endpoint))
         with (
             pytest.raises(S3Error, match=r"is plain http.*leave out --artifacts"),
             remote.place(stream, everything, "s3://ready/x", tmp_path, Display()),
         ):
             pass
-    for name, value in place.environment.items():
-        monkeypatch.setenv(name, value)
+    point(monkeypatch, place.environment)
     with remote.place(stream, everything, str(place.location), tmp_path, Display()) as found:
         assert found
-        assert (found.location, found.environment) == (place.location, {})
+        assert (found.location, found.environment) == (place.location, os.environ)
     with (
         pytest.raises(S3Error, match=r"has no .*put it there with: loaderbench publish"),
         remote.place(stream, everything, f"{place.location}nowhere", tmp_path, Display()),

@@ -40,12 +40,14 @@ def program(name: str) -> str:
 
 
 def environment(endpoint: str, certificates: Path | None = None) -> dict[str, str]:
-    """Return the variables with which AWS's usual chain finds the server, and nothing else of this machine.
+    """Return all variables of a process in which AWS's usual chain finds the server, and nothing else of this machine:
+    those of this process but for AWS's.
 
     `certificates`: the folder that `certify` filled, for those who speak https.
     """
     authority = str(certificates / _AUTHORITY) if certificates else ""
     return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET,

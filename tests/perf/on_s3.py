@@ -26,7 +26,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the command's to answer; the server ends after it
     with loopback.serve(images.parent) as endpoint:
         command = [sys.executable, "-m", "bench.cli", verb, campaign, "--data", f"s3://{images.name}", *options]
-        return subprocess.run(command, env=os.environ | loopback.environment(endpoint), check=False).returncode
+        return subprocess.run(command, env=loopback.environment(endpoint), check=False).returncode
 
 
 if __name__ == "__main__":

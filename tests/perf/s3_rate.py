@@ -45,7 +45,9 @@ def main(objects: int = 5000, size_bytes: int = 100_000, pairs: int = 10) -> Non
         root = Path(name)
         _fill(root / "buckets" / "images" / "set", objects, size_bytes)
         with loopback.serve(root / "buckets") as endpoint:
-            os.environ.update(loopback.environment(endpoint))
+            found = loopback.environment(endpoint)
+            os.environ.clear()
+            os.environ.update(found)
             _copy_s(root), _s5cmd_s(root, endpoint)  # the server reads its disk for the first time
             logs = []
             for pair in range(pairs):
