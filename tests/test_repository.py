@@ -60,6 +60,11 @@ def test_a_process_finds_the_server_alone_whatever_aws_is_configured_as_here(
     assert list((tmp_path / "buckets").rglob("manifest.json"))
 
 
+def test_why_no_server_starts_is_told_in_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(S3Error, match=r"rclone serves nothing on loopback; it said: .*server\.pem"):
+        loopback.serve(tmp_path, certificates=tmp_path).__enter__()
+
+
 def ready(tree: Path, cache: Path, artifacts: str | None = None) -> Prepared:
     return prepare(campaign({"a": {}}, FORMATS), tree, cache, Display(), strict=True, artifacts=artifacts)
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
+
+import psutil
 
 from bench.s3.bucket import S3Error
 
@@ -84,28 +86,29 @@ def serve(root: Path, certificates: Path | None = None) -> Iterator[str]:
 
     `certificates`: the folder that `certify` filled; with it the server speaks https. Raises S3Error.
     """
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port = free.getsockname()[1]
-    options = ["--addr", f"{HOST}:{port}", "--auth-key", f"{KEY},{SECRET}"]
+    options = ["--addr", f"{HOST}:0", "--auth-key", f"{KEY},{SECRET}"]
     if certificates:
         options += ["--cert", str(certificates / _CERTIFICATE), "--key", str(certificates / _KEY_FILE)]
     command = [program("setpriv"), "--pdeathsig", "KILL", program("rclone"), "serve", "s3", *options, str(root)]
-    with Path(os.devnull).open("w") as nothing:
-        server = subprocess.Popen(
-            command, stdout=nothing, stderr=nothing, env={**os.environ, "RCLONE_CONFIG": os.devnull}
-        )
-    try:
-        deadline = time.monotonic() + _STARTS_WITHIN_S
-        while True:
-            try:
-                socket.create_connection((HOST, port)).close()
-                break
-            except ConnectionRefusedError:
-                if server.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-        yield f"{'https' if certificates else 'http'}://{HOST}:{port}"
-    finally:
-        server.kill()
-        server.wait()
+    with TemporaryFile("w+") as said:
+        server = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, "RCLONE_CONFIG": os.devnull})
+        try:
+            if (port := _port(server)) is None:
+                said.seek(0)
+                raise S3Error(f"rclone serves nothing on loopback; it said: {said.read().strip()}")
+            yield f"{'https' if certificates else 'http'}://{HOST}:{port}"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _port(server: subprocess.Popen[bytes]) -> int | None:
+    """Wait until a server listens and return on which port, which is nobody else's then; None if it does not."""
+    deadline = time.monotonic() + _STARTS_WITHIN_S
+    while server.poll() is None and time.monotonic() < deadline:
+        with suppress(psutil.Error):  # it has ended since
+            for connection in psutil.Process(server.pid).net_connections("tcp4"):
+                if connection.status == psutil.CONN_LISTEN:
+                    return int(connection.laddr.port)
+        time.sleep(0.05)
+    return None
