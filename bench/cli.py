@@ -67,13 +67,14 @@ def bench(  # noqa: PLR0913 - each is an option of the command
 ) -> None:
     """Prepare the data, measure every contestant, and write the report. Goes on where an earlier run stopped."""
     from bench import certify as certifying
-    from bench import report, runner
+    from bench import remote, report, runner
     from bench.display import Display
     from bench.prepare import prepare as make_ready
 
     chosen = _campaign(campaign, split, samples, batch_size, workers, blocks)
     display = Display()
     display.say(f"{chosen.name}: {chosen.question}")
+    remote.check(chosen, artifacts)
     try:
         prepared = make_ready(chosen, data, cache, display, strict=strict, artifacts=artifacts)
         for note in prepared.data["notes"]:

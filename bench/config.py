@@ -351,8 +351,8 @@ class Campaign(_Model):
         if self.stream.bounded and not self.stream.cache_mib:
             message = "stream.bounded names contestants, and stream.cache_mib, the bound, is missing"
             raise ValueError(message)
-        if self.work.ranks > 1:
-            message = "stream is for one rank: leave out work.ranks"
+        if self.work.processes > 1:
+            message = "stream is for one process: leave out work.ranks and work.jobs"
             raise ValueError(message)
         for c in self.competing:
             used = [transport for transport, names in self.transports.items() if c.name in names]
@@ -408,7 +408,8 @@ class Campaign(_Model):
         return replace(work, **contestant.work.model_dump(exclude_none=True)) if contestant else work
 
     def expected_s(self, trials: Sequence[Trial], searching: int = 0) -> float:
-        """Return about how long trials and the limits of their blocks take, to be told before they start.
+        """Return about how long trials and the limits of their blocks take, to be told before they start;
+        without what a limited network adds, see `bench.remote.network_s`.
 
         `searching`: trials of searches.
         """
@@ -421,7 +422,7 @@ class Campaign(_Model):
         warm_s = warm * (self.timing.warmup_s + self.timing.window_s + _AROUND_WINDOW_S)
         search_s = searching * (self.tuning.warmup_s + self.tuning.window_s + _AROUND_WINDOW_S)
         feeding_s = sum(f.warmup_s + f.window_s + _AROUND_FEEDING_S for f in feeding)
-        images = self.stream.epochs * self.work.epoch_images if self.stream else 0
+        images = self.stream.epochs * (self.data.samples or self.work.epoch_images) if self.stream else 0
         fetched_s = remote * (_AROUND_FETCHING_S + images / _FETCHED_IMAGES_PER_S)
         return search_s + warm_s + feeding_s + cold * _COLD_S + stages_s + fetched_s
 

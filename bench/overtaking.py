@@ -26,7 +26,7 @@ class Course:
     images: NDArray[np.int64]
     """After each batch, all epochs together."""
     seconds: NDArray[np.float64]
-    """When that was, since it began: with downloading, or else with importing libraries."""
+    """When that was, since it began: before its first process was started."""
     epoch_images: int
 
     @classmethod
@@ -55,7 +55,7 @@ class Course:
 
 @dataclass(frozen=True)
 class Overtaking:
-    """That one which was behind gets ahead, and stays there."""
+    """That one which was behind gets ahead, and stays there until the measured end at least."""
 
     seconds: float
     images: float
@@ -63,6 +63,8 @@ class Overtaking:
     epoch: int
     certainty: Certainty
     """`extrapolated`: not within the measured epochs, but at the speeds of those after the first."""
+    lasting: bool = True
+    """Whether it is not the slower one after the first epoch, and so is not overtaken again later."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ def race(courses: Mapping[str, Course]) -> Race:
     if last + 1 < len(images):
         share = lead_s[last] / (lead_s[last] - lead_s[last + 1])
         at = images[last] + share * (images[last + 1] - images[last])
-        return Race(one, _at(float(at), float(b.when_s(np.array([at]))[0]), b, "measured"))
+        lasting = b.later_images_per_s >= a.later_images_per_s
+        return Race(one, _at(float(at), float(b.when_s(np.array([at]))[0]), b, "measured", lasting=lasting))
     gained_s = 1 / a.later_images_per_s - 1 / b.later_images_per_s  # with each image from here on
     if gained_s <= 0:
         return Race(one, None)
@@ -101,8 +104,8 @@ def race(courses: Mapping[str, Course]) -> Race:
     return Race(one, _at(float(images[-1]) + more, seconds, b, "extrapolated"))
 
 
-def _at(images: float, seconds: float, course: Course, certainty: Certainty) -> Overtaking:
-    return Overtaking(seconds, images, 1 + int((images - 1) // course.epoch_images), certainty)
+def _at(images: float, seconds: float, course: Course, certainty: Certainty, *, lasting: bool = True) -> Overtaking:
+    return Overtaking(seconds, images, 1 + int((images - 1) // course.epoch_images), certainty, lasting)
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class Pair:
     """Who was ahead first, in most blocks."""
     second: str
     overtaking: Overtaking | None
-    """Medians over the blocks in which it happens; `measured` only if it was in all of them. None: in no block."""
+    """Medians over the blocks in which it happens; `measured` and lasting only if it was in all of them.
+    None: in no block."""
     blocks: int
     """In how many blocks the first was ahead first and the second overtook."""
     of_blocks: int
@@ -141,4 +145,5 @@ def _median(found: Sequence[Overtaking]) -> Overtaking | None:
         float(np.median([getattr(each, name) for each in found])) for name in ("seconds", "images", "epoch")
     )
     measured = all(each.certainty == "measured" for each in found)
-    return Overtaking(seconds, images, round(epoch), "measured" if measured else "extrapolated")
+    lasting = all(each.lasting for each in found)
+    return Overtaking(seconds, images, round(epoch), "measured" if measured else "extrapolated", lasting)

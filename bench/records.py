@@ -249,7 +249,7 @@ class Record:
     cache_mib: float | None = None
     """The most that the loader was to keep on the disk. Empty: all of it."""
     cache_peak_mib: float | None = None
-    """The most that it did keep, of looks ten times a second; what was downloaded."""
+    """The most that it did keep, of looks ten times a second; of what was downloaded, before and after the trial."""
     cache_end_mib: float | None = None
     """What it had kept when the trial was over."""
     jobs: int | None = None
@@ -264,6 +264,9 @@ class Record:
     """A batch's copy to the GPU, median in the window, by CUDA events. Empty if the loader delivers there itself."""
     copy_overlap_pct: float | None = None
     """Of a consumer that trains on a GPU: the share of the time of those copies in which a step was computed."""
+    until_asked_s: float | None = None
+    """With the data in a bucket: from before the trial's first process is started until the first batch is asked for.
+    Starting processes, downloading, importing and constructing are in it."""
     seal: str = ""
     """SHA-256 over all other cells of the row and the file of its raw times: tells whether either was changed."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Event, Thread
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,19 +59,21 @@ class Place:
         own.mkdir()
         try:
             with network.proxy(link) as url:
+                begun_ns = perf_counter_ns()
                 tunnelled = {"HTTPS_PROXY": url, "https_proxy": url, "NO_PROXY": "", "no_proxy": ""}
                 task = partial(process.run, log=log, limit_s=limit_s, environment={**self.environment, **tunnelled})
                 result = self._download(task, spec, own) if transport == "download" else {}
                 if result.get("status", "ok") == "ok":
                     there = self._there(transport, spec, own)
-                    with _watched(own) as most_mib:
+                    with _watched(own, meanwhile=transport != "download") as most_mib:
                         result |= task("trial", {**spec, "artifact": spec["artifact"] | there})
-                        result |= {"cache_end_mib": _size_mib(own), "cache_peak_mib": most_mib()}
+                    end_mib = _size_mib(own)
+                    result |= {"cache_end_mib": end_mib, "cache_peak_mib": max(most_mib(), end_mib)}
         finally:
             shutil.rmtree(own)
         if result["status"] != "ok":
             return {**result, "reason": "; ".join(filter(None, [result["reason"], link.trouble]))}
-        return {**result, "network_bytes": link.received_bytes(), **_epochs(link, Path(spec["times"]))}
+        return {**result, "network_bytes": link.received_bytes(), **_epochs(link, Path(spec["times"]), begun_ns)}
 
     def _download(self, task: Callable[[str, dict[str, Any]], dict[str, Any]], spec: dict[str, Any], own: Path) -> Any:
         result = task("download", {"location": str(self.location), "name": _name(spec), "out": str(own)})
@@ -88,6 +91,13 @@ class Place:
 def _name(spec: dict[str, Any]) -> str:
     """Return a format's name in the cache, which it has in a bucket too."""
     return Path(spec["artifact"]["path"]).parent.name
+
+
+def check(campaign: Campaign, artifacts: str | None) -> None:
+    """Raise S3Error, before anything is prepared, if a bucket on loopback is wanted and a program for it is missing."""
+    if artifacts is None and any(campaign.transports.values()):
+        for name in ("setpriv", "rclone", "openssl"):
+            loopback.program(name)
 
 
 @contextmanager
@@ -138,6 +148,7 @@ def _published(settings: Stream, artifacts: str, folders: Sequence[Path], scratc
 @contextmanager
 def _served(settings: Stream, folders: Sequence[Path], scratch: Path, display: Display) -> Iterator[Place]:
     """Serve the formats on loopback. They are put there as `loaderbench publish` does it."""
+    _need_room(folders, scratch)
     buckets, certificates = scratch / "buckets", scratch / "certificates"
     (buckets / _BUCKET).mkdir(parents=True)
     certificates.mkdir()
@@ -152,6 +163,26 @@ def _served(settings: Stream, folders: Sequence[Path], scratch: Path, display: D
         yield here
 
 
+def _need_room(folders: Sequence[Path], scratch: Path) -> None:
+    """Raise S3Error if the disk has no room for the formats in the bucket and what one trial fetches beside them."""
+    sizes_mib = [_size_mib(folder) for folder in folders]
+    need_mib, free_mib = sum(sizes_mib) + max(sizes_mib), shutil.disk_usage(scratch).free / _MIB
+    if need_mib > free_mib:
+        raise S3Error(
+            f"the bucket on loopback and what a trial fetches need {need_mib:,.0f} MiB and {scratch} has "
+            f"{free_mib:,.0f} MiB free; use --results for a folder with more room, or --artifacts for another bucket"
+        )
+
+
+def network_s(settings: Stream, transport: Transport, size_bytes: int) -> float:
+    """Return how long the network takes at its limit for all that a trial fetches of a format.
+
+    With a bounded cache that is all of it in each epoch, which is the most.
+    """
+    fetches = settings.epochs if transport == "bounded" else 1
+    return fetches * size_bytes / (settings.rate_mib_per_s * _MIB) if settings.rate_mib_per_s else 0.0
+
+
 def limits(settings: Stream, transport: Transport) -> dict[str, Any]:
     """Return the columns of `Record` that tell under which limits a trial runs."""
     return {
@@ -162,14 +193,19 @@ def limits(settings: Stream, transport: Transport) -> dict[str, Any]:
     }
 
 
-def _epochs(link: network.Link, times: Path) -> dict[str, Any]:
-    """Return what follows of the first two epochs from the trial's times and the network's."""
+def _epochs(link: network.Link, times: Path, begun_ns: int) -> dict[str, Any]:
+    """Return what follows of the first two epochs, and of what came before, from the trial's times and the network's.
+
+    `begun_ns`: when it began, by the clock `perf_counter_ns`, which all processes of a machine share.
+    """
     timeline = Timeline.load(times)
     with np.load(times) as kept:
-        exits_ns = kept["first_asked_ns"][0] + np.array(timeline.exits_ns)
+        first_asked_ns = int(kept["first_asked_ns"][0])
+    exits_ns = first_asked_ns + np.array(timeline.exits_ns)
     first, second = (int(exits_ns[e - 1]) for e in [*timeline.epochs, len(exits_ns)][1:3])
     received = [link.received_bytes(until_ns) for until_ns in (first, second)]
     return {
+        "until_asked_s": (first_asked_ns - begun_ns) / 1e9,
         "epoch2_s": (second - first) / 1e9,
         "network_epoch1_bytes": received[0],
         "network_epoch2_bytes": received[1] - received[0],
@@ -177,8 +213,12 @@ def _epochs(link: network.Link, times: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _watched(folder: Path) -> Iterator[Callable[[], float]]:
-    """Look at a folder again and again, until the block ends; call what is given for its largest size so far."""
+def _watched(folder: Path, *, meanwhile: bool) -> Iterator[Callable[[], float]]:
+    """Look at a folder; call what is given for its largest size so far.
+
+    `meanwhile`: look again and again, until the block ends. Not for what a download has filled: that does not grow, and
+    may be so many files that looking at them costs the trial.
+    """
     largest_mib, over = _size_mib(folder), Event()
 
     def look() -> None:
@@ -187,12 +227,14 @@ def _watched(folder: Path) -> Iterator[Callable[[], float]]:
             largest_mib = max(largest_mib, _size_mib(folder))
 
     thread = Thread(target=look)
-    thread.start()
+    if meanwhile:
+        thread.start()
     try:
         yield lambda: largest_mib
     finally:
         over.set()
-        thread.join()
+        if meanwhile:
+            thread.join()
 
 
 def _size_mib(folder: Path) -> float:

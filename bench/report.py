@@ -41,8 +41,6 @@ EN_DASH = "\N{EN DASH}"
 SHOWN_UNREADABLE = 20
 """So many unreadable images are named; all are counted."""
 _ENV_SCHEMA = 1
-_BEFORE_ITER = ("download_s", "import_s", "construct_s")
-"""What a trial with its data in a bucket does before it asks for the first batch, by column."""
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])|^[-+]")
 """What Markdown would read as markup. An underscore within a word is none."""
 
@@ -94,9 +92,9 @@ def write(folder: Path, out: Path) -> Path:
 def _courses(rows: Sequence[Record], times: Path) -> dict[str, Course]:
     """Return the courses of the trials whose data was in a bucket and whose raw times are there."""
     return {
-        row.trial: Course.of(Timeline.load(times / row.times), sum(getattr(row, phase) or 0 for phase in _BEFORE_ITER))
+        row.trial: Course.of(Timeline.load(times / row.times), row.until_asked_s)
         for row in rows
-        if row.transport and row.status == "ok" and (times / row.times).is_file()
+        if row.until_asked_s is not None and row.status == "ok" and (times / row.times).is_file()
     }
 
 

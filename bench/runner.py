@@ -17,7 +17,7 @@ from bench.source import printable
 from bench.values import delivers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from bench.api import Artifact
     from bench.certificates import Certificate
@@ -56,7 +56,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
             if record.trial not in measured or record.status != measured[record.trial].status:
                 records.append(rows, record)
         done = [record for record in measured.values() if record.kind in {"load", "tune"}]
-        _announce(campaign, folder, measured, display)
+        _announce(campaign, prepared, folder, measured, display)
         at = remote.place(campaign, prepared, artifacts, folder, display)
         with at as place, display.campaign(campaign, done) as show:
             while lacking := plan.missing(campaign, measured):
@@ -75,7 +75,9 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
     return folder
 
 
-def _announce(campaign: Campaign, folder: Path, measured: Mapping[str, Record], display: Display) -> None:
+def _announce(
+    campaign: Campaign, prepared: Prepared, folder: Path, measured: Mapping[str, Record], display: Display
+) -> None:
     """Say what is there, what is left and how long that takes."""
     if done := sum(record.kind in {"load", "tune"} for record in measured.values()):
         display.say(f"going on with {folder}: {done} trials are there")
@@ -84,12 +86,34 @@ def _announce(campaign: Campaign, folder: Path, measured: Mapping[str, Record], 
     left = [trial for trial in lacking if trial.block]
     left += [trial for block in later for trial in plan.trials(campaign, block)]
     searching, searching_most = plan.searching(campaign, measured)
-    minutes = campaign.expected_s(left, searching) / 60
+    network_s = _network_s(campaign, prepared, left)
+    carried_s = sum(network_s.get((trial.contestant.name, trial.transport), 0) for trial in left)
+    minutes = (campaign.expected_s(left, searching) + carried_s) / 60
     if searching:
         display.say(f"searching for the best settings first: about {searching} trials, at most {searching_most}")
     reruns = campaign.timing.reruns
     most = f", at most {(1 + reruns) * minutes:.0f} if all blocks are disturbed and run again" if reruns else ""
     display.say(f"measuring {len(left)} trials, about {minutes:.0f} minutes{most}")
+    limit_s = campaign.timing.limit_s
+    for (name, transport), expected_s in network_s.items():
+        if expected_s > limit_s:
+            display.say(
+                f"{name}, {records.TRANSPORTS[transport]}: the network alone takes up to {expected_s:.0f} s, and after "
+                f"{limit_s:g} s a trial is killed; raise timing.limit_s, or stream.rate_mib_per_s"
+            )
+
+
+def _network_s(
+    campaign: Campaign, prepared: Prepared, trials: Sequence[plan.Trial]
+) -> dict[tuple[str, Transport], float]:
+    """Return how long the network takes for a trial with its data in a bucket, by contestant and transport."""
+    return {
+        (trial.contestant.name, trial.transport): remote.network_s(
+            campaign.stream, trial.transport, artifact.size_bytes
+        )
+        for trial in trials
+        if campaign.stream and trial.transport and (artifact := prepared.artifacts.get(trial.contestant.format))
+    }
 
 
 def _begin(campaign: Campaign, prepared: Prepared, artifacts: str | None, folder: Path, display: Display) -> None:
@@ -134,6 +158,8 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
     `times`: where it keeps its raw times. `block`: 0 is a search. `settings`: in place of the contestant's own.
     """
     work = asdict(campaign.work_on(artifact.samples, block, contestant))
+    if transport:  # its first epoch fetches, and would find in its cache what it visits again
+        work |= {"passes": 1}
     put = settings or {}
     window = campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches", "pause_s"})
     if not block:
@@ -217,7 +243,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
         transport=trial.transport,
         settings=trial.settings,
     )
-    resident_pct = cachestate.bring_about(Path(artifact.path), trial.cache)
+    resident_pct = None if trial.transport else cachestate.bring_about(Path(artifact.path), trial.cache)
     canary_s = machine.canary_s()
     log, limit_s = folder / f"{file_name}.log", campaign.timing.limit_s
     if place and trial.transport:

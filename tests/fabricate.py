@@ -246,13 +246,15 @@ def fed(actor: Actor, block: int, consumer: str, **changes: Any) -> Record:
 def fetched(actor: Actor, block: int, transport: str, **changes: Any) -> Record:
     """Return the row of a trial with its data in a bucket; `changes` replace its columns. `course` is its raw times."""
     size_bytes = int(actor.bytes_per_image * SAMPLES)
+    download_s = size_bytes / 50e6 if transport == "download" else None
     columns = {
         "trial": f"{block}/{actor.name}/{transport}",
         "cache": "",
         "cache_state": "",
         "transport": transport,
         "times": f"{block}+{actor.name}+{transport}.npz",
-        "download_s": size_bytes / 50e6 if transport == "download" else None,
+        "download_s": download_s,
+        "until_asked_s": (download_s or 0) + sum(actor.start_s[:2]),
         "epoch2_s": SAMPLES / actor.images_per_s,
         "network_rate_mib_per_s": STREAM["rate_mib_per_s"],
         "network_latency_ms": STREAM["latency_ms"],

@@ -59,6 +59,19 @@ def test_to_be_ahead_for_a_moment_is_not_to_overtake() -> None:
     assert close(race({"a": steady, "b": wavering}).overtaking, Overtaking(3.5, 350.0, 2, "measured"))
 
 
+def test_one_that_is_slower_after_the_first_epoch_is_ahead_until_the_measured_end_alone() -> None:
+    """It has a long first epoch behind it sooner than the other, which is at its end all but there again."""
+    images = np.array([100, 1000, 2000])
+    slow_at_first = Course(images, np.array([1.0, 20.0, 24.0]), EPOCH)
+    steady = Course(images, np.array([2.0, 11.0, 21.0]), EPOCH)
+    found = race({"a": slow_at_first, "b": steady}).overtaking
+    assert found
+    assert (found.certainty, found.lasting) == ("measured", False)
+    [pair] = pairs([{"a": slow_at_first, "b": steady}])
+    assert pair.overtaking
+    assert not pair.overtaking.lasting
+
+
 def test_over_blocks_there_are_medians_and_it_is_said_how_many_blocks_agree() -> None:
     blocks = [
         {"soon": SOON, "fast": FAST},

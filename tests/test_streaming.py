@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from bench import config, network, records, remote, runner
+from bench import cli, config, network, records, remote, runner
 from bench.config import Campaign, CampaignError
 from bench.display import Display
 from bench.prepare import Prepared, prepare
@@ -48,7 +48,7 @@ def stream(quick: Campaign) -> Campaign:
         "latency_ms": 1,
     }
     content = quick.model_dump() | {"stream": wanted}
-    content["work"] |= {"epoch_images": 96}
+    content["work"] |= {"epoch_images": 192}  # of 96: with data on this machine, two passes
     return Campaign.model_validate(content)
 
 
@@ -105,6 +105,7 @@ def test_litdata_streams_every_sample_once_an_epoch_from_s3(streamed: dict[str, 
     assert streamed["epoch1_s"] > 0
     assert streamed["epoch2_s"] > 0
     assert "download_s" not in streamed
+    assert streamed["until_asked_s"] > streamed["import_s"] + streamed["construct_s"]
 
 
 def test_the_second_epoch_fetches_nothing(streamed: dict[str, Any], everything: Prepared) -> None:
@@ -114,8 +115,11 @@ def test_the_second_epoch_fetches_nothing(streamed: dict[str, Any], everything: 
     assert streamed["cache_peak_mib"] * MIB == pytest.approx(size(everything, "litdata"), rel=0.01)
 
 
-def test_with_a_bound_it_fetches_again_and_what_it_keeps_is_told(run: Run, everything: Prepared) -> None:
+def test_with_a_bound_it_fetches_again_and_what_it_keeps_is_told(
+    run: Run, everything: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """LitData deletes what it has read; two of its chunks may lie there whatever the bound is."""
+    monkeypatch.setattr(remote, "_LOOKS_EVERY_S", 0.002)  # chunks so small are soon read
     bounded = run("litdata", "bounded")
     assert bounded["status"] == "ok"
     assert bounded["network_epoch2_bytes"] > size(everything, "litdata")
@@ -124,14 +128,17 @@ def test_with_a_bound_it_fetches_again_and_what_it_keeps_is_told(run: Run, every
 
 @pytest.mark.parametrize("loader", NAMES)
 def test_what_is_downloaded_first_comes_over_the_network_before_the_first_epoch_alone(
-    run: Run, everything: Prepared, loader: str
+    run: Run, everything: Prepared, loader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    look, looks = remote._size_mib, []
+    monkeypatch.setattr(remote, "_size_mib", lambda folder: looks.append(folder) or look(folder))
     result = run(loader, "download")
+    assert len(looks) == len(("before", "after"))
     assert (result["status"], result["reason"]) == ("ok", "")
-    assert result["download_s"] > 0
+    assert result["until_asked_s"] > result["download_s"] + result["import_s"] + result["construct_s"] > 0
     assert result["network_epoch1_bytes"] == result["network_bytes"] > size(everything, loader)
     assert result["network_epoch2_bytes"] == 0
-    assert result["cache_end_mib"] * MIB == size(everything, loader)
+    assert result["cache_end_mib"] * MIB == result["cache_peak_mib"] * MIB == size(everything, loader)
 
 
 def test_nothing_is_left(run: Run, streamed: dict[str, Any], place: Place, home: Path) -> None:
@@ -189,12 +196,16 @@ def test_a_real_bucket_must_speak_https_and_hold_the_formats(
 
 
 @pytest.mark.usefixtures("planted")
-def test_the_row_tells_the_limits_and_ranks_nobody(tree: Path, tmp_path: Path) -> None:
+def test_the_row_tells_the_limits_and_ranks_nobody(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     wanted = {"downloading": ["a"], "epochs": 2, "rate_mib_per_s": 40, "latency_ms": 2}
     content = campaign({"a": {}}, blocks=1).model_dump() | {"stream": wanted}
     chosen = Campaign.model_validate(content)
     prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
+    monkeypatch.setattr(remote, "network_s", lambda *_: 61.0)  # the limit is 60 s
     folder = runner.run(chosen, prepared, tmp_path, Display())
+    assert "a, downloaded first: the network alone takes up to 61 s, and after 60 s" in capsys.readouterr().out
     assert json.loads((folder / "env.json").read_text())["data"]["bucket"] == "on loopback"
     rows = {row.trial: row for row in records.read(folder / "trials.csv") if row.kind == "load"}
     local, downloaded = rows["1/a"], rows["1/a/download"]
@@ -203,7 +214,7 @@ def test_the_row_tells_the_limits_and_ranks_nobody(tree: Path, tmp_path: Path) -
     assert (downloaded.network_rate_mib_per_s, downloaded.network_latency_ms, downloaded.cache_mib) == (40, 2, None)
     assert downloaded.network_bytes
     assert downloaded.network_bytes > downloaded.size_bytes  # type: ignore[operator]
-    assert not downloaded.cache_state
+    assert (downloaded.cache_state, downloaded.resident_pct) == ("", None)
     assert not (folder / "scratch").exists()
 
 
@@ -220,3 +231,43 @@ def test_the_row_tells_the_limits_and_ranks_nobody(tree: Path, tmp_path: Path) -
 def test_what_cannot_be_streamed_is_refused_in_words(tmp_path: Path, table: dict[str, Any], said: str) -> None:
     with pytest.raises(CampaignError, match=said):
         config.load("quick", {"stream": table})
+
+
+@pytest.mark.parametrize("several", ["ranks", "jobs"])
+def test_streaming_is_for_one_process(several: str) -> None:
+    with pytest.raises(CampaignError, match="stream is for one process"):
+        config.load("stream", {"work": {several: 2}})
+
+
+def test_a_program_that_the_bucket_on_loopback_needs_is_missed_before_anything_is_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loopback, "_INSTALLED_WITH", {"rclone": "make setup"})
+    monkeypatch.setattr(loopback.shutil, "which", lambda name, path: None if name == "rclone" else name)
+    monkeypatch.setattr("sys.argv", ["loaderbench", "bench", "stream", "--cache", str(tmp_path / "cache")])
+    monkeypatch.setattr("bench.prepare.prepare", lambda *_, **__: pytest.fail("prepared"))
+    with pytest.raises(S3Error, match="rclone is not installed"):
+        cli.app(standalone_mode=False)
+    remote.check(config.load("stream"), "s3://ready")
+    remote.check(config.load("quick"), None)
+
+
+def test_a_bucket_for_which_there_is_no_room_is_not_begun(
+    stream: Campaign, everything: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    with (
+        pytest.raises(S3Error, match=r"has 0 MiB free; use --results"),
+        remote.place(stream, everything, None, tmp_path, Display()),
+    ):
+        pass
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_with_a_bound_the_network_carries_all_again_in_each_epoch() -> None:
+    settings = config.load("stream", {"stream": {"epochs": 20, "rate_mib_per_s": 50}}).stream
+    assert settings
+    once, again = (remote.network_s(settings, transport, 500 * MIB) for transport in ("download", "bounded"))
+    assert (once, again) == (10, 200)
+    assert remote.network_s(settings.model_copy(update={"rate_mib_per_s": None}), "bounded", 500 * MIB) == 0

@@ -35,7 +35,7 @@ def courses(analysis: Analysis, keys: Keys) -> Figure | None:
     ax.set_xlim(0)
     ax.set_ylim(0)
     ax.yaxis.set_major_formatter("{x:,.0f}")
-    ax.set_xlabel(f"{unit} since the start: download, imports and all; dot: the first epoch is over")
+    ax.set_xlabel(f"{unit} since the start: processes, download, imports and all; dot: the first epoch is over")
     ax.set_ylabel("images delivered")
     figure.legend(title="Through all epochs, soonest first", loc="outside lower center", ncols=2, frameon=False)
     return figure
