@@ -53,7 +53,8 @@ class Proxy:
         """Of the contents, by key, in answers without a fault."""
         self.fault: Callable[[str, int], str] = lambda key, nth: ""
         """What to do to the nth answer, from 1, to a request for the key (empty: a listing): one of `ERRORS`, `reset`
-        or `truncate` in the middle, `slow`, `damage` a byte, `change` the ETag, or nothing."""
+        or `truncate` in the middle, `slow`, `damage` a byte, `change` the ETag, markup to send in its place, or
+        nothing."""
         self.prefix = "set/"
         self.extra: dict[str, bytes] = {}
         """Objects that the server has not: they are listed below `prefix` and answered as well."""
@@ -124,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
         fault = ""
         if self.command == "GET":
             fault = self.proxy.fault(key, self.proxy.count(key))
+        if fault.startswith("<"):
+            self._send(200, {"Content-Type": "text/html"}, fault.encode(), "")
+            return
         if fault in ERRORS:
             status, code = ERRORS[fault]
             text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import re
@@ -175,6 +176,25 @@ class TestCopy:
         assert all((folder / key.removeprefix("set/")).read_bytes() == b"secret" for key in between.extra)
         assert set(between.gets.values()) == {1}
 
+    def test_beside_an_encrypted_object_the_others_are_verified_still(self, between: Proxy, tmp_path: Path) -> None:
+        between.extra = {"set/secret": b"secret", "set/plain": b"plain"}
+        between.encrypted = {"set/secret"}
+        between.fault = lambda key, nth: "damage" if key == "set/plain" and nth == 1 else ""
+        store = bucket.Bucket(Location.parse(URL))
+        for key, body in between.extra.items():
+            etag = hashlib.md5(body + b"and something" * (key in between.encrypted)).hexdigest()  # noqa: S324
+            remote = listing.Remote(key, len(body), etag)
+            transfer.fetch(store, remote, tmp_path / "object", threading.Event())
+            assert (tmp_path / "object").read_bytes() == body
+        assert between.gets == {"set/secret": 1, "set/plain": 2}
+
+    def test_a_denial_of_the_bare_key_does_not_deny_what_is_below(
+        self, between: Proxy, original: dict[str, bytes], tmp_path: Path
+    ) -> None:
+        """A policy may permit to list `set/*` alone; the second listing is that of `set`."""
+        between.fault = lambda key, nth: "denied" if not key and nth == 2 else ""
+        assert content(copy(URL, tmp_path, Display())) == original
+
     def test_an_object_larger_than_a_chunk_comes_in_chunks_and_is_verified_too(
         self, between: Proxy, original: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -204,6 +224,14 @@ def test_the_objects_of_a_listing_are_read_and_the_rest_is_left_to_botocore(name
     assert read == {"Contents": [{"Key": "a&b", "Size": "3", "ETag": '"e"'}] * 2}
     assert b"Contents" not in answer["body"]
     assert b"c/" in answer["body"]
+
+
+def test_an_answer_that_is_no_list_of_objects_is_left_to_botocore() -> None:
+    answer = {"body": b"<html><Contents/></html>"}
+    read: dict[str, Any] = {}
+    listing.read_objects(answer, read)
+    assert answer == {"body": b"<html><Contents/></html>"}
+    assert not read
 
 
 def test_a_listing_that_is_cut_short_is_left_to_botocore() -> None:
@@ -351,9 +379,35 @@ class TestFaults:
         assert min(counted) == -LARGE_BYTES
         assert max(counted) < LARGE_BYTES
 
+    def test_what_is_thrown_away_where_no_parts_are_given_is_taken_back(self, between: Proxy, tmp_path: Path) -> None:
+        location = Location.parse("s3://images/large")
+        store, counted = bucket.Bucket(location), list[int]()
+        [[remote]] = [page for page in listing.pages(store, location) if page]
+        between.ranges = False
+        (tmp_path / "object").write_bytes(bytes(3 << 20))  # by an earlier attempt
+        transfer.fetch(store, remote, tmp_path / "object", threading.Event(), counted.append)
+        assert sum(counted) == LARGE_BYTES - (3 << 20)
+
     def test_a_bucket_that_is_not_there_is_named(self, between: Proxy, tmp_path: Path) -> None:
         with pytest.raises(S3Error, match=f"{between.endpoint} has no bucket missing"):
             copy("s3://missing/set", tmp_path, Display())
+
+    @pytest.mark.parametrize(
+        ("markup", "first", "said"),
+        [
+            ("<html/>", 1, "is no S3 endpoint"),
+            ("<html/>", 3, "is no S3 endpoint"),
+            ("<!DOCTYPE html><p>", 1, "gave no answer that can be read at listing s3://images/set/"),
+        ],
+    )
+    def test_what_is_no_s3_endpoint_is_said(  # noqa: PLR0913, PLR0917
+        self, between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, markup: str, first: int, said: str
+    ) -> None:
+        """A portal for example, before which one has to sign in, at once or after a while."""
+        monkeypatch.setattr(bucket, "TRIES", 1)
+        between.fault = lambda key, nth: markup if not key and nth >= first else ""
+        with pytest.raises(S3Error, match=f"{between.endpoint} {said}.*; see that AWS_ENDPOINT_URL names"):
+            copy(URL, tmp_path, Display())
 
     def test_a_prefix_without_objects_is_said_and_the_earlier_copy_is_kept(
         self, between: Proxy, tmp_path: Path

@@ -10,7 +10,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.s3.listing import read_objects
 from bench.source import SourceError, printable
@@ -31,6 +31,8 @@ _MEANINGS = {
     "InvalidAccessKeyId": "{endpoint} does not accept these credentials; see where they come from: aws configure list",
     "NoCredentialsError": "there are no AWS credentials for {what}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
     "or: aws configure",
+    "500": "{endpoint} gave no answer that can be read at {what}, asked again and again; see that AWS_ENDPOINT_URL "
+    "names an S3 endpoint, wait, and " + GO_ON,
     "EndpointConnectionError": "{endpoint} does not answer; see that it runs and that AWS_ENDPOINT_URL names it, and "
     + GO_ON,
     "SlowDown": "{endpoint} was overloaded at {what}, asked again and again; wait, and " + GO_ON,
@@ -41,7 +43,6 @@ _SAME_AS = {
     "401": "InvalidAccessKeyId",
     "403": "AccessDenied",
     "429": "SlowDown",
-    "500": "SlowDown",
     "503": "SlowDown",
     "AllAccessDisabled": "AccessDenied",
     "AuthorizationHeaderMalformed": "InvalidAccessKeyId",
@@ -76,8 +77,15 @@ class S3Error(SourceError):
     """A bucket that cannot be used. The message says what, where, and what mends it."""
 
 
+class DeniedError(S3Error):
+    """What was asked for is not permitted."""
+
+
 class PassingError(S3Error):
     """One that may pass if the same is tried again after a while."""
+
+
+_KINDS = {"AccessDenied": DeniedError, "SlowDown": PassingError, "500": PassingError, _BROKEN: PassingError}
 
 
 @dataclass(frozen=True)
@@ -125,8 +133,6 @@ class Bucket:
             raise S3Error(message) from None
         self.name = location.bucket
         self.endpoint = "S3"
-        self.etags_are_md5 = True
-        """Those that look like it; false once an object was met that is encrypted by a key of its owner's."""
         self._failures = (
             botocore.exceptions.BotoCoreError,
             botocore.exceptions.ClientError,
@@ -139,7 +145,7 @@ class Bucket:
             config = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
             self.client = session.client("s3", config=config)
             self.endpoint = self.client.meta.endpoint_url
-            answer = self.client.list_objects_v2(Bucket=self.name, Prefix=location.prefix, MaxKeys=1)
+            answer = self.page(location.prefix, MaxKeys=1)
             region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region") or session.region_name
             if region and region != self.client.meta.region_name:
                 self.client = session.client("s3", region_name=region, config=config)
@@ -160,6 +166,15 @@ class Bucket:
                 credential_provider=Boto3CredentialProvider(session, ttl=timedelta(minutes=5)),
             )
 
+    def page(self, prefix: str, **options: Any) -> dict[str, Any]:
+        """Return one answer of ListObjectsV2, as `bench.s3.listing.read_objects` leaves it. Raises S3Error."""
+        with self.explained(f"listing {SCHEME}{self.name}/{printable(prefix)}"):
+            page: dict[str, Any] = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, **options)
+        if "Contents" not in page:
+            what = "what it answered is no list of objects"
+            raise S3Error(f"{self.endpoint} is no S3 endpoint: {what}; see that AWS_ENDPOINT_URL names one")
+        return page
+
     @contextmanager
     def explained(self, what: str) -> Iterator[None]:
         """Raise the clients' errors as S3Error. `what` was being done."""
@@ -176,4 +191,4 @@ class Bucket:
                 message = meaning.format(endpoint=self.endpoint, bucket=self.name, what=what)
             else:
                 message = f"{what} at {self.endpoint} failed: {text}"
-            raise (PassingError if code in {_BROKEN, "SlowDown"} else S3Error)(message) from None
+            raise _KINDS.get(code, S3Error)(message) from None

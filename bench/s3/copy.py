@@ -10,13 +10,13 @@ import stat
 from array import array
 from collections import Counter
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from bench.s3 import listing
-from bench.s3.bucket import GO_ON, Bucket, Location, S3Error
+from bench.s3.bucket import GO_ON, Bucket, DeniedError, Location, S3Error
 from bench.s3.journal import Digests, Journal, digest
 from bench.s3.spool import Spool
 from bench.s3.transfer import ChangedError, StoppedError, enough_room, fetch, is_large, no_room
@@ -51,7 +51,8 @@ def copy(url: str, cache: Path, display: Display) -> Path:
     location = Location.parse(url)
     bucket = Bucket(location)
     if not url.endswith("/"):
-        location = listing.one_object(bucket, location) or location
+        with suppress(DeniedError):  # only what is below the slash may be permitted
+            location = listing.one_object(bucket, location) or location
     folder = cache / "s3" / hashlib.sha256(str(location).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with closing(Journal(folder / "journal")) as journal, display.transfer(f"copying {location}") as on_progress:

@@ -71,10 +71,10 @@ def pages(bucket: Bucket, location: Location) -> Iterator[list[Remote]]:
                 asked[pool.submit(_ask, bucket, request)] = request
             for answered in wait(asked, return_when=FIRST_COMPLETED).done:
                 request, page = asked.pop(answered), answered.result()
-                if request.by_folder and page["IsTruncated"]:
+                if request.by_folder and page.get("IsTruncated"):
                     todo.append(replace(request, by_folder=False))  # too many to ask for one by one
                     continue
-                if page["IsTruncated"]:
+                if page.get("IsTruncated"):
                     todo.append(replace(request, token=page["NextContinuationToken"]))
                 below = [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
                 folders += len(below)
@@ -92,22 +92,22 @@ def _ask(bucket: Bucket, request: _Request, **options: Any) -> dict[str, Any]:
         options["Delimiter"] = "/"
     if request.token:
         options["ContinuationToken"] = request.token
-    with bucket.explained(f"listing s3://{bucket.name}/{request.prefix}"):
-        page: dict[str, Any] = bucket.client.list_objects_v2(Bucket=bucket.name, Prefix=request.prefix, **options)
-    return page
+    return bucket.page(request.prefix, **options)
 
 
 def read_objects(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: object) -> None:
     """Read the objects of an answer of ListObjectsV2 in place of botocore, which takes several times as long for them.
 
     A handler of botocore's event `before-parse`: what is put into `customized_response_dict` is its result, and what is
-    left of the body is botocore's to read.
+    left of the body is botocore's to read: all of it, and no `Contents`, where it is no list of objects.
     """
     try:
         root = ET.fromstring(response_dict["body"])  # noqa: S314 - botocore reads it so too
     except ET.ParseError:
         return  # botocore says so
     namespace = root.tag[: root.tag.rfind("}") + 1]
+    if root.tag != f"{namespace}ListBucketResult":
+        return
     customized_response_dict["Contents"] = [
         {name: found.findtext(namespace + name, "") for name in ("Key", "Size", "ETag")}
         for found in root.findall(f"{namespace}Contents")

@@ -80,11 +80,18 @@ def fetch(
 
 
 def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event, on_bytes: Callable[[int], None]) -> int:
+    from obstore.exceptions import GenericError
+
     what = f"s3://{bucket.name}/{printable(remote.key)}"
     md5 = hashlib.md5(usedforsecurity=False)
     size_bytes = _reread(path, md5) if is_large(remote) else 0
     with bucket.explained(f"fetching {what}"):
-        etag, chunks = _ask(bucket, remote, what, path, size_bytes)
+        try:
+            etag, chunks = _ask(bucket, remote, what, size_bytes)
+        except GenericError as error:
+            if _NO_RANGES in str(error):
+                _remove(path, size_bytes, on_bytes)
+            raise
         with path.open("ab" if size_bytes else "wb") as file:
             for chunk in chunks:
                 if stop.is_set():
@@ -98,13 +105,16 @@ def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event, on_bytes: Call
         raise PassingError(
             f"{size_bytes} bytes of {what} came instead of {remote.size_bytes}, again and again; {GO_ON}"
         )
-    if bucket.etags_are_md5 and _MD5.fullmatch(etag) and md5.hexdigest() != etag:
-        bucket.etags_are_md5 = not _encrypted(bucket, remote.key, what)
-        if bucket.etags_are_md5:
-            path.unlink()
-            on_bytes(-size_bytes)
-            raise PassingError(f"{what} came damaged, again and again: its MD5 is not its ETag; {GO_ON}")
+    if _MD5.fullmatch(etag) and md5.hexdigest() != etag and not _encrypted(bucket, remote.key, what):
+        _remove(path, size_bytes, on_bytes)
+        raise PassingError(f"{what} came damaged, again and again: its MD5 is not its ETag; {GO_ON}")
     return mtime_ns
+
+
+def _remove(path: Path, size_bytes: int, on_bytes: Callable[[int], None]) -> None:
+    """Let the next attempt begin anew."""
+    path.unlink()
+    on_bytes(-size_bytes)
 
 
 def _reread(path: Path, md5: hashlib._Hash) -> int:
@@ -118,9 +128,7 @@ def _reread(path: Path, md5: hashlib._Hash) -> int:
         return 0
 
 
-def _ask(
-    bucket: Bucket, remote: Remote, what: str, path: Path, start_bytes: int
-) -> tuple[str, Iterable[bytes | Bytes]]:
+def _ask(bucket: Bucket, remote: Remote, what: str, start_bytes: int) -> tuple[str, Iterable[bytes | Bytes]]:
     """Return the ETag of the object, and its content from there on. Raises ChangedError, or what obstore raises."""
     import obstore
 
@@ -131,10 +139,6 @@ def _ask(
         found = obstore.get(bucket.store, remote.key, options=options)
     except FileNotFoundError:
         raise ChangedError(f"{what} is gone") from None
-    except obstore.exceptions.GenericError as error:
-        if _NO_RANGES in str(error):
-            path.unlink()  # the next attempt begins anew
-        raise
     meta = found.meta
     etag = (meta["e_tag"] or "").strip('"')
     if meta["size"] != remote.size_bytes or (remote.etag and etag != remote.etag):
