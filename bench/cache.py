@@ -51,8 +51,14 @@ def begun(folder: Path) -> bool:
 
 
 def begun_bytes(folder: Path) -> int:
-    """Return the size of what a stop or a kill has left of what is made by `building`."""
-    return sum(path.lstat().st_size for part in _parts(folder) for path in part.rglob("*") if not path.is_dir())
+    """Return the size of what a stop or a kill has left of what is made by `building`, or of what is `pulled`."""
+    parts = *_parts(folder), pulled(folder)
+    return sum(path.lstat().st_size for part in parts for path in part.rglob("*") if not path.is_dir())
+
+
+def pulled(folder: Path) -> Path:
+    """Return where the files of what is taken from elsewhere wait until all have come, whatever stops that."""
+    return folder.with_name(folder.name + ".pulled")
 
 
 def forget_earlier(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import canonical, estimate, ingest, process, registry, source, synthetic
 from bench.api import Artifact
-from bench.cache import StoppedError, begun, begun_bytes, building, forget_earlier, locked
+from bench.cache import StoppedError, begun, begun_bytes, building, forget_earlier, locked, pulled
 from bench.monitors.counters import written_bytes
 from bench.records import SCHEMA_VERSION, Record, now
 from bench.s3.repository import Repository
@@ -265,8 +265,10 @@ def _record(conversion: _Conversion, cache: Path, display: Display, repository: 
         return record
     if folder.exists():
         return replace(Record(**json.loads((folder / MANIFEST).read_text())), title=form.title)
-    if repository and (pulled := _pulled(conversion, display, repository)):
-        return pulled
+    if repository and (taken := _pulled(conversion, display, repository)):
+        return taken
+    if pulled(folder).exists():
+        shutil.rmtree(pulled(folder))  # it is written here after all
     resumes = registry.writer(form.writer).resumes
     if left_bytes := begun_bytes(folder):
         how = "goes on from there" if resumes else "starts anew, for it is not written in parts"
@@ -311,23 +313,22 @@ def _pulled(conversion: _Conversion, display: Display, repository: Repository) -
 
     How long it took to write is not told, for that was another machine's time.
     """
-    with suppress(_NotWrittenError), building(conversion.folder) as partial:
-        files = partial / "files"
-        files.mkdir()
-        stored = repository.pull(conversion.folder.name, files, display)
-        if stored is None:
-            raise _NotWrittenError
-        described = ("schema", "options", "versions", "samples")
-        if any(stored.get(column) != getattr(conversion.record, column) for column in described):
-            raise PrepareError(
-                f"{repository.location / conversion.folder.name} is refused: its manifest tells of another format than "
-                "its name; remove it and publish it again, or leave out --artifacts"
-            )
-        untimed = dict.fromkeys(("write_s", "cpu_s", "images_per_s", "cpu_s_per_1k_images"))
-        record = Record(**{**stored, **untimed, "title": conversion.form.title})
+    folder, files = conversion.folder, pulled(conversion.folder)
+    if (stored := repository.pull(folder.name, files, display)) is None:
+        return None
+    described = ("schema", "options", "versions", "samples")
+    if any(stored.get(column) != getattr(conversion.record, column) for column in described):
+        shutil.rmtree(files)
+        raise PrepareError(
+            f"{repository.location / folder.name} is refused: its manifest tells of another format than its name; "
+            "remove it and publish it again, or leave out --artifacts"
+        )
+    untimed = dict.fromkeys(("write_s", "cpu_s", "images_per_s", "cpu_s_per_1k_images"))
+    record = Record(**{**stored, **untimed, "title": conversion.form.title})
+    with building(folder) as partial:
+        files.rename(partial / "files")
         (partial / MANIFEST).write_text(json.dumps(asdict(record), indent=1))
-        return record
-    return None
+    return record
 
 
 class _NotWrittenError(Exception):

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import signal
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import obstore
 import pytest
 
 from bench import process
 from bench.display import Display
 from bench.prepare import Prepared, PrepareError, prepare, publish
-from bench.s3 import loopback
-from bench.s3.bucket import S3Error
+from bench.s3 import loopback, repository, transfer
+from bench.s3.bucket import PassingError, S3Error
 from tests.campaigns import campaign
 from tests.proxy import point
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from bench.s3.listing import Remote
 
 HERE = "s3://artifacts/ready"
 FORMATS = {
@@ -89,6 +96,69 @@ def change(bucket: Path, name: str, body: bytes) -> None:
 
     [path] = bucket.rglob(name)
     boto3.client("s3").put_object(Bucket="artifacts", Key=path.relative_to(bucket).as_posix(), Body=body)
+
+
+LARGE_BYTES = 11 << 20
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """The folder of an artifact of one file."""
+    path = tmp_path / "large" / "files" / "one"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(random.Random(0).randbytes(LARGE_BYTES))
+    return path.parent.parent
+
+
+def test_a_large_file_goes_up_in_no_more_parts_than_are_allowed_and_comes_back(
+    bucket: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, parts = obstore.put, list[float]()
+
+    def counting(store: Any, key: str, file: Any, *, chunk_size: int) -> Any:
+        parts.append(LARGE_BYTES / chunk_size)
+        return put(store, key, file, chunk_size=chunk_size)
+
+    monkeypatch.setattr(obstore, "put", counting)
+    monkeypatch.setattr(repository, "_MOST_PARTS", 2)
+    there = repository.Repository(HERE)
+    there.publish(large, {}, Display())
+    assert parts[0] <= 2
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "one").write_bytes(bytes(3 << 20))  # of no use
+    assert there.pull("large", tmp_path / "back", Display()) == {}
+    assert content(tmp_path / "back") == content(large / "files")
+
+
+@pytest.mark.parametrize("way", ["publish", "pull"])
+def test_a_transfer_tells_how_far_it_is_within_a_file_and_stops_there(
+    bucket: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    there = repository.Repository(HERE)
+    if way == "pull":
+        there.publish(large, {}, Display())
+    stop, told = threading.Event(), list[int]()
+
+    class Interrupting(Display):
+        @contextmanager
+        def transfer(self, what: str) -> Iterator[Callable[[int, int | None], None]]:
+            def on_progress(done: int, total: int | None) -> None:
+                told.append(done)
+                if done:
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                    stop.wait(60)
+
+            yield on_progress
+
+    monkeypatch.setattr(repository, "Event", lambda: stop)
+    ways: dict[str, Callable[[], object]] = {
+        "publish": lambda: there.publish(large, {}, Interrupting()),
+        "pull": lambda: there.pull("large", tmp_path / "back", Interrupting()),
+    }
+    with pytest.raises(KeyboardInterrupt):
+        ways[way]()
+    assert 0 < max(told) < LARGE_BYTES
+    assert there.has("large") == (way == "pull")
 
 
 @pytest.mark.usefixtures("planted")
@@ -172,6 +242,35 @@ class TestRepository:
         change(bucket, "manifest.json", json.dumps(manifest).encode())
         with pytest.raises(S3Error, match=r"names a file outside of it, '\.\./\.\./evil'"):
             ready(tree, tmp_path / "second", HERE)
+
+    def test_a_pull_that_is_cut_goes_on(
+        self, published: Prepared, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One of the files that are there was damaged meanwhile, and one was of an artifact of this name before."""
+        asked: list[str] = []
+        broken = threading.Event()
+
+        def cut(bucket: object, remote: Remote, *rest: Any) -> int:
+            asked.append(Path(remote.key).name)
+            if len(asked) == 40 and not broken.is_set():
+                broken.set()
+                raise PassingError("the connection broke")
+            return transfer.fetch(bucket, remote, *rest)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(repository, "fetch", cut)
+        monkeypatch.setattr(repository, "CONNECTIONS", 1)
+        with pytest.raises(S3Error, match="the connection broke"):
+            ready(tree, tmp_path / "second", HERE)
+        kept = [path for path in (tmp_path / "second").rglob("*.pulled/**/*.jpg") if path.stat().st_size]
+        assert len(kept) >= 39
+        kept[0].write_bytes(kept[0].read_bytes()[::-1])
+        kept[0].with_name("other").write_bytes(b"")
+        asked.clear()
+        assert content(ready(tree, tmp_path / "second", HERE).artifacts["files"].path) == content(
+            published.artifacts["files"].path
+        )
+        assert set(asked) & {path.name for path in kept} == {kept[0].name}
+        assert not list((tmp_path / "second").rglob("*.pulled"))
 
     def test_what_is_not_published_is_written(self, bucket: Path, tree: Path, tmp_path: Path) -> None:
         assert ready(tree, tmp_path / "cache", HERE).records[0].write_s

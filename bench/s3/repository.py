@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from threading import Event
+from threading import Event, Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.s3.bucket import Bucket, Location, S3Error
 from bench.s3.copy import CONNECTIONS, relative
 from bench.s3.listing import Remote
-from bench.s3.transfer import ChangedError, enough_room, fetch
+from bench.s3.transfer import CHUNK_BYTES, ChangedError, StoppedError, enough_room, fetch, is_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from bench.display import Display
@@ -28,7 +30,13 @@ LAYOUT = 1
 _MANIFEST, _FILES = "manifest.json", "files"
 _AT_ONCE = 10 * CONNECTIONS
 """Files that are handed to the threads at once, for each takes memory until it is done."""
+_PART_BYTES, _MOST_PARTS = 5 << 20, 9000
+"""Of an upload: S3 takes parts from 5 MiB on, and up to 10,000 of them."""
 _Result = TypeVar("_Result")
+
+
+class _RefusedError(S3Error):
+    """What is published is not what its manifest says."""
 
 
 @dataclass(frozen=True)
@@ -78,49 +86,76 @@ class Repository:
             return False
         root = folder / _FILES
         paths = sorted(path for path in root.rglob("*") if path.is_file())
-        sizes_bytes = [path.stat().st_size for path in paths]
+        stop = Event()
+        with _counted(display, f"publishing {at}", sum(path.stat().st_size for path in paths)) as on_bytes:
 
-        def upload(path: Path) -> _File:
-            name = path.relative_to(root).as_posix()
-            self._put(f"{at.prefix}{_FILES}/{name}", path)
-            return _File(name, path.stat().st_size, _sha256(path))
+            def upload(path: Path) -> _File:
+                name, size_bytes = path.relative_to(root).as_posix(), path.stat().st_size
+                content = _read(path, stop, on_bytes)
+                self._put(
+                    f"{at.prefix}{_FILES}/{name}",
+                    content if size_bytes > _PART_BYTES else b"".join(content),
+                    size_bytes,
+                )
+                return _File(name, size_bytes, _sha256(path))
 
-        with display.transfer(f"publishing {at}") as on_progress:
-            files = _all(upload, paths, sizes_bytes, on_progress, Event())
-        manifest = asdict(_Manifest(LAYOUT, record, files))
-        self._put(f"{at.prefix}{_MANIFEST}", json.dumps(manifest, indent=1).encode())
+            files = _all(upload, paths, stop)
+        manifest = json.dumps(asdict(_Manifest(LAYOUT, record, files)), indent=1).encode()
+        self._put(f"{at.prefix}{_MANIFEST}", manifest, len(manifest))
         return True
 
     def pull(self, name: str, out: Path, display: Display) -> dict[str, Any] | None:
-        """Fill the empty folder `out` with the files of an artifact and return its record; None if there is none.
+        """Fill the folder `out` with the files of an artifact and return its record; None if there is none.
 
-        Raises S3Error, also if a file is not what the manifest says; what is in `out` then is the caller's to remove.
+        It goes on with what an earlier call left in `out`. Raises S3Error; if a file is not what the manifest says,
+        `out` is removed.
         """
         at = self.location / name
         if not (manifest := self._manifest(at)):
             return None
-        stop = Event()
-
-        def download(file: _File) -> None:
-            path = out / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
+        stop, total_bytes = Event(), sum(file.size_bytes for file in manifest.files)
+        out.mkdir(parents=True, exist_ok=True)
+        with enough_room(out.parent, str(at)), _counted(display, f"pulling {at}", total_bytes) as on_bytes:
             try:
-                fetch(self._bucket, Remote(f"{at.prefix}{_FILES}/{file.path}", file.size_bytes, etag=""), path, stop)
-            except ChangedError:
-                raise _refused(at, f"{file.path} has not the size that its manifest says, or is gone") from None
-            if _sha256(path) != file.sha256:
-                raise _refused(at, f"the SHA-256 of {file.path} is not the one that its manifest says")
-
-        sizes_bytes = [file.size_bytes for file in manifest.files]
-        with enough_room(out, str(at)), display.transfer(f"pulling {at}") as on_progress:
-            _all(download, manifest.files, sizes_bytes, on_progress, stop)
+                _all(lambda file: self._fetch(at, file, out / file.path, stop, on_bytes), manifest.files, stop)
+            except _RefusedError:
+                shutil.rmtree(out)
+                raise
+        listed = {out / file.path for file in manifest.files}
+        for path in list(out.rglob("*")):
+            if path.is_file() and path not in listed:
+                path.unlink()  # of an artifact that had this name before
         return manifest.record
 
-    def _put(self, key: str, content: Path | bytes) -> None:
+    def _fetch(self, at: Location, file: _File, path: Path, stop: Event, on_bytes: Callable[[int], None]) -> None:
+        """Have a file of an artifact at `path`, where an earlier attempt may have left all of it, or a part."""
+        remote = Remote(f"{at.prefix}{_FILES}/{file.path}", file.size_bytes, etag="")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        left_bytes = path.stat().st_size if path.exists() else 0
+        if left_bytes >= file.size_bytes or not is_large(remote):
+            if path.exists() and _is(path, file):
+                on_bytes(file.size_bytes)
+                return
+            path.unlink(missing_ok=True)
+            left_bytes = 0
+        on_bytes(left_bytes)
+        for _ in range(1 + bool(left_bytes)):  # what was left may be of no use
+            try:
+                fetch(self._bucket, remote, path, stop, on_bytes)
+            except ChangedError:
+                raise _refused(at, f"{file.path} has not the size that its manifest says, or is gone") from None
+            if _is(path, file):
+                return
+            path.unlink()
+            on_bytes(-file.size_bytes)
+        raise _refused(at, f"the SHA-256 of {file.path} is not the one that its manifest says")
+
+    def _put(self, key: str, content: bytes | Iterator[bytes], size_bytes: int) -> None:
         import obstore
 
+        part_bytes = max(_PART_BYTES, -(-size_bytes // _MOST_PARTS))
         with self._bucket.explained(f"writing s3://{self._bucket.name}/{key}"):
-            obstore.put(self._bucket.store, key, content)
+            obstore.put(self._bucket.store, key, content, chunk_size=part_bytes)
 
     def _manifest(self, at: Location) -> _Manifest | None:
         """Return the manifest of the artifact there; None if there is none. Raises S3Error if it cannot be used."""
@@ -143,23 +178,13 @@ class Repository:
         return manifest
 
 
-def _all(
-    transfer: Callable[[Any], _Result],
-    items: Sequence[Any],
-    sizes_bytes: Sequence[int],
-    on_progress: Callable[[int, int | None], None],
-    stop: Event,
-) -> list[_Result]:
-    """Transfer items of these sizes, many at once; set `stop` if one fails. The results are in order."""
+def _all(transfer: Callable[[Any], _Result], items: Sequence[Any], stop: Event) -> list[_Result]:
+    """Transfer items, many at once; set `stop` if one fails. The results are in order."""
     results: list[_Result] = []
-    done_bytes, total_bytes = 0, sum(sizes_bytes)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         try:
             for start in range(0, len(items), _AT_ONCE):
-                some = slice(start, start + _AT_ONCE)
-                results += pool.map(transfer, items[some])
-                done_bytes += sum(sizes_bytes[some])
-                on_progress(done_bytes, total_bytes)
+                results += pool.map(transfer, items[start : start + _AT_ONCE])
         except BaseException:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -167,11 +192,40 @@ def _all(
     return results
 
 
+@contextmanager
+def _counted(display: Display, what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Show a transfer; call what is given, from any thread, with the bytes that have come, or less than 0: in vain."""
+    done_bytes, counting = 0, Lock()
+    with display.transfer(what) as on_progress:
+
+        def on_bytes(size_bytes: int) -> None:
+            nonlocal done_bytes
+            with counting:
+                done_bytes += size_bytes
+                on_progress(done_bytes, total_bytes)
+
+        yield on_bytes
+
+
+def _read(path: Path, stop: Event, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+    """Yield the content of a file. Raises StoppedError."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            if stop.is_set():
+                raise StoppedError
+            yield chunk
+            on_bytes(len(chunk))
+
+
+def _is(path: Path, file: _File) -> bool:
+    return path.stat().st_size == file.size_bytes and _sha256(path) == file.sha256
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _refused(at: Location, why: str) -> S3Error:
+def _refused(at: Location, why: str) -> _RefusedError:
     remove = f"aws s3 rm --recursive {at}"
-    return S3Error(f"{at} is refused: {why}; remove it ({remove}) and publish it again, or leave out --artifacts")
+    return _RefusedError(f"{at} is refused: {why}; remove it ({remove}) and publish it again, or leave out --artifacts")
