@@ -228,7 +228,7 @@ def _fed(campaign: Mapping[str, Any], loads: pd.DataFrame) -> list[Fed]:
     for consumer, feeding in feedings(campaign).items():
         rows = loads[loads["consumer"] == consumer]
         good = _good(rows)
-        apart = training.losses_apart(good)
+        apart, loss_blocks = training.losses_apart(good), training.blocks_compared(good)
         worth = "fed_images_per_s" if consumer == "paced" else "images_per_s"
         of_consumer = [
             Fed(
@@ -236,6 +236,7 @@ def _fed(campaign: Mapping[str, Any], loads: pd.DataFrame) -> list[Fed]:
                 standing=_standing(contestant, rows, good, {}, ""),
                 curve=_curve(good[good["contestant"] == contestant["name"]]["demand_curve"]),
                 losses_apart=apart.get(contestant["name"], ()),
+                loss_blocks=loss_blocks,
             )
             for contestant in _competing(campaign)
             if contestant["name"] in feeding["contestants"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from bench import limits, plan, process
@@ -34,7 +34,8 @@ def measure(
         }
         if not lacking:
             continue
-        work = campaign.work_on(prepared.data["samples"], trial.block)
+        # Whatever the ranks, a limit is that of the whole machine, on all cores at once.
+        work = replace(campaign.work_on(prepared.data["samples"], trial.block), ranks=1)
         spec = {
             "canonical": str(canonical),
             "artifacts": {f.name: asdict(prepared.artifacts[f.name]) for f in formats if f"disk/{f.name}" in lacking},

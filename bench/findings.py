@@ -153,6 +153,8 @@ class Fed:
     """Demands in images/s that were tried in all blocks, and how busy the accelerator was, in per cent; by demand."""
     losses_apart: tuple[str, ...] = ()
     """Columns of its losses that are not those of the others, see `bench.training.losses_apart`."""
+    loss_blocks: tuple[int, ...] = ()
+    """Over how many blocks its consumer's losses were compared, the first and the later ones; 0: they were not."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bench.comparison import Ratio
 
 LOSSES = ("loss_first", "loss_last")
+_ROUNDING = 1e-9
+"""What it may leave between equal losses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,24 +36,47 @@ def losses_apart(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
     `rows`: the ok ones of one consumer. By Student's t on a contestant's mean over blocks against that of all, with the
     spread between blocks that is left when what all have in common in a block is taken out, which comes from the seed;
-    at 5 %, corrected for the number of contestants and columns (Bonferroni). Nothing is apart with fewer than 2 blocks
-    that all contestants have, or fewer than 2 contestants.
+    at 5 %, corrected for the number of contestants and columns (Bonferroni). The one farthest off is left out before
+    the others are compared, for it takes the mean of all with it; of two that differ both are apart. Nothing is with
+    fewer than 2 blocks that all contestants have, or fewer than 2 contestants.
     """
     apart: dict[str, list[str]] = {}
     for column in LOSSES:
-        losses = rows.pivot_table(index="block", columns="contestant", values=column).dropna()
-        blocks, contestants = losses.shape
-        if min(blocks, contestants) <= 1:
-            continue
-        freedom = (blocks - 1) * (contestants - 1)
-        effects = losses.mean() - losses.to_numpy().mean()
-        left = losses.sub(losses.mean(axis=1), axis=0) - effects
-        error = math.sqrt((left.to_numpy() ** 2).sum() / freedom * (contestants - 1) / (contestants * blocks))
-        most = float(stdtrit(freedom, 1 - SIGNIFICANCE / (2 * contestants * len(LOSSES)))) * error
-        for contestant, effect in effects.items():
-            if abs(effect) > most + 1e-9:  # what rounding leaves of equal ones
-                apart.setdefault(str(contestant), []).append(column)
+        losses = _losses(rows, column)
+        while _comparable(losses) and (farthest := _farthest(losses)):
+            for contestant in farthest:
+                apart.setdefault(contestant, []).append(column)
+            losses = losses.drop(columns=farthest)
     return {contestant: tuple(columns) for contestant, columns in apart.items()}
+
+
+def blocks_compared(rows: pd.DataFrame) -> tuple[int, ...]:
+    """Return over how many blocks `losses_apart` compares each of `LOSSES`; 0 if it cannot."""
+    tables = [_losses(rows, column) for column in LOSSES]
+    return tuple(len(losses) if _comparable(losses) else 0 for losses in tables)
+
+
+def _losses(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the losses by block and contestant, of the blocks that all contestants have."""
+    return rows.pivot_table(index="block", columns="contestant", values=column).dropna()
+
+
+def _comparable(losses: pd.DataFrame) -> bool:
+    return min(losses.shape) > 1
+
+
+def _farthest(losses: pd.DataFrame) -> list[str]:
+    """Return the contestant that is farthest from the mean of all, or both of two, if that is more than chance."""
+    blocks, contestants = losses.shape
+    freedom = (blocks - 1) * (contestants - 1)
+    effects = losses.mean() - losses.to_numpy().mean()
+    left = losses.sub(losses.mean(axis=1), axis=0) - effects
+    error = math.sqrt((left.to_numpy() ** 2).sum() / freedom * (contestants - 1) / (contestants * blocks))
+    least = float(stdtrit(freedom, 1 - SIGNIFICANCE / (2 * contestants * len(LOSSES)))) * error
+    most = float(effects.abs().max())
+    if most <= least + _ROUNDING:
+        return []
+    return [str(contestant) for contestant, effect in effects.items() if abs(effect) >= most - _ROUNDING]
 
 
 def under_lightning(rows: pd.DataFrame) -> list[UnderLightning]:

@@ -210,8 +210,8 @@ class Meter:
     """When all had."""
     opened_ns: int | None = None
     """When all were."""
-    form: tuple[Any, ...] = ()
-    """Shapes, strides and types of the last batch that was checked."""
+    forms: set[tuple[Any, ...]] = field(default_factory=set)
+    """Shapes, strides and types of the batches that were checked, one of each."""
     gpu_opened: Edge | None = None
     gpu_load: GpuLoad = field(default_factory=GpuLoad)
     done: bool = False
@@ -228,12 +228,11 @@ class Meter:
             images = self.copies.bring(images_as_loaded) if self.copies else images_as_loaded
             times.exits_ns.append(perf_counter_ns())
             times.asked_ns.append(asked_ns)
-            # What a batch is made of hardly ever changes: to look at it anew each time would cost the loader.
-            if (
-                form := (images.shape, images.stride(), images.dtype, images.device, labels.shape, labels.dtype)
-            ) != self.form:
+            # To look at each batch would cost the loader, and a GPU would have to be waited for.
+            form = (images.shape, images.stride(), images.dtype, images.device, labels.shape, labels.dtype, labels.device)
+            if form not in self.forms:
                 self._check(images, labels)
-                self.form = form
+                self.forms.add(form)
             yield images, labels
             times.images.append(len(images))
             self.delivered += len(images)
@@ -328,10 +327,13 @@ class Meter:
             raise InvalidWorkError(f"images of dtype {dtype} instead of {self.work.dtype}")
         if images.device.type != self.work.device:
             raise InvalidWorkError(f"images on {images.device.type} instead of {self.work.device}")
-        low, high = values.span(self.work)
-        least, most = float(images[0].min()), float(images[0].max())
-        if not low <= least <= most <= high:
-            raise InvalidWorkError(f"images with values from {least:g} to {most:g} instead of {low:.3g} to {high:.3g}")
+        if images.is_floating_point():  # of uint8 all values are right
+            low, high = values.span(self.work)
+            least, most = float(images[0].min()), float(images[0].max())
+            if not low <= least <= most <= high:
+                raise InvalidWorkError(
+                    f"images with values from {least:g} to {most:g} instead of {low:.3g} to {high:.3g}"
+                )
         if labels.shape != (count,) or labels.is_floating_point():
             raise InvalidWorkError(
                 f"labels of shape {tuple(labels.shape)}, {labels.dtype} instead of ({count},), integer"

@@ -50,6 +50,17 @@ def test_a_loader_whose_loss_is_another_is_apart_and_no_other_is() -> None:
     assert [of_one.get(FOUR[0].name) for of_one in found] == [("loss_last",)] * 20
 
 
+def test_a_loader_that_is_far_off_takes_no_other_with_it() -> None:
+    found = [apart(trained(seed, blocks=5, shift=5.0)) for seed in range(20)]
+    assert [of_one.pop(FOUR[0].name) for of_one in found] == [("loss_last",)] * 20
+    assert sum(bool(others) for others in found) <= 2
+
+
+def test_of_two_whose_losses_differ_both_are_apart() -> None:
+    two = {actor.name for actor in FOUR[:2]}
+    assert set(apart([row for row in trained(0, blocks=5, shift=5.0) if row.contestant in two])) == two
+
+
 def test_losses_that_differ_by_chance_alone_are_seldom_apart() -> None:
     assert sum(bool(apart(trained(seed, blocks=3))) for seed in range(100)) <= 10
 
@@ -64,6 +75,13 @@ def test_the_report_marks_a_loss_that_is_apart(tmp_path: Path) -> None:
     text = written(tmp_path, trained(0, blocks=3, shift=0.15), cast=FOUR, feeding=feeding)
     losses = {title: rows_of(text[text.index("## Training") :], title)[0][-1] for title in (a.title for a in FOUR)}
     assert [title for title, loss in losses.items() if "apart" in loss] == [FOUR[0].title]
+
+
+def test_the_report_says_which_losses_were_compared(tmp_path: Path) -> None:
+    feeding = [actor.name for actor in FOUR]
+    rows = [replace(row, loss_last=None) for row in trained(0, blocks=3)]
+    text = " ".join(written(tmp_path, rows, cast=FOUR, feeding=feeding).split())
+    assert "the first losses were compared over 3 blocks, the later ones were not compared, for" in text
 
 
 def test_what_lightning_adds_is_told_within_blocks(tmp_path: Path) -> None:

@@ -127,6 +127,20 @@ def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
         consume(Tiring(), Window(0, 10, 1, pause_s=0))
 
 
+def test_a_form_is_looked_at_once_whatever_epoch_it_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look would wait for a GPU."""
+    looked_at: list[int] = []
+    check = Meter._check
+
+    def counted(meter: Meter, images: torch.Tensor, labels: torch.Tensor) -> None:
+        looked_at.append(len(images))
+        check(meter, images, labels)
+
+    monkeypatch.setattr(Meter, "_check", counted)
+    consume(right(), Window(0, 0, 20, pause_s=None))
+    assert looked_at == [8, 4]
+
+
 class Steady:
     """Batches of 8, 8, 8, 8, 8, 8, 8, 4 images, one per second; an epoch starts right after the last batch."""
 

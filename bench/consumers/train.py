@@ -83,8 +83,11 @@ def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> flo
 
     def speed(steps: int) -> float:
         started_s = time.perf_counter()
-        for _ in range(steps):
-            training.step(images, labels).item()  # waits for a GPU
+        for _ in range(steps):  # as in `learn`
+            training.clock.begin()
+            loss = training.step(images, labels)
+            training.clock.end()
+        loss.item()  # waits for a GPU
         return steps * work.batch_size / (time.perf_counter() - started_s)
 
     speed(_WARM_UP_STEPS)
@@ -126,10 +129,8 @@ class Training:
         """`parallel`: whether the gradients of ranks are brought together here."""
         demand(work)
         torch.manual_seed(work.seed)
-        on_gpu = torch.cuda.is_available()
         self.classes = classes
-        self.device = torch.device("cuda" if on_gpu else "cpu")
-        self.clock: Clock = CudaClock(partial(torch.cuda.Event, enable_timing=True)) if on_gpu else Clock()
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._mix = v2.RandomChoice(
             [
                 v2.MixUp(alpha=_MIXUP_ALPHA, num_classes=classes),
@@ -145,6 +146,8 @@ class Training:
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.model = DistributedDataParallel(self.network) if parallel and work.ranks > 1 else self.network
         """What a step goes through: the network, and of several ranks what brings their gradients together."""
+        on_gpu = self.device.type == "cuda"
+        self.clock: Clock = CudaClock(partial(torch.cuda.Event, enable_timing=True)) if on_gpu else Clock()
         torch.manual_seed(work.own_seed)  # ranks mix each in its own way
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-5, nesterov=True
@@ -162,7 +165,9 @@ class Training:
 
     def normalised(self, images: Tensor) -> Tensor:
         """Return images of uint8, or of values from 0 to 1, normalised as ImageNet's are."""
-        levels = images.to(torch.float32) * (1 if images.dtype == torch.uint8 else 255)
+        levels = images.to(torch.float32)
+        if images.dtype != torch.uint8:
+            levels = levels * 255
         return (levels - self._mean) / self._deviation
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
