@@ -203,6 +203,7 @@ class GpuUse:
     adapter: str
     format: str
     consumer: str
+    window_s: float
     samples: tuple[tuple[float, float], ...]
     """Seconds since the first sample, and per cent of the time since the one before."""
 

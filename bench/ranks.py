@@ -8,12 +8,14 @@ import json
 import os
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Artifact, Work
 from bench.consumers.clock import stall_pct
+from bench.monitors.gpu import GpuLoad
 from bench.monitors.tree import processes
 from bench.process import death
 from bench.timeline import Timeline
@@ -42,7 +44,7 @@ _LARGEST = (
     "teardown_s",
     "throttle_events",
 )
-_MEANT = ("loss_first", "loss_last", "step_p50_ms")
+_MEANT = ("copy_overlap_pct", "copy_p50_ms", "loss_first", "loss_last", "step_p50_ms")
 
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +136,9 @@ def together(spec: dict[str, Any], reports: Sequence[dict[str, Any]]) -> dict[st
         columns["stall_vs_cached_pct"] = stall_pct(columns["images_per_s"], cached)
     busy_pct = sum(report["cpu_load_pct"] + report["other_cpu_pct"] for report in reports) / len(reports)
     cpu_s = columns["cores_used"] * columns["window_s"]
+    several = "each of several processes may use a GPU of its own" if reports[0]["gpu_util_pct"] is not None else ""
     return columns | {
+        **asdict(GpuLoad(gpu_reason=several or reports[0]["gpu_reason"])),
         "cpu_s": cpu_s,
         "cpu_s_per_1k_images": 1000 * cpu_s / columns["window_images"],
         "other_cpu_pct": max(0.0, busy_pct - columns["cpu_load_pct"]),

@@ -290,7 +290,8 @@ def gpu_uses(cast: Sequence[Actor]) -> tuple[GpuUse, ...]:
     """Return how busy the GPU was with each actor: half of the time, at first not at all."""
     samples = tuple((second / 6, 0.0 if second < 6 else 60.0) for second in range(36))
     return tuple(
-        GpuUse(title=a.title, adapter=a.loader, format=a.format, consumer="train", samples=samples) for a in cast
+        GpuUse(title=a.title, adapter=a.loader, format=a.format, consumer="train", window_s=6.0, samples=samples)
+        for a in cast
     )
 
 

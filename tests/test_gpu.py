@@ -8,10 +8,12 @@ from __future__ import annotations
 import ctypes
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pynvml
 import pytest
+import torch
 
 from bench.monitors.gpu import Gpu, GpuLoad
 from bench.records import Record
@@ -48,6 +50,7 @@ class Nvml:
     refused: set[str | int] = field(default_factory=set)
     """Functions, kinds of samples and GPM metrics that are not supported."""
     called: list[str] = field(default_factory=list)
+    uuids: tuple[str, ...] = ()
 
     def close(self) -> None:
         for name, value in self.closing.items():
@@ -58,6 +61,11 @@ class Nvml:
         if name in self.refused:
             raise pynvml.NVMLError_NotSupported
         return function(*arguments)
+
+    def by_uuid(self, uuid: str) -> str:
+        if uuid not in self.uuids:
+            raise pynvml.NVMLError_NotFound
+        return uuid
 
     def get_samples(self, _device: object, kind: int, since_us: int) -> tuple[int, list[Any]]:
         if kind in self.refused:
@@ -131,6 +139,7 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Nvml]:
             "nvmlInit": lambda: None,
             "nvmlShutdown": lambda: None,
             "nvmlDeviceGetHandleByIndex": lambda index: index,
+            "nvmlDeviceGetHandleByUUID": nvml.by_uuid,
             "nvmlDeviceGetName": lambda _: "Simulated",
             "nvmlDeviceGetSamples": nvml.get_samples,
             "nvmlDeviceGetMemoryInfo": lambda _: pynvml.c_nvmlMemory_t(used=nvml.used_bytes),
@@ -308,3 +317,24 @@ def test_without_a_driver_there_is_a_reason_no_zero_and_nothing_more_is_asked(
         load = gpu.close_window(gpu.open_window(), 40)
     assert load == GpuLoad(gpu_reason="no NVIDIA GPU (NVML: NVML Shared Library Not Found)")
     assert nvml.called == []
+
+
+@pytest.mark.parametrize(("known", "read"), [(("GPU-b",), True), (("GPU-a",), False)])
+def test_it_is_the_gpu_that_torch_uses_that_is_read(
+    plug: Callable[..., Nvml],
+    monkeypatch: pytest.MonkeyPatch,
+    known: tuple[str, ...],
+    read: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="ab"[device]))
+    plug(uuids=known)
+    asked: list[object] = []
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetMemoryInfo", lambda device: asked.append(device) or pynvml.c_nvmlMemory_t(used=1)
+    )
+    with Gpu() as gpu:
+        load = gpu.close_window(gpu.open_window(), 40)
+    assert asked == (["GPU-b"] * 2 if read else [])
+    assert read or load.gpu_reason.startswith("NVML does not know the GPU that torch uses")

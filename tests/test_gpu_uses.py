@@ -27,7 +27,7 @@ def told(row: Record, folder: Path, *busy_pct: float) -> Record:
     times.gpu_util_pct = [(7_000_000 + 500_000 * number, pct) for number, pct in enumerate(busy_pct)]
     (folder / "times").mkdir(exist_ok=True)
     times.save(folder / "times" / name)
-    return replace(row, times=name, gpu_util_pct=sum(busy_pct) / len(busy_pct))
+    return replace(row, times=name, gpu_util_pct=sum(busy_pct) / max(1, len(busy_pct)))
 
 
 def found(folder: Path, *rows: Record, **changes: Any) -> tuple[GpuUse, ...]:
@@ -48,6 +48,12 @@ def test_it_is_of_training_where_a_network_trained_and_of_the_first_block(tmp_pa
 def test_it_is_of_batches_that_are_only_taken_where_none_trained(tmp_path: Path) -> None:
     [use] = found(tmp_path, told(load(FAST, 1), tmp_path, 40.0), load(SLOW, 1))
     assert (use.title, use.consumer, use.samples) == (FAST.title, "hungry", ((0.0, 40.0),))
+
+
+def test_rows_without_samples_or_without_their_raw_times_are_left_out(tmp_path: Path) -> None:
+    empty = replace(told(load(FAST, 1), tmp_path), gpu_util_pct=40.0)
+    lost = replace(load(SLOW, 1), times="nowhere.npz", gpu_util_pct=40.0)
+    assert found(tmp_path, empty, lost) == ()
 
 
 def test_without_a_gpu_no_raw_times_are_read(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ What happened between them is in the samples and counters that the driver keeps 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -88,7 +89,9 @@ class GpuLoad:
 
 
 class Gpu:
-    """The first GPU that NVML knows; without one, a reason in its place. Use as a context manager."""
+    """The GPU that torch uses in this process when the window opens, or the first that NVML knows if torch uses none.
+    Without any, a reason in its place. Use as a context manager.
+    """
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -116,8 +119,16 @@ class Gpu:
             pynvml.nvmlShutdown()
 
     def open_window(self) -> Edge | None:
-        """Return what `close_window` needs; None without a GPU."""
-        return None if self._handle is None else self._edge()
+        """Return what `close_window` needs; None without a GPU, or if NVML does not know the one that torch uses."""
+        if self._handle is None:
+            return None
+        try:
+            if (uuid := _uuid_in_use()) is not None:
+                self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        except pynvml.NVMLError as error:
+            self.reason = f"NVML does not know the GPU that torch uses: {error}"
+            return None
+        return self._edge()
 
     def close_window(self, opened: Edge | None, window_s: float) -> GpuLoad:
         """Return the figures of the window that `opened` opened and that lasted `window_s`."""
@@ -164,6 +175,14 @@ class Gpu:
             raise NoFigureError("this GPU has no GPM, which came with Hopper")
         self._gpm_samples.append(pynvml.nvmlGpmSampleAlloc())
         return pynvml.nvmlGpmSampleGet(self._handle, self._gpm_samples[-1])
+
+
+def _uuid_in_use() -> str | None:
+    """Return what NVML calls torch's current CUDA device; None if torch has none, and it is not given one for this."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
 
 
 def _ask(call: Callable[[], T]) -> T | NoFigureError:

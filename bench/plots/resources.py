@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from bench.findings import Analysis
 
+_WHOLE = 0.9
+"""Samples over this share of the window are samples of all of it."""
 _STRIP = 0.8
 """Height of a strip over time, of the distance between rows."""
 
@@ -88,7 +90,9 @@ def gpu_over_time(analysis: Analysis, keys: Keys) -> Figure | None:
     name_rows([ax], [use.title for use in analysis.gpu_uses])
     ax.set_xlim(0, 1.25 * (end_s or 1))
     doing = {"train": "in training", "hungry": "with batches only taken"}[analysis.gpu_uses[0].consumer]
-    ax.set_xlabel(f"seconds of the window, {doing}; height of a strip: 100 % of the time busy")
+    longest_s = max(use.window_s for use in analysis.gpu_uses)
+    part = "the window" if end_s > _WHOLE * longest_s else f"the last {end_s:.0f} s of a window, which NVML still had"
+    ax.set_xlabel(f"seconds of {part}, {doing}; height of a strip: 100 % of the time busy")
     return figure
 
 
