@@ -87,7 +87,11 @@ def of_trial(
         on_gpu=on_gpu,
         pageable=on_gpu and record.batch_memory in {"shared", "private"},
     )
-    if campaign.work_on(1, 1, contestant) != campaign.work_on(1, 1):
+    if campaign.work.processes > 1:
+        stages = tuple(stage for stage in stages if stage not in limits.OF_ONE_PROCESS)
+    # One that delivers on the device may have written and copied bytes there, and made them what is asked for later.
+    converts_there = record.batch_memory == "device" and campaign.work.dtype != "uint8"
+    if converts_there or campaign.work_on(1, 1, contestant) != campaign.work_on(1, 1):
         stages = tuple(stage for stage in stages if stage not in limits.OF_ANY_IMAGES)
     found = {
         stage: row.images_per_s

@@ -75,7 +75,8 @@ class WorkSettings(_Model):
     normalised: bool = False
     """Whether loaders then take off ImageNet's mean and divide by its deviation. If not, that is left to training."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where images are delivered: in the CPU's memory, or on the GPU; of several ranks, on that of each."""
+    """Where images are delivered: in the CPU's memory, or on the GPU; of several ranks, on that of each. Jobs share the
+    first one."""
     shuffle: bool = True
     """Whether each epoch comes in a random order of its own, or in the stored one."""
     epoch_images: int = Field(16_384, ge=1)

@@ -63,13 +63,14 @@ class Copies:
         """Return a batch on the device, where whatever uses it next will wait until it is there."""
         self.memory = self.memory or memory(images)
         if images.device.type == self._device:
+            self.clock.note(None)
             return images
         begin, end = (self._cuda.Event(enable_timing=True) for _ in range(2))
         with self._cuda.stream(self._stream):
             begin.record()
             brought = images.to(self._device, non_blocking=True)
             end.record()
-        self.clock.note(begin, end)
+        self.clock.note((begin, end))
         user = self._cuda.current_stream()
         user.wait_event(end)
         brought.record_stream(user)  # so that its memory is not given to a later copy while it is used

@@ -53,6 +53,8 @@ COPIES = 8
 """Copies to the GPU that are waited for together."""
 OF_ANY_IMAGES = ("output", "transfer", "host-to-device", "pageable-to-device")
 """Stages that are the same whatever is stored."""
+OF_ONE_PROCESS = ("transfer", "host-to-device", "pageable-to-device")
+"""Stages that are measured with one process that takes batches, and one GPU: several may pass them."""
 _BY_MODE: dict[Mode, tuple[str, ...]] = {
     "raw": ("crop",),
     "jpeg": ("decode", "decode+crop"),

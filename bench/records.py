@@ -190,9 +190,9 @@ class Record:
     step_p50_ms: float | None = None
     """Of a consumer that trains: a step of it, median in the window; on a GPU by its own clock. The mean over ranks."""
     starved_pct: float | None = None
-    """Of a consumer that trains: time in the window in which the device that trains had nothing to do. On a GPU by CUDA
-    events, from the end of a step to the beginning of the next; on a CPU by the waits for batches. Of several ranks the
-    highest: in each step the others wait for that one."""
+    """Of a consumer that trains: time in the window in which the device that trains did nothing of a step. On a GPU by
+    CUDA events, from the end of a step to the beginning of the next, in which the loader may use it; on a CPU by the
+    waits for batches. Of several ranks the highest: in each step the others wait for that one."""
     gpu_starved_pct: float | None = None
     """The same, if the device is a GPU."""
     cached_images_per_s: float | None = None

@@ -6,7 +6,7 @@ import importlib
 import os
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
@@ -111,8 +111,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         copies = device.copies(work)
         before = tree_counters(processes())
         constructing = perf_counter_ns()
-        asked = replace(work, lasting=spec["consumer"] in consumers.KEEPING)
-        with loader.stream(artifact, asked, **spec["options"]) as batches:
+        with loader.stream(artifact, consumers.asked_for(spec["consumer"], work), **spec["options"]) as batches:
             constructed = perf_counter_ns()
             meter = Meter(batches, artifact, work, Window(**spec["window"]), gpu, begun, opened, closed, copies)
             try:
@@ -229,7 +228,7 @@ class Meter:
             times.exits_ns.append(perf_counter_ns())
             times.asked_ns.append(asked_ns)
             # To look at each batch would cost the loader, and a GPU would have to be waited for.
-            form = (images.shape, images.stride(), images.dtype, images.device, labels.shape, labels.dtype, labels.device)
+            form = (images.shape, images.stride(), images.dtype, images.device, labels.shape, labels.dtype)
             if form not in self.forms:
                 self._check(images, labels)
                 self.forms.add(form)

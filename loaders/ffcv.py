@@ -86,6 +86,8 @@ def stream(
     failed: list[Exception] = []
     transforms = [_told(step, failed) for step in work.transforms]
     copy = [_copying()] if work.lasting else []
+    # Of a batch on the GPU the labels are still in FFCV's page-locked memory, whence they are copied without waiting.
+    copy_labels = copy if work.device == "cpu" else [_copying()]
     yield Epochs(
         str(Path(artifact.path) / "samples.beton"),
         batch_size=work.batch_size,
@@ -96,7 +98,7 @@ def stream(
         indices=own,
         pipelines={
             "image": [*compiled, ToTensor(), ToTorchImage(), *modules, *transforms, *copy],
-            "label": [IntDecoder(), ToTensor(), Squeeze(1), *copy],
+            "label": [IntDecoder(), ToTensor(), Squeeze(1), *copy_labels],
         },
         drop_last=False,
         distributed=distributed,

@@ -67,7 +67,7 @@ class _Batches:
         import torch
 
         shape = (work.batch_size, 3, work.image_size, work.image_size)
-        self.images = torch.zeros(shape, dtype=getattr(torch, work.dtype))
+        self.images = torch.zeros(shape, dtype=getattr(torch, work.dtype), device=work.device)
         self.labels = torch.zeros(work.batch_size, dtype=torch.int64)
         self.last_labels = self.labels.clone()
         self.last_labels[0] = _share(artifact.label_sum * work.passes, work)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from bench import bounds, device, plan, records, runner
+from bench import bounds, consumers, device, plan, records, runner
 from bench.api import Artifact, Encoding, Work
-from bench.consumers import train
+from bench.consumers import hungry, train
 from bench.consumers.clock import CudaClock
 from bench.consumers.hungry import Arrivals
 from bench.device import Copies
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ON_GPU = Work(batch_size=4, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, device="cuda")
 TRAIN = {"contestants": ["a"], "warmup_s": 0, "window_s": 0.1, "window_batches": 4}
+NO_LIMITS: dict[str, Any] = {"reason": "", "limits": {}}
 ARTIFACT = Artifact("f", "/nowhere", 8, 0, 1, 1, Encoding("jpeg"))
 
 
@@ -159,10 +160,62 @@ def test_a_step_waits_for_its_own_batch_and_the_cpu_for_neither() -> None:
 def test_what_a_loader_delivers_on_the_device_is_not_copied_again() -> None:
     cuda = Cuda()
     copies, images = Copies("cuda", cuda), Images(cuda, 5, where="cuda")
-    assert copies.bring(images) is images
+    assert [copies.bring(images) for _ in range(2)] == [images, images]
     assert copies.memory == "device"
     assert copies.clock.columns(Timeline(opened=0, closed=1)) == {}
     assert copies.clock.overlap(Timeline(opened=0, closed=1), CudaClock(object)) == {}
+
+
+def test_copies_are_told_by_batch_whatever_the_loader_did_not_leave_to_be_copied() -> None:
+    cuda = Cuda()
+    copies, clock = Copies("cuda", cuda), CudaClock(cuda.Event)
+    for number in range(12):
+        copies.bring(Images(cuda, 5, where="cpu" if number % 2 else "cuda"))
+        clock.begin()
+        cuda.compute(20)
+        clock.end()
+    times = Timeline(opened=4, closed=11)
+    columns = {**copies.clock.columns(times), **copies.clock.overlap(times, clock)}
+    assert columns == {"copy_p50_ms": 5, "copy_overlap_pct": pytest.approx(100)}
+
+
+@pytest.mark.parametrize("memory", ["pinned", "device"])
+def test_what_a_loader_copied_itself_has_come_before_the_next_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, memory: str
+) -> None:
+    waiting: list[int] = []
+    monkeypatch.setattr(hungry, "taker", lambda _, behind: waiting.append(behind) or list)
+
+    class Once(SimpleNamespace):
+        done = False
+
+        def __iter__(self) -> Iterator[Any]:
+            yield torch.zeros(1), torch.zeros(1)
+            self.done = True
+
+    hungry.prepare(ARTIFACT, ON_GPU)(Once(batch_memory=memory))  # type: ignore[arg-type]
+    assert waiting == [int(memory == "pinned")]
+
+
+@pytest.mark.parametrize(
+    ("consumer", "where", "gpu", "lasting"),
+    [
+        ("train", "cpu", True, True),
+        ("train", "cpu", False, False),
+        ("train", "cuda", True, False),
+        ("hungry", "cpu", True, False),
+    ],
+)
+def test_batches_last_that_training_copies_to_a_gpu_itself(
+    monkeypatch: pytest.MonkeyPatch,
+    consumer: str,
+    where: str,
+    gpu: bool,  # noqa: FBT001
+    lasting: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    asked = replace(ON_GPU, device=where)
+    assert consumers.asked_for(consumer, asked) == replace(asked, lasting=lasting)
 
 
 @pytest.mark.parametrize(("behind", "waited_ms"), [(0, 5), (1, 0)])
@@ -254,6 +307,41 @@ def test_a_copy_bounds_who_delivers_on_the_gpu_and_what_is_not_pinned_more(
     trial = plan.Trial(1, 1, 1, asked.contestants[1])
     columns = bounds.of_trial(asked, prepared, trial, record, rows)  # type: ignore[arg-type]
     assert columns.get("bound_ips") == bound_ips
+
+
+@pytest.mark.parametrize(
+    ("work", "memory", "bound_ips"),
+    [
+        ({"dtype": "float16"}, "device", 100.0),  # it may have copied uint8 there
+        ({"dtype": "float16"}, "private", 20.0),
+        ({"ranks": 2}, "private", 100.0),  # two may copy more than one
+    ],
+)
+def test_a_copy_bounds_neither_who_converts_on_the_gpu_nor_several_ranks(
+    planted: None, work: dict[str, Any], memory: str, bound_ips: float
+) -> None:
+    asked = campaign({"a": {}})
+    asked = asked.model_copy(update={"work": asked.work.model_copy(update={"device": "cuda", **work})})
+    limits = {"decode": 100.0, "host-to-device": 30.0, "pageable-to-device": 20.0}
+    rows = {f"1/limit/{name}": SimpleNamespace(images_per_s=limit) for name, limit in limits.items()}
+    record = SimpleNamespace(cache="warm", batch_memory=memory, images_per_s=10.0)
+    prepared = SimpleNamespace(canonicals={"files": "one"})
+    trial = plan.Trial(1, 1, 1, asked.contestants[0])
+    columns = bounds.of_trial(asked, prepared, trial, record, rows)  # type: ignore[arg-type]
+    assert columns["bound_ips"] == bound_ips
+
+
+def test_limits_are_those_of_the_whole_machine_whatever_the_ranks(
+    planted: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = campaign({"a": {}}, stage_s=0.05)
+    asked = asked.model_copy(update={"work": asked.work.model_copy(update={"ranks": 2})})
+    specs: list[dict[str, Any]] = []
+    monkeypatch.setattr(bounds.process, "run", lambda _, spec, *__: specs.append(spec) or {"status": "ok"} | NO_LIMITS)
+    prepared = SimpleNamespace(canonicals={"files": "one"}, artifacts={"files": ARTIFACT}, data={"samples": 8})
+    trial = plan.Trial(1, 1, 1, asked.contestants[0])
+    assert list(bounds.measure(asked, prepared, trial, tmp_path, {}))  # type: ignore[arg-type]
+    assert [spec["work"]["ranks"] for spec in specs] == [1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,8 @@ def _form(seen: Observation, work: Work) -> Iterator[str]:
         if device != work.device:
             yield f"images are delivered on {device}"
     for form in seen.label_forms:
-        if not str(form).startswith("1-dimensional, int"):
-            yield f"labels are {form} in place of 1-dimensional, integer"
+        if not re.fullmatch(r"1-dimensional, int\d+", str(form)):
+            yield f"labels are {form} in place of 1-dimensional, integer, on cpu"
 
 
 def _range(seen: Observation, work: Work) -> Iterator[str]:

@@ -205,7 +205,8 @@ class _Notes:
     def note(self, epoch: int, batch: int, images: Tensor, labels: Tensor) -> None:
         """Take down one batch."""
         self._forms.setdefault(_form(images))
-        self._label_forms.setdefault(f"{labels.dim()}-dimensional, {_dtype(labels)}")
+        where = "" if labels.device.type == "cpu" else f", on {labels.device.type}"
+        self._label_forms.setdefault(f"{labels.dim()}-dimensional, {_dtype(labels)}{where}")
         names = labels.reshape(-1).numpy(force=True).astype(np.int64)
         self._rows["epoch"].append(np.full(len(names), epoch))
         self._rows["batch"].append(np.full(len(names), batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,12 +13,25 @@ if TYPE_CHECKING:
     from bench.trial import Meter
 
 
+TRAINING = ("train", "lightning")
+"""Those that train a network, on a GPU if there is one."""
+
 Consume: TypeAlias = "Callable[[Meter], dict[str, Any]]"
 """Takes epochs from a meter until it is done; returns columns of `Record` of its own."""
 
 
-KEEPING = frozenset({"lightning"})
-"""Consumers whose loaders must leave batches as they are (`Work.lasting`), as Lightning's DataModule asks of them."""
+def asked_for(name: str, work: Work) -> Work:
+    """Return the work that a consumer needs of the loader: Lightning's DataModule asks for batches that last. They have
+    to, too, if training copies to the GPU what comes in the CPU's memory: the copy waits for the steps before it, and
+    the next batch is asked for meanwhile.
+    """
+    if name == "lightning":
+        return replace(work, lasting=True)
+    if name not in TRAINING or work.device != "cpu":
+        return work
+    import torch
+
+    return replace(work, lasting=torch.cuda.is_available())
 
 
 def prepare(name: str, artifact: Artifact, work: Work, options: dict[str, Any]) -> Consume:

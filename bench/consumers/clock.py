@@ -45,37 +45,38 @@ class CopyClock:
     """Of copies to a GPU on a stream of their own, by the events between which each lies."""
 
     def __init__(self) -> None:
-        self._begins: list[Any] = []
-        self._ends: list[Any] = []
+        self._copies: list[tuple[Any, Any] | None] = []
 
-    def note(self, begin: Any, end: Any) -> None:
-        """Take note of the next batch's copy, by two `torch.cuda.Event` with timing."""
-        self._begins.append(begin)
-        self._ends.append(end)
+    def note(self, copy: tuple[Any, Any] | None) -> None:
+        """Take note of the next batch's copy, by the two `torch.cuda.Event` with timing around it; None: not copied."""
+        self._copies.append(copy)
 
     def columns(self, times: Timeline) -> dict[str, float]:
-        """Return columns of `Record` on the window; none if nothing was copied."""
-        if not self._ends:
+        """Return columns of `Record` on the window; none if nothing was copied in it."""
+        copied = self._inside(times)
+        if not copied:
             return {}
-        self._ends[-1].synchronize()
-        return {"copy_p50_ms": statistics.median(end - begin for begin, end in self._spans_ms(_inside(times)))}
+        copied[max(copied)][1].synchronize()
+        return {"copy_p50_ms": statistics.median(begin.elapsed_time(end) for begin, end in copied.values())}
 
     def overlap(self, times: Timeline, steps: CudaClock) -> dict[str, float]:
         """Return the column of `Record` that tells which share of the window's copies lay within steps."""
-        if not self._ends:
+        copied = self._inside(times)
+        if not copied:
             return {}
-        inside = _inside(times)
+        origin = next(copy[0] for copy in self._copies if copy)
         copied_ms = within_ms = 0.0
-        for batch, (begin, end) in zip(inside, self._spans_ms(inside), strict=True):
-            copied_ms += end - begin
+        for batch, copy in copied.items():
+            begin_ms, end_ms = (origin.elapsed_time(event) for event in copy)
+            copied_ms += end_ms - begin_ms
             # Its own step waits for it, and those further back are done.
-            for step_begin, step_end in steps.spans_ms(self._begins[0], range(max(0, batch - AHEAD), batch)):
-                within_ms += max(0.0, min(end, step_end) - max(begin, step_begin))
+            for step_begin_ms, step_end_ms in steps.spans_ms(origin, range(max(0, batch - AHEAD), batch)):
+                within_ms += max(0.0, min(end_ms, step_end_ms) - max(begin_ms, step_begin_ms))
         return {"copy_overlap_pct": 100 * within_ms / copied_ms}
 
-    def _spans_ms(self, batches: range) -> list[tuple[float, float]]:
-        first = self._begins[0]
-        return [(first.elapsed_time(self._begins[n]), first.elapsed_time(self._ends[n])) for n in batches]
+    def _inside(self, times: Timeline) -> dict[int, tuple[Any, Any]]:
+        """Return the copies of the window's batches, by batch."""
+        return {batch: copy for batch in _inside(times) if (copy := self._copies[batch])}
 
 
 def _inside(times: Timeline) -> range:
@@ -87,7 +88,7 @@ def _inside(times: Timeline) -> range:
 
 class CudaClock(Clock):
     """Of steps that a GPU does later, by events that it passes: from the end of one step to the beginning of the next
-    it has nothing to do.
+    it does nothing of a step, though it may be busy for the loader.
     """
 
     def __init__(self, event: Callable[[], Any]) -> None:

@@ -26,10 +26,12 @@ def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others
 
 
 def _consume(work: Work, meter: Meter) -> dict[str, Any]:
-    # One may be on its way to a GPU while the next is asked for: as many at the window's close as at its opening.
-    take = taker(work, behind=1)
+    take: Callable[[Tensor], None] | None = None
     while not meter.done:
         for images, _ in meter:
+            # One that the harness copies may be on its way to a GPU while the next is asked for: as many at the
+            # window's close as at its opening. A loader may use the memory again of what it copied there itself.
+            take = take or taker(work, behind=int(meter.batch_memory != "device"))
             take(images)
     return {}
 
