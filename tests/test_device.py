@@ -203,6 +203,7 @@ def test_what_a_loader_copied_itself_has_come_before_the_next_is_asked_for(
         ("train", "cpu", True, True),
         ("train", "cpu", False, False),
         ("train", "cuda", True, False),
+        ("lightning", "cpu", False, True),
         ("hungry", "cpu", True, False),
     ],
 )

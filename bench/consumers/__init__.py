@@ -13,21 +13,17 @@ if TYPE_CHECKING:
     from bench.trial import Meter
 
 
-TRAINING = ("train", "lightning")
-"""Those that train a network, on a GPU if there is one."""
-
 Consume: TypeAlias = "Callable[[Meter], dict[str, Any]]"
 """Takes epochs from a meter until it is done; returns columns of `Record` of its own."""
 
 
 def asked_for(name: str, work: Work) -> Work:
-    """Return the work that a consumer needs of the loader: Lightning's DataModule asks for batches that last. They have
-    to, too, if training copies to the GPU what comes in the CPU's memory: the copy waits for the steps before it, and
-    the next batch is asked for meanwhile.
+    """Return the work that a consumer needs of the loader. Lightning's batches must last, as its DataModule asks, and
+    those that training itself copies to a GPU: a copy waits for the steps before it, while the next is asked for.
     """
     if name == "lightning":
         return replace(work, lasting=True)
-    if name not in TRAINING or work.device != "cpu":
+    if name != "train" or work.device != "cpu":
         return work
     import torch
 
