@@ -432,7 +432,7 @@ class TestFaults:
         said: str,
     ) -> None:
         monkeypatch.setattr(bucket, "TRIES", 1)
-        point(monkeypatch, changed)
+        point(monkeypatch, loopback.environment(between.endpoint) | changed)
         with pytest.raises(S3Error, match=said):
             copy(URL, tmp_path, Display())
 
