@@ -68,10 +68,11 @@ class _Batches:
 
         shape = (work.batch_size, 3, work.image_size, work.image_size)
         self.images = torch.zeros(shape, dtype=getattr(torch, work.dtype), device=work.device)
-        self.labels = torch.zeros(work.batch_size, dtype=torch.int64)
-        self.last_labels = self.labels.clone()
-        self.last_labels[0] = _share(artifact.label_sum * work.passes, work)
         self.per_epoch = _share(artifact.samples * work.passes, work)
+        label, self.higher = divmod(_share(artifact.label_sum * work.passes, work), self.per_epoch)
+        """So many labels at the beginning of an epoch are one higher, so that it has the sum that it must."""
+        self.labels = torch.full((2 * work.batch_size,), label)
+        self.labels[: work.batch_size] += 1
         self.images_per_s = images_per_s
         self.burst_images = burst_batches * work.batch_size
         self.own_cores = own_cores
@@ -79,13 +80,12 @@ class _Batches:
         self.handed_out = 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        left = self.per_epoch
-        while left > 0:
-            count = min(left, len(self.images))
-            left -= count
+        for done in range(0, self.per_epoch, len(self.images)):
+            count = min(self.per_epoch - done, len(self.images))
+            first = len(self.images) - min(max(0, self.higher - done), len(self.images))
             if self.images_per_s:
                 self._wait(count, self.images_per_s)
-            yield self.images[:count], (self.labels if left else self.last_labels)[:count]
+            yield self.images[:count], self.labels[first : first + count]
 
     def _wait(self, count: int, images_per_s: float) -> None:
         """Burn, then sleep until the next images are due. The schedule starts with the first batch and never slips."""

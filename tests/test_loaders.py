@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench import process, runner
+from bench.api import Artifact, Encoding, Work
 from bench.config import Campaign
 from bench.prepare import Prepared
+from loaders import pace
 
 NAMES = (
     "ffcv-raw-mapped",
@@ -38,3 +40,13 @@ def test_contestant(
     assert result["peak_memory_mib"] >= result["peak_anon_memory_mib"] > 0
     phases = ("import_s", "construct_s", "first_batch_s", "window_s", "epoch_end_s", "teardown_s")
     assert all(result[phase] > 0 for phase in phases)
+
+
+@pytest.mark.parametrize("label_sum", [0, 95, 96, 100, 191])
+def test_labels_of_pace_are_classes_and_have_the_epochs_sum(label_sum: int, tmp_path: Path) -> None:
+    artifact = Artifact("any", str(tmp_path), 96, label_sum, 0, 0, Encoding("raw"), classes=3)
+    with pace.stream(artifact, Work(batch_size=25, workers=1, image_size=2, passes=2)) as batches:
+        labels = [label for _, batch in batches for label in batch.tolist()]
+    assert len(labels) == 2 * 96
+    assert sum(labels) == 2 * label_sum
+    assert max(labels) < artifact.classes
