@@ -13,7 +13,7 @@ from bench import controls, noise, overtaking, published, training, tuning
 from bench.certificates import other_work
 from bench.comparison import RANKING_BLOCKS, compare, compare_all, least_difference, ratio
 from bench.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Fed, Fetched, Standing
-from bench.records import HEADER, TRANSPORTS
+from bench.records import HEADER, STREAM_TABLES, TRANSPORTS
 from bench.values import delivers
 
 if TYPE_CHECKING:
@@ -247,9 +247,8 @@ def _fed(campaign: Mapping[str, Any], loads: pd.DataFrame) -> list[Fed]:
 
 def transports(campaign: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     """Return who has the data in a bucket, by how it comes; campaigns of earlier schemas have none."""
-    tables = {"stream": "streaming", "bounded": "bounded", "download": "downloading"}
     stream = campaign.get("stream") or {}
-    return {transport: stream.get(table, ()) for transport, table in tables.items()}
+    return {transport: stream.get(table, ()) for transport, table in STREAM_TABLES.items()}
 
 
 def _fetched(campaign: Mapping[str, Any], loads: pd.DataFrame, courses: Mapping[str, Course]) -> Iterator[Fetched]:

@@ -6,15 +6,15 @@ import errno
 import fcntl
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers of a write for which there is no room."""
 
 
@@ -24,6 +24,26 @@ class BusyError(Exception):
 
 class StoppedError(Exception):
     """What is being built was stopped from outside, and can go on from what is there."""
+
+
+@contextmanager
+def full_disk_explained(explain: Callable[[str], Exception]) -> Iterator[None]:
+    """Raise what `explain` makes of the system's words, in place of the OSError of a write that finds no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise explain(os.strerror(error.errno)) from None
+
+
+def size_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder, links as they are; 0 if it is not there. A file may be going."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += 0 if path.is_dir() else path.lstat().st_size
+    return total
 
 
 def force_to_disk(path: Path) -> None:
@@ -52,8 +72,7 @@ def begun(folder: Path) -> bool:
 
 def begun_bytes(folder: Path) -> int:
     """Return the size of what a stop or a kill has left of what is made by `building`, or of what is `pulled`."""
-    parts = *_parts(folder), pulled(folder)
-    return sum(path.lstat().st_size for part in parts for path in part.rglob("*") if not path.is_dir())
+    return sum(map(size_bytes, (*_parts(folder), pulled(folder))))
 
 
 def pulled(folder: Path) -> Path:

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import shutil
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import PIL
 from PIL import features
 
-from bench.cache import DISK_FULL
+from bench.cache import full_disk_explained
 from bench.filling import Filling, forget
 from bench.source import Rejected, SourceError, Unreadable, decode, names, printable
 from bench.store import LAYOUT, ROW, Manifest
@@ -126,7 +125,7 @@ def build(  # noqa: PLR0913
         if need_bytes > free_bytes:
             free = f"where {free_bytes / 2**30:.3g} GiB is free"
             raise SourceError(_no_space(folder, need_bytes, free))
-        with _full_disk_explained(folder, need_bytes):
+        with full_disk_explained(partial(_filled_up, folder, need_bytes)):
             with Filling(folder) as filling:
                 rows, failed = _store(convert, tree, order, wanted, filling, strict, on_progress)
             if not len(rows):
@@ -229,15 +228,8 @@ def _no_space(folder: Path, need_bytes: float, free: str) -> str:
     )
 
 
-@contextmanager
-def _full_disk_explained(folder: Path, need_bytes: float) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        full = f"which filled up ({os.strerror(error.errno)}); nothing half-made is kept"
-        raise SourceError(_no_space(folder, need_bytes, full)) from None
+def _filled_up(folder: Path, need_bytes: float, why: str) -> SourceError:
+    return SourceError(_no_space(folder, need_bytes, f"which filled up ({why}); nothing half-made is kept"))
 
 
 def _images(convert: Convert, tree: Tree, batch: Sequence[int]) -> Iterator[_Image | Unreadable]:

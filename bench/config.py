@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench import publication, registry
 from bench.api import Encoding, Mode, Work
 from bench.publication import Change, Published
-from bench.records import Cache, Consumer, Transport
+from bench.records import STREAM_TABLES, Cache, Consumer, Transport
 from bench.space import Best, Tuning, count_workers
 
 if TYPE_CHECKING:
@@ -387,7 +387,7 @@ class Campaign(_Model):
         """Who gets the data from a bucket, by how."""
         if self.stream is None:
             return {}
-        return {"stream": self.stream.streaming, "bounded": self.stream.bounded, "download": self.stream.downloading}
+        return {transport: getattr(self.stream, table) for transport, table in STREAM_TABLES.items()}
 
     def work_on(self, samples: int, block: int, contestant: Contestant | None = None) -> Work:
         """Return what every contestant delivers in one block (0: in a search): the same, in an order of its own.

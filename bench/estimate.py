@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.cache import size_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -83,8 +85,8 @@ def _measure(prepare: Callable[[int, Path], Prepared], samples: int, cache: Path
         prepared = prepare(samples, Path(folder))
         whole_s = time.perf_counter() - start
         folders = {name: Path(artifact.path) for name, artifact in prepared.artifacts.items()}
-        written = {r.title: (r.write_s, _size_bytes(folders[r.format])) for r in prepared.records if r.write_s}
-        canonical_bytes = sum(map(_size_bytes, set(prepared.canonicals.values())))
+        written = {r.title: (r.write_s, size_bytes(folders[r.format])) for r in prepared.records if r.write_s}
+        canonical_bytes = sum(map(size_bytes, set(prepared.canonicals.values())))
     rest_s = whole_s - sum(seconds for seconds, _ in written.values())
     return {"decoding once for all formats, and checking them": (rest_s, canonical_bytes), **written}
 
@@ -93,10 +95,6 @@ def _line(few: float, more: float, images: int) -> float:
     """Return where the line through the two samples' values comes to at so many images."""
     each = max(more - few, 0) / (SAMPLES[1] - SAMPLES[0])
     return more + each * (images - SAMPLES[1])
-
-
-def _size_bytes(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
 
 
 def _duration(seconds: float) -> str:

@@ -30,6 +30,8 @@ TRANSPORTS: dict[str, str] = {
     "download": "downloaded first",
 }
 """What people call them."""
+STREAM_TABLES: dict[Transport, str] = {"stream": "streaming", "bounded": "bounded", "download": "downloading"}
+"""Which key of a campaign's table `stream` names their contestants."""
 Status = Literal["ok", "failed", "timeout", "invalid", "unavailable"]
 
 

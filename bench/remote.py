@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench import network, process
+from bench.cache import size_bytes
 from bench.s3 import loopback
 from bench.s3.bucket import Location, S3Error
 from bench.s3.repository import Repository
@@ -238,8 +239,4 @@ def _watched(folder: Path, *, meanwhile: bool) -> Iterator[Callable[[], float]]:
 
 
 def _size_mib(folder: Path) -> float:
-    size_bytes = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # gone since it was listed
-            size_bytes += path.stat().st_size if path.is_file() else 0
-    return size_bytes / _MIB
+    return size_bytes(folder) / _MIB

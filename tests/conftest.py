@@ -17,7 +17,9 @@ from bench.cache import building
 from bench.config import Campaign
 from bench.display import Display
 from bench.prepare import Prepared, prepare
+from bench.s3 import loopback
 from bench.store import CanonicalSource
+from tests.proxy import Proxy, point, proxy
 from tests.turns import Turns, one_at_a_time
 
 if TYPE_CHECKING:
@@ -115,6 +117,14 @@ def planted() -> Iterator[None]:
     registry.adapters.cache_clear()
     for path in PLANTED.glob("*.py"):
         sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def between(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    """A proxy before a module's `server`, to which the environment points."""
+    with proxy(server) as state:
+        point(monkeypatch, loopback.environment(state.endpoint))
+        yield state
 
 
 @pytest.fixture

@@ -87,14 +87,6 @@ def server(bucket_root: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def between(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy before the server, to which the environment points."""
-    with proxy(server) as state:
-        point(monkeypatch, loopback.environment(state.endpoint))
-        yield state
-
-
-@pytest.fixture
 def original(bucket_root: Path) -> dict[str, bytes]:
     return content(bucket_root / "images" / "set")
 

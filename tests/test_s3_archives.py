@@ -12,7 +12,7 @@ from bench.s3 import loopback
 from bench.s3.bucket import S3Error
 from bench.s3.copy import copy
 from tests.archives import contents, image, packed, read, tar
-from tests.proxy import point, proxy
+from tests.proxy import proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,13 +42,6 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(bucket: Path) -> Iterator[str]:
     with loopback.serve(bucket.parent) as endpoint:
         yield endpoint
-
-
-@pytest.fixture
-def between(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    with proxy(server) as state:
-        point(monkeypatch, loopback.environment(state.endpoint))
-        yield state
 
 
 @pytest.mark.parametrize(

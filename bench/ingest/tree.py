@@ -6,9 +6,10 @@ import json
 import os
 import re
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from bench.cache import DISK_FULL
+from bench.cache import full_disk_explained
 from bench.ingest.archives import DamagedError
 from bench.ingest.unpacking import Unpacking
 from bench.source import EXTENSIONS, Rejected, SourceError, Tree, names, printable
@@ -168,7 +169,7 @@ def _write(done: Unpacking, sample: Sample) -> str:
     """Write one image and return nothing, or why it is left out."""
     folder = f"{done.out}/{class_folder(sample.label)}"
     path = f"{folder}/{sample.name}"
-    try:
+    with full_disk_explained(partial(_filled_up, done.out.parent)):
         try:
             file = open(path, "xb")  # noqa: PTH123, SIM115 - a million Paths would take their time
         except FileNotFoundError:
@@ -180,12 +181,10 @@ def _write(done: Unpacking, sample: Sample) -> str:
             file = open(path, "wb")  # noqa: PTH123, SIM115
         with file:
             file.write(sample.content)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise SourceError(
-            f"{printable(done.out.parent)} filled up ({os.strerror(error.errno)}); nothing half-made is kept: "
-            "use --cache DIR for another disk"
-        ) from None
     done.add(path, len(sample.content))
     return ""
+
+
+def _filled_up(folder: Path, why: str) -> SourceError:
+    kept = "nothing half-made is kept"
+    return SourceError(f"{printable(folder)} filled up ({why}); {kept}: use --cache DIR for another disk")

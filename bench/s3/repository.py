@@ -91,13 +91,14 @@ class Repository:
 
             def upload(path: Path) -> _File:
                 name, size_bytes = path.relative_to(root).as_posix(), path.stat().st_size
-                content = _read(path, stop, on_bytes)
+                sha256 = hashlib.sha256()
+                content = _read(path, sha256.update, stop, on_bytes)
                 self._put(
                     f"{at.prefix}{_FILES}/{name}",
                     content if size_bytes > _PART_BYTES else b"".join(content),
                     size_bytes,
                 )
-                return _File(name, size_bytes, _sha256(path))
+                return _File(name, size_bytes, sha256.hexdigest())
 
             files = _all(upload, paths, stop)
         manifest = json.dumps(asdict(_Manifest(LAYOUT, record, files)), indent=1).encode()
@@ -207,12 +208,13 @@ def _counted(display: Display, what: str, total_bytes: int) -> Iterator[Callable
         yield on_bytes
 
 
-def _read(path: Path, stop: Event, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield the content of a file. Raises StoppedError."""
+def _read(path: Path, see: Callable[[bytes], None], stop: Event, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+    """Yield the content of a file; call `see` with all that is yielded. Raises StoppedError."""
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
             if stop.is_set():
                 raise StoppedError
+            see(chunk)
             yield chunk
             on_bytes(len(chunk))
 

@@ -6,15 +6,15 @@ import hashlib
 import os
 import random
 import re
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bench.cache import DISK_FULL
+from bench.cache import full_disk_explained
 from bench.s3.bucket import GO_ON, TRIES, PassingError, S3Error
 from bench.source import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from threading import Event
 
@@ -38,15 +38,9 @@ class StoppedError(Exception):
     """The transfer was told to stop."""
 
 
-@contextmanager
-def enough_room(folder: Path, what: str) -> Iterator[None]:
+def enough_room(folder: Path, what: str) -> AbstractContextManager[None]:
     """Raise S3Error where the disk of the folder, into which `what` goes, is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_FULL:
-            raise
-        raise no_room(folder, what, os.strerror(error.errno).lower()) from None
+    return full_disk_explained(lambda why: no_room(folder, what, why.lower()))
 
 
 def no_room(folder: Path, what: str, why: str) -> S3Error:
