@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import re
@@ -10,7 +11,8 @@ import stat
 from array import array
 from collections import Counter
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ from bench.s3.transfer import ChangedError, StoppedError, enough_room, fetch, is
 from bench.source import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from bench.display import Display
     from bench.s3.listing import Remote
@@ -55,11 +57,25 @@ def copy(url: str, cache: Path, display: Display) -> Path:
             location = listing.one_object(bucket, location) or location
     folder = cache / "s3" / hashlib.sha256(str(location).encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    with closing(Journal(folder / "journal")) as journal, display.transfer(f"copying {location}") as on_progress:
+    with (
+        _frozen(),
+        closing(Journal(folder / "journal")) as journal,
+        display.transfer(f"copying {location}") as on_progress,
+    ):
         left_out = _Copy(bucket, location, folder, journal).run(on_progress)
     for reason in left_out.reasons():
         display.say(f"not copied, since {reason}: {left_out[reason]}")
     return folder / "files" / location.name
+
+
+@contextmanager
+def _frozen() -> Iterator[None]:
+    """Have the garbage collector pass over all that is there by now: to look through it stops every thread."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def relative(key: str) -> str | None:
@@ -109,10 +125,13 @@ class _Copy:
         self._stop = Event()
         self._paths = array("Q")
         """Digests of those of all objects."""
-        self._lacking_bytes = self._fetched_bytes = 0
+        self._lacking_bytes = 0
+        self._fetched_bytes = [0] * CONNECTIONS
+        """By each thread, so that none waits for another to count."""
         self._listed = False
+        self._made = self._files
+        """The folder that was made last."""
         self._left_out, self._changed = _Tally(), _Tally()
-        self._counting, self._making = Lock(), Lock()
 
     def run(self, on_progress: Callable[[int, int | None], None]) -> _Tally:
         """Make the folder what the location is; return what is left out. `on_progress`: see `Display.transfer`."""
@@ -122,7 +141,7 @@ class _Copy:
             try:
                 while running:
                     ended, running = wait(running, _SHOWN_S, FIRST_EXCEPTION)
-                    on_progress(self._fetched_bytes, self._lacking_bytes if self._listed else None)
+                    on_progress(sum(self._fetched_bytes), self._lacking_bytes if self._listed else None)
                     for task in ended:
                         task.result()
             finally:
@@ -148,7 +167,7 @@ class _Copy:
             self._spool.put(lacking)
         self._listed = True
         self._spool.end()
-        left_bytes, free_bytes = self._lacking_bytes - self._fetched_bytes, shutil.disk_usage(self._folder).free
+        left_bytes, free_bytes = self._lacking_bytes - sum(self._fetched_bytes), shutil.disk_usage(self._folder).free
         if left_bytes > free_bytes:
             why = f"{left_bytes / _GIB:.1f} GiB are to come and {free_bytes / _GIB:.1f} GiB are free"
             raise no_room(self._folder, str(self._location), why)
@@ -163,6 +182,7 @@ class _Copy:
         try:
             status = (self._files / path).stat()
         except (FileNotFoundError, NotADirectoryError):
+            self._make_folder((self._files / path).parent)
             return True
         if stat.S_ISDIR(status.st_mode):
             self._left_out.add(_ALSO_FOLDER, remote.key)
@@ -170,25 +190,36 @@ class _Copy:
         return status.st_size != remote.size_bytes or not self._journal.holds(remote, status.st_mtime_ns)
 
     def _fetch(self, number: int) -> None:
-        """Fetch what is handed over until there is no more."""
-        small = self._partial / str(number)
+        """Fetch what is handed over until there is no more; `number`: of this thread."""
+        on_bytes = partial(self._count, number)
         while batch := self._spool.get():
             for remote in batch:
                 if self._stop.is_set():
                     return
-                partial = self._begun(remote) if is_large(remote) else small
                 try:
-                    mtime_ns = fetch(self._bucket, remote, partial, self._stop, self._count)
+                    self._fetch_one(remote, on_bytes)
                 except ChangedError:
                     self._changed.add(_CHANGED, remote.key)
-                    continue
+                except IsADirectoryError:
+                    self._left_out.add(_ALSO_FOLDER, remote.key)
                 except StoppedError:
                     return
-                self._place(partial, remote, mtime_ns)
 
-    def _count(self, size_bytes: int) -> None:
-        with self._counting:
-            self._fetched_bytes += size_bytes
+    def _fetch_one(self, remote: Remote, on_bytes: Callable[[int], None]) -> None:
+        """Fetch an object to its place; what is on record there is never fetched again.
+
+        A small one is written where it belongs: Linux moves one file at a time between folders of a disk, so that
+        threads that move many wait for each other.
+        """
+        path = self._files / remote.key.removeprefix(self._location.prefix)
+        large = is_large(remote)
+        part = self._begun(remote) if large else path
+        self._journal.add(remote, fetch(self._bucket, remote, part, self._stop, on_bytes))
+        if large:
+            part.rename(path)
+
+    def _count(self, number: int, size_bytes: int) -> None:
+        self._fetched_bytes[number] += size_bytes
 
     def _begun(self, remote: Remote) -> Path:
         """Return where the beginning of a large object is kept for the next run, if this one ends before it."""
@@ -198,28 +229,21 @@ class _Copy:
         begun = is_large(remote) and self._begun(remote)
         return begun.stat().st_size if begun and begun.exists() else 0
 
-    def _place(self, partial: Path, remote: Remote, mtime_ns: int) -> None:
-        """Move a whole file to its place, on record first: what is in place is never fetched again."""
-        self._journal.add(remote, mtime_ns)
-        path = self._files / remote.key.removeprefix(self._location.prefix)
-        try:
-            try:
-                partial.rename(path)
-            except (FileNotFoundError, NotADirectoryError):
-                self._make_folder(path.parent)
-                partial.rename(path)
-        except IsADirectoryError:
-            self._left_out.add(_ALSO_FOLDER, remote.key)
-
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder of the tree, in place of files if need be: a name that is both is a folder."""
-        with self._making:
-            for level in (*reversed(folder.parents), folder):
-                if self._files in level.parents and not level.is_dir():
-                    if level.exists():
-                        level.unlink()
-                        self._left_out.add(_ALSO_FOLDER, f"{self._location.prefix}{level.relative_to(self._files)}")
+        """Make a folder of the tree, in place of files if need be: a name that is both is a folder.
+
+        Only the thread that lists calls it, and nothing else makes folders.
+        """
+        if folder == self._made:
+            return
+        for level in (*reversed(folder.parents), folder):
+            while self._files in level.parents and not level.is_dir():
+                try:
                     level.mkdir()
+                except FileExistsError:
+                    level.unlink()
+                    self._left_out.add(_ALSO_FOLDER, f"{self._location.prefix}{level.relative_to(self._files)}")
+        self._made = folder
 
     def _remove_others(self, listed: Digests, folder: Path) -> None:
         """Remove files below that are no object's, and folders without files."""

@@ -1,4 +1,4 @@
-"""Which files of a copy are whole, and of which version? Eight bytes each, on record before the file is in place."""
+"""Which files of a copy are whole, and of which version? Eight bytes each."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from threading import Event
 
-    from obstore import Bytes, GetOptions
+    from obstore import Bytes, GetOptions, GetResult
 
     from bench.s3.bucket import Bucket
     from bench.s3.listing import Remote
@@ -65,15 +65,47 @@ def fetch(
     `stop`: ends it soon once set. `on_bytes`: told how many have come; less than 0, how many came in vain. Raises
     ChangedError, S3Error, StoppedError, or OSError if the file cannot be written.
     """
-    for attempt in range(TRIES - 1):
+    attempt = _stream if is_large(remote) else _whole
+    for tries in range(TRIES - 1):
         try:
-            return _try(bucket, remote, path, stop, on_bytes)
+            return attempt(bucket, remote, path, stop, on_bytes)
         except PassingError:
-            stop.wait(random.uniform(0, 0.25 * 2**attempt))  # all at once would overload it again
-    return _try(bucket, remote, path, stop, on_bytes)
+            stop.wait(random.uniform(0, 0.25 * 2**tries))  # all at once would overload it again
+    return attempt(bucket, remote, path, stop, on_bytes)
 
 
-def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event, on_bytes: Callable[[int], None]) -> int:
+def _whole(bucket: Bucket, remote: Remote, path: Path, _: Event, on_bytes: Callable[[int], None]) -> int:
+    """Hold a small object whole, and write it once it is verified.
+
+    Thousands come in a second, and Python has one lock for all threads: each call that lets go of it costs a switch.
+    """
+    import obstore
+
+    what = f"s3://{bucket.name}/{printable(remote.key)}"
+    with bucket.explained(f"fetching {what}"):
+        try:
+            found = obstore.get(bucket.store, remote.key)
+        except FileNotFoundError:
+            raise ChangedError(f"{what} is gone") from None
+        etag = _unchanged(found, remote, what)
+        content = memoryview(found.bytes())
+    if len(content) != remote.size_bytes:
+        raise _cut(what, len(content), remote)
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if _MD5.fullmatch(etag) and md5 != etag and not _encrypted(bucket, remote.key, what):
+        raise _damaged(what)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+        mtime_ns = os.fstat(descriptor).st_mtime_ns
+    finally:
+        os.close(descriptor)
+    on_bytes(remote.size_bytes)
+    return mtime_ns
+
+
+def _stream(bucket: Bucket, remote: Remote, path: Path, stop: Event, on_bytes: Callable[[int], None]) -> int:
     from obstore.exceptions import GenericError
 
     what = f"s3://{bucket.name}/{printable(remote.key)}"
@@ -96,13 +128,19 @@ def _try(bucket: Bucket, remote: Remote, path: Path, stop: Event, on_bytes: Call
             file.flush()
             mtime_ns = os.fstat(file.fileno()).st_mtime_ns
     if size_bytes != remote.size_bytes:
-        raise PassingError(
-            f"{size_bytes} bytes of {what} came instead of {remote.size_bytes}, again and again; {GO_ON}"
-        )
+        raise _cut(what, size_bytes, remote)
     if _MD5.fullmatch(etag) and md5.hexdigest() != etag and not _encrypted(bucket, remote.key, what):
         _remove(path, size_bytes, on_bytes)
-        raise PassingError(f"{what} came damaged, again and again: its MD5 is not its ETag; {GO_ON}")
+        raise _damaged(what)
     return mtime_ns
+
+
+def _cut(what: str, size_bytes: int, remote: Remote) -> PassingError:
+    return PassingError(f"{size_bytes} bytes of {what} came instead of {remote.size_bytes}, again and again; {GO_ON}")
+
+
+def _damaged(what: str) -> PassingError:
+    return PassingError(f"{what} came damaged, again and again: its MD5 is not its ETag; {GO_ON}")
 
 
 def _remove(path: Path, size_bytes: int, on_bytes: Callable[[int], None]) -> None:
@@ -133,11 +171,16 @@ def _ask(bucket: Bucket, remote: Remote, what: str, start_bytes: int) -> tuple[s
         found = obstore.get(bucket.store, remote.key, options=options)
     except FileNotFoundError:
         raise ChangedError(f"{what} is gone") from None
+    return _unchanged(found, remote, what), found.stream(min_chunk_size=CHUNK_BYTES)
+
+
+def _unchanged(found: GetResult, remote: Remote, what: str) -> str:
+    """Return the ETag of what was found, if that is what was listed. Raises ChangedError."""
     meta = found.meta
     etag = (meta["e_tag"] or "").strip('"')
     if meta["size"] != remote.size_bytes or (remote.etag and etag != remote.etag):
         raise ChangedError(f"{what} has changed")
-    return etag, found.stream(min_chunk_size=CHUNK_BYTES) if is_large(remote) else [found.bytes()]
+    return etag
 
 
 def _encrypted(bucket: Bucket, key: str, what: str) -> bool:
