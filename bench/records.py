@@ -168,7 +168,8 @@ class Record:
     cpu_s_per_1k_images: float | None = None
     peak_memory_mib: float | None = None
     """Largest sum of proportional set sizes (PSS) over the process tree, of the readings after the first batch and at
-    the window's end. Shared pages count once; mapped files count as far as they are resident."""
+    the window's end. Shared pages count once; mapped files count as far as they are resident. The harness's own raw
+    times are taken off."""
     peak_anon_memory_mib: float | None = None
     """The part of it that is not backed by files: anonymous and shared memory."""
     major_faults: int | None = None

@@ -195,8 +195,9 @@ class Meter:
     timeline: Timeline = field(default_factory=Timeline)
     readings: list[Reading] = field(default_factory=list)
     """At the window's edges."""
-    memory: list[Memory | None] = field(default_factory=list)
-    """After the first batch, unless that opens the window, for which it is too slow a reading; and after its close."""
+    memory: list[Memory] = field(default_factory=list)
+    """After the first batch, unless that opens the window, for which it is too slow a reading; and after its close. The
+    raw times, which are the harness's own, are taken off."""
     own_cpu_s: float = 0.0
     """CPU seconds that the readings took which open and close the window."""
     memory_format: str = ""
@@ -248,7 +249,7 @@ class Meter:
         """Open or close the window if this batch is its edge."""
         times, now = self.timeline, len(self.timeline.exits_ns) - 1
         if now == 0 and not self.window.epochs:
-            self.memory.append(tree_memory(processes()))
+            self._read_memory()
         if times.opened is None:
             if self._opens(now):
                 times.opened = now
@@ -262,7 +263,11 @@ class Meter:
                 self.readings.append(_read())
                 self.gpu_load = self.gpu.close_window(self.gpu_opened, window_s)
                 times.gpu_util_pct = self.gpu.utilisation_pct
-            self.memory.append(tree_memory(processes()))
+            self._read_memory()
+
+    def _read_memory(self) -> None:
+        if reading := tree_memory(processes()):
+            self.memory.append(reading.without(self.timeline.size_mib))
 
     @contextmanager
     def _charged(self) -> Iterator[None]:
@@ -373,7 +378,6 @@ class Meter:
         cpu_s = closed.cpu_s - opened.cpu_s
         allowed = len(os.sched_getaffinity(0))
         others_s = closed.cores.busy_s - opened.cores.busy_s - cpu_s
-        memory = [reading for reading in self.memory if reading]
         return {
             **columns,
             "memory_format": self.memory_format,
@@ -388,8 +392,8 @@ class Meter:
             "context_switches": closed.counters.context_switches - opened.counters.context_switches,
             "throttle_events": closed.cores.throttle_events - opened.cores.throttle_events,
             "monitor_cpu_pct": 100 * self.own_cpu_s / window_s,
-            "peak_memory_mib": max((m.total_mib for m in memory), default=None),
-            "peak_anon_memory_mib": max((m.anon_mib for m in memory), default=None),
+            "peak_memory_mib": max((m.total_mib for m in self.memory), default=None),
+            "peak_anon_memory_mib": max((m.anon_mib for m in self.memory), default=None),
             **asdict(self.gpu_load),
             **(self.copies.clock.columns(self.timeline) if self.copies else {}),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from bench import consumers, registry, trial
 from bench.api import Artifact, Encoding, Work
 from bench.consumers import hungry
 from bench.monitors.gpu import Gpu, GpuLoad
+from bench.monitors.memory import Memory
 from bench.trial import InvalidWorkError, Meter, Milestone, Window
 
 if TYPE_CHECKING:
@@ -44,6 +46,17 @@ def test_right_work_is_measured() -> None:
     columns = consume(right()).columns()
     assert columns["memory_format"] == "contiguous"
     assert columns["images_per_s"] > 0
+
+
+def test_the_raw_times_of_the_harness_are_not_counted_as_memory_of_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three numbers of eight bytes for each batch up to then: one when it is the first, a MiB of them at the end."""
+    monkeypatch.setattr(trial, "tree_memory", lambda _: Memory(300.0, 200.0))
+    batches = 2**20 // 24
+    meter = Meter(repeat(right()[0]), ARTIFACT, WORK, Window(0, 0, batches, None, whole_epoch=False), Gpu())
+    hungry.prepare(ARTIFACT, WORK)(meter)
+    first, closed = meter.memory
+    assert first.total_mib == pytest.approx(300, abs=0.001)
+    assert closed == Memory(pytest.approx(299, abs=0.001), pytest.approx(199, abs=0.001))
 
 
 def test_channels_last_memory_is_right_work_and_recorded() -> None:

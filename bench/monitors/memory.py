@@ -20,6 +20,10 @@ class Memory:
     anon_mib: float
     """Anonymous and shared memory, without file-backed pages."""
 
+    def without(self, anon_mib: float) -> Memory:
+        """Return what is left when so much anonymous memory is taken off."""
+        return Memory(self.total_mib - anon_mib, self.anon_mib - anon_mib)
+
 
 def tree_memory(tree: Tree) -> Memory | None:
     """Return the memory of the processes together; None where the kernel does not tell PSS."""
