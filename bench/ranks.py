@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api import Artifact, Work
 from bench.consumers.clock import stall_pct
+from bench.monitors import gpu
 from bench.monitors.gpu import GpuLoad
 from bench.monitors.tree import processes
 from bench.process import death
@@ -164,12 +165,22 @@ def main() -> None:
     if _are_jobs(spec):  # what torchrun has set, its number of threads too, a job on its own would not have
         for name in os.environ.keys() - set(spec["environment"]):
             del os.environ[name]
+        os.environ.update(own_gpu(spec["place"], os.environ))
     else:
         _join(spec["place"], spec["places"])
     result = child.perform(spec["task"], spec)
     # A library's threads may bring a process down as it ends, and torchrun would take that for a failure. When there is
     # one, it ends the other ranks, which would wait for this one.
     os._exit(result["status"] != "ok")
+
+
+def own_gpu(job: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that shows a job one GPU alone, of those that its environment shows: the same one to as few
+    jobs as can be. None without a GPU.
+    """
+    name = "CUDA_VISIBLE_DEVICES"
+    shown = environment[name].split(",") if name in environment else [*map(str, range(gpu.count()))]
+    return {name: shown[job % len(shown)]} if shown else {}
 
 
 def _join(rank: int, ranks: int) -> None:

@@ -15,6 +15,7 @@ import pynvml
 import pytest
 import torch
 
+from bench.monitors import gpu
 from bench.monitors.gpu import Gpu, GpuLoad
 from bench.records import Record
 
@@ -233,6 +234,18 @@ def test_a_gpu_without_gpm_is_asked_for_no_sample_of_it(plug: Callable[..., Nvml
     nvml = plug(has_gpm=False)
     load_of(nvml)
     assert not {name for name in nvml.called if name.startswith("nvmlGpm")} - {"nvmlGpmQueryDeviceSupport"}
+
+
+def test_gpus_are_counted_by_nvml_and_without_it_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_nvml() -> None:
+        raise pynvml.NVMLError_LibraryNotFound
+
+    monkeypatch.setattr(pynvml, "nvmlInit", no_nvml)
+    assert gpu.count() == 0
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 8)
+    assert gpu.count() == 8
 
 
 def test_all_is_given_back_even_if_the_window_never_closes(plug: Callable[..., Nvml]) -> None:

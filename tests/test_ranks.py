@@ -17,6 +17,7 @@ from bench import certify, check, process, ranks, records, runner
 from bench.api import Artifact, Encoding, Work
 from bench.config import Campaign
 from bench.display import Display
+from bench.monitors import gpu
 from bench.monitors.gpu import Gpu
 from bench.prepare import Prepared, prepare
 from bench.timeline import Timeline, fairness
@@ -47,6 +48,22 @@ def two_ranks(quick: Campaign) -> Campaign:
 def measured(two_ranks: Campaign, everything: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of their trials."""
     return runner.run(two_ranks, everything, tmp_path_factory.mktemp("results"), Display())
+
+
+@pytest.mark.parametrize(
+    ("gpus", "environment", "shown"),
+    [
+        (2, {}, ["0", "1", "0"]),
+        (8, {"CUDA_VISIBLE_DEVICES": "5,GPU-1b2c"}, ["5", "GPU-1b2c", "5"]),
+        (8, {"CUDA_VISIBLE_DEVICES": ""}, ["", "", ""]),
+        (0, {}, [None, None, None]),
+    ],
+)
+def test_jobs_have_gpus_of_their_own_as_far_as_there_are_some(
+    gpus: int, environment: dict[str, str], shown: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "count", lambda: gpus)
+    assert [ranks.own_gpu(job, environment).get("CUDA_VISIBLE_DEVICES") for job in range(3)] == shown
 
 
 @pytest.mark.parametrize("contestant", CONTESTANTS)

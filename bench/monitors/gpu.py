@@ -88,6 +88,18 @@ class GpuLoad:
     gpu_reason: str = ""
 
 
+def count() -> int:
+    """Return how many GPUs NVML knows; 0 without NVML."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return 0
+    try:
+        return int(pynvml.nvmlDeviceGetCount())
+    finally:
+        pynvml.nvmlShutdown()
+
+
 class Gpu:
     """The GPU that torch uses in this process when the window opens, or the first that NVML knows if torch uses none.
     Without any, a reason in its place. Use as a context manager.
