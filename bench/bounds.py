@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from bench.config import Campaign, Format
+    from bench.config import Campaign
     from bench.prepare import Prepared
     from bench.records import Status
+    from bench.tables import Format
 
 _LIMIT_S = 120.0
 """Measuring the limits of one set of images may take so long beyond the time of the steps themselves."""

@@ -11,8 +11,9 @@ from bench import noise, tuning
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bench.config import Campaign, Contestant
+    from bench.config import Campaign
     from bench.records import Cache, Consumer, Record, Track, Transport
+    from bench.tables import Contestant
     from bench.tuning import Settings
 
 

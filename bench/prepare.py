@@ -21,8 +21,9 @@ from bench.store import CanonicalSource
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bench.config import Campaign, Format
+    from bench.config import Campaign
     from bench.display import Display
+    from bench.tables import Format
 
 MANIFEST = "manifest.json"
 SYNTHETIC_SAMPLES = 4096

@@ -24,10 +24,11 @@ from bench.timeline import Timeline
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from bench.config import Campaign, Stream
+    from bench.config import Campaign
     from bench.display import Display
     from bench.prepare import Prepared
     from bench.records import Transport
+    from bench.tables import Stream
 
 _MIB = 1 << 20
 ON_LOOPBACK = "on loopback"

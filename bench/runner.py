@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from bench.api import Artifact
     from bench.certificates import Certificate
-    from bench.config import Campaign, Contestant
+    from bench.config import Campaign
     from bench.display import Display
     from bench.prepare import Prepared
     from bench.records import Cache, Consumer, Transport
     from bench.remote import Place
+    from bench.tables import Contestant
     from bench.tuning import Settings
 
 

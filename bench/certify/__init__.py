@@ -26,9 +26,9 @@ from bench.workers import apply_to_all
 
 if TYPE_CHECKING:
     from bench.api import Mode
-    from bench.config import Contestant, Format
     from bench.display import Display
     from bench.prepare import Prepared
+    from bench.tables import Contestant, Format
 
 _PROCESSES = 2
 """While one contestant is observed, which takes up to a gigabyte, another one is made ready or judged."""

@@ -35,7 +35,7 @@ _WARM_UP_STEPS = 3
 def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss_steps: int) -> Consume:
     """Make the network, and measure how fast it trains on one batch that is there.
 
-    The options are those of `bench.config.TrainingOptions`. Several ranks train one network, by torch's
+    The options are those of `bench.tables.TrainingOptions`. Several ranks train one network, by torch's
     DistributedDataParallel, each on its own batches.
     """
     training, cached = ready(artifact, work, model, cached_s)

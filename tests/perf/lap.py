@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from bench.api import Artifact, Work
-    from bench.config import Contestant
+    from bench.tables import Contestant
 
 LAP_S = 0.5  # long against a batch, short against the drift of a shared machine
 WARM_UP_LAPS = 6  # the first of them find out how many batches a lap takes

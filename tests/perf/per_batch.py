@@ -94,8 +94,8 @@ def _touching(artifact: Artifact, work: Work) -> _Loops:
 
 
 def _training(artifact: Artifact, work: Work) -> _Loops:
-    from bench.config import TrainingOptions
     from bench.consumers.train import Training, learn
+    from bench.tables import TrainingOptions
 
     training = Training(TrainingOptions().model, artifact.classes, work)
     return _Loops(training.step, partial(learn, training=training))
