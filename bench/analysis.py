@@ -95,7 +95,10 @@ def analyse(
         planned=blocks * states,
         recorded=int((everywhere["contestant"].isin(names) & everywhere["block"].between(1, blocks)).sum()),
         gpu_reason="; ".join(sorted({part for reason in good["gpu_reason"] for part in reason.split("; ")} - {""})),
-        controls=controls.judge(campaign, [r for r in chosen if r.trial in set(good["trial"])], twin_ratio, fastest),
+        controls=(
+            *controls.judge(campaign, [r for r in chosen if r.trial in set(good["trial"])], twin_ratio, fastest),
+            *controls.of_network([r for r in chosen if r.trial in counted and r.transport]),
+        ),
         marked=marked,
         counted=counted,
         quiet=len(ok) - len(marked),

@@ -20,6 +20,9 @@ READ_TOLERANCE = 0.05
 MEMORY_TOLERANCE = 0.05
 CEILING_SHARE = 0.02
 """The harness may take at most this share of the fastest contestant's time."""
+NETWORK_RATE_TOLERANCE = 0.02
+NETWORK_OVERHEAD = 0.1
+"""What requests, headers and encryption may add to the bytes of a format that is downloaded, of files of 10 KiB on."""
 _MIB = 1 << 20
 _CORES = ("own_cores", "child_cores", "grandchild_cores")
 _COSTS = {*_CORES, "images_per_s", "read_mib", "shared_mib"}
@@ -56,6 +59,36 @@ def judge(
             case "known":
                 verdicts += _known(title, contestant["options"], own, idle, campaign.get("work", {}))
     return tuple(verdicts)
+
+
+def of_network(fetching: Sequence[Record]) -> Iterator[Verdict]:
+    """Judge the bytes that were counted and the limit that was set, by ok rows of those with the data in a bucket."""
+    downloads = [row for row in fetching if row.transport == "download" and row.network_bytes and row.size_bytes]
+    if downloads:
+        times = [row.network_bytes / row.size_bytes for row in downloads if row.network_bytes and row.size_bytes]
+        yield Verdict(
+            "Bytes over the network",
+            f"every download takes the bytes of its format, and at most {100 * NETWORK_OVERHEAD:g} % more",
+            f"{min(times):.3f} to {max(times):.3f} times",
+            min(times) >= 1 and max(times) <= 1 + NETWORK_OVERHEAD,
+        )
+    limits = [row.network_rate_mib_per_s for row in fetching if row.network_rate_mib_per_s]
+    rates = [rate for row in fetching for rate in _rates_mib_per_s(row)]
+    if limits and rates:
+        yield Verdict(
+            "Rate of the network",
+            f"at most {limits[0]:g} MiB/s over any download or epoch, within {100 * NETWORK_RATE_TOLERANCE:g} %",
+            f"{max(rates):.3g} MiB/s at most",
+            max(rates) <= limits[0] * (1 + NETWORK_RATE_TOLERANCE),
+        )
+
+
+def _rates_mib_per_s(row: Record) -> Iterator[float]:
+    """Yield at what rates it fetched, over its download or each of its first epochs."""
+    spans = [(row.network_epoch1_bytes, row.download_s or row.epoch1_s), (row.network_epoch2_bytes, row.epoch2_s)]
+    for size_bytes, seconds in spans:
+        if size_bytes and seconds:
+            yield size_bytes / _MIB / seconds
 
 
 def _twin(title: str, twins: Ratio | None) -> Verdict:

@@ -174,3 +174,43 @@ def test_marked_trials_are_listed_and_still_count(tmp_path: Path) -> None:
     text = report.write(made, tmp_path / "out").read_text()
     assert "| 2/a |" in text
     assert "1 of 2 measured trials show signs of disturbance" in text
+
+
+def fetched(transport: str, **changes: Any) -> Record:
+    known = {"size_bytes": 50 << 20, "network_bytes": 52 << 20, "network_epoch1_bytes": 52 << 20}
+    times = {
+        "network_epoch2_bytes": 0,
+        "network_rate_mib_per_s": 50.0,
+        "download_s": 2.0,
+        "epoch1_s": 1.0,
+        "epoch2_s": 1.0,
+    }
+    return replace(row(transport=transport), **(known | times | changes))
+
+
+@pytest.mark.parametrize(("network_mib", "held"), [(49, False), (50, True), (55, True), (56, False)])
+def test_a_download_takes_the_bytes_of_its_format(network_mib: int, held: bool) -> None:  # noqa: FBT001
+    counted, _ = controls.of_network([fetched("download"), fetched("download", network_bytes=network_mib << 20)])
+    assert counted.held is held
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured"),
+    [
+        ({}, "26 MiB/s at most"),
+        ({"download_s": 1.0}, "52 MiB/s at most"),
+        ({"network_epoch2_bytes": 51 << 20}, "51 MiB/s at most"),
+        ({"download_s": None}, "52 MiB/s at most"),
+    ],
+)
+def test_nothing_comes_faster_than_the_network_may(changes: dict[str, Any], measured: str) -> None:
+    *_, rate = controls.of_network([fetched("stream", **changes)])
+    assert rate.measured == measured
+    assert rate.held is (float(measured.split(maxsplit=1)[0]) <= 51)
+
+
+def test_without_a_limit_there_is_none_to_hold() -> None:
+    assert [v.title for v in controls.of_network([fetched("download", network_rate_mib_per_s=None)])] == [
+        "Bytes over the network"
+    ]
+    assert not [*controls.of_network([])]
