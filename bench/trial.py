@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from bench.api import Loader
     from bench.device import Copies
 
 CHANNELS = 3
@@ -108,32 +109,47 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         for name in loader.requires:
             importlib.import_module(name)
         imported = perf_counter_ns()
-        copies = device.copies(work)
-        before = tree_counters(processes())
-        constructing = perf_counter_ns()
-        with loader.stream(artifact, consumers.asked_for(spec["consumer"], work), **spec["options"]) as batches:
-            constructed = perf_counter_ns()
-            meter = Meter(batches, artifact, work, Window(**spec["window"]), gpu, begun, opened, closed, copies)
-            try:
-                consumed = consume(meter)
-            except InvalidWorkError as error:
-                return {"status": "invalid", "reason": str(error)}
-            after = tree_counters(processes())
-            del batches, meter.batches
-            ending = perf_counter_ns()
-        ended = perf_counter_ns()
+        timed = Timed(loader, spec["options"])
+        window, copies = Window(**spec["window"]), device.copies(work)
+        meter = Meter((), artifact, work, window, gpu, begun, opened, closed, copies)
+        try:
+            consumed = consume(timed, meter)
+        except InvalidWorkError as error:
+            return {"status": "invalid", "reason": str(error)}
     meter.timeline.save(Path(spec["times"]))
     return {
         "status": "ok",
         "reason": "",
         "import_s": (imported - started) / 1e9,
-        "construct_s": (constructed - constructing) / 1e9,
+        **timed.columns,
         **meter.columns(),
         **consumed,
-        "read_bytes": difference(before.read_bytes, after.read_bytes),
-        "teardown_s": (ended - ending) / 1e9,
         **(meter.for_others() if places > 1 else {}),
     }
+
+
+class Timed:
+    """A contestant's loader with its options, as a consumer opens it: what do opening and closing it take?"""
+
+    def __init__(self, loader: Loader, options: dict[str, Any]) -> None:
+        self.requires, self.reads, self.streams = loader.requires, loader.reads, loader.streams
+        self.columns: dict[str, float | int | None] = {}
+        """Of `Record`: all when the loader is closed."""
+        self._loader, self._options = loader, options
+
+    @contextmanager
+    def stream(self, artifact: Artifact, work: Work, **options: Any) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
+        """Open it, once. `options`: further ones."""
+        before = tree_counters(processes())
+        constructing = perf_counter_ns()
+        with self._loader.stream(artifact, work, **self._options, **options) as batches:
+            self.columns["construct_s"] = (perf_counter_ns() - constructing) / 1e9
+            yield batches
+            after = tree_counters(processes())
+            del batches
+            ending = perf_counter_ns()
+        self.columns["teardown_s"] = (perf_counter_ns() - ending) / 1e9
+        self.columns["read_bytes"] = difference(before.read_bytes, after.read_bytes)
 
 
 class Milestone:
@@ -219,6 +235,15 @@ class Meter:
     """Whether the consumer wants more batches when all else is over."""
     in_step: bool = False
     """Whether all ranks take each step together, so that all must be done after the same batch."""
+    cut: int = 0
+    """By so many an epoch has more batches than the loader made, since some were cut for the ranks to keep step."""
+
+    @contextmanager
+    def fed_by(self, loader: Loader, work: Work) -> Iterator[None]:
+        """Open a loader for `work`, which gives the batches meanwhile."""
+        with loader.stream(self.artifact, work) as self.batches:
+            yield
+            del self.batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         times = self.timeline
@@ -356,7 +381,7 @@ class Meter:
         """Take down an epoch; one that all ranks share is checked when all have told what they got of it."""
         first = self.timeline.epochs[-1]
         images = self.timeline.images[first:]
-        self.epochs.append(Epoch(sum(images), label_sum, len(images)))
+        self.epochs.append(Epoch(sum(images), label_sum, len(images) - self.cut))
         if self.work.ranks == 1 or not images:
             self.epochs[-1].check(len(self.epochs), self.artifact, self.work)
         if len(self.epochs) == self.window.epochs and self.timeline.closed is None:

@@ -6,24 +6,25 @@ import queue
 import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from lightning import Callback, Trainer
 
 from bench import consumers, records, runner, trial, values
 from bench.api import Artifact, Encoding, Work
-from bench.consumers import paced, train
+from bench.consumers import lightning, paced, train
 from bench.consumers.clock import CudaClock
 from bench.display import Display
 from bench.findings import shown
 from bench.monitors.gpu import Gpu
 from bench.prepare import prepare
 from bench.timeline import Timeline
-from bench.trial import Meter, Window
+from bench.trial import InvalidWorkError, Meter, Timed, Window
 from tests.campaigns import campaign
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 ARTIFACT = Artifact("f", "/nowhere", 4096, 0, 1, 1, Encoding("jpeg"), classes=10)
 WORK = Work(batch_size=16, workers=1, image_size=8, dtype="uint8", passes=1, seed=0)
+ONE_WEIGHT = {"model": "one weight", "cached_s": 0.1, "loss_steps": 8}
 
 
 class Prefetching:
@@ -62,7 +64,7 @@ class Prefetching:
 def swept() -> dict[str, Any]:
     """What the sweep says of a loader of 1,000 images/s."""
     meter = Meter(Prefetching(1000), ARTIFACT, WORK, Window(0.3, 0.5, 8, None, whole_epoch=False), Gpu())
-    return paced.prepare(ARTIFACT, WORK)(meter)
+    return paced.sweep(WORK, meter)
 
 
 @pytest.mark.alone
@@ -128,9 +130,17 @@ def test_a_gpu_starves_from_the_end_of_a_step_to_the_next_batch(
     assert columns["step_p50_ms"] == step_ms
 
 
-class World:
-    """A clock that only goes on while a step of training takes its time, or while the loader is waited for."""
+EPOCH = 160
+"""Samples of the world's loader, each labelled by its number."""
+EPOCHS = replace(ARTIFACT, samples=EPOCH, label_sum=sum(range(EPOCH)))
 
+
+class World:
+    """A clock that only goes on while a step of training takes its time, or while the loader is waited for; and that
+    loader.
+    """
+
+    requires, reads, streams = (), (), False
     ns = 0
     steps = 0
     step_ns = 40_000_000
@@ -138,23 +148,40 @@ class World:
     """In which the loader makes a batch."""
     ahead = 4
     """Batches that the loader makes before they are asked for."""
+    length = EPOCH // WORK.batch_size
+    """What it says of its epochs."""
+
+    def __init__(self) -> None:
+        self.opened: list[Work] = []
+        self.closed = 0
 
     def step(self, weight: torch.Tensor) -> torch.Tensor:
         self.ns += self.step_ns
         self.steps += 1
         return weight.sum()
 
-    def batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        batch = torch.zeros(16, 3, 8, 8, dtype=torch.uint8), torch.zeros(16, dtype=torch.int64)
-        made_ns = self.ns
-        taken_ns = deque([self.ns] * self.ahead, self.ahead)
-        before = self.steps
-        for asked in count():
-            assert self.steps - before == asked, "the next batch was asked for before the last one was done with"
-            made_ns = max(made_ns, taken_ns[0]) + self.batch_ns
-            self.ns = max(self.ns, made_ns)
-            taken_ns.append(self.ns)
-            yield batch
+    @contextmanager
+    def stream(self, _: Artifact, work: Work) -> Iterator[World]:
+        self.opened.append(work)
+        self.before, self.asked, self.made_ns = self.steps, 0, self.ns
+        self.taken_ns = deque([self.ns] * self.ahead, self.ahead)
+        yield self
+        self.closed += 1
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        images = torch.zeros(WORK.batch_size, 3, 8, 8, dtype=torch.uint8)
+        for labels in torch.randperm(EPOCH).split(WORK.batch_size):
+            assert self.steps - self.before == self.asked, (
+                "the next batch was asked for before the last one was done with"
+            )
+            self.asked += 1
+            self.made_ns = max(self.made_ns, self.taken_ns[0]) + self.batch_ns
+            self.ns = max(self.ns, self.made_ns)
+            self.taken_ns.append(self.ns)
+            yield images, labels
 
 
 @pytest.fixture
@@ -180,14 +207,67 @@ def test_training_starves_as_a_step_and_a_loader_of_known_length_predict(
 ) -> None:
     """And a batch, which FFCV for one overwrites, is done with before the next is asked for."""
     world.step_ns, world.batch_ns = step_ms * 10**6, batch_ms * 10**6
-    options = {"model": "one weight", "cached_s": 0.1, "loss_steps": 8}
-    consume = consumers.prepare(consumer, ARTIFACT, WORK, options)
+    consume = consumers.prepare(consumer, EPOCHS, WORK, ONE_WEIGHT)
     window = Window(1, 2, 20, None, whole_epoch=False)
-    columns = consume(Meter(world.batches(), ARTIFACT, WORK, window, Gpu()))
+    columns = consume(world, Meter((), EPOCHS, WORK, window, Gpu()))
     assert columns["starved_pct"] == pytest.approx(starved_pct, rel=0.03)
     assert columns["step_p50_ms"] == pytest.approx(step_ms)
     assert columns["cached_images_per_s"] == pytest.approx(1000 * WORK.batch_size / step_ms)
     assert columns["stall_vs_cached_pct"] == pytest.approx(starved_pct, rel=0.03, abs=0.01)
+
+
+class Seen(Callback):
+    """What the Trainer itself sees of epochs."""
+
+    def __init__(self) -> None:
+        self.labels: list[list[int]] = []
+        self.ends = 0
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        self.labels.append([])
+
+    def on_train_batch_end(self, _: object, __: object, ___: object, batch: list[torch.Tensor], ____: int) -> None:
+        self.labels[-1] += batch[1].tolist()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        self.ends += 1
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """What the timed Trainer sees."""
+    seen = Seen()
+
+    def trainer(*, callbacks: list[Callback], **options: Any) -> Trainer:
+        return Trainer(callbacks=[*callbacks, seen], **options)
+
+    monkeypatch.setattr(lightning, "Trainer", trainer)
+    return seen
+
+
+@pytest.mark.parametrize(("window_batches", "epochs"), [(4, [5]), (9, [10]), (10, [10, 1]), (24, [10, 10, 5])])
+def test_under_lightning_the_datamodule_opens_the_loader_and_epochs_end(
+    window_batches: int, epochs: list[int], world: World, seen: Seen
+) -> None:
+    """Training stops in the middle of an epoch, or with its last batch, as soon as the window has closed."""
+    window = Window(0, 0, window_batches, None, whole_epoch=False)
+    timed, meter = Timed(world, {}), Meter((), EPOCHS, WORK, window, Gpu())
+    consumers.prepare("lightning", EPOCHS, replace(WORK, rank=1), ONE_WEIGHT)(timed, meter)
+    assert world.opened == [replace(WORK, lasting=True, rank=0)]  # the rank is the Trainer's, of one process the first
+    assert world.closed == 1
+    assert timed.columns.keys() == {"construct_s", "teardown_s", "read_bytes"}
+    assert [len(labels) // WORK.batch_size for labels in seen.labels] == epochs
+    assert all(sorted(labels) == [*range(EPOCH)] for labels in seen.labels[:-1])
+    assert seen.ends == len(epochs)
+    assert len(meter.timeline.exits_ns) == sum(epochs)
+    assert meter.timeline.epochs == [10 * epoch for epoch in range(len(epochs))]
+
+
+def test_batches_that_lightning_would_leave_out_are_wrong_work(world: World) -> None:
+    world.length -= 1
+    meter = Meter((), EPOCHS, WORK, Window(0, 0, 20, None), Gpu())
+    with pytest.raises(InvalidWorkError, match="more batches than the 9 that its __len__ tells"):
+        consumers.prepare("lightning", EPOCHS, WORK, ONE_WEIGHT)(world, meter)
 
 
 def test_training_learns_and_is_held_against_the_same_batch_again_and_again(tree: Path, tmp_path: Path) -> None:

@@ -169,6 +169,6 @@ def test_ranks_of_equal_numbers_of_batches_lack_none_of_whatever_size() -> None:
 
 @pytest.mark.usefixtures("planted")
 def test_a_loader_without_a_length_is_told_what_it_lacks(formats: Prepared) -> None:
-    data = DataModule("planted", Work(batch_size=16, workers=1, image_size=64), train=formats.artifacts["imagefolder"])
-    with pytest.raises(TypeError, match=r"the loader planted: what its stream\(\) gives has no __len__"):
+    data = DataModule("cheater", Work(batch_size=16, workers=1, image_size=64), train=formats.artifacts["imagefolder"])
+    with pytest.raises(TypeError, match=r"what its stream\(\) gives has no __len__"):
         data.train_dataloader()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from bench import bounds, consumers, device, plan, records, runner
+from bench import bounds, device, plan, records, runner
 from bench.api import Artifact, Encoding, Work
 from bench.consumers import hungry, train
 from bench.consumers.clock import CudaClock
@@ -193,30 +193,22 @@ def test_what_a_loader_copied_itself_has_come_before_the_next_is_asked_for(
             yield torch.zeros(1), torch.zeros(1)
             self.done = True
 
-    hungry.prepare(ARTIFACT, ON_GPU)(Once(batch_memory=memory))  # type: ignore[arg-type]
+    hungry.take_all(ON_GPU, Once(batch_memory=memory))  # type: ignore[arg-type]
     assert waiting == [int(memory == "pinned")]
 
 
 @pytest.mark.parametrize(
-    ("consumer", "where", "gpu", "lasting"),
-    [
-        ("train", "cpu", True, True),
-        ("train", "cpu", False, False),
-        ("train", "cuda", True, False),
-        ("lightning", "cpu", False, True),
-        ("hungry", "cpu", True, False),
-    ],
+    ("where", "gpu", "lasting"), [("cpu", True, True), ("cpu", False, False), ("cuda", True, False)]
 )
 def test_batches_last_that_training_copies_to_a_gpu_itself(
     monkeypatch: pytest.MonkeyPatch,
-    consumer: str,
     where: str,
     gpu: bool,  # noqa: FBT001
     lasting: bool,  # noqa: FBT001
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     asked = replace(ON_GPU, device=where)
-    assert consumers.asked_for(consumer, asked) == replace(asked, lasting=lasting)
+    assert train.asked_for(asked) == replace(asked, lasting=lasting)
 
 
 @pytest.mark.parametrize(("behind", "waited_ms"), [(0, 5), (1, 0)])

@@ -26,6 +26,8 @@ from tests.campaigns import campaign
 from tests.test_process import gone
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bench.records import Consumer, Record
 
 pytestmark = pytest.mark.alone  # two processes take both cores, and their windows have to be open at the same time
@@ -133,8 +135,8 @@ def _train(consumer: Consumer, tree: Path, folder: Path, **options: str) -> dict
 
 @pytest.mark.usefixtures("planted")
 def test_ranks_train_one_network_and_under_lightning_the_same(tree: Path, tmp_path: Path) -> None:
-    """Rank 0 has five batches an epoch, rank 1 two."""
-    plain = _train("train", tree, tmp_path, behaviour="share unevenly")
+    """Rank 0 has five batches an epoch, rank 1 two, of which under Lightning the DataModule makes five."""
+    plain = _train("train", tree, tmp_path, behaviour="share unevenly, cut")
     lightning = _train("lightning", tree, tmp_path, behaviour="share unevenly")
     assert [plain["status"], lightning["status"]] == ["ok", "ok"], [plain["reason"], lightning["reason"]]
     assert 0 < plain["slowest_rank_images_per_s"] < plain["images_per_s"] / 2
@@ -211,7 +213,7 @@ def test_the_process_that_failed_by_itself_and_first_is_blamed(tmp_path: Path) -
 
 
 def _two_meters(folder: Path, *, in_step: bool) -> list[Meter]:
-    """Of two ranks, of which the first has the shorter window."""
+    """Of two ranks, of which the first has the shorter window, and an epoch without end; the second has many."""
     artifact = Artifact("f", "/nowhere", 10**6, 0, 1, 1, Encoding("jpeg"))
     batch = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
     meters = []
@@ -219,14 +221,20 @@ def _two_meters(folder: Path, *, in_step: bool) -> list[Meter]:
         work = Work(batch_size=2, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, rank=rank, ranks=2)
         window = Window(0, 0, window_batches, None, whole_epoch=False)
         milestones = [Milestone(name, folder, rank, 2) for name in ("begun", "opened", "closed")]
-        meters.append(Meter(repeat(batch), artifact, work, window, Gpu(), *milestones, in_step=in_step))
+        batches = [batch] * 2 if rank else repeat(batch)
+        meters.append(Meter(batches, artifact, work, window, Gpu(), *milestones, in_step=in_step))
     return meters
+
+
+def _taken(meter: Meter) -> Iterator[object]:
+    while not meter.done:
+        yield from meter
 
 
 def test_a_window_stays_open_until_those_of_all_are(tmp_path: Path) -> None:
     """Rank 1 has had a batch, and stalls before its window opens."""
     meters = _two_meters(tmp_path, in_step=False)
-    first, second = (iter(meter) for meter in meters)
+    first, second = map(_taken, meters)
     assert len([*islice(second, 2)]) == 2
     assert len([*islice(first, 50)]) == 50
     assert meters[0].timeline.opened is not None
@@ -242,7 +250,7 @@ def test_a_window_stays_open_until_those_of_all_are(tmp_path: Path) -> None:
 def test_ranks_in_step_are_done_after_the_same_batch(ahead: int, tmp_path: Path) -> None:
     """Rank 0's window closes first. It has been given so many batches more than rank 1, and one when it asks first."""
     meters = _two_meters(tmp_path, in_step=True)
-    first, second = (iter(meter) for meter in meters)
+    first, second = map(_taken, meters)
     for _ in islice(first, ahead):
         pass
     for _ in zip(first, second, strict=False):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from bench import consumers, registry, trial
+from bench import registry, trial
 from bench.api import Artifact, Encoding, Work
 from bench.consumers import hungry
 from bench.monitors.gpu import Gpu, GpuLoad
@@ -38,7 +38,7 @@ def right() -> Batches:
 
 def consume(batches: Any, window: Window = AT_ONCE, work: Work = WORK, gpu: Gpu | None = None) -> Meter:
     meter = Meter(batches, ARTIFACT, work, window, gpu or Gpu())
-    hungry.prepare(ARTIFACT, work)(meter)
+    hungry.take_all(work, meter)
     return meter
 
 
@@ -53,7 +53,7 @@ def test_the_raw_times_of_the_harness_are_not_counted_as_memory_of_the_loader(mo
     monkeypatch.setattr(trial, "tree_memory", lambda _: Memory(300.0, 200.0))
     batches = 2**20 // 24
     meter = Meter(repeat(right()[0]), ARTIFACT, WORK, Window(0, 0, batches, None, whole_epoch=False), Gpu())
-    hungry.prepare(ARTIFACT, WORK)(meter)
+    hungry.take_all(WORK, meter)
     first, closed = meter.memory
     assert first.total_mib == pytest.approx(300, abs=0.001)
     assert closed == Memory(pytest.approx(299, abs=0.001), pytest.approx(199, abs=0.001))
@@ -209,49 +209,38 @@ print(len(os.listdir("/proc/self/task")) - before)
     assert int(done.stdout) == 0
 
 
-class Stub:
-    """A loader that notes what it is asked for, and when."""
-
-    requires = ()
-
-    def __init__(self, seen: list[Any]) -> None:
-        self.seen = seen
-
-    def stream(self, _: Artifact, work: Work) -> None:
-        self.seen.append(work)
-        raise NotImplementedError
-
-
-def asked(consumer: str, folder: Path, monkeypatch: pytest.MonkeyPatch, seen: list[Any], **several: int) -> None:
-    """Run a trial up to where its loader is asked for batches."""
-    monkeypatch.setattr(registry, "loader", lambda _: Stub(seen))
-    monkeypatch.setattr(consumers, "prepare", lambda *_: None)
-    spec = {"loader": "stub", "artifact": asdict(ARTIFACT), "work": asdict(WORK), "options": {}, "consumer": consumer}
-    with pytest.raises(NotImplementedError):
-        trial.run({**spec, "consumer_options": {}, "result": str(folder / "result.json"), **several})
-
-
-@pytest.mark.parametrize(("consumer", "lasting"), [("train", False), ("lightning", True)])
-def test_under_lightning_batches_stay_as_they_are(
-    consumer: str,
-    lasting: bool,  # noqa: FBT001
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: list[Any] = []
-    asked(consumer, tmp_path, monkeypatch, seen)
-    assert [work.lasting for work in seen] == [lasting]
-
-
 def test_no_loader_is_there_while_another_job_measures_what_it_does_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
+
+    class Stub:
+        """A loader that notes what it is asked for, and when."""
+
+        requires, reads, streams = (), (), False
+
+        def stream(self, _: Artifact, work: Work) -> None:
+            seen.append(work)
+            raise NotImplementedError
 
     def sleep(_: float) -> None:
         seen.append("waited")
         Milestone("ready", tmp_path, 1, 2).reached(0)
 
     monkeypatch.setattr(trial.time, "sleep", sleep)
-    asked("train", tmp_path, monkeypatch, seen, place=0, places=2)
+    monkeypatch.setattr(registry, "loader", lambda _: Stub())
+    spec = {"loader": "stub", "artifact": asdict(ARTIFACT), "work": asdict(WORK), "options": {}, "consumer": "hungry"}
+    spec |= {"consumer_options": {}, "window": asdict(AT_ONCE), "result": str(tmp_path / "result.json")}
+    with pytest.raises(NotImplementedError):
+        trial.run({**spec, "place": 0, "places": 2})
     assert seen == ["waited", WORK]
+
+
+def test_batches_that_were_cut_for_the_ranks_to_keep_step_are_not_blamed_on_the_loader() -> None:
+    """Of 60 images in batches of 8 there may be ten: one of each worker's may be partial."""
+    parts = [(images, labels) for batch in right() for images, labels in zip(*(t.split(4) for t in batch), strict=True)]
+    meter = Meter(parts, ARTIFACT, WORK, Window(60, 60, 60, pause_s=60), Gpu(), cut=len(parts) - 10)
+    assert sum(len(labels) for _, labels in meter) == len(LABELS) * WORK.passes
+    meter.cut -= 1
+    with pytest.raises(InvalidWorkError, match="smaller than the batch size asked for"):
+        list(meter)

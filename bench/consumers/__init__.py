@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.api import Artifact, Work
+    from bench.api import Artifact, Loader, Work
     from bench.trial import Meter
 
 
-Consume: TypeAlias = "Callable[[Meter], dict[str, Any]]"
-"""Takes epochs from a meter until it is done; returns columns of `Record` of its own."""
-
-
-def asked_for(name: str, work: Work) -> Work:
-    """Return the work that a consumer needs of the loader. Lightning's batches must last, as its DataModule asks, and
-    those that training itself copies to a GPU: a copy waits for the steps before it, while the next is asked for.
-    """
-    if name == "lightning":
-        return replace(work, lasting=True)
-    if name != "train" or work.device != "cpu":
-        return work
-    import torch
-
-    return replace(work, lasting=torch.cuda.is_available())
+Consume: TypeAlias = "Callable[[Loader, Meter], dict[str, Any]]"
+"""Opens a loader and takes its epochs from a meter until that is done; returns columns of `Record` of its own."""
 
 
 def prepare(name: str, artifact: Artifact, work: Work, options: dict[str, Any]) -> Consume:

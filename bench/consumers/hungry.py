@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.api import Artifact, Work
+    from bench.api import Artifact, Loader, Work
     from bench.consumers import Consume
     from bench.trial import Meter
 
@@ -25,7 +25,14 @@ def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others
     return partial(_consume, work)
 
 
-def _consume(work: Work, meter: Meter) -> dict[str, Any]:
+def _consume(work: Work, loader: Loader, meter: Meter) -> dict[str, Any]:
+    with meter.fed_by(loader, work):
+        take_all(work, meter)
+    return {}
+
+
+def take_all(work: Work, meter: Meter) -> None:
+    """Take batches until the meter is done."""
     take: Callable[[Tensor], None] | None = None
     while not meter.done:
         for images, _ in meter:
@@ -33,7 +40,6 @@ def _consume(work: Work, meter: Meter) -> dict[str, Any]:
             # window's close as at its opening. A loader may use the memory again of what it copied there itself.
             take = take or taker(work, behind=int(meter.batch_memory != "device"))
             take(images)
-    return {}
 
 
 def taker(work: Work, *, behind: int = 0) -> Callable[[Tensor], None]:

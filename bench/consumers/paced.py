@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.api import Artifact, Work
+    from bench.api import Artifact, Loader, Work
     from bench.consumers import Consume
     from bench.trial import Meter
 
@@ -47,7 +47,12 @@ def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others
     return partial(_consume, work)
 
 
-def _consume(work: Work, meter: Meter) -> dict[str, Any]:
+def _consume(work: Work, loader: Loader, meter: Meter) -> dict[str, Any]:
+    with meter.fed_by(loader, work):
+        return sweep(work, meter)
+
+
+def sweep(work: Work, meter: Meter) -> dict[str, Any]:
     """Take batches as fast as they come until the window has closed, then at falling demands until it is fed."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # to wake up in time
     meter.wanted, take = True, taker(work)

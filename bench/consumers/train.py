@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.api import Artifact, Work
+    from bench.api import Artifact, Loader, Work
     from bench.consumers import Consume
     from bench.trial import Meter
 
@@ -40,11 +41,20 @@ def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss
     """
     training, cached = ready(artifact, work, model, cached_s)
 
-    def consume(meter: Meter) -> dict[str, Any]:
+    def consume(loader: Loader, meter: Meter) -> dict[str, Any]:
         meter.in_step = work.ranks > 1
-        return columns(meter, training, learn(meter, training), cached, loss_steps)
+        with meter.fed_by(loader, asked_for(work)):
+            losses = learn(meter, training)
+        return columns(meter, training, losses, cached, loss_steps)
 
     return consume
+
+
+def asked_for(work: Work) -> Work:
+    """Return the work that training needs of the loader. Batches must last that it copies to a GPU itself: a copy waits
+    for the steps before it, while the next is asked for.
+    """
+    return replace(work, lasting=True) if work.device == "cpu" and torch.cuda.is_available() else work
 
 
 def learn(meter: Meter, training: Training) -> list[Tensor]:

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from bench.api import Work
+    from bench.api import Loader, Work
 
 
 class DataModule(LightningDataModule):
-    """Trains and validates with the loader of a name that `loaderbench adapters` lists.
+    """Trains and validates with any loader.
 
     Batches are (images, labels) as `work` asks for, by default on the CPU; the Trainer moves them to each rank's
     device. Rank and number of ranks are the Trainer's. Validation shows the middle of each image, in the stored order,
@@ -36,7 +36,7 @@ class DataModule(LightningDataModule):
 
     def __init__(
         self,
-        loader: str,
+        loader: str | Loader,
         work: Work,
         *,
         train: Artifact | str | Path | None = None,
@@ -44,19 +44,15 @@ class DataModule(LightningDataModule):
         val_transforms: Sequence[Module] = (),
         **options: Any,
     ) -> None:
-        """`train`, `val`: formats, or the folders that `loaderbench prepare` names. `work`: that of training, of which
-        validation has everything but order, crops, flips, `resizes` and `transforms`. `options`: the loader's own.
+        """`loader`: a name that `loaderbench adapters` lists, or the loader itself. `train`, `val`: formats, or the
+        folders that `loaderbench prepare` names. `work`: that of training, of which validation has everything but
+        order, crops, flips, `resizes` and `transforms`. `options`: the loader's own.
 
         Raises ValueError for a loader that is not there, ModuleNotFoundError for a library, FileNotFoundError for a
         format.
         """
         super().__init__()
-        adapters = registry.adapters("loader")
-        if loader not in adapters:
-            raise ValueError(f"there is no loader {loader}, only {', '.join(sorted(adapters))}")
-        if reason := adapters[loader].why_unavailable():
-            raise ModuleNotFoundError(f"the loader {loader} is {reason}")
-        self._name, self._loader = loader, registry.loader(loader)
+        self._loader = _named(loader) if isinstance(loader, str) else loader
         self._options = options
         self._train, self._val = (
             Artifact.load(given) if given and not isinstance(given, Artifact) else given for given in (train, val)
@@ -97,8 +93,8 @@ class DataModule(LightningDataModule):
             batches = opened.enter_context(self._loader.stream(artifact, work, **self._options))
             if not isinstance(batches, Sized):
                 raise TypeError(
-                    f"Lightning cannot train with the loader {self._name}: what its stream() gives has no __len__, "
-                    "the number of batches in each of this rank's epochs"
+                    "Lightning cannot train with this loader: what its stream() gives has no __len__, the number of "
+                    "batches in each of this rank's epochs"
                 )
             epochs = Epochs(batches, len(batches), self._lacking(len(batches)))
             opened.callback(epochs.close)
@@ -112,6 +108,16 @@ class DataModule(LightningDataModule):
         strategy = self.trainer.strategy
         extremes = strategy.reduce(torch.tensor([batches, -batches], device=strategy.root_device), reduce_op="max")
         return lacking(batches, most=int(extremes[0]), least=-int(extremes[1]), batch_size=self._work.batch_size)
+
+
+def _named(name: str) -> Loader:
+    """Return the loader of a name. Raises ValueError and ModuleNotFoundError as `DataModule` does."""
+    adapters = registry.adapters("loader")
+    if name not in adapters:
+        raise ValueError(f"there is no loader {name}, only {', '.join(sorted(adapters))}")
+    if reason := adapters[name].why_unavailable():
+        raise ModuleNotFoundError(f"the loader {name} is {reason}")
+    return registry.loader(name)
 
 
 def lacking(batches: int, *, most: int, least: int, batch_size: int) -> int:
@@ -137,8 +143,8 @@ class Epochs:
 
     def __init__(self, batches: Iterable[tuple[Tensor, Tensor]], length: int, lacking: int) -> None:
         """`length`: how many batches an epoch has, of which there are to be `lacking` more."""
+        self.lacking = lacking
         self._batches = batches
-        self._lacking = lacking
         self._length = length + lacking
         self._epoch = self._cut([])
 
@@ -153,7 +159,7 @@ class Epochs:
         return self._epoch
 
     def _cut(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor]]:
-        left = self._lacking
+        left = self.lacking
         for images, labels in batches:
             parts = min(left + 1, len(labels))
             left -= parts - 1

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from bench import config, consumers, registry
+from bench import config, registry
 from bench.comparison import ratio
-from bench.consumers.hungry import touch
+from bench.consumers.hungry import take_all, touch
 from bench.display import Display
 from bench.monitors.gpu import Gpu
 from bench.prepare import prepare
@@ -89,8 +89,8 @@ class _Loops(NamedTuple):
     """Takes them from a meter."""
 
 
-def _touching(artifact: Artifact, work: Work) -> _Loops:
-    return _Loops(lambda images, _: touch(images), consumers.prepare("hungry", artifact, work, {}))
+def _touching(_: Artifact, work: Work) -> _Loops:
+    return _Loops(lambda images, _: touch(images), partial(take_all, work))
 
 
 def _training(artifact: Artifact, work: Work) -> _Loops:

@@ -29,6 +29,9 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
     batches = -(-len(labels) // work.batch_size)
 
     class Epochs:
+        def __len__(self):
+            return batches
+
         def __iter__(self):
             BEFORE_EPOCH.get(behaviour, _nothing)(seconds * batches)
             for start in range(0, len(labels), work.batch_size):
@@ -46,7 +49,14 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
         for path in Path(artifact.path).glob("*/*"):
             for _ in range(TIMES_MAPPED.get(behaviour, 0)):
                 sum(stack.enter_context(_mapped(path))[:: mmap.PAGESIZE])
-        yield Epochs()
+        yield _cut(Epochs(), 3 * work.rank) if behaviour == "share unevenly, cut" else Epochs()
+
+
+def _cut(epochs, parts):
+    """Cut the first batch as Lightning's DataModule would."""
+    from loaders.lightning.datamodule import Epochs
+
+    return Epochs(epochs, len(epochs), parts)
 
 
 def leave_behind(pid_file):
@@ -113,7 +123,7 @@ def _per_class(path):
     return [len(os.listdir(os.path.join(path, name))) for name in sorted(os.listdir(path))]
 
 
-SHARES = {"share unevenly": _unevenly, "die second": _killed_second}
+SHARES = {"share unevenly": _unevenly, "share unevenly, cut": _unevenly, "die second": _killed_second}
 """What a process delivers of an epoch's labels, if that is not all."""
 BEFORE_EPOCH = {"bank": time.sleep, "insist on being alone": _insist_on_being_alone}
 """What a behaviour does before an epoch, given the time that the epoch's batches would take."""
