@@ -7,6 +7,7 @@ child, and in grandchildren that end at once, each by its own CPU clock.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import subprocess
@@ -78,6 +79,9 @@ class _Batches:
         self.own_cores = own_cores
         self.start_s = 0.0
         self.handed_out = 0
+
+    def __len__(self) -> int:
+        return math.ceil(self.per_epoch / len(self.images))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for done in range(0, self.per_epoch, len(self.images)):

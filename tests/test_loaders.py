@@ -46,7 +46,9 @@ def test_contestant(
 def test_labels_of_pace_are_classes_and_have_the_epochs_sum(label_sum: int, tmp_path: Path) -> None:
     artifact = Artifact("any", str(tmp_path), 96, label_sum, 0, 0, Encoding("raw"), classes=3)
     with pace.stream(artifact, Work(batch_size=25, workers=1, image_size=2, passes=2)) as batches:
-        labels = [label for _, batch in batches for label in batch.tolist()]
+        epoch = [batch.tolist() for _, batch in batches]
+        assert len(epoch) == len(batches)
+    labels = [label for batch in epoch for label in batch]
     assert len(labels) == 2 * 96
     assert sum(labels) == 2 * label_sum
     assert max(labels) < artifact.classes
