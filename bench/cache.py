@@ -37,12 +37,12 @@ def full_disk_explained(explain: Callable[[str], Exception]) -> Iterator[None]:
         raise explain(os.strerror(error.errno)) from None
 
 
-def size_bytes(folder: Path) -> int:
+def size_bytes(folder: Path, *, of: Callable[[os.stat_result], int] = lambda status: status.st_size) -> int:
     """Return the size of all files below a folder, links as they are; 0 if it is not there. A file may be going."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
-            total += 0 if path.is_dir() else path.lstat().st_size
+            total += 0 if path.is_dir() else of(path.lstat())
     return total
 
 
@@ -72,7 +72,8 @@ def begun(folder: Path) -> bool:
 
 def begun_bytes(folder: Path) -> int:
     """Return the size of what a stop or a kill has left of what is made by `building`, or of what is `pulled`."""
-    return sum(map(size_bytes, (*_parts(folder), pulled(folder))))
+    come_bytes = size_bytes(pulled(folder), of=lambda status: status.st_blocks * 512)  # large files have holes
+    return sum(map(size_bytes, _parts(folder))) + come_bytes
 
 
 def pulled(folder: Path) -> Path:

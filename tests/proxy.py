@@ -49,19 +49,25 @@ class Proxy:
         self.listings = 0
         self.gets: Counter[str] = Counter()
         """By key, without the bucket."""
+        self.asked: list[tuple[str, str]] = []
+        """Keys and the ranges that were asked for of them, empty: all."""
+        self.puts: Counter[str] = Counter()
+        """What was taken, by key; parts of an upload by `key?number`."""
         self.sent_bytes: Counter[str] = Counter()
         """Of the contents, by key, in answers without a fault."""
         self.fault: Callable[[str, int], str] = lambda key, nth: ""
-        """What to do to the nth answer, from 1, to a request for the key (empty: a listing): one of `ERRORS`, `reset`
-        or `truncate` in the middle, `slow`, `damage` a byte, `change` the ETag, markup to send in its place, or
+        """What to do to the nth answer, from 1, to a request for the key (empty: a listing): one of `ERRORS`, `reset`,
+        `truncate` or `stall` in the middle, `slow`, `damage` a byte, `change` the ETag, markup to send in its place, or
         nothing."""
+        self.put_fault: Callable[[str], str] = lambda name: ""
+        """What to do in place of taking something, named as in `puts`: one of `ERRORS`, `stall`, or nothing."""
         self.prefix = "set/"
         self.extra: dict[str, bytes] = {}
-        """Objects that the server has not: they are listed below `prefix` and answered as well."""
+        """Objects in place of those of the server or beside them, which are listed below `prefix`. No parts of them are
+        given."""
         self.encrypted: set[str] = set()
         """Those of them that are by a key of their owner's: their ETags are no MD5."""
-        self.ranges = True
-        """Whether a part of an object is answered as such, by status 206, which rclone does not."""
+        self.over = threading.Event()
         self.seen = threading.Condition()
 
     def count(self, key: str) -> int:
@@ -99,6 +105,7 @@ def proxy(upstream: str) -> Iterator[Proxy]:
         try:
             yield state
         finally:
+            state.over.set()
             server.shutdown()
             thread.join()
 
@@ -122,9 +129,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         path = urlsplit(self.path)
         key = unquote(path.path).lstrip("/").partition("/")[2]
-        fault = ""
-        if self.command == "GET":
-            fault = self.proxy.fault(key, self.proxy.count(key))
+        query = parse_qs(path.query, keep_blank_values=True)
+        part = f"{key}?{query['partNumber'][0]}" if "partNumber" in query else key
+        fault = "" if query.keys() & {"uploads", "uploadId"} and self.command == "GET" else self._fault(key, part)
         if fault.startswith("<"):
             self._send(200, {"Content-Type": "text/html"}, fault.encode(), "")
             return
@@ -141,13 +148,28 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, head, content, fault)
             return
         status, headers, content = self._forward()
-        if self.proxy.ranges and "Content-Range" in headers:
-            status = 206
-        if not key and status == 200 and self._is_first_page(parse_qs(path.query)):
+        if self.command == "PUT" and status == 200:
+            self.proxy.puts[part] += 1
+        if "Content-Range" in headers:
+            status = 206  # which rclone gives parts without
+        if not key and status == 200 and self._is_first_page(query):
             content = content.replace(b"</ListBucketResult>", self._listed() + b"</ListBucketResult>")
         self._send(status, headers, content, fault)
         if self.command == "GET" and not fault:
             self.proxy.sent_bytes[key] += len(content)
+
+    def _fault(self, key: str, part: str) -> str:
+        """Keep what is asked for in mind, and return what to do to the answer."""
+        if self.command == "GET":
+            self.proxy.asked += [(key, self.headers.get("Range", ""))] * bool(key)
+            return self.proxy.fault(key, self.proxy.count(key))
+        if self.command != "PUT" or not (fault := self.proxy.put_fault(part)):
+            return ""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if fault == "stall":
+            self.proxy.over.wait()
+            raise ConnectionAbortedError
+        return fault
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815
 
@@ -196,13 +218,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if fault in {"reset", "truncate"}:
-            self.wfile.write(content[: len(content) // 2])
-            self.wfile.flush()
-            self.close_connection = True
-            if fault == "reset":
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                os.close(self.connection.detach())
+        if fault in {"reset", "truncate", "stall"}:
+            self._cut(content[: len(content) // 2], fault)
         elif fault == "slow":
             for start in range(0, len(content), max(1, len(content) // 4)):
                 self.wfile.write(content[start : start + max(1, len(content) // 4)])
@@ -210,3 +227,14 @@ class _Handler(BaseHTTPRequestHandler):
                 time.sleep(0.05)
         else:
             self.wfile.write(content)
+
+    def _cut(self, content: bytes, fault: str) -> None:
+        """Send a beginning alone."""
+        self.wfile.write(content)
+        self.wfile.flush()
+        self.close_connection = True
+        if fault == "stall":
+            self.proxy.over.wait()
+        elif fault == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            os.close(self.connection.detach())

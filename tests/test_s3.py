@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 URL = "s3://images/set"
 CLASSES, PER_CLASS = 6, 20
-LARGE_BYTES = 8 << 20
 
 
 class Shown(Display):
@@ -88,8 +87,6 @@ def on_record(cache: Path, prefix: str) -> set[str]:
 def bucket_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("buckets")
     grow(root / "images" / "set", CLASSES, PER_CLASS)
-    (root / "images" / "large").mkdir()
-    (root / "images" / "large" / "object").write_bytes(random.Random(0).randbytes(LARGE_BYTES))
     grow(root / "images" / "killed", 10, 100)  # now, for the server keeps in mind what a folder holds
     (root / "writable").mkdir()
     return root
@@ -343,57 +340,6 @@ class TestFaults:
         between.fault = lambda key, nth: ""
         assert content(copy(URL, tmp_path, Display())) == original
         assert not here & set(between.gets)
-
-    @pytest.mark.parametrize("left", ["part", "all", "damaged", "of no use"])
-    def test_a_large_object_goes_on_where_it_stopped(
-        self, between: Proxy, bucket_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
-    ) -> None:
-        """The next run finds a part of it, all of it with nothing on record, or a part with a byte that is wrong; or it
-        finds a server that gives no parts.
-        """
-        monkeypatch.setattr(bucket, "TRIES", 1)
-        monkeypatch.setattr(transfer, "TRIES", 1)
-        between.fault = lambda key, nth: "truncate" if key else ""
-        with pytest.raises(S3Error, match="large/object"):
-            copy("s3://images/large", tmp_path, Display())
-        [begun] = [path for path in tmp_path.glob("s3/*/partial/*") if path.stat().st_size]
-        whole = (bucket_root / "images" / "large" / "object").read_bytes()
-        had_bytes = begun.stat().st_size
-        assert begun.read_bytes() == whole[:had_bytes]
-        if left == "all":
-            begun.write_bytes(whole)
-        elif left == "damaged":
-            begun.write_bytes(b"?" + whole[1:had_bytes])
-        monkeypatch.undo()
-        point(monkeypatch, loopback.environment(between.endpoint))
-        between.fault = lambda key, nth: ""
-        between.ranges = left != "of no use"
-        between.sent_bytes.clear()
-        assert content(copy("s3://images/large", tmp_path, Display())) == {"object": whole}
-        if left != "of no use":
-            lacking_bytes = {"part": LARGE_BYTES - had_bytes, "all": 0, "damaged": 2 * LARGE_BYTES - had_bytes}[left]
-            assert between.sent_bytes["large/object"] == lacking_bytes
-
-    def test_bytes_are_counted_as_they_come_and_taken_back_if_they_came_in_vain(
-        self, between: Proxy, tmp_path: Path
-    ) -> None:
-        location = Location.parse("s3://images/large")
-        store, counted = bucket.Bucket(location), list[int]()
-        [[remote]] = [page for page in listing.pages(store, location) if page]
-        between.fault = lambda key, nth: "damage" if nth == 1 else ""
-        transfer.fetch(store, remote, tmp_path / "object", threading.Event(), counted.append)
-        assert sum(counted) == LARGE_BYTES
-        assert min(counted) == -LARGE_BYTES
-        assert max(counted) < LARGE_BYTES
-
-    def test_what_is_thrown_away_where_no_parts_are_given_is_taken_back(self, between: Proxy, tmp_path: Path) -> None:
-        location = Location.parse("s3://images/large")
-        store, counted = bucket.Bucket(location), list[int]()
-        [[remote]] = [page for page in listing.pages(store, location) if page]
-        between.ranges = False
-        (tmp_path / "object").write_bytes(bytes(3 << 20))  # by an earlier attempt
-        transfer.fetch(store, remote, tmp_path / "object", threading.Event(), counted.append)
-        assert sum(counted) == LARGE_BYTES - (3 << 20)
 
     def test_a_bucket_that_is_not_there_is_named(self, between: Proxy, tmp_path: Path) -> None:
         with pytest.raises(S3Error, match=f"{between.endpoint} has no bucket missing"):

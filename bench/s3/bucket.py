@@ -1,18 +1,20 @@
 """How is a bucket reached, and what went wrong there, in words?
 
-boto3 finds credentials, endpoint and region as it always does, and lists. obstore carries the bytes: about four times
-as many small objects a second pass through one process.
+boto3 finds credentials, endpoint and region as it always does, lists, and carries large objects piece by piece. obstore
+carries small ones: about four times as many a second pass through one process.
 """
 
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from bench.s3.listing import read_objects
+from bench.s3.pieces import PIECES_AT_ONCE
 from bench.source import SourceError, printable
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 SCHEME = "s3://"
 TRIES = 5
 """How often a request is made before its failure counts, after a longer wait each time."""
+_CONNECTS_WITHIN_S, _ANSWERS_WITHIN_S = 10, 30
 GO_ON = "run the same command again: what was copied stays"
 _RENEW = "renew them (aws sso login, or whatever gave them), and " + GO_ON
 _MEANINGS = {
@@ -49,12 +52,14 @@ _SAME_AS = {
     "ConnectTimeoutError": "EndpointConnectionError",
     "ConnectionClosedError": "EndpointConnectionError",
     "ExpiredTokenException": "ExpiredToken",
+    "IncompleteReadError": "GenericError",
     "InternalError": "SlowDown",
     "InvalidToken": "InvalidAccessKeyId",
     "LoginRefreshRequired": "ExpiredToken",
     "ReadTimeoutError": "EndpointConnectionError",
     "RequestExpired": "ExpiredToken",
     "RequestLimitExceeded": "SlowDown",
+    "ResponseStreamingError": "GenericError",
     "SSOTokenLoadError": "ExpiredToken",
     "ServiceUnavailable": "SlowDown",
     "SignatureDoesNotMatch": "InvalidAccessKeyId",
@@ -66,7 +71,7 @@ _SAME_AS = {
     "UnauthorizedSSOTokenError": "ExpiredToken",
 }
 _BROKEN = "GenericError"
-"""obstore's exception for what has no code of S3's: a connection that broke."""
+"""obstore's exception for what has no code of S3's: a connection that broke. boto3 has names for that."""
 _CODES = tuple(
     map(re.compile, (r"<Code>(\w+)</Code>", r"An error occurred \((\w+)\)", r"provider: (\w+)", r"status code: (\d+)"))
 )
@@ -85,7 +90,10 @@ class PassingError(S3Error):
     """One that may pass if the same is tried again after a while."""
 
 
-_KINDS = {"AccessDenied": DeniedError, "SlowDown": PassingError, "500": PassingError, _BROKEN: PassingError}
+_KINDS = {
+    "AccessDenied": DeniedError,
+    **dict.fromkeys(("EndpointConnectionError", "SlowDown", "500", _BROKEN), PassingError),
+}
 
 
 @dataclass(frozen=True)
@@ -133,6 +141,8 @@ class Bucket:
             raise S3Error(message) from None
         self.name = location.bucket
         self.endpoint = "S3"
+        self.threads = ThreadPoolExecutor(PIECES_AT_ONCE)
+        """The threads that carry pieces of large objects. They begin when there is something to do."""
         self._failures = (
             botocore.exceptions.BotoCoreError,
             botocore.exceptions.ClientError,
@@ -142,7 +152,15 @@ class Bucket:
             found = botocore.session.get_session()
             found.register("before-parse.s3.ListObjectsV2", read_objects)
             session = boto3.Session(botocore_session=found)
-            config = Config(retries={"mode": "standard", "total_max_attempts": TRIES})
+            config = Config(
+                connect_timeout=_CONNECTS_WITHIN_S,
+                max_pool_connections=PIECES_AT_ONCE,
+                read_timeout=_ANSWERS_WITHIN_S,
+                # Not every server knows the others; what is needed is held against MD5s.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                retries={"mode": "standard", "total_max_attempts": TRIES},
+            )
             self.client = session.client("s3", config=config)
             self.endpoint = self.client.meta.endpoint_url
             answer = self.page(location.prefix, MaxKeys=1)
@@ -157,8 +175,8 @@ class Bucket:
                 virtual_hosted_style_request=False,
                 client_options={
                     "allow_http": self.endpoint.startswith("http://"),
-                    "connect_timeout": timedelta(seconds=10),
-                    "read_timeout": timedelta(seconds=30),  # of one read: a large object takes as long as it takes
+                    "connect_timeout": timedelta(seconds=_CONNECTS_WITHIN_S),
+                    "read_timeout": timedelta(seconds=_ANSWERS_WITHIN_S),  # of one read
                     "timeout": timedelta(days=1),
                 },
                 retry_config={"max_retries": TRIES, "retry_timeout": timedelta(minutes=1)},

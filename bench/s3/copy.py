@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from bench.s3 import listing
 from bench.s3.bucket import GO_ON, Bucket, DeniedError, Location, S3Error
 from bench.s3.journal import Digests, Journal, digest
+from bench.s3.pieces import begun_bytes
 from bench.s3.spool import Spool
 from bench.s3.transfer import ChangedError, StoppedError, enough_room, fetch, is_large, no_room
 from bench.source import printable
@@ -222,12 +223,11 @@ class _Copy:
         self._fetched_bytes[number] += size_bytes
 
     def _begun(self, remote: Remote) -> Path:
-        """Return where the beginning of a large object is kept for the next run, if this one ends before it."""
+        """Return where what has come of a large object is kept for the next run, if this one ends before it."""
         return self._partial / f"{digest(remote.key, remote.etag, remote.size_bytes):016x}"
 
     def _begun_bytes(self, remote: Remote) -> int:
-        begun = is_large(remote) and self._begun(remote)
-        return begun.stat().st_size if begun and begun.exists() else 0
+        return begun_bytes(self._begun(remote), remote) if is_large(remote) else 0
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder of the tree, in place of files if need be: a name that is both is a folder.

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bench.s3.bucket import Bucket, Location, S3Error
 from bench.s3.copy import CONNECTIONS, relative
 from bench.s3.listing import Remote
-from bench.s3.transfer import CHUNK_BYTES, ChangedError, StoppedError, enough_room, fetch, is_large
+from bench.s3.pieces import begun_bytes
+from bench.s3.transfer import CHUNK_BYTES, ChangedError, StoppedError, enough_room, fetch, is_large, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -130,25 +131,26 @@ class Repository:
 
     def _fetch(self, at: Location, file: _File, path: Path, stop: Event, on_bytes: Callable[[int], None]) -> None:
         """Have a file of an artifact at `path`, where an earlier attempt may have left all of it, or a part."""
-        remote = Remote(f"{at.prefix}{_FILES}/{file.path}", file.size_bytes, etag="")
         path.parent.mkdir(parents=True, exist_ok=True)
-        left_bytes = path.stat().st_size if path.exists() else 0
-        if left_bytes >= file.size_bytes or not is_large(remote):
-            if path.exists() and _is(path, file):
+        if path.exists() and path.stat().st_size == file.size_bytes:
+            if _is(path, file):
                 on_bytes(file.size_bytes)
                 return
-            path.unlink(missing_ok=True)
-            left_bytes = 0
-        on_bytes(left_bytes)
-        for _ in range(1 + bool(left_bytes)):  # what was left may be of no use
-            try:
-                fetch(self._bucket, remote, path, stop, on_bytes)
-            except ChangedError:
-                raise _refused(at, f"{file.path} has not the size that its manifest says, or is gone") from None
-            if _is(path, file):
-                return
             path.unlink()
-            on_bytes(-file.size_bytes)
+        remote, left_bytes = Remote(f"{at.prefix}{_FILES}/{file.path}", file.size_bytes, etag=""), 0
+        try:
+            if is_large(remote):
+                remote = look(self._bucket, remote)
+                left_bytes = begun_bytes(path, remote)
+                on_bytes(left_bytes)
+            for _ in range(1 + bool(left_bytes)):  # what was left may be of no use
+                fetch(self._bucket, remote, path, stop, on_bytes)
+                if _is(path, file):
+                    return
+                path.unlink()
+                on_bytes(-file.size_bytes)
+        except ChangedError:
+            raise _refused(at, f"{file.path} has not the size that its manifest says, or is gone") from None
         raise _refused(at, f"the SHA-256 of {file.path} is not the one that its manifest says")
 
     def _put(self, key: str, content: bytes | Iterator[bytes], size_bytes: int) -> None:
