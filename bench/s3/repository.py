@@ -18,7 +18,8 @@ from bench.s3.bucket import Bucket, Location, S3Error
 from bench.s3.copy import CONNECTIONS, relative
 from bench.s3.listing import Remote
 from bench.s3.pieces import begun_bytes
-from bench.s3.transfer import CHUNK_BYTES, ChangedError, StoppedError, enough_room, fetch, is_large, look
+from bench.s3.transfer import ChangedError, enough_room, fetch, is_large, look
+from bench.s3.upload import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +32,6 @@ LAYOUT = 1
 _MANIFEST, _FILES = "manifest.json", "files"
 _AT_ONCE = 10 * CONNECTIONS
 """Files that are handed to the threads at once, for each takes memory until it is done."""
-_PART_BYTES, _MOST_PARTS = 5 << 20, 9000
-"""Of an upload: S3 takes parts from 5 MiB on, and up to 10,000 of them."""
 _Result = TypeVar("_Result")
 
 
@@ -80,8 +79,10 @@ class Repository:
     def publish(self, folder: Path, record: dict[str, Any], display: Display) -> bool:
         """Upload the files of an artifact, which are below `files` in `folder`; return False if it is there already.
 
-        `record`: how it was made. Raises S3Error.
+        It goes on with what an earlier call has uploaded. `record`: how it was made. Raises S3Error.
         """
+        import obstore
+
         at = self.location / folder.name
         if self._manifest(at):
             return False
@@ -89,21 +90,17 @@ class Repository:
         paths = sorted(path for path in root.rglob("*") if path.is_file())
         stop = Event()
         with _counted(display, f"publishing {at}", sum(path.stat().st_size for path in paths)) as on_bytes:
+            uploads = Uploads(self._bucket, at / _FILES, stop, on_bytes)
 
             def upload(path: Path) -> _File:
-                name, size_bytes = path.relative_to(root).as_posix(), path.stat().st_size
-                sha256 = hashlib.sha256()
-                content = _read(path, sha256.update, stop, on_bytes)
-                self._put(
-                    f"{at.prefix}{_FILES}/{name}",
-                    content if size_bytes > _PART_BYTES else b"".join(content),
-                    size_bytes,
-                )
-                return _File(name, size_bytes, sha256.hexdigest())
+                name = path.relative_to(root).as_posix()
+                return _File(name, path.stat().st_size, uploads.put(path, name))
 
             files = _all(upload, paths, stop)
+            uploads.end()
         manifest = json.dumps(asdict(_Manifest(LAYOUT, record, files)), indent=1).encode()
-        self._put(f"{at.prefix}{_MANIFEST}", manifest, len(manifest))
+        with self._bucket.explained(f"writing {at}{_MANIFEST}"):
+            obstore.put(self._bucket.store, f"{at.prefix}{_MANIFEST}", manifest, use_multipart=False)
         return True
 
     def pull(self, name: str, out: Path, display: Display) -> dict[str, Any] | None:
@@ -153,13 +150,6 @@ class Repository:
             raise _refused(at, f"{file.path} has not the size that its manifest says, or is gone") from None
         raise _refused(at, f"the SHA-256 of {file.path} is not the one that its manifest says")
 
-    def _put(self, key: str, content: bytes | Iterator[bytes], size_bytes: int) -> None:
-        import obstore
-
-        part_bytes = max(_PART_BYTES, -(-size_bytes // _MOST_PARTS))
-        with self._bucket.explained(f"writing s3://{self._bucket.name}/{key}"):
-            obstore.put(self._bucket.store, key, content, chunk_size=part_bytes)
-
     def _manifest(self, at: Location) -> _Manifest | None:
         """Return the manifest of the artifact there; None if there is none. Raises S3Error if it cannot be used."""
         import obstore
@@ -208,17 +198,6 @@ def _counted(display: Display, what: str, total_bytes: int) -> Iterator[Callable
                 on_progress(done_bytes, total_bytes)
 
         yield on_bytes
-
-
-def _read(path: Path, see: Callable[[bytes], None], stop: Event, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield the content of a file; call `see` with all that is yielded. Raises StoppedError."""
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            if stop.is_set():
-                raise StoppedError
-            see(chunk)
-            yield chunk
-            on_bytes(len(chunk))
 
 
 def _is(path: Path, file: _File) -> bool:

@@ -1,0 +1,176 @@
+"""Publishing goes on: no file and no part of one is uploaded twice, and nothing lies hidden afterwards."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+
+from bench.display import Display
+from bench.s3 import bucket, loopback, transfer, upload
+from bench.s3.bucket import S3Error
+from bench.s3.repository import Repository
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.proxy import Proxy
+
+ROOT = Path(__file__).parent.parent
+PART_BYTES, PARTS, FILES = 64 << 10, 6, 5
+FORMAT = "ready/format/files"
+HERE = "s3://artifacts/ready"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "buckets" / "artifacts").mkdir(parents=True)
+    return tmp_path / "buckets"
+
+
+@pytest.fixture
+def server(root: Path) -> Iterator[str]:
+    with loopback.serve(root) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An artifact of a file that goes up in parts, and several small ones."""
+    draw, files = random.Random(0), tmp_path / "format" / "files"
+    files.mkdir(parents=True)
+    (files / "large").write_bytes(draw.randbytes(PARTS * PART_BYTES - 1000))
+    for number in range(FILES):
+        (files / f"small{number}").write_bytes(draw.randbytes(1000))
+    return files.parent
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "PART_BYTES", PART_BYTES)
+
+
+def hidden() -> list[Any]:
+    """The uploads in parts that were begun and not completed."""
+    found: list[Any] = boto3.client("s3").list_multipart_uploads(Bucket="artifacts").get("Uploads", [])
+    return found
+
+
+def is_published(folder: Path, tmp_path: Path) -> bool:
+    """Whether what is in the bucket is what is in the folder, by its manifest and by its content."""
+    there = Repository(HERE)
+    if not there.has("format"):
+        return False
+    assert there.pull("format", tmp_path / "back", Display()) is not None
+    back, files = ({p.name: p.read_bytes() for p in f.iterdir()} for f in (tmp_path / "back", folder / "files"))
+    return back == files
+
+
+PUBLISH = f"""
+import sys
+from pathlib import Path
+from bench.display import Display
+from bench.s3 import upload
+from bench.s3.repository import Repository
+upload.PART_BYTES = {PART_BYTES}
+Repository("{HERE}").publish(Path(sys.argv[1]), {{}}, Display())
+"""
+
+
+def test_after_a_kill_publishing_goes_on_file_by_file_and_part_by_part(
+    between: Proxy, folder: Path, tmp_path: Path
+) -> None:
+    """Two small files and two parts of the large one do not come through."""
+    kept_back = {f"{FORMAT}/small1", f"{FORMAT}/small3", f"{FORMAT}/large?2", f"{FORMAT}/large?5"}
+    between.put_fault = lambda name: "stall" if name in kept_back else ""
+    environment = {**loopback.environment(between.endpoint), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    process = subprocess.Popen([sys.executable, "-c", PUBLISH, str(folder)], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(between.puts) < FILES + PARTS - 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(between.puts) == FILES + PARTS - 4
+    assert not is_published(folder, tmp_path)
+    assert len(hidden()) == 1
+    between.put_fault = lambda name: ""
+    between.puts.clear()
+    assert Repository(HERE).publish(folder, {}, Display())
+    assert between.puts == dict.fromkeys({*kept_back, "ready/format/manifest.json"}, 1)
+    assert is_published(folder, tmp_path)
+    assert not hidden()
+
+
+def test_what_is_there_whole_is_not_uploaded_again_and_what_differs_is(
+    between: Proxy, folder: Path, tmp_path: Path
+) -> None:
+    """One small file and the large one changed, and kept their sizes; the manifest was not written yet."""
+    there = Repository(HERE)
+    there.publish(folder, {}, Display())
+    boto3.client("s3").delete_object(Bucket="artifacts", Key="ready/format/manifest.json")
+    between.puts.clear()
+    there.publish(folder, {}, Display())
+    assert set(between.puts) == {"ready/format/manifest.json"}
+    boto3.client("s3").delete_object(Bucket="artifacts", Key="ready/format/manifest.json")
+    for name in ("small2", "large"):
+        path = folder / "files" / name
+        path.write_bytes(path.read_bytes()[::-1])
+    between.puts.clear()
+    there.publish(folder, {}, Display())
+    parts = {f"{FORMAT}/large?{number}" for number in range(1, PARTS + 1)}
+    assert set(between.puts) == {*parts, f"{FORMAT}/small2", "ready/format/manifest.json"}
+    assert is_published(folder, tmp_path)
+
+
+def test_uploads_that_nobody_will_complete_are_removed(between: Proxy, folder: Path, tmp_path: Path) -> None:
+    """Of a file that the artifact has not, and of one that was begun twice."""
+    s3 = boto3.client("s3")
+    for name in ("gone", "large", "large"):
+        at = {"Bucket": "artifacts", "Key": f"{FORMAT}/{name}"}
+        s3.upload_part(**at, UploadId=s3.create_multipart_upload(**at)["UploadId"], PartNumber=1, Body=b"old")
+    assert len(hidden()) == 3
+    Repository(HERE).publish(folder, {}, Display())
+    assert not hidden()
+    assert is_published(folder, tmp_path)
+
+
+def test_who_may_not_ask_what_was_begun_publishes_all_the_same(
+    between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: object) -> None:
+        raise S3Error("denied")
+
+    monkeypatch.setattr(upload.Uploads, "_find_begun", denied)
+    Repository(HERE).publish(folder, {}, Display())
+    assert is_published(folder, tmp_path)
+
+
+def test_a_part_that_is_refused_is_said_and_nothing_is_taken_for_whole(
+    between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bucket, "TRIES", 1)
+    between.put_fault = lambda name: "denied" if name.endswith("?3") else ""
+    with pytest.raises(S3Error, match="denied writing s3://artifacts/ready/format/files/large"):
+        Repository(HERE).publish(folder, {}, Display())
+    assert not is_published(folder, tmp_path)
+
+
+def test_a_large_file_goes_up_in_no_more_parts_than_are_allowed_and_comes_back(
+    between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In place of the file there is something of no use where it is to come."""
+    monkeypatch.setattr(upload, "MOST_PARTS", 2)
+    monkeypatch.setattr(transfer, "CHUNK_BYTES", PART_BYTES)
+    Repository(HERE).publish(folder, {}, Display())
+    assert {name for name in between.puts if "large" in name} == {f"{FORMAT}/large?1", f"{FORMAT}/large?2"}
+    (tmp_path / "back").mkdir()
+    (tmp_path / "back" / "large").write_bytes(bytes(PART_BYTES))
+    assert is_published(folder, tmp_path)
