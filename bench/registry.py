@@ -56,9 +56,14 @@ class Adapter:
 
     def versions(self) -> str:
         """Return `name version` of each required library that is installed, separated by `; `."""
-        distributions = packages_distributions()
-        names = [d for name in self.load().requires for d in sorted(set(distributions.get(name, [])))]
+        names = [d for name in self.load().requires for d in sorted(set(_distributions().get(name, [])))]
         return "; ".join(f"{name} {version(name)}" for name in names)
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Return what brought each import name, asked for once: the metadata of all that is installed is read for it."""
+    return packages_distributions()
 
 
 @cache
