@@ -11,7 +11,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
@@ -46,14 +46,7 @@ def run(  # noqa: PLR0913 - each is a way in which tasks differ
         result = Path(scratch, "result.json")
         message = json.dumps({**spec, "result": str(result), "parent": os.getpid()})
         with log.open("wb") as output:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "bench.child", task],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env=environment,
-            )
+            child = _start(task, output, environment)
             try:
                 _send(child, message)
                 ended = _wait(child, limit_s, watch)
@@ -74,6 +67,17 @@ def run(  # noqa: PLR0913 - each is a way in which tasks differ
     if report["status"] == "ok":
         log.unlink()
     return report
+
+
+def _start(task: str, output: IO[bytes], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench.child", task],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        env=environment,
+    )
 
 
 def _send(child: subprocess.Popen[bytes], message: str) -> None:

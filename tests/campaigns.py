@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from bench.config import Campaign
+from bench.prepare import Prepared
 
-if TYPE_CHECKING:
-    from pathlib import Path
+Ready = Callable[[Campaign], Prepared]
+"""What the fixture `ready` gives."""
 
 TOML = """
 name = "small"

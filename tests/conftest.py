@@ -19,6 +19,8 @@ from bench.display import Display
 from bench.prepare import Prepared, prepare
 from bench.s3 import loopback
 from bench.store import CanonicalSource
+from tests.campaigns import Ready
+from tests.nursery import Nursery
 from tests.proxy import Proxy, point, proxy
 from tests.turns import Turns, one_at_a_time
 
@@ -94,10 +96,33 @@ def quick() -> Campaign:
 
 
 @pytest.fixture(scope="session")
-def everything(quick: Campaign, tree: Path, shared: Path) -> Prepared:
-    """The tree in all formats, by the real libraries; whoever comes later finds it in the cache."""
-    with one_at_a_time(shared):
-        return prepare(quick, tree, shared / "cache", Display(), strict=True)
+def nursery() -> Nursery:
+    """Where children of this process can be forked."""
+    return Nursery()
+
+
+@pytest.fixture(scope="module")
+def forked(nursery: Nursery) -> Iterator[None]:
+    """Let trials, conversions and the like be forked and not started, until the module's last test."""
+    with nursery.replacing():
+        yield
+
+
+@pytest.fixture(scope="session")
+def ready(tree: Path, shared: Path, nursery: Nursery) -> Ready:
+    """Prepare a campaign on the tree, in one cache for all tests: whoever comes later finds it there."""
+
+    def ready(chosen: Campaign) -> Prepared:
+        with one_at_a_time(shared), nursery.replacing():
+            return prepare(chosen, tree, shared / "cache", Display(), strict=True)
+
+    return ready
+
+
+@pytest.fixture(scope="session")
+def everything(quick: Campaign, ready: Ready) -> Prepared:
+    """The tree in all formats, by the real libraries."""
+    return ready(quick)
 
 
 @pytest.fixture(scope="session")

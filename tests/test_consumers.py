@@ -22,14 +22,15 @@ from bench.consumers.clock import CudaClock
 from bench.display import Display
 from bench.findings import shown
 from bench.monitors.gpu import Gpu
-from bench.prepare import prepare
 from bench.timeline import Timeline
 from bench.trial import InvalidWorkError, Meter, Timed, Window
-from tests.campaigns import campaign
+from tests.campaigns import Ready, campaign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 ARTIFACT = Artifact("f", "/nowhere", 4096, 0, 1, 1, Encoding("jpeg"), classes=10)
 WORK = Work(batch_size=16, workers=1, image_size=8, dtype="uint8", passes=1, seed=0)
@@ -270,7 +271,7 @@ def test_batches_that_lightning_would_leave_out_are_wrong_work(world: World) -> 
         consumers.prepare("lightning", EPOCHS, WORK, ONE_WEIGHT)(world, meter)
 
 
-def test_training_learns_and_is_held_against_the_same_batch_again_and_again(tree: Path, tmp_path: Path) -> None:
+def test_training_learns_and_is_held_against_the_same_batch_again_and_again(ready: Ready, tmp_path: Path) -> None:
     feeding = {"contestants": ["files"], "warmup_s": 0, "window_s": 0.1, "window_batches": 24}
     training = {**feeding, "options": {"model": "shufflenet_v2_x0_5", "cached_s": 0.2}}
     chosen = campaign(
@@ -279,8 +280,7 @@ def test_training_learns_and_is_held_against_the_same_batch_again_and_again(tree
         blocks=1,
         limit_s=240,
     )
-    prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
-    folder = runner.run(chosen, prepared, tmp_path / "results", Display())
+    folder = runner.run(chosen, ready(chosen), tmp_path / "results", Display())
     rows = {row.consumer: row for row in records.read(folder / "trials.csv") if row.kind == "load"}
     assert {row.status for row in rows.values()} == {"ok"}, [row.reason for row in rows.values()]
     trained = rows["train"]

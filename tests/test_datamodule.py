@@ -22,6 +22,8 @@ from loaders.lightning import DataModule
 from loaders.lightning.datamodule import Epochs, lacking
 from tests.campaigns import campaign
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 ROOT = Path(__file__).parent.parent
 SAMPLES = 97
 """Which neither two ranks nor batches of 16 divide. Every sample is a class of its own, so that its label names it."""

@@ -21,16 +21,17 @@ from bench.consumers.hungry import Arrivals
 from bench.device import Copies
 from bench.display import Display
 from bench.monitors.gpu import Gpu
-from bench.prepare import prepare
 from bench.report import write
 from bench.timeline import Timeline
 from bench.trial import InvalidWorkError, Meter, Window
 from loaders import nvjpeg
-from tests.campaigns import campaign
+from tests.campaigns import Ready, campaign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 ON_GPU = Work(batch_size=4, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, device="cuda")
 TRAIN = {"contestants": ["a"], "warmup_s": 0, "window_s": 0.1, "window_batches": 4}
@@ -338,10 +339,10 @@ def test_limits_are_those_of_the_whole_machine_whatever_the_ranks(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_every_row_says_so(planted: None, tree: Path, tmp_path: Path) -> None:
+def test_without_a_gpu_every_row_says_so(planted: None, ready: Ready, tmp_path: Path) -> None:
     asked = campaign({"a": {}}, consumers={"train": TRAIN}, blocks=1)
     asked = asked.model_copy(update={"work": asked.work.model_copy(update={"device": "cuda"})})
-    folder = runner.run(asked, prepare(asked, tree, tmp_path, Display(), strict=True), tmp_path, Display())
+    folder = runner.run(asked, ready(asked), tmp_path, Display())
     rows = [row for row in records.read(folder / "trials.csv") if row.kind == "load"]
     assert {row.consumer for row in rows} == {"hungry", "train"}
     assert {(row.status, row.reason) for row in rows} == {("unavailable", "torch finds no CUDA device")}

@@ -14,6 +14,8 @@ from bench.prepare import Prepared, PrepareError
 from bench.records import Record
 from tests.campaigns import campaign
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 START_BYTES, EACH_BYTES = 1000, 7
 
 

@@ -19,6 +19,8 @@ from bench.prepare import prepare
 from tests.archives import python2_pickle, tar
 from tests.campaigns import campaign
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -20,6 +20,8 @@ from bench.display import Display
 from bench.prepare import Prepared, PrepareError, prepare
 from tests.campaigns import campaign
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 
 def ready(campaign: Campaign, tree: Path, cache: Path) -> Prepared:
     return prepare(campaign, tree, cache, Display(), strict=True)

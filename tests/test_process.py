@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import psutil
 import pytest
 
 from bench import process
+from tests.nursery import Nursery
 
 SPEC = {
     "artifact": {
@@ -52,14 +56,23 @@ def gone(pid: int, within_s: float = 10) -> bool:
     return False
 
 
+@pytest.fixture(scope="class", params=["started", "forked"])
+def child(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[None]:
+    """How children begin: as they do in a campaign, and as they do in tests that are not about it."""
+    with nursery.replacing() if request.param == "forked" else nullcontext():
+        yield
+
+
 @pytest.fixture(scope="class")
-def good(tree: Path, tmp_path_factory: pytest.TempPathFactory, planted: None) -> tuple[dict[str, Any], Path]:
+def good(
+    tree: Path, tmp_path_factory: pytest.TempPathFactory, planted: None, child: None
+) -> tuple[dict[str, Any], Path]:
     """The result of a trial that ends well and leaves a process running, and the folder of its log."""
     folder = tmp_path_factory.mktemp("good")
     return process.run("trial", spec(tree, pid_file=str(folder / "pids")), folder / "log", 60), folder
 
 
-@pytest.mark.usefixtures("planted")
+@pytest.mark.usefixtures("planted", "child")
 class TestEnds:
     def test_a_good_trial_is_ok_and_leaves_no_log(self, good: tuple[dict[str, Any], Path]) -> None:
         result, folder = good
@@ -73,11 +86,22 @@ class TestEnds:
         assert len(pids) == 2
         assert all(gone(int(pid)) for pid in pids)
 
-    def test_a_hanging_trial_is_killed_with_its_whole_group(self, tree: Path, tmp_path: Path) -> None:
+    def test_a_hanging_trial_is_killed_with_its_whole_group(
+        self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         pids = tmp_path / "pids"
-        result = process.run("trial", spec(tree, "doomed", end="hang", pid_file=str(pids)), tmp_path / "log", 3)
+        wait = process._wait
+
+        def begun(*limits: Any) -> bool:
+            """The limit, which is short, counts from when the trial hangs."""
+            while not pids.exists() or len(pids.read_text().split()) < 2:
+                time.sleep(0.02)
+            return wait(*limits)
+
+        monkeypatch.setattr(process, "_wait", begun)
+        result = process.run("trial", spec(tree, "doomed", end="hang", pid_file=str(pids)), tmp_path / "log", 0.2)
         assert result["status"] == "timeout"
-        assert result["reason"] == "killed after its time limit of 3 s"
+        assert result["reason"] == "killed after its time limit of 0.2 s"
         assert len(pids.read_text().split()) == 2
         assert all(gone(int(pid)) for pid in pids.read_text().split())
 
@@ -91,20 +115,20 @@ class TestEnds:
         assert result["status"] == "failed"
         assert "SIGSEGV" in result["reason"]
 
-    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-    def test_when_the_harness_is_killed_so_is_the_trial(self, tree: Path, tmp_path: Path, how: int) -> None:
-        pids = tmp_path / "pids"
-        program = (
-            "import json, sys, pathlib; from bench import process; "
-            "process.run('trial', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
-        )
-        import json
 
-        description = json.dumps(spec(tree, "doomed", end="hang", pid_file=str(pids)))
-        harness = subprocess.Popen([sys.executable, "-c", program, description, str(tmp_path / "log")])
-        while not pids.exists() or not pids.read_text():
-            assert harness.poll() is None
-            time.sleep(0.05)
-        os.kill(harness.pid, how)
-        harness.wait()
-        assert gone(int(pids.read_text().split()[0]))
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_when_the_harness_is_killed_so_is_the_trial(tree: Path, tmp_path: Path, how: int) -> None:
+    pids = tmp_path / "pids"
+    program = (
+        "import json, sys, pathlib; from bench import process; "
+        "process.run('trial', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
+    )
+    description = json.dumps(spec(tree, "doomed", end="hang", pid_file=str(pids)))
+    harness = subprocess.Popen([sys.executable, "-c", program, description, str(tmp_path / "log")])
+    while not pids.exists() or not pids.read_text():
+        assert harness.poll() is None
+        time.sleep(0.05)
+    os.kill(harness.pid, how)
+    harness.wait()
+    assert gone(int(pids.read_text().split()[0]))

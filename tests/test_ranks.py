@@ -19,10 +19,10 @@ from bench.config import Campaign
 from bench.display import Display
 from bench.monitors import gpu
 from bench.monitors.gpu import Gpu
-from bench.prepare import Prepared, prepare
+from bench.prepare import Prepared
 from bench.timeline import Timeline, fairness
 from bench.trial import LEAD, Meter, Milestone, Window
-from tests.campaigns import campaign
+from tests.campaigns import Ready, campaign
 from tests.test_process import gone
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from bench.records import Consumer, Record
 
-pytestmark = pytest.mark.alone  # two processes take both cores, and their windows have to be open at the same time
+alone = pytest.mark.alone  # two processes take both cores, and their windows have to be open at the same time
 CONTESTANTS = ("ffcv-jpeg-mapped", "litdata-jpeg", "imagefolder-256-pil")
 
 
@@ -68,6 +68,7 @@ def test_jobs_have_gpus_of_their_own_as_far_as_there_are_some(
     assert [ranks.own_gpu(job, environment).get("CUDA_VISIBLE_DEVICES") for job in range(3)] == shown
 
 
+@alone
 @pytest.mark.parametrize("contestant", CONTESTANTS)
 def test_two_ranks_of_a_real_loader_share_each_epoch(contestant: str, measured: Path) -> None:
     row = next(row for row in records.read(measured / "trials.csv") if row.contestant == contestant)
@@ -80,6 +81,7 @@ def test_two_ranks_of_a_real_loader_share_each_epoch(contestant: str, measured: 
     assert row.bank_images is None
 
 
+@alone
 def test_rows_of_several_ranks_follow_from_their_raw_times(measured: Path) -> None:
     assert {j.what: j.reasons for j in check.check(measured) if j.state == "INVALID"} == {}
 
@@ -95,29 +97,28 @@ def test_two_ranks_of_the_real_loaders_are_certified_together(
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_rank_that_is_killed_ends_the_trial_as_a_failed_row(tree: Path, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_ends_the_trial_as_a_failed_row(ready: Ready, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     options = {"end": "rank 1 is killed", "pid_file": str(pids)}
     chosen = campaign({"dying": {"loader": "doomed", "options": options}}, ranks=2, blocks=1)
-    row = _only_row(chosen, tree, tmp_path)
+    row = _only_row(chosen, ready, tmp_path)
     assert (row.status, row.reason) == ("failed", "rank 1 was ended by SIGKILL (out of memory?)")
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_loader_that_gives_every_rank_all_did_other_work(tree: Path, tmp_path: Path) -> None:
-    row = _only_row(campaign({"alone": {}}, ranks=2, blocks=1), tree, tmp_path)
+def test_a_loader_that_gives_every_rank_all_did_other_work(ready: Ready, tmp_path: Path) -> None:
+    row = _only_row(campaign({"alone": {}}, ranks=2, blocks=1), ready, tmp_path)
     assert (row.status, row.reason) == ("invalid", "epoch 1 delivered 192 images instead of 96")
 
 
-def _only_row(chosen: Campaign, tree: Path, folder: Path) -> Record:
-    prepared = prepare(chosen, tree, folder / "cache", Display(), strict=True)
-    rows = records.read(runner.run(chosen, prepared, folder / "results", Display()) / "trials.csv")
+def _only_row(chosen: Campaign, ready: Ready, folder: Path) -> Record:
+    rows = records.read(runner.run(chosen, ready(chosen), folder / "results", Display()) / "trials.csv")
     [row] = [row for row in rows if row.kind == "load"]
     return row
 
 
-def _train(consumer: Consumer, tree: Path, folder: Path, **options: str) -> dict[str, Any]:
+def _train(consumer: Consumer, ready: Ready, folder: Path, **options: str) -> dict[str, Any]:
     """Let two ranks train with the planted loader, and return what they report together."""
     feeding = {
         "contestants": ["planted"],
@@ -127,17 +128,17 @@ def _train(consumer: Consumer, tree: Path, folder: Path, **options: str) -> dict
         "options": {"model": "shufflenet_v2_x0_5", "cached_s": 0.1},
     }
     chosen = campaign({"planted": {"options": options}}, ranks=2, consumers={consumer: feeding})
-    prepared = prepare(chosen, tree, folder / "cache", Display(), strict=True)
-    [artifact] = prepared.artifacts.values()
+    [artifact] = ready(chosen).artifacts.values()
     spec = runner.trial_spec(chosen, chosen.contestants[0], artifact, folder / "times.npz", consumer=consumer)
     return process.run("trial", spec, folder / "log", 120)
 
 
+@alone
 @pytest.mark.usefixtures("planted")
-def test_ranks_train_one_network_and_under_lightning_the_same(tree: Path, tmp_path: Path) -> None:
+def test_ranks_train_one_network_and_under_lightning_the_same(ready: Ready, tmp_path: Path) -> None:
     """Rank 0 has five batches an epoch, rank 1 two, of which under Lightning the DataModule makes five."""
-    plain = _train("train", tree, tmp_path, behaviour="share unevenly, cut")
-    lightning = _train("lightning", tree, tmp_path, behaviour="share unevenly")
+    plain = _train("train", ready, tmp_path, behaviour="share unevenly, cut")
+    lightning = _train("lightning", ready, tmp_path, behaviour="share unevenly")
     assert [plain["status"], lightning["status"]] == ["ok", "ok"], [plain["reason"], lightning["reason"]]
     assert 0 < plain["slowest_rank_images_per_s"] < plain["images_per_s"] / 2
     assert plain["stall_vs_cached_pct"] == pytest.approx(
@@ -149,17 +150,18 @@ def test_ranks_train_one_network_and_under_lightning_the_same(tree: Path, tmp_pa
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_rank_that_is_killed_in_training_is_blamed_and_not_those_that_miss_it(tree: Path, tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_in_training_is_blamed_and_not_those_that_miss_it(ready: Ready, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    ended = _train("train", tree, tmp_path, behaviour="die second", pid_file=str(pids))
+    ended = _train("train", ready, tmp_path, behaviour="die second", pid_file=str(pids))
     assert (ended["status"], ended["reason"]) == ("failed", "rank 1 was ended by SIGKILL (out of memory?)")
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
+@alone
 @pytest.mark.usefixtures("planted")
-def test_jobs_know_nothing_of_each_other_and_are_told_together(tree: Path, tmp_path: Path) -> None:
+def test_jobs_know_nothing_of_each_other_and_are_told_together(ready: Ready, tmp_path: Path) -> None:
     options = {"behaviour": "insist on being alone", "seconds": 0.001}
-    row = _only_row(campaign({"alone": {"options": options}}, jobs=2, blocks=1), tree, tmp_path)
+    row = _only_row(campaign({"alone": {"options": options}}, jobs=2, blocks=1), ready, tmp_path)
     assert (row.status, row.ranks, row.jobs) == ("ok", 1, 2), row.reason
     assert row.images_per_s
     assert row.slowest_rank_images_per_s
@@ -187,11 +189,11 @@ def test_each_job_has_the_whole_work_with_a_seed_of_its_own() -> None:
     ],
 )
 def test_a_job_that_ends_badly_ends_the_others(
-    behaviour: str, ending: tuple[str, str], tree: Path, tmp_path: Path
+    behaviour: str, ending: tuple[str, str], ready: Ready, tmp_path: Path
 ) -> None:
     pids = tmp_path / "pids"
     options = {"behaviour": behaviour, "pid_file": str(pids), "seconds": 0.05}
-    row = _only_row(campaign({"bad": {"options": options}}, jobs=2, blocks=1), tree, tmp_path)
+    row = _only_row(campaign({"bad": {"options": options}}, jobs=2, blocks=1), ready, tmp_path)
     assert (row.status, row.reason.removeprefix("job 0: ").removeprefix("job 1: ")) == ending
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 

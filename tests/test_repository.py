@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from bench.s3.listing import Remote
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 HERE = "s3://artifacts/ready"
 FORMATS = {
     "files": {"writer": "imagefolder", "mode": "jpeg"},

@@ -26,6 +26,8 @@ from bench.source import scan
 from bench.store import CanonicalSource
 from tests.campaigns import campaign
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 FORK = multiprocessing.get_context("fork")
 WORKERS = 2
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Run = Callable[[Campaign, Path], Path]
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.usefixtures("planted")
+pytestmark = pytest.mark.usefixtures("planted", "forked")
 
 
 @pytest.fixture(scope="module")

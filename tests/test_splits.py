@@ -16,6 +16,8 @@ from tests import test_cifar, test_parquet
 from tests.archives import contents, image, packed, read, tar
 from tests.campaigns import campaign
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 
 def shards(folder: Path) -> Path:
     """A WebDataset of two training images, one of validation and one of the test."""

@@ -17,6 +17,8 @@ from bench.store import CanonicalSource
 from bench.stored import StoredError, read_back, unasked
 from tests.campaigns import campaign
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 
 def encoded(source: CanonicalSource, index: int, kind: str = "JPEG", **options: object) -> bytes:
     """An image of the source as Pillow encodes it."""

@@ -17,11 +17,11 @@ import pytest
 from bench import cli, config, network, records, remote, runner
 from bench.config import Campaign, CampaignError
 from bench.display import Display
-from bench.prepare import Prepared, prepare
+from bench.prepare import Prepared
 from bench.remote import Place
 from bench.s3 import loopback
 from bench.s3.bucket import S3Error
-from tests.campaigns import campaign
+from tests.campaigns import Ready, campaign
 from tests.proxy import point
 
 if TYPE_CHECKING:
@@ -197,14 +197,13 @@ def test_a_real_bucket_must_speak_https_and_hold_the_formats(
 
 @pytest.mark.usefixtures("planted")
 def test_the_row_tells_the_limits_and_ranks_nobody(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = {"downloading": ["a"], "epochs": 2, "rate_mib_per_s": 40, "latency_ms": 2}
     content = campaign({"a": {}}, blocks=1).model_dump() | {"stream": wanted}
     chosen = Campaign.model_validate(content)
-    prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
     monkeypatch.setattr(remote, "network_s", lambda *_: 61.0)  # the limit is 60 s
-    folder = runner.run(chosen, prepared, tmp_path, Display())
+    folder = runner.run(chosen, ready(chosen), tmp_path, Display())
     assert "a, downloaded first: the network alone takes up to 61 s, and after 60 s" in capsys.readouterr().out
     assert json.loads((folder / "env.json").read_text())["data"]["bucket"] == "on loopback"
     rows = {row.trial: row for row in records.read(folder / "trials.csv") if row.kind == "load"}

@@ -13,12 +13,13 @@ import pytest
 
 from bench import check, process, records, runner, tuning
 from bench.display import Display
-from bench.prepare import prepare
 from bench.records import Record
 from bench.space import Best, Tuning
 from bench.tuning import Search, Settings
 from tests import fabricate
-from tests.campaigns import campaign
+from tests.campaigns import Ready, campaign
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 BEST = Best(title="A", settings={"cache": ("on", "off"), "workers": (2, 1, 3), "ahead": (3, 6)})
 OWN = {"cache": "on", "workers": 2, "ahead": 3}
@@ -216,7 +217,7 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int
 
 
 def test_a_real_search_is_bounded_resumed_and_followed_by_trials_at_what_it_found(
-    tree: Path, tmp_path: Path, interrupted_after: Callable[[int], None]
+    ready: Ready, tmp_path: Path, interrupted_after: Callable[[int], None]
 ) -> None:
     chosen = campaign(
         {"a": {"loader": "pace", "options": {"images_per_s": 500.0}}},
@@ -224,7 +225,7 @@ def test_a_real_search_is_bounded_resumed_and_followed_by_trials_at_what_it_foun
         tuning={"trials": 4, "warmup_s": 0.05, "window_s": 0.2},
         blocks=1,
     )
-    prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
+    prepared = ready(chosen)
     interrupted_after(3)
     with pytest.raises(KeyboardInterrupt):
         runner.run(chosen, prepared, tmp_path / "results", Display())
@@ -255,14 +256,14 @@ def faked(monkeypatch: pytest.MonkeyPatch, **columns: Any) -> None:
     monkeypatch.setattr(process, "run", run)
 
 
-def measured(tree: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, loader: str = "planted") -> dict[str, Record]:
+def measured(ready: Ready, folder: Path, monkeypatch: pytest.MonkeyPatch, loader: str = "planted") -> dict[str, Record]:
     """The rows of a campaign whose contestant may also have 4 workers, by trial."""
     chosen = campaign(
         {"a": {"loader": loader}},
         best={"a": {"title": "A at its best", "settings": {"workers": [4]}}},
         tuning={"memory_mib": 1000, "window_s": 0.1},
     )
-    prepared = prepare(chosen, tree, folder / "cache", Display(), strict=True)
+    prepared = ready(chosen)
     with monkeypatch.context() as patch:
         faked(patch, peak_anon_memory_mib=500.0 if folder.name == "modest" else 1500.0)
         results = runner.run(chosen, prepared, folder / "results", Display())
@@ -271,9 +272,9 @@ def measured(tree: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, loader: 
 
 @pytest.mark.usefixtures("planted")
 def test_every_block_has_a_trial_at_the_best_settings(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = measured(tree, tmp_path / "modest", monkeypatch)
+    rows = measured(ready, tmp_path / "modest", monkeypatch)
     ran = {name: (row.kind, row.track, row.title, row.workers, row.window_s) for name, row in rows.items()}
     assert ran == {
         **{f"tune/a/{n}": ("tune", "", "A at its best", w, 0.1) for n, w in enumerate((2, 4, 4, 2), 1)},
@@ -284,9 +285,9 @@ def test_every_block_has_a_trial_at_the_best_settings(
 
 @pytest.mark.usefixtures("planted")
 def test_where_nothing_keeps_to_the_budget_the_row_at_its_best_says_so(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = measured(tree, tmp_path / "greedy", monkeypatch)
+    rows = measured(ready, tmp_path / "greedy", monkeypatch)
     assert rows["1/a"].status == "ok"
     assert (rows["1/a/best"].status, rows["1/a/best"].images_per_s) == ("unavailable", None)
     assert rows["1/a/best"].reason == "no settings that were tried keep to 1000 MiB of memory"
@@ -294,8 +295,8 @@ def test_where_nothing_keeps_to_the_budget_the_row_at_its_best_says_so(
 
 @pytest.mark.usefixtures("planted")
 def test_what_cannot_run_here_is_not_searched_for_long(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = measured(tree, tmp_path / "modest", monkeypatch, loader="absent")
+    rows = measured(ready, tmp_path / "modest", monkeypatch, loader="absent")
     assert rows.keys() == {"tune/a/1", "tune/a/2", "1/a", "1/a/best", "2/a", "2/a/best"}
     assert {(row.status, row.reason) for row in rows.values()} == {("unavailable", rows["1/a"].reason)}

@@ -13,6 +13,8 @@ from bench.source import SourceError
 from tests.archives import contents, image, packed, read, tar
 from tests.campaigns import campaign
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 
 def shards(folder, samples, pattern="train-%06d.tar", per_shard=4, **options):
     folder.mkdir(exist_ok=True)

@@ -1,0 +1,130 @@
+"""Children of the harness that are forked from a process which has imported the libraries; to import them takes longer
+than what most tests let a child do.
+
+Such a child is like one that was started: it has the same parent, a session, variables and files of its own, and ends
+alike. Only what it costs to import is not to be seen.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import importlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import pytest
+
+from bench import process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_ROOT = Path(__file__).parent.parent
+_LIBRARIES = ("bench.child", "bench.conversion", "torchvision", "ffcv", "litdata")
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+_MESSAGE_BYTES = 1 << 18
+
+
+class Forked:
+    """Stands for the `subprocess.Popen` of a child."""
+
+    returncode: int
+
+    def __init__(self, pid: int, stdin: IO[bytes]) -> None:
+        self.pid, self.stdin = pid, stdin
+
+    def wait(self) -> None:
+        _, status = os.waitpid(self.pid, 0)
+        self.returncode = os.waitstatus_to_exitcode(status)
+
+
+class Nursery:
+    """Has children of this process forked."""
+
+    def __init__(self) -> None:
+        self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:  # the other end is closed with this process, and ends that one
+            command = [sys.executable, "-m", "tests.nursery", str(theirs.fileno())]
+            self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Let `bench.process` have its children from here until the block ends."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(process, "_start", self.start)
+            yield
+
+    def start(self, task: str, output: IO[bytes], environment: Mapping[str, str] | None) -> Forked:
+        """Do what `bench.process` does to start a child."""
+        told = {"task": task, "parent": os.getpid(), "environment": dict(environment or os.environ)}
+        theirs, ours = os.pipe()
+        with _adopting():
+            socket.send_fds(self._connection, [json.dumps(told).encode()], [theirs, output.fileno()])
+            pid = int(self._connection.recv(_MESSAGE_BYTES))
+        os.close(theirs)
+        return Forked(pid, os.fdopen(ours, "wb"))
+
+
+@contextmanager
+def _adopting() -> Iterator[None]:
+    """Become the parent of processes below this one whose own parent ends."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
+def main() -> None:
+    """Fork a child for each message, which is the child of whoever asked."""
+    for name in _LIBRARIES:
+        importlib.import_module(name)
+    gc.freeze()
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    while True:
+        told, files, *_ = socket.recv_fds(connection, _MESSAGE_BYTES, 2)
+        if not told:
+            return
+        if not (middle := os.fork()):
+            if os.fork():
+                os._exit(0)
+            _become(json.loads(told), files, connection)
+            sys.modules["bench.child"].main()
+            threading._shutdown()
+            atexit._run_exitfuncs()
+            os._exit(0)  # to take all apart that was imported would copy the memory that it lies in
+        os.waitpid(middle, 0)
+        for file in files:
+            os.close(file)
+
+
+def _become(told: dict[str, Any], files: list[int], connection: socket.socket) -> None:
+    """Make this process what `python -m bench.child` would be."""
+    while os.getppid() != told["parent"]:
+        time.sleep(0.0005)  # until the one between has ended
+    connection.send(str(os.getpid()).encode())
+    connection.close()
+    os.setsid()
+    for number, file in enumerate([files[0], files[1], files[1]]):
+        os.dup2(file, number)
+    for file in files:
+        os.close(file)
+    sys.argv = ["bench.child", told["task"]]
+    os.environ.clear()
+    os.environ.update(told["environment"])
+    sys.path[1:1] = filter(None, told["environment"].get("PYTHONPATH", "").split(os.pathsep))
+
+
+if __name__ == "__main__":
+    main()
