@@ -95,7 +95,7 @@ def main() -> None:
     while True:
         told, files, *_ = socket.recv_fds(connection, _MESSAGE_BYTES, 2)
         if not told:
-            return
+            os._exit(0)
         if not (middle := os.fork()):
             if os.fork():
                 os._exit(0)

@@ -188,5 +188,5 @@ def _shift_px(one: Pixels, other: Pixels) -> float:
     """Return how far a picture has moved against another, by one step of Lucas and Kanade (1981): for small moves."""
     moved, still = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float64) for pixels in (one, other))
     slopes = np.stack([slope.ravel() for slope in np.gradient(still)])
-    down, across = np.linalg.solve(slopes @ slopes.T, slopes @ (still - moved).ravel())
+    (down, across), *_ = np.linalg.lstsq(slopes.T, (still - moved).ravel())  # of what is one grey, none
     return float(np.hypot(across, down))
