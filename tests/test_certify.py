@@ -7,13 +7,14 @@ from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
 from bench import certify, registry
 from bench.api import Artifact, Work
 from bench.certificates import Certificate
-from bench.certify import observe, probe
+from bench.certify import observe, pixels, probe
 from bench.certify.judge import judge
 from bench.display import Display
 from bench.prepare import Prepared, prepare
@@ -122,6 +123,11 @@ def test_what_decodes_on_a_gpu_does_the_work_as_asked_where_a_cpu_decodes_for_it
 def test_ranks_are_judged_together(cheat: str, said: str, certified: Callable[[str, int], Certificate]) -> None:
     faults = certified(cheat, 2).faults
     assert [fault for fault in faults if said in fault] if said else not faults, faults
+
+
+def test_a_picture_of_one_grey_has_not_moved_and_brings_nothing_down() -> None:
+    grey = np.full((8, 8, 3), 100, np.uint8)
+    assert pixels._shift_px(grey + 9, grey) == 0
 
 
 def test_contestants_are_certified_in_processes_of_their_own_and_the_certificates_kept(

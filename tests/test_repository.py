@@ -111,6 +111,15 @@ def large(tmp_path: Path) -> Path:
     return path.parent.parent
 
 
+@pytest.fixture
+def heeding() -> Iterator[None]:
+    """Let Ctrl-C interrupt this process, to which a background shell had made it deaf."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding")
 @pytest.mark.parametrize("way", ["publish", "pull"])
 def test_a_transfer_tells_how_far_it_is_within_a_file_and_stops_there(
     bucket: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
