@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from loaders.shared import shared, values, views
+from loaders.shared import Sharing, shared, values, views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,16 +20,18 @@ streams = False
 
 
 @contextmanager
-def stream(
+def stream(  # noqa: PLR0913 - the options
     artifact: Artifact,
     work: Work,
     *,
     decode: Literal["pil", "torchvision"] = "pil",
     prefetch_factor: int = 2,
     pin_memory: bool = True,
+    sharing: Sharing = "file_descriptor",
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """`decode`: ImageFolder's default PIL loader, or torchvision.io. `prefetch_factor`: batches that each worker holds
     ready. `pin_memory`: whether batches for a GPU are put into page-locked memory, from which it copies by itself.
+    `sharing`: how workers hand a batch over.
 
     Workers stay from epoch to epoch, unless `work.resizes` asks for images of another size: then they start anew.
     """
@@ -55,6 +57,7 @@ def stream(
             self.epoch += 1
             return super().__iter__()
 
+    torch.multiprocessing.set_sharing_strategy(sharing)
     torch.manual_seed(work.own_seed)
     crop, then = views(work)
     augment = v2.Compose([crop, then, v2.ToImage(), *values(work), *work.transforms])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from loaders.shared import values, views
+from loaders.shared import Sharing, values, views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -20,17 +20,18 @@ streams = True
 
 
 @contextmanager
-def stream(
+def stream(  # noqa: PLR0913 - the options
     artifact: Artifact,
     work: Work,
     *,
     prefetch_factor: int = 2,
     tensor_first: bool = False,
     pin_memory: bool = True,
+    sharing: Sharing = "file_descriptor",
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """`prefetch_factor`: batches that each worker holds ready. `tensor_first`: make a tensor of a PIL image before it
     is cropped, and not after; JPEGs are tensors when LitData hands them over. `pin_memory`: whether batches for a GPU
-    are put into page-locked memory, from which it copies by itself.
+    are put into page-locked memory, from which it copies by itself. `sharing`: how workers hand a batch over.
 
     Each chunk is shuffled whole. LitData's default is windows of 256 samples, which stay together in every epoch.
     Workers start anew in every epoch. No sample comes twice, so that ranks may get unequal numbers of batches.
@@ -45,6 +46,7 @@ def stream(
                 crop.size = [work.size_in(self.current_epoch)] * 2  # counts the epochs begun
             return super().__iter__()
 
+    torch.multiprocessing.set_sharing_strategy(sharing)
     torch.manual_seed(work.own_seed)
     crop, then = views(work)
     steps = [v2.ToImage(), crop, then] if tensor_first else [crop, then, v2.ToImage()]

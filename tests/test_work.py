@@ -72,15 +72,24 @@ CASES = [
     Case(
         "jpeg-files",
         "imagefolder",
-        [({}, {}), ({}, HALF), ({}, NORMALISED), ({}, {"dtype": "bfloat16", "normalised": True})],
-        seen=(None,) * 4,
+        [
+            ({"sharing": "file_system"}, {}),
+            ({}, HALF),
+            ({}, NORMALISED),
+            ({}, {"dtype": "bfloat16", "normalised": True}),
+        ],
+        "torch.multiprocessing.get_sharing_strategy()",
+        ("file_system", "file_descriptor", "file_descriptor", "file_descriptor"),
     ),
     Case(
         "litdata-raw",
         "litdata",
-        [({"prefetch_factor": None}, NORMALISED), ({"prefetch_factor": None, "tensor_first": True}, {})],
-        "list(crops_tensors)",
-        ([False], [True]),
+        [
+            ({"prefetch_factor": None}, NORMALISED),
+            ({"prefetch_factor": None, "tensor_first": True, "sharing": "file_system"}, {}),
+        ],
+        "[list(crops_tensors), torch.multiprocessing.get_sharing_strategy()]",
+        ([[False], "file_descriptor"], [[True], "file_system"]),
         workers=0,  # so that the crops are seen
     ),
     Case(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.api import DEVIATION, MEAN
 
@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from torch.utils.data import Dataset, DistributedSampler, Subset
 
     from bench.api import Work
+
+Sharing = Literal["file_descriptor", "file_system"]
+"""How torch's workers hand a batch over, in torch's names. By file descriptor, as torch does on Linux, the process that
+takes it has to meet a thread of the worker for it; by a name in shared memory it has not, and what a process that is
+killed leaves there is removed by one of torch's own.
+"""
 
 
 def views(work: Work) -> tuple[Module, Module]:
