@@ -186,6 +186,15 @@ def test_without_samples_of_a_gpu_there_is_no_strip() -> None:
     assert "gpu-time.png" not in drawn(analysis_of(runs(FAST)), "gpu-time.png")
 
 
+def test_two_loaders_of_one_colour_and_marker_have_lines_that_can_be_told_apart() -> None:
+    alike = [actor for actor in CAST if actor.format == "jpeg-files"]
+    rows = [row for actor in alike for row in (*runs(actor), *(fabricate.fed(actor, n, "paced") for n in (1, 2, 3)))]
+    environment = fabricate.environment(alike, 3, REFERENCE.name, feeding=[actor.name for actor in alike])
+    figure = drawn(analyse(rows, environment["campaign"]), "demand.png")["demand.png"]
+    looks = {(line.get_linestyle(), line.get_markerfacecolor()) for line in figure.axes[0].lines[: len(alike)]}
+    assert len(looks) == len(alike) == 2
+
+
 def gained(actor: Actor, ratio: float, rows: Sequence[Record] = ()) -> str:
     """Return all words of the plot of what tuning gains an actor."""
     found = [*fabricate.searched(actor), *rows]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from bench.consumers.paced import FED
 from bench.findings import shown
-from bench.plots.style import GREY, INK, Keys, Label, folded, label_ends, name_rows, new_figure
+from bench.plots.style import GREY, INK, PAPER, Keys, Label, folded, label_ends, name_rows, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,12 +21,16 @@ def demand(analysis: Analysis, keys: Keys) -> Figure | None:
     if not paced:
         return None
     figure, (ax,) = new_figure(5)
+    drawn: Counter[tuple[str, str]] = Counter()
     for fed in paced:
         s = fed.standing
         rate = s.medians.get("fed_images_per_s")
         name = folded(s.title, 44) + (f": {shown(rate)}" if rate else "")
         demands, busy = zip(*fed.curve, strict=True)
-        ax.plot(demands, busy, color=keys.colours[s.adapter], marker=keys.markers[s.format], lw=1, ms=5, label=name)
+        colour, marker = keys.colours[s.adapter], keys.markers[s.format]
+        again = {"ls": ":", "mfc": PAPER} if drawn[s.adapter, s.format] else {}
+        ax.plot(demands, busy, color=colour, marker=marker, lw=1, ms=5, label=name, **again)
+        drawn[s.adapter, s.format] += 1
     ax.axhline(100 * FED, color=INK, ls="--", lw=1)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:,.0f}")
