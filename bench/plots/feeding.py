@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.consumers.paced import FED
 from bench.findings import shown
@@ -28,7 +28,7 @@ def demand(analysis: Analysis, keys: Keys) -> Figure | None:
         name = folded(s.title, 44) + (f": {shown(rate)}" if rate else "")
         demands, busy = zip(*fed.curve, strict=True)
         colour, marker = keys.colours[s.adapter], keys.markers[s.format]
-        again = {"ls": ":", "mfc": PAPER} if drawn[s.adapter, s.format] else {}
+        again: dict[str, Any] = {"ls": ":", "mfc": PAPER} if drawn[s.adapter, s.format] else {}
         ax.plot(demands, busy, color=colour, marker=marker, lw=1, ms=5, label=name, **again)
         drawn[s.adapter, s.format] += 1
     ax.axhline(100 * FED, color=INK, ls="--", lw=1)
