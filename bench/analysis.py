@@ -69,6 +69,7 @@ def analyse(
     fastest = max((s.median for s in standings if s.speeds), default=None)
     writes = tuple({r.format: r for r in records if r.kind == "write"}.values())
     limits, counted = _limits(records, chosen), frozenset(_good(everywhere)["trial"])
+    taken = frozenset(good["trial"])
     further = [name for feeding in feedings(campaign).values() for name in feeding["contestants"]]
     further += [name for using in transports(campaign).values() for name in using]
     fetched = tuple(_fetched(campaign, everywhere, courses or {}))
@@ -96,7 +97,7 @@ def analyse(
         recorded=int((everywhere["contestant"].isin(names) & everywhere["block"].between(1, blocks)).sum()),
         gpu_reason="; ".join(sorted({part for reason in good["gpu_reason"] for part in reason.split("; ")} - {""})),
         controls=(
-            *controls.judge(campaign, [r for r in chosen if r.trial in set(good["trial"])], twin_ratio, fastest),
+            *controls.judge(campaign, [r for r in chosen if r.trial in taken], twin_ratio, fastest),
             *controls.of_network([r for r in chosen if r.trial in counted and r.transport]),
         ),
         marked=marked,

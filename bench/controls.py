@@ -63,9 +63,12 @@ def judge(
 
 def of_network(fetching: Sequence[Record]) -> Iterator[Verdict]:
     """Judge the bytes that were counted and the limit that was set, by ok rows of those with the data in a bucket."""
-    downloads = [row for row in fetching if row.transport == "download" and row.network_bytes and row.size_bytes]
-    if downloads:
-        times = [row.network_bytes / row.size_bytes for row in downloads if row.network_bytes and row.size_bytes]
+    times = [
+        row.network_bytes / row.size_bytes
+        for row in fetching
+        if row.transport == "download" and row.network_bytes and row.size_bytes
+    ]
+    if times:
         yield Verdict(
             "Bytes over the network",
             f"every download takes the bytes of its format, and at most {100 * NETWORK_OVERHEAD:g} % more",

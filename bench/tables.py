@@ -51,8 +51,8 @@ class WorkSettings(Table):
     normalised: bool = False
     """Whether loaders then take off ImageNet's mean and divide by its deviation. If not, that is left to training."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where images are delivered: in the CPU's memory, or on the GPU; of several ranks, on that of each. Jobs share the
-    first one."""
+    """Where images are delivered: in the CPU's memory, or on the GPU; of several ranks, on that of each. Each job has
+    one of its own, as far as there are some."""
     shuffle: bool = True
     """Whether each epoch comes in a random order of its own, or in the stored one."""
     epoch_images: int = Field(16_384, ge=1)

@@ -79,6 +79,14 @@ def listed(url: str = URL) -> tuple[Bucket, Remote]:
     return store, remote
 
 
+def counts(path: Path) -> list[int]:
+    """Fetch the object to a path, and return what was told on the way of the bytes that came."""
+    counted = list[int]()
+    store, remote = listed()
+    transfer.fetch(store, remote, path, threading.Event(), counted.append)
+    return counted
+
+
 def lacking(path: Path, remote: Remote) -> list[tuple[int, int]]:
     """The first and last bytes that a file which was begun has not, piece by piece."""
     with closing(Begun(path, remote)) as begun:
@@ -110,7 +118,6 @@ def test_several_pieces_are_under_way_at_once_and_the_object_is_whole(
 
     between.fault = wait
     assert (copy(URL, tmp_path, Display()) / "object").read_bytes() == whole
-    starts = range(0, SIZE_BYTES, PIECE_BYTES)
     starts = range(0, SIZE_BYTES, PIECE_BYTES)
     assert asked(between) == [(start, min(start + PIECE_BYTES, SIZE_BYTES) - 1) for start in starts]
     assert not together.broken
@@ -214,9 +221,7 @@ def test_a_server_that_gives_no_parts_gives_the_object_over_one_connection(
     between: Proxy, whole: bytes, tmp_path: Path
 ) -> None:
     between.extra = {KEY: whole}
-    counted = list[int]()
-    store, remote = listed()
-    transfer.fetch(store, remote, tmp_path / "object", threading.Event(), counted.append)
+    counted = counts(tmp_path / "object")
     assert (tmp_path / "object").read_bytes() == whole
     assert sum(counted) == SIZE_BYTES
     assert [range_ for _, range_ in between.asked].count("") == 1
@@ -228,9 +233,7 @@ def test_one_piece_that_is_cut_begins_anew_where_no_parts_are_given(
     monkeypatch.setattr(pieces, "PIECE_BYTES", SIZE_BYTES)
     between.extra = {KEY: whole}
     between.fault = lambda key, nth: "truncate" if key and nth == 1 else ""
-    counted = list[int]()
-    store, remote = listed()
-    transfer.fetch(store, remote, tmp_path / "object", threading.Event(), counted.append)
+    counted = counts(tmp_path / "object")
     assert (tmp_path / "object").read_bytes() == whole
     assert sum(counted) == SIZE_BYTES
     assert min(counted) < 0
@@ -266,9 +269,7 @@ def test_a_version_that_is_answered_with_is_compared_too(between: Proxy, tmp_pat
 
 def test_what_came_damaged_is_fetched_again_and_taken_back(between: Proxy, whole: bytes, tmp_path: Path) -> None:
     between.fault = lambda key, nth: "damage" if key and nth == 3 else ""
-    counted = list[int]()
-    store, remote = listed()
-    transfer.fetch(store, remote, tmp_path / "object", threading.Event(), counted.append)
+    counted = counts(tmp_path / "object")
     assert (tmp_path / "object").read_bytes() == whole
     assert sum(counted) == SIZE_BYTES
     assert min(counted) == -SIZE_BYTES

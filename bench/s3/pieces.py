@@ -30,6 +30,8 @@ PIECE_BYTES = 16 << 20
 times what a request waits for its first byte. Amazon advises 8 to 16 MiB."""
 PIECES_AT_ONCE = 64
 """Over all objects."""
+_AHEAD = 2 * PIECES_AT_ONCE
+"""Pieces of one object that are under way, or wait for those before them."""
 _ENTRY_BYTES = 8
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -130,18 +132,18 @@ def begun_bytes(path: Path, remote: Remote) -> int:
 
 
 def ahead(
-    pool: Executor, transfer: Callable[[_Item], _Result], items: Iterable[_Item], most: int, over: Event
+    pool: Executor, transfer: Callable[[_Item], _Result], items: Iterable[_Item], over: Event
 ) -> Generator[_Result]:
-    """Yield what `transfer` returns for each item, in order, with up to so many handed to the pool at once.
+    """Yield what `transfer` returns for each piece of one object, in order, with some handed to the pool ahead.
 
-    Items are taken as they are handed over. When it ends, however that is, it sets `over` and waits for what is under
+    They are taken as they are handed over. When it ends, however that is, it sets `over` and waits for what is under
     way.
     """
     under_way: deque[Future[_Result]] = deque()
     try:
         for item in items:
             under_way.append(pool.submit(transfer, item))
-            if len(under_way) == most:
+            if len(under_way) == _AHEAD:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.cache import full_disk_explained
 from bench.s3.bucket import GO_ON, TRIES, PassingError, S3Error
-from bench.s3.pieces import PIECES_AT_ONCE, Begun, ahead, begun_bytes
+from bench.s3.pieces import Begun, ahead, begun_bytes
 from bench.source import printable
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 1 << 20
 """As much of an object as one thread holds at once."""
-_AHEAD = 2 * PIECES_AT_ONCE
-"""Pieces of one object that are under way, or wait for those before them."""
 _GONE = {"404", "412", "InvalidRange", "NoSuchKey", "PreconditionFailed"}
 """S3's error codes for an object that is not there, or not as it was asked for."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -175,7 +173,7 @@ class _Pieces:
     def have(self) -> hashlib._Hash:
         """Have all pieces come that are not here, and return the MD5 of the content if there is one to compare."""
         md5 = hashlib.md5(usedforsecurity=False)
-        with closing(ahead(self._bucket.threads, self._have, self._begun.pieces, _AHEAD, self._over)) as here:
+        with closing(ahead(self._bucket.threads, self._have, self._begun.pieces, self._over)) as here:
             for piece in here:
                 if _MD5.fullmatch(self._remote.etag):
                     for chunk in self._begun.read(piece, CHUNK_BYTES):

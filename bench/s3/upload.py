@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bench.s3 import listing
 from bench.s3.bucket import S3Error
-from bench.s3.pieces import PIECES_AT_ONCE, ahead
+from bench.s3.pieces import ahead
 from bench.s3.transfer import StoppedError
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 PART_BYTES, MOST_PARTS = 5 << 20, 9000
 """Of an upload: S3 takes parts from 5 MiB on, and up to 10,000 of them."""
-_AHEAD = 2 * PIECES_AT_ONCE
-"""Parts of one file that are under way, or wait for those before them."""
 
 
 class Uploads:
@@ -99,7 +97,7 @@ class Uploads:
             return {"PartNumber": number, "ETag": there[number]}
 
         parts = []
-        with path.open("rb") as file, closing(ahead(self._bucket.threads, put, starts, _AHEAD, Event())) as put_parts:
+        with path.open("rb") as file, closing(ahead(self._bucket.threads, put, starts, Event())) as put_parts:
             for part in put_parts:
                 sha256.update(file.read(starts.step))
                 parts.append(part)
