@@ -9,9 +9,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from bench import config, registry
-from bench.cache import BusyError
-from bench.config import Campaign, CampaignError
+from loaderbench.campaign import campaign as config
+from loaderbench.campaign import registry
+from loaderbench.campaign.campaign import Campaign, CampaignError
+from loaderbench.machine.files import BusyError
 
 app = typer.Typer(
     help="Which image data loader should this machine train with?", no_args_is_help=True, add_completion=False
@@ -66,10 +67,12 @@ def bench(  # noqa: PLR0913 - each is an option of the command
     blocks: BlocksOption = None,
 ) -> None:
     """Prepare the data, measure every contestant, and write the report. Goes on where an earlier run stopped."""
-    from bench import certify as certifying
-    from bench import remote, report, runner
-    from bench.display import Display
-    from bench.prepare import prepare as make_ready
+    from loaderbench.certify import certify as certifying
+    from loaderbench.formats.prepare import prepare as make_ready
+    from loaderbench.machine.progress import Display
+    from loaderbench.report import report
+    from loaderbench.run import bucket_under_test as remote
+    from loaderbench.run import runner
 
     chosen = _campaign(campaign, split, samples, batch_size, workers, blocks)
     display = Display()
@@ -106,8 +109,8 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
     workers: WorkersOption = None,
 ) -> None:
     """Make the images and every format of a campaign, without measuring any loader."""
-    from bench.display import Display
-    from bench.prepare import prepare as make_ready
+    from loaderbench.formats.prepare import prepare as make_ready
+    from loaderbench.machine.progress import Display
 
     display = Display()
     chosen = _campaign(campaign, split, samples, batch_size, workers)
@@ -135,8 +138,8 @@ def estimate(  # noqa: PLR0913 - each is an option of the command
     usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="What the machine costs.")] = None,
 ) -> None:
     """Measure on samples what preparing the images in every format will take: time, disk and money."""
-    from bench.display import Display
-    from bench.prepare import foresee
+    from loaderbench.formats.prepare import foresee
+    from loaderbench.machine.progress import Display
 
     foreseen = foresee(_campaign(campaign, split, samples, None, workers), data, cache, Display())
     for line in foreseen.lines(usd_per_hour):
@@ -157,9 +160,9 @@ def publish(  # noqa: PLR0913 - each is an option of the command
     workers: WorkersOption = None,
 ) -> None:
     """Put every format of a campaign into a bucket, where `--artifacts` finds it for the same images anywhere."""
-    from bench.display import Display
-    from bench.prepare import prepare as make_ready
-    from bench.prepare import publish as put
+    from loaderbench.formats.prepare import prepare as make_ready
+    from loaderbench.formats.prepare import publish as put
+    from loaderbench.machine.progress import Display
 
     display = Display()
     prepared = make_ready(_campaign(campaign, split, samples, batch_size, workers), data, cache, display, strict=strict)
@@ -179,9 +182,9 @@ def certify(  # noqa: PLR0913 - each is an option of the command
     workers: WorkersOption = None,
 ) -> None:
     """Tell what work each contestant of a campaign does, from what it delivers; fail if one does other work."""
-    from bench import certify as certifying
-    from bench.display import Display
-    from bench.prepare import prepare as make_ready
+    from loaderbench.certify import certify as certifying
+    from loaderbench.formats.prepare import prepare as make_ready
+    from loaderbench.machine.progress import Display
 
     display = Display()
     chosen = _campaign(campaign, split, samples, batch_size, workers)
@@ -199,7 +202,7 @@ def report(
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """Write the report of a campaign from its folder alone."""
-    from bench import report as writing
+    from loaderbench.report import report as writing
 
     _need_campaign(folder)
     try:
@@ -211,7 +214,7 @@ def report(
 @app.command()
 def check(folder: Annotated[Path, typer.Argument(help="A campaign's folder, for example results/quick.")]) -> None:
     """Judge every row of a campaign CLOSED, OPEN or INVALID; fail if one, or the campaign, is INVALID."""
-    from bench import check as checking
+    from loaderbench.findings import check as checking
 
     _need_campaign(folder)
     try:
@@ -231,7 +234,7 @@ def compare(
     tolerance: Annotated[float, typer.Option(min=0, max=1, help="How much slower a contestant may become.")] = 0.1,
 ) -> None:
     """Fail if a contestant has become slower, by its ratio to the reference measured in the same run."""
-    from bench import regression
+    from loaderbench.findings import regression
 
     try:
         changes = regression.compare(earlier, later, tolerance)
@@ -252,7 +255,7 @@ def classes(
     undo: Annotated[bool, typer.Option("--undo", help="Put everything back as it was.")] = False,
 ) -> None:
     """Make class-index folders of class folders: 000000 for the first of the sorted names, and so on."""
-    from bench.ingest import classes as numbering
+    from loaderbench.images import classes as numbering
 
     if undo:
         typer.echo(f"{numbering.undo(folder)} class-index folders of {folder} are undone")
@@ -308,8 +311,8 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Run the command line; what a person can mend is said in plain words, without a traceback."""
-    from bench.prepare import PrepareError
-    from bench.source import SourceError
+    from loaderbench.formats.prepare import PrepareError
+    from loaderbench.images.tree import SourceError
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -16,8 +16,8 @@ from network import small
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
-from bench.api import Artifact, Work
-from loaders.lightning import DataModule
+from loaderbench.api import Artifact, Work
+from loaderbench.loaders.lightning import DataModule
 
 NORMALIZE = v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 

@@ -15,8 +15,8 @@ import typer
 from network import small
 from torch.nn.functional import cross_entropy
 
-from bench import registry
-from bench.api import Artifact, Work
+from loaderbench.api import Artifact, Work
+from loaderbench.campaign import registry
 
 
 def main(  # noqa: PLR0913 - each is an option of the command

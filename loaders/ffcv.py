@@ -7,8 +7,8 @@ from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.api import DEVIATION, MEAN
-from loaders.shared import values
+from loaderbench.api import DEVIATION, MEAN
+from loaderbench.loaders.shared import values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from bench.api import Artifact, Work
+    from loaderbench.api import Artifact, Work
 
 requires = ("ffcv", "torch")
 reads = ("ffcv",)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from loaders.shared import Sharing, shared, values, views
+from loaderbench.loaders.shared import Sharing, shared, values, views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
-    from bench.api import Artifact, Work
+    from loaderbench.api import Artifact, Work
 
 requires = ("torchvision", "torch")
 reads = ("imagefolder",)

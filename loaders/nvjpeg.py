@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from loaders.shared import shared, values, views
+from loaderbench.loaders.shared import shared, values, views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from bench.api import Artifact, Work
+    from loaderbench.api import Artifact, Work
 
 requires = ("torchvision", "torch")
 reads = ("imagefolder",)

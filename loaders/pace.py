@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.api import Artifact, Work
+    from loaderbench.api import Artifact, Work
 
 requires = ("torch",)
 reads = ()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from bench import ingest
-from bench.display import Display
-from bench.source import Tree
+from loaderbench.images import find as ingest
+from loaderbench.images.tree import Tree
+from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

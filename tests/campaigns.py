@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.config import Campaign
-from bench.prepare import Prepared
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.formats.prepare import Prepared
 
 Ready = Callable[[Campaign], Prepared]
 """What the fixture `ready` gives."""

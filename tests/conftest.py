@@ -12,13 +12,14 @@ import cv2
 import numpy as np
 import pytest
 
-from bench import config, registry
-from bench.cache import building
-from bench.config import Campaign
-from bench.display import Display
-from bench.prepare import Prepared, prepare
-from bench.s3 import loopback
-from bench.store import CanonicalSource
+from loaderbench.bucket import loopback
+from loaderbench.campaign import campaign as config
+from loaderbench.campaign import registry
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.formats.prepare import Prepared, prepare
+from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.machine.files import building
+from loaderbench.machine.progress import Display
 from tests.campaigns import Ready
 from tests.nursery import Nursery
 from tests.proxy import Proxy, point, proxy
@@ -155,6 +156,6 @@ def between(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 @pytest.fixture
 def one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a report have its first picture alone, for to draw them all takes seconds."""
-    from bench import plots
+    from loaderbench.report import plots
 
     monkeypatch.setattr(plots, "PLOTS", plots.PLOTS[:1])

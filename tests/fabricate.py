@@ -9,14 +9,16 @@ import random
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from bench import certificates, records, tuning
-from bench.analysis import transports
-from bench.certificates import Certificate
-from bench.findings import GpuUse
-from bench.plan import prefix
-from bench.records import Record
-from bench.space import Best, Tuning
-from bench.timeline import Timeline
+from loaderbench.campaign import tuning
+from loaderbench.campaign.plan import prefix
+from loaderbench.campaign.search_space import Best, Tuning
+from loaderbench.findings.analysis import transports
+from loaderbench.findings.findings import GpuUse
+from loaderbench.records import certificates
+from loaderbench.records import record as records
+from loaderbench.records.certificates import Certificate
+from loaderbench.records.record import Record
+from loaderbench.records.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -19,10 +19,10 @@ import torch
 from lightning import LightningModule, Trainer
 from torchvision.transforms import v2
 
-from bench import registry
-from bench.api import Artifact, Work
-from bench.certify import probe
-from loaders.lightning import DataModule
+from loaderbench.api import Artifact, Work
+from loaderbench.campaign import registry
+from loaderbench.certify import probe
+from loaderbench.loaders.lightning import DataModule
 
 
 class Noting(LightningModule):

@@ -24,13 +24,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-from bench import process
+from loaderbench.machine import process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _ROOT = Path(__file__).parent.parent
-_LIBRARIES = ("bench.child", "bench.conversion", "torchvision", "ffcv", "litdata")
+_LIBRARIES = ("loaderbench.machine.child", "loaderbench.formats.conversion", "torchvision", "ffcv", "litdata")
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _MESSAGE_BYTES = 1 << 18
 
@@ -59,13 +59,13 @@ class Nursery:
 
     @contextmanager
     def replacing(self) -> Iterator[None]:
-        """Let `bench.process` have its children from here until the block ends."""
+        """Let `loaderbench.machine.process` have its children from here until the block ends."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(process, "_start", self.start)
             yield
 
     def start(self, task: str, output: IO[bytes], environment: Mapping[str, str] | None) -> Forked:
-        """Do what `bench.process` does to start a child."""
+        """Do what `loaderbench.machine.process` does to start a child."""
         told = {"task": task, "parent": os.getpid(), "environment": dict(environment or os.environ)}
         theirs, ours = os.pipe()
         with _adopting():
@@ -100,7 +100,7 @@ def main() -> None:
             if os.fork():
                 os._exit(0)
             _become(json.loads(told), files, connection)
-            sys.modules["bench.child"].main()
+            sys.modules["loaderbench.machine.child"].main()
             threading._shutdown()
             atexit._run_exitfuncs()
             os._exit(0)  # to take all apart that was imported would copy the memory that it lies in
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def _become(told: dict[str, Any], files: list[int], connection: socket.socket) -> None:
-    """Make this process what `python -m bench.child` would be."""
+    """Make this process what `python -m loaderbench.machine.child` would be."""
     while os.getppid() != told["parent"]:
         time.sleep(0.0005)  # until the one between has ended
     connection.send(str(os.getpid()).encode())
@@ -120,7 +120,7 @@ def _become(told: dict[str, Any], files: list[int], connection: socket.socket) -
         os.dup2(file, number)
     for file in files:
         os.close(file)
-    sys.argv = ["bench.child", told["task"]]
+    sys.argv = ["loaderbench.machine.child", told["task"]]
     os.environ.clear()
     os.environ.update(told["environment"])
     sys.path[1:1] = filter(None, told["environment"].get("PYTHONPATH", "").split(os.pathsep))

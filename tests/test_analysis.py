@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bench.analysis import analyse
-from bench.comparison import Ratio
-from bench.findings import Analysis, Failure, Standing, shown
-from bench.records import Record
+from loaderbench.findings.analysis import analyse
+from loaderbench.findings.comparison import Ratio
+from loaderbench.findings.findings import Analysis, Failure, Standing, shown
+from loaderbench.records.record import Record
 from tests import fabricate
 
 FAST, SLOW, REFERENCE = (

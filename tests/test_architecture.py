@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import registry
+from loaderbench.campaign import registry
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT / "loaders" / "shared" / "__init__.py"
@@ -30,8 +30,12 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_an_adapter_sees_only_the_api_and_what_loaders_share(path: Path) -> None:
-    ours = {name for name in imports(path) if name.split(".")[0] in {"bench", "loaders", "writers"}}
-    seen = ("bench.api",) if path == SHARED or path.parent.name == "writers" else ("bench.api", "loaders.shared")
+    ours = {name for name in imports(path) if name.split(".")[0] == "loaderbench"}
+    seen = (
+        ("loaderbench.api",)
+        if path == SHARED or path.parent.name == "writers"
+        else ("loaderbench.api", "loaderbench.loaders.shared")
+    )
     assert {name for name in ours if not name.startswith(seen)} == set()
 
 
@@ -57,7 +61,7 @@ def test_only_the_plots_draw(path: Path) -> None:
 
 def test_listing_adapters_imports_no_library() -> None:
     program = (
-        "import sys; from bench import registry; "
+        "import sys; from loaderbench.campaign import registry; "
         "found = [a for kind in ('loader', 'writer') for a in registry.adapters(kind).values()]; "
         "[a.why_unavailable() + a.versions() for a in found]; "
         "print(sorted({'torch', 'ffcv', 'litdata', 'torchvision', 'numba'} & set(sys.modules)))"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import ingest
-from bench.display import Display
-from bench.ingest import archives as reading
-from bench.source import SourceError
+from loaderbench.images import archives as reading
+from loaderbench.images import find as ingest
+from loaderbench.images.tree import SourceError
+from loaderbench.machine.progress import Display
 from tests import archives
 from tests.archives import image, link, packed, reasons, tar
 

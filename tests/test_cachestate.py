@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import cachestate, pagecache
-from bench.api import Artifact, Encoding
-from bench.records import Cache
+from loaderbench.api import Artifact, Encoding
+from loaderbench.machine import cache_state as cachestate
+from loaderbench.machine import page_cache as pagecache
+from loaderbench.records.record import Cache
 
 SIZE, PAYLOAD, MIB = 1_000_000_000, 800_000_000, 1 << 20
 ARTIFACT = Artifact("f", "/nowhere", 10, 0, SIZE, PAYLOAD, Encoding("raw"))

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.canonical import Settings, build, canonical, fingerprint
-from bench.source import SourceError, Unreadable, decode, scan
-from bench.store import CanonicalSource
+from loaderbench.images.canonical import Settings, build, canonical, fingerprint
+from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.tree import SourceError, Unreadable, decode, scan
 from tests import messy
 
 SETTINGS = Settings(samples=None, seed=0, max_side=32, quality=90)
@@ -265,7 +265,7 @@ def end_early(tree, folder, at, ending):
     folder.mkdir()
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from bench import canonical, filling; from bench.source import scan\n"
+        "from loaderbench.images import canonical, pixel_journal as filling; from loaderbench.images.tree import scan\n"
         "filling.EVERY = 90\n"
         f"def end(done):\n if done == {at}: {ending}\n"
         "settings = canonical.Settings(samples=None, seed=0, max_side=32, quality=90)\n"

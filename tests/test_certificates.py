@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.certificates import Certificate, load, other_work, save
+from loaderbench.records.certificates import Certificate, load, other_work, save
 
 OWN = Certificate(traits={"resampling": "area"}, figures={"shift_px": 0.02})
 ORIGINALS = Certificate(of_originals=True)

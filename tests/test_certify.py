@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from bench import certify, registry
-from bench.api import Artifact, Work
-from bench.certificates import Certificate
-from bench.certify import observe, pixels, probe
-from bench.certify.judge import judge
-from bench.display import Display
-from bench.prepare import Prepared, prepare
-from bench.store import CanonicalSource
-from loaders import nvjpeg
+from loaderbench.api import Artifact, Work
+from loaderbench.campaign import registry
+from loaderbench.certify import certify, observe, pixels, probe
+from loaderbench.certify.judge import judge
+from loaderbench.formats.prepare import Prepared, prepare
+from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.loaders import nvjpeg
+from loaderbench.machine.progress import Display
+from loaderbench.records.certificates import Certificate
 from tests.campaigns import campaign
 
 if TYPE_CHECKING:

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import check, records
-from bench.cli import app
-from bench.timeline import Timeline
+from loaderbench.cli import app
+from loaderbench.findings import check
+from loaderbench.records import record as records
+from loaderbench.records.timeline import Timeline
 from tests import fabricate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.check import Judgement
+    from loaderbench.findings.check import Judgement
 
 S = 10**9
 CAST = fabricate.CAST[:2]

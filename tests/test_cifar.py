@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 
-from bench.source import SourceError, decode
+from loaderbench.images.tree import SourceError, decode
 from tests.archives import python2_pickle, read, tar
 
 ROWS = 4

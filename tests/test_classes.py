@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli import app
-from bench.ingest import classes
-from bench.source import SourceError, scan
+from loaderbench.cli import app
+from loaderbench.images import classes
+from loaderbench.images.tree import SourceError, scan
 
 SYNSETS = ("n02119789", "n01440764", "n03000684")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli import app
+from loaderbench.cli import app
 from tests import campaigns, messy
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 def loaderbench(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command in a process of its own."""
-    command = [sys.executable, "-m", "bench.cli", *map(str, words)]
+    command = [sys.executable, "-m", "loaderbench.cli", *map(str, words)]
     return subprocess.run(
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=300
     )
@@ -95,7 +95,7 @@ def test_a_disk_that_fills_up_while_writing_is_said_and_nothing_half_made_stays(
     campaign = campaigns.file(tmp_path, campaigns.TOML.replace("}]", f"}}, {mixed}]"))
     disk = tmp_path / "disk"
     disk.mkdir()
-    inside = f"mount -t tmpfs -o size=3m none {disk} && {sys.executable} -m bench.cli prepare {campaign} "
+    inside = f"mount -t tmpfs -o size=3m none {disk} && {sys.executable} -m loaderbench.cli prepare {campaign} "
     inside += f"--data {tree} --cache {disk}; status=$?; ls {disk}/artifacts; exit $status"
     namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from bench.comparison import Ratio, compare_all, corrected_p, least_difference
+from loaderbench.findings.comparison import Ratio, compare_all, corrected_p, least_difference
 
 
 def table(**speeds: list[float]) -> pd.DataFrame:

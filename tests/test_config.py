@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import config, plan
-from bench.config import CampaignError
+from loaderbench.campaign import campaign as config
+from loaderbench.campaign import plan
+from loaderbench.campaign.campaign import CampaignError
 
 VALID = """
 name = "mine"

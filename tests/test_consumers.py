@@ -15,15 +15,18 @@ import pytest
 import torch
 from lightning import Callback, Trainer
 
-from bench import consumers, records, runner, trial, values
-from bench.api import Artifact, Encoding, Work
-from bench.consumers import lightning, paced, train
-from bench.consumers.clock import CudaClock
-from bench.display import Display
-from bench.findings import shown
-from bench.monitors.gpu import Gpu
-from bench.timeline import Timeline
-from bench.trial import InvalidWorkError, Meter, Timed, Window
+from loaderbench.api import Artifact, Encoding, Work
+from loaderbench.campaign import pixel_values as values
+from loaderbench.findings.findings import shown
+from loaderbench.machine.gpu import Gpu
+from loaderbench.machine.progress import Display
+from loaderbench.records import record as records
+from loaderbench.records.timeline import Timeline
+from loaderbench.run import runner
+from loaderbench.trial import consumers, trial
+from loaderbench.trial.consumers import lightning, paced, train
+from loaderbench.trial.consumers.clock import CudaClock
+from loaderbench.trial.trial import InvalidWorkError, Meter, Timed, Window
 from tests.campaigns import Ready, campaign
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import certificates, records
+from loaderbench.records import certificates
+from loaderbench.records import record as records
 
 ROOT = Path(__file__).parent.parent
 SHORT = """
@@ -52,7 +53,7 @@ def installed(tmp_path: Path) -> dict[str, str]:
 
 
 def test_the_example_is_found_and_measured(installed: dict[str, str], tree: Path, tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "bench.cli"]
+    program = [sys.executable, "-m", "loaderbench.cli"]
     listed = subprocess.run([*program, "adapters"], env=installed, capture_output=True, text=True, check=True, cwd=ROOT)
     assert re.search(r"^loader\s+opencv\s+available", listed.stdout, re.MULTILINE)
 

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import controls, noise, report
-from bench.comparison import Ratio
+from loaderbench.campaign import disturbances as noise
+from loaderbench.findings import controls
+from loaderbench.findings.comparison import Ratio
+from loaderbench.report import report
 from tests import fabricate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.records import Record
+    from loaderbench.records.record import Record
 
 KNOWN = {"images_per_s": 1000.0, "own_cores": 0.3, "child_cores": 0.3, "grandchild_cores": 0.3}
 ACTOR = fabricate.CAST[0]

@@ -76,13 +76,13 @@ def test_a_report_is_made_of_existing_results_with_only_the_core(core, tmp_path)
 
 
 def test_the_shipped_campaigns_and_templates_are_in_the_wheel(core):
-    (package,) = core.parent.glob("lib/python*/site-packages/bench")
-    assert list(package.glob("campaigns/*.toml"))
-    assert list(package.glob("templates/*"))
+    (package,) = core.parent.glob("lib/python*/site-packages/loaderbench")
+    assert list(package.glob("campaign/shipped/*.toml"))
+    assert list(package.glob("report/templates/*"))
 
 
 def test_the_command_line_imports_no_loader_library_even_where_they_are_installed():
-    script = f"import sys, bench.cli; print([n for n in {HEAVY} if n in sys.modules])"
+    script = f"import sys, loaderbench.cli; print([n for n in {HEAVY} if n in sys.modules])"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

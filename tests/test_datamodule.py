@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from bench.api import Artifact, Work
-from bench.certify import probe
-from bench.display import Display
-from bench.prepare import Prepared, prepare
-from loaders.lightning import DataModule
-from loaders.lightning.datamodule import Epochs, lacking
+from loaderbench.api import Artifact, Work
+from loaderbench.certify import probe
+from loaderbench.formats.prepare import Prepared, prepare
+from loaderbench.loaders.lightning import DataModule
+from loaderbench.loaders.lightning.datamodule import Epochs, lacking
+from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 
 pytestmark = pytest.mark.usefixtures("forked")

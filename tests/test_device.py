@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from bench import bounds, device, plan, records, runner
-from bench.api import Artifact, Encoding, Work
-from bench.consumers import hungry, train
-from bench.consumers.clock import CudaClock
-from bench.consumers.hungry import Arrivals
-from bench.device import Copies
-from bench.display import Display
-from bench.monitors.gpu import Gpu
-from bench.report import write
-from bench.timeline import Timeline
-from bench.trial import InvalidWorkError, Meter, Window
-from loaders import nvjpeg
+from loaderbench.api import Artifact, Encoding, Work
+from loaderbench.campaign import plan
+from loaderbench.loaders import nvjpeg
+from loaderbench.machine.gpu import Gpu
+from loaderbench.machine.progress import Display
+from loaderbench.records import record as records
+from loaderbench.records.timeline import Timeline
+from loaderbench.report.report import write
+from loaderbench.roofline import ceilings as bounds
+from loaderbench.run import runner
+from loaderbench.trial import device
+from loaderbench.trial.consumers import hungry, train
+from loaderbench.trial.consumers.clock import CudaClock
+from loaderbench.trial.consumers.hungry import Arrivals
+from loaderbench.trial.device import Copies
+from loaderbench.trial.trial import InvalidWorkError, Meter, Window
 from tests.campaigns import Ready, campaign
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.display import Display
+from loaderbench.machine.progress import Display
 
 
 def test_a_log_gets_a_line_after_every_50000_items(capsys):

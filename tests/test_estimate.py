@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import estimate, prepare
-from bench.api import Artifact, Encoding
-from bench.display import Display
-from bench.prepare import Prepared, PrepareError
-from bench.records import Record
+from loaderbench.api import Artifact, Encoding
+from loaderbench.formats import estimate, prepare
+from loaderbench.formats.prepare import Prepared, PrepareError
+from loaderbench.machine.progress import Display
+from loaderbench.records.record import Record
 from tests.campaigns import campaign
 
 pytestmark = pytest.mark.usefixtures("forked")

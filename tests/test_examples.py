@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import config, synthetic
-from bench.display import Display
-from bench.prepare import prepare
+from loaderbench.campaign import campaign as config
+from loaderbench.formats.prepare import prepare
+from loaderbench.images import synthetic
+from loaderbench.machine.progress import Display
 from tests.archives import python2_pickle, tar
 from tests.campaigns import campaign
 

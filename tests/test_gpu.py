@@ -15,9 +15,9 @@ import pynvml
 import pytest
 import torch
 
-from bench.monitors import gpu
-from bench.monitors.gpu import Gpu, GpuLoad
-from bench.records import Record
+from loaderbench.machine import gpu
+from loaderbench.machine.gpu import Gpu, GpuLoad
+from loaderbench.records.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable

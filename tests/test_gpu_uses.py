@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from bench import gpu_uses
-from bench.analysis import analyse
-from bench.timeline import Timeline
+from loaderbench.findings import gpu_uses
+from loaderbench.findings.analysis import analyse
+from loaderbench.records.timeline import Timeline
 from tests import fabricate
 from tests.fabricate import CAST, fed, load
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.findings import GpuUse
-    from bench.records import Record
+    from loaderbench.findings.findings import GpuUse
+    from loaderbench.records.record import Record
 
 FAST, SLOW = CAST[0], CAST[8]
 

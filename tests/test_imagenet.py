@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from bench.source import SourceError
+from loaderbench.images.tree import SourceError
 from tests.archives import contents, image, packed, read, tar
 
 SYNSETS = ("n01440764", "n01443537", "n02119789", "n03000684")  # sorted

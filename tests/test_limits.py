@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from bench import limits, pagecache, process
+from loaderbench.machine import page_cache as pagecache
+from loaderbench.machine import process
+from loaderbench.roofline import measure as limits
 from tests.test_process import gone
 
 if TYPE_CHECKING:
-    from bench.prepare import Prepared
-    from bench.store import CanonicalSource
+    from loaderbench.formats.prepare import Prepared
+    from loaderbench.images.canonical_store import CanonicalSource
 
 WORK = {"batch_size": 16, "workers": 2, "image_size": 32, "dtype": "uint8", "passes": 1, "seed": 0}
 TO_DEVICE = ("host-to-device", "pageable-to-device")
@@ -83,7 +85,7 @@ class TestRun:
         assert result["reasons"] == {"transfer": "the work has no worker processes"}
 
     def test_its_libraries_are_not_in_a_trials_process(self) -> None:
-        script = "import sys, bench.child; print([n for n in ('cv2', 'simplejpeg') if n in sys.modules])"
+        script = "import sys, loaderbench.machine.child; print([n for n in ('cv2', 'simplejpeg') if n in sys.modules])"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"
 
@@ -92,7 +94,7 @@ class TestRun:
         self, spec: dict[str, Any], tmp_path: Path, stage: str, workers: int
     ) -> None:
         program = (
-            "import json, sys, pathlib; from bench import process; "
+            "import json, sys, pathlib; from loaderbench.machine import process; "
             "process.run('limits', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
         )
         description = json.dumps({**spec, "stages": [stage], "seconds": 600})

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import process, runner
-from bench.api import Artifact, Encoding, Work
-from bench.config import Campaign
-from bench.prepare import Prepared
-from loaders import pace
+from loaderbench.api import Artifact, Encoding, Work
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.formats.prepare import Prepared
+from loaderbench.loaders import pace
+from loaderbench.machine import process
+from loaderbench.run import runner
 
 NAMES = (
     "ffcv-raw-mapped",

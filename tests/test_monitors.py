@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench import cachestate, pagecache, process
-from bench.api import Artifact
+from loaderbench.api import Artifact
+from loaderbench.machine import cache_state as cachestate
+from loaderbench.machine import page_cache as pagecache
+from loaderbench.machine import process
 
 MIB = 1 << 20
 WORK = {"batch_size": 16, "workers": 2, "image_size": 64, "dtype": "uint8", "passes": 1, "seed": 0}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import network
-from bench.network import Link
+from loaderbench.bucket import metered_network as network
+from loaderbench.bucket.metered_network import Link
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.overtaking import Course, Overtaking, Pair, Race, pairs, race
-from bench.timeline import Timeline
+from loaderbench.findings.crossover import Course, Overtaking, Pair, Race, pairs, race
+from loaderbench.records.timeline import Timeline
 
 EPOCH = 1000
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench.source import SourceError
+from loaderbench.images.tree import SourceError
 from tests.archives import contents, image, read
 
 FEATURES = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog", "fox"], "_type": "ClassLabel"}}
@@ -134,7 +134,7 @@ def test_rows_are_read_a_few_at_a_time(tmp_path):
     rows = [(b"\xff\xd8\xff" + noise[n % 16] + bytes([n % 256, n // 256]), 0) for n in range(1200)]
     path = dataset(tmp_path / "x.parquet", rows)
     script = (
-        "import sys, pathlib, pyarrow; from bench.ingest import parquet; "
+        "import sys, pathlib, pyarrow; from loaderbench.images.find import parquet; "
         f"archive = parquet.find(pathlib.Path({str(path)!r}), 'train'); "
         "samples = (s for shard in archive.shards(print) for s in shard.samples(print)); "
         "print(sum(len(s.content) for s in samples), pyarrow.default_memory_pool().max_memory())"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench import config, plan, tuning
-from bench.config import Campaign
-from bench.records import Record
+from loaderbench.campaign import campaign as config
+from loaderbench.campaign import plan, tuning
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.records.record import Record
 
 
 def quick(**timing: int) -> Campaign:

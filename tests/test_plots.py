@@ -10,11 +10,11 @@ from unittest.mock import patch
 import pytest
 from matplotlib.text import Annotation, Text
 
-from bench import plots
-from bench.analysis import analyse
-from bench.comparison import RANKING_BLOCKS
-from bench.findings import Analysis
-from bench.overtaking import Course
+from loaderbench.findings.analysis import analyse
+from loaderbench.findings.comparison import RANKING_BLOCKS
+from loaderbench.findings.crossover import Course
+from loaderbench.findings.findings import Analysis
+from loaderbench.report import plots
 from tests import fabricate
 from tests.fabricate import CAST, Actor, load
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from bench.records import Record
+    from loaderbench.records.record import Record
 
 FAST, REFERENCE = CAST[0], CAST[8]
 BLOCKS = range(1, RANKING_BLOCKS + 1)

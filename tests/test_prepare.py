@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import prepare as preparing
-from bench.api import Artifact
-from bench.cache import BusyError, building, locked
-from bench.config import Campaign
-from bench.display import Display
-from bench.prepare import Prepared, PrepareError, prepare
+from loaderbench.api import Artifact
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.formats import prepare as preparing
+from loaderbench.formats.prepare import Prepared, PrepareError, prepare
+from loaderbench.machine.files import BusyError, building, locked
+from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 
 pytestmark = pytest.mark.usefixtures("forked")

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from bench import process
+from loaderbench.machine import process
 from tests.nursery import Nursery
 
 SPEC = {
@@ -121,7 +121,7 @@ class TestEnds:
 def test_when_the_harness_is_killed_so_is_the_trial(tree: Path, tmp_path: Path, how: int) -> None:
     pids = tmp_path / "pids"
     program = (
-        "import json, sys, pathlib; from bench import process; "
+        "import json, sys, pathlib; from loaderbench.machine import process; "
         "process.run('trial', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
     )
     description = json.dumps(spec(tree, "doomed", end="hang", pid_file=str(pids)))

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import config
-from bench.analysis import analyse
-from bench.comparison import RANKING_BLOCKS
+from loaderbench.campaign import campaign as config
+from loaderbench.findings.analysis import analyse
+from loaderbench.findings.comparison import RANKING_BLOCKS
 from tests import fabricate
 from tests.fabricate import Actor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bench.findings import Analysis
+    from loaderbench.findings.findings import Analysis
 
 CAST = tuple(
     Actor(name, name.upper(), "ffcv", form, 1000)

@@ -13,22 +13,26 @@ import numpy as np
 import pytest
 import torch
 
-from bench import certify, check, process, ranks, records, runner
-from bench.api import Artifact, Encoding, Work
-from bench.config import Campaign
-from bench.display import Display
-from bench.monitors import gpu
-from bench.monitors.gpu import Gpu
-from bench.prepare import Prepared
-from bench.timeline import Timeline, fairness
-from bench.trial import LEAD, Meter, Milestone, Window
+from loaderbench.api import Artifact, Encoding, Work
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.certify import certify
+from loaderbench.findings import check
+from loaderbench.formats.prepare import Prepared
+from loaderbench.machine import gpu, process
+from loaderbench.machine.gpu import Gpu
+from loaderbench.machine.progress import Display
+from loaderbench.records import record as records
+from loaderbench.records.timeline import Timeline, fairness
+from loaderbench.run import runner
+from loaderbench.trial import ranks
+from loaderbench.trial.trial import LEAD, Meter, Milestone, Window
 from tests.campaigns import Ready, campaign
 from tests.test_process import gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.records import Consumer, Record
+    from loaderbench.records.record import Consumer, Record
 
 alone = pytest.mark.alone  # two processes take both cores, and their windows have to be open at the same time
 CONTESTANTS = ("ffcv-jpeg-mapped", "litdata-jpeg", "imagefolder-256-pil")

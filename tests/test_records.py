@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import records
-from bench.records import Record
+from loaderbench.records import record as records
+from loaderbench.records.record import Record
 
 RECORD = Record(
     trial="1/a",

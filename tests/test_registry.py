@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench import registry
+from loaderbench.campaign import registry
 
 
 def test_the_projects_own_adapters_are_its_files() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from bench import regression
-from bench.cli import app
+from loaderbench.cli import app
+from loaderbench.findings import regression
 
 ROUNDS = 15
 

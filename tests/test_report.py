@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from bench import plots, report
+from loaderbench.report import plots, report
 from tests import fabricate
 from tests.fabricate import CAST
 

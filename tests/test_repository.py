@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench import process
-from bench.display import Display
-from bench.prepare import Prepared, PrepareError, prepare, publish
-from bench.s3 import loopback, repository, transfer, upload
-from bench.s3.bucket import PassingError, S3Error
+from loaderbench.bucket import loopback, repository, transfer, upload
+from loaderbench.bucket.client import PassingError, S3Error
+from loaderbench.formats.prepare import Prepared, PrepareError, prepare, publish
+from loaderbench.machine import process
+from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 from tests.proxy import point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bench.s3.listing import Remote
+    from loaderbench.bucket.listing import Remote
 
 pytestmark = pytest.mark.usefixtures("forked")
 

@@ -16,14 +16,17 @@ from typing import Any
 
 import pytest
 
-from bench import canonical, prepare, process, registry
-from bench.api import Encoding
-from bench.canonical import Settings, build
-from bench.config import Campaign
-from bench.display import Display
-from bench.prepare import Prepared
-from bench.source import scan
-from bench.store import CanonicalSource
+from loaderbench.api import Encoding
+from loaderbench.campaign import registry
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.formats import prepare
+from loaderbench.formats.prepare import Prepared
+from loaderbench.images import canonical
+from loaderbench.images.canonical import Settings, build
+from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.tree import scan
+from loaderbench.machine import process
+from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 
 pytestmark = pytest.mark.usefixtures("forked")

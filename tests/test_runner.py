@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from bench import noise, records, runner
-from bench.cache import BusyError, locked
-from bench.certificates import Certificate
-from bench.display import Display
-from bench.prepare import prepare
+from loaderbench.campaign import disturbances as noise
+from loaderbench.formats.prepare import prepare
+from loaderbench.machine.files import BusyError, locked
+from loaderbench.machine.progress import Display
+from loaderbench.records import record as records
+from loaderbench.records.certificates import Certificate
+from loaderbench.run import runner
 from tests import campaigns
 from tests.campaigns import campaign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bench.config import Campaign
+    from loaderbench.campaign.campaign import Campaign
 
     Run = Callable[[Campaign, Path], Path]
 
@@ -200,7 +202,7 @@ def test_after_a_kill_at_any_moment_the_next_run_goes_on(tree: Path, tmp_path: P
     places = {name: str(tmp_path / name) for name in ("cache", "results", "reports")}
     options = [word for name, path in places.items() for word in (f"--{name}", path)]
     heeding = ["env", "--default-signal=INT"]  # a background shell starts its children deaf to it
-    command = [*heeding, sys.executable, "-m", "bench.cli", "bench", str(toml), "--data", str(tree), *options]
+    command = [*heeding, sys.executable, "-m", "loaderbench.cli", "bench", str(toml), "--data", str(tree), *options]
     rows = tmp_path / "results" / "small" / "trials.csv"
     moment = random.Random()
     seen: list[str] = []

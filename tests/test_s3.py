@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import UnauthorizedSSOTokenError
 
-from bench.display import Display
-from bench.s3 import bucket, listing, loopback, transfer
-from bench.s3 import copy as copying
-from bench.s3.bucket import Location, S3Error
-from bench.s3.copy import copy, relative
-from bench.s3.journal import Journal
-from bench.s3.listing import Remote
+from loaderbench.bucket import client as bucket
+from loaderbench.bucket import copy as copying
+from loaderbench.bucket import listing, loopback, transfer
+from loaderbench.bucket.client import Location, S3Error
+from loaderbench.bucket.copy import copy, relative
+from loaderbench.bucket.copy_journal import Journal
+from loaderbench.bucket.listing import Remote
+from loaderbench.machine.progress import Display
 from tests.proxy import point, proxy
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def test_a_listing_that_is_cut_short_is_left_to_botocore() -> None:
 
 
 def test_a_log_is_told_how_far_a_transfer_is_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.display._LINE_S", 0.0)
+    monkeypatch.setattr("loaderbench.machine.progress._LINE_S", 0.0)
     shown = Shown()
     with shown.transfer("copying s3://bucket/") as on_progress:
         on_progress(0, None)
@@ -408,7 +409,8 @@ class TestFaults:
     def test_a_disk_that_fills_up_is_said_and_what_was_copied_stays(self, between: Proxy, tmp_path: Path) -> None:
         """A disk of 128 KiB takes the place of the cache, in a namespace of its own."""
         program = (
-            "import shutil; from pathlib import Path; from bench.display import Display; from bench.s3 import copy\n"
+            "import shutil; from pathlib import Path; from loaderbench.machine.progress import Display\n"
+            "from loaderbench.bucket import copy\n"
             "copy.shutil.disk_usage = lambda _: shutil._ntuple_diskusage(1 << 40, 0, 1 << 40)  # do not see it coming\n"
             "try: copy.copy('s3://images/set', Path('.'), Display())\n"
             "except copy.S3Error as error: print(error, len(list(Path('.').rglob('*.jpg'))))"
@@ -429,7 +431,8 @@ class TestFaults:
         assert int(done.stdout.split()[-1]) > 0
 
 
-COPY = "import sys; from pathlib import Path; from bench.display import Display; from bench.s3.copy import copy\n"
+COPY = "import sys; from pathlib import Path; from loaderbench.machine.progress import Display\n"
+COPY += "from loaderbench.bucket.copy import copy\n"
 COPY += "copy(sys.argv[1], Path(sys.argv[2]), Display())"
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.display import Display
-from bench.s3 import loopback
-from bench.s3.bucket import S3Error
-from bench.s3.copy import copy
+from loaderbench.bucket import loopback
+from loaderbench.bucket.client import S3Error
+from loaderbench.bucket.copy import copy
+from loaderbench.machine.progress import Display
 from tests.archives import contents, image, packed, read, tar
 from tests.proxy import proxy
 

@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from bench import cache
-from bench.display import Display
-from bench.s3 import bucket, listing, loopback, pieces, transfer
-from bench.s3.bucket import Bucket, Location, S3Error
-from bench.s3.copy import copy
-from bench.s3.pieces import Begun
-from bench.s3.repository import Repository
+from loaderbench.bucket import client as bucket
+from loaderbench.bucket import listing, loopback, pieces, transfer
+from loaderbench.bucket.client import Bucket, Location, S3Error
+from loaderbench.bucket.copy import copy
+from loaderbench.bucket.pieces import Begun
+from loaderbench.bucket.repository import Repository
+from loaderbench.machine import files as cache
+from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.s3.listing import Remote
+    from loaderbench.bucket.listing import Remote
     from tests.proxy import Proxy
 
 ROOT = Path(__file__).parent.parent
@@ -126,8 +127,8 @@ def test_several_pieces_are_under_way_at_once_and_the_object_is_whole(
 COPY = f"""
 import sys
 from pathlib import Path
-from bench.display import Display
-from bench.s3 import copy, pieces, transfer
+from loaderbench.machine.progress import Display
+from loaderbench.bucket import copy, pieces, transfer
 pieces.PIECE_BYTES, transfer.CHUNK_BYTES = {PIECE_BYTES}, {CHUNK_BYTES}
 copy.copy("{URL}", Path(sys.argv[1]), Display())
 """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench.source import UPRIGHT, SourceError, Unreadable, decode, printable, scan
+from loaderbench.images.tree import UPRIGHT, SourceError, Unreadable, decode, printable, scan
 from tests import messy
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import config
-from bench.config import CampaignError
-from bench.display import Display
-from bench.ingest.imagenet import SOLUTION, TRAINING, VALIDATION
-from bench.prepare import PrepareError, prepare
-from bench.source import SourceError
+from loaderbench.campaign import campaign as config
+from loaderbench.campaign.campaign import CampaignError
+from loaderbench.formats.prepare import PrepareError, prepare
+from loaderbench.images.imagenet import SOLUTION, TRAINING, VALIDATION
+from loaderbench.images.tree import SourceError
+from loaderbench.machine.progress import Display
 from tests import test_cifar, test_parquet
 from tests.archives import contents, image, packed, read, tar
 from tests.campaigns import campaign

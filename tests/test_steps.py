@@ -20,14 +20,15 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
-from bench import steps, together
-from bench.api import Work
+from loaderbench.api import Work
+from loaderbench.machine import parallel_rate as together
+from loaderbench.roofline import steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.prepare import Prepared
-    from bench.store import CanonicalSource
+    from loaderbench.formats.prepare import Prepared
+    from loaderbench.images.canonical_store import CanonicalSource
 
 WORK = Work(batch_size=16, workers=2, image_size=32, dtype="uint8", passes=1, seed=0)
 

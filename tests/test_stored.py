@@ -9,12 +9,12 @@ import cv2
 import pytest
 from PIL import Image
 
-from bench import stored
-from bench.api import Encoding, Mode
-from bench.display import Display
-from bench.prepare import Prepared, prepare
-from bench.store import CanonicalSource
-from bench.stored import StoredError, read_back, unasked
+from loaderbench.api import Encoding, Mode
+from loaderbench.formats import payloads as stored
+from loaderbench.formats.payloads import StoredError, read_back, unasked
+from loaderbench.formats.prepare import Prepared, prepare
+from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 
 pytestmark = pytest.mark.usefixtures("forked")

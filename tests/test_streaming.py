@@ -14,20 +14,25 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from bench import cli, config, network, records, remote, runner
-from bench.config import Campaign, CampaignError
-from bench.display import Display
-from bench.prepare import Prepared
-from bench.remote import Place
-from bench.s3 import loopback
-from bench.s3.bucket import S3Error
+from loaderbench import cli
+from loaderbench.bucket import loopback
+from loaderbench.bucket import metered_network as network
+from loaderbench.bucket.client import S3Error
+from loaderbench.campaign import campaign as config
+from loaderbench.campaign.campaign import Campaign, CampaignError
+from loaderbench.formats.prepare import Prepared
+from loaderbench.machine.progress import Display
+from loaderbench.records import record as records
+from loaderbench.run import bucket_under_test as remote
+from loaderbench.run import runner
+from loaderbench.run.bucket_under_test import Place
 from tests.campaigns import Ready, campaign
 from tests.proxy import point
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bench.records import Transport
+    from loaderbench.records.record import Transport
 
     Run = Callable[..., dict[str, Any]]
 
@@ -247,7 +252,7 @@ def test_a_program_that_the_bucket_on_loopback_needs_is_missed_before_anything_i
     monkeypatch.setattr(loopback, "_INSTALLED_WITH", {"rclone": "make setup"})
     monkeypatch.setattr(loopback.shutil, "which", lambda name, path: None if name == "rclone" else name)
     monkeypatch.setattr("sys.argv", ["loaderbench", "bench", "stream", "--cache", str(tmp_path / "cache")])
-    monkeypatch.setattr("bench.prepare.prepare", lambda *_, **__: pytest.fail("prepared"))
+    monkeypatch.setattr("loaderbench.formats.prepare.prepare", lambda *_, **__: pytest.fail("prepared"))
     with pytest.raises(S3Error, match="rclone is not installed"):
         cli.app(standalone_mode=False)
     remote.check(config.load("stream"), "s3://ready")

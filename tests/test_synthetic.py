@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import synthetic
+from loaderbench.images import synthetic
 
 SAMPLES, CLASSES = 256, 16
 

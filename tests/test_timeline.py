@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.timeline import MOST_BANKED, Timeline
+from loaderbench.records.timeline import MOST_BANKED, Timeline
 
 S = 10**9
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from bench import training
+from loaderbench.findings import training
 from tests.fabricate import CAST, fed
 from tests.test_report import rows_of, written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.records import Record
+    from loaderbench.records.record import Record
 
 pytestmark = pytest.mark.usefixtures("one_picture")
 FOUR = CAST[:4]

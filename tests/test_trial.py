@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from bench import registry, trial
-from bench.api import Artifact, Encoding, Work
-from bench.consumers import hungry
-from bench.monitors.gpu import Gpu, GpuLoad
-from bench.monitors.memory import Memory
-from bench.trial import InvalidWorkError, Meter, Milestone, Window
+from loaderbench.api import Artifact, Encoding, Work
+from loaderbench.campaign import registry
+from loaderbench.machine.gpu import Gpu, GpuLoad
+from loaderbench.machine.memory import Memory
+from loaderbench.trial import trial
+from loaderbench.trial.consumers import hungry
+from loaderbench.trial.trial import InvalidWorkError, Meter, Milestone, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,7 +200,7 @@ def test_the_gpu_is_asked_at_the_windows_two_edges_and_no_other_time(monkeypatch
 def test_touching_a_large_batch_starts_no_thread_that_would_take_cpu_from_the_loader() -> None:
     program = """
 import os, torch
-from bench.consumers.hungry import touch
+from loaderbench.trial.consumers.hungry import touch
 batch = torch.empty(256, 3, 224, 224)
 before = len(os.listdir("/proc/self/task"))
 touch(batch)

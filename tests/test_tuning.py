@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
-from bench import check, process, records, runner, tuning
-from bench.display import Display
-from bench.records import Record
-from bench.space import Best, Tuning
-from bench.tuning import Search, Settings
+from loaderbench.campaign import tuning
+from loaderbench.campaign.search_space import Best, Tuning
+from loaderbench.campaign.tuning import Search, Settings
+from loaderbench.findings import check
+from loaderbench.machine import process
+from loaderbench.machine.progress import Display
+from loaderbench.records import record as records
+from loaderbench.records.record import Record
+from loaderbench.run import runner
 from tests import fabricate
 from tests.campaigns import Ready, campaign
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import ingest
-from bench.display import Display
-from bench.ingest import unpacking
+from loaderbench.images import find as ingest
+from loaderbench.images import unpack_journal as unpacking
+from loaderbench.machine.progress import Display
 from tests.archives import contents, image, link, packed, read, reasons, tar
 from tests.test_parquet import dataset
 

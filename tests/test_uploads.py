@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from bench.display import Display
-from bench.s3 import bucket, loopback, transfer, upload
-from bench.s3.bucket import S3Error
-from bench.s3.repository import Repository
+from loaderbench.bucket import client as bucket
+from loaderbench.bucket import loopback, transfer, upload
+from loaderbench.bucket.client import S3Error
+from loaderbench.bucket.repository import Repository
+from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,9 +78,9 @@ def is_published(folder: Path, tmp_path: Path) -> bool:
 PUBLISH = f"""
 import sys
 from pathlib import Path
-from bench.display import Display
-from bench.s3 import upload
-from bench.s3.repository import Repository
+from loaderbench.machine.progress import Display
+from loaderbench.bucket import upload
+from loaderbench.bucket.repository import Repository
 upload.PART_BYTES = {PART_BYTES}
 Repository("{HERE}").publish(Path(sys.argv[1]), {{}}, Display())
 """

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from bench import values
-from bench.api import DEVIATION, MEAN, Work
-from bench.certify.delivery import _range
-from bench.certify.observe import Observation, _Notes
+from loaderbench.api import DEVIATION, MEAN, Work
+from loaderbench.campaign import pixel_values as values
+from loaderbench.certify.delivery import _range
+from loaderbench.certify.observe import Observation, _Notes
 
 LEVELS = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
 

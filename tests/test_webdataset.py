@@ -7,9 +7,9 @@ import json
 import pytest
 from webdataset import ShardWriter
 
-from bench.display import Display
-from bench.prepare import prepare
-from bench.source import SourceError
+from loaderbench.formats.prepare import prepare
+from loaderbench.images.tree import SourceError
+from loaderbench.machine.progress import Display
 from tests.archives import contents, image, packed, read, tar
 from tests.campaigns import campaign
 

@@ -12,17 +12,18 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bench import registry, values
-from bench.api import Work
-from bench.prepare import Prepared
+from loaderbench.api import Work
+from loaderbench.campaign import pixel_values as values
+from loaderbench.campaign import registry
+from loaderbench.formats.prepare import Prepared
 
 ROOT = Path(__file__).parent.parent
 DELIVER = """
 import json, sys
 import torch
 from torchvision.transforms import v2
-from bench import registry, values
-from bench.api import Artifact, Work
+from loaderbench.campaign import pixel_values as values, registry
+from loaderbench.api import Artifact, Work
 
 class Watched(v2.RandomResizedCrop):
     def forward(self, *images):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from bench.api import Encoding, Source
+    from loaderbench.api import Encoding, Source
 
 requires = ("ffcv",)
 modes = ("raw", "jpeg", "proportion", "smart")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.api import Encoding, Source
+    from loaderbench.api import Encoding, Source
 
 requires = ()
 modes = ("original", "jpeg")

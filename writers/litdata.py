@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.api import Encoding, Source
+    from loaderbench.api import Encoding, Source
 
 requires = ("litdata", "PIL")  # which encodes again, as its version does
 modes = ("raw", "jpeg", "jpeg-reencoded")

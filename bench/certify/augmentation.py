@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import binomtest, ks_2samp
 
-from bench.certify.observe import EPOCHS
-from bench.certify.probe import SIZES
-from bench.steps import random_crop
+from loaderbench.certify.observe import EPOCHS
+from loaderbench.certify.probe import SIZES
+from loaderbench.roofline.steps import random_crop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from bench.certify.observe import Observation
+    from loaderbench.certify.observe import Observation
 
 REFERENCES = 8
 """Draws of the reference for every crop that was delivered."""

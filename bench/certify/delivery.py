@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench import values
-from bench.certify.observe import EPOCHS
-from bench.trial import CHANNELS
+from loaderbench.campaign import pixel_values as values
+from loaderbench.certify.observe import EPOCHS
+from loaderbench.trial.trial import CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.api import Work
-    from bench.certify.identity import Shown
-    from bench.certify.observe import Observation
+    from loaderbench.api import Work
+    from loaderbench.certify.identity import Shown
+    from loaderbench.certify.observe import Observation
 
 _MISTAKEN_SHARE = 0.02
 """Up to this share of crops may be too small or too plain to be told from those of another image."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from bench.certify.probe import SIGNATURE_SIDE
+from loaderbench.certify.probe import SIGNATURE_SIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bench.certify.observe import Observation
+    from loaderbench.certify.observe import Observation
 
 LIKE = 0.8
 """Signatures of the same part of the same image correlate by more than this; those of two images do not."""

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.certificates import Certificate
-from bench.certify import augmentation, delivery, pixels, shuffle
-from bench.certify.identity import identify, small
-from bench.certify.observe import EMPTIED, HELD_BATCHES, SEEN, Observation
-from bench.stored import ORIGINALS
+from loaderbench.certify import augmentation, delivery, pixels, shuffle
+from loaderbench.certify.identity import identify, small
+from loaderbench.certify.observe import EMPTIED, HELD_BATCHES, SEEN, Observation
+from loaderbench.formats.payloads import ORIGINALS
+from loaderbench.records.certificates import Certificate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bench.api import Mode, Work
-    from bench.certify.pixels import Making
-    from bench.store import CanonicalSource
+    from loaderbench.api import Mode, Work
+    from loaderbench.certify.pixels import Making
+    from loaderbench.images.canonical_store import CanonicalSource
 
 
 def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Certificate:

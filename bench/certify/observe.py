@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from bench import device, pagecache, registry, values
-from bench.api import Artifact, Work
-from bench.cache import take_turn
-from bench.certify import probe
+from loaderbench.api import Artifact, Work
+from loaderbench.campaign import pixel_values as values
+from loaderbench.campaign import registry
+from loaderbench.certify import probe
+from loaderbench.machine import page_cache as pagecache
+from loaderbench.machine.files import take_turn
+from loaderbench.trial import device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

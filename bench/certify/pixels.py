@@ -10,16 +10,16 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from bench.stored import ORIGINALS, PIXELS
+from loaderbench.formats.payloads import ORIGINALS, PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from bench.api import Mode
-    from bench.certify.observe import Observation
-    from bench.store import CanonicalSource
+    from loaderbench.api import Mode
+    from loaderbench.certify.observe import Observation
+    from loaderbench.images.canonical_store import CanonicalSource
 
     Pixels = NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from bench.workers import apply_to_all
+from loaderbench.machine.workers import apply_to_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bench.certify.observe import EPOCHS
+from loaderbench.certify.observe import EPOCHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from bench.api import Work
-    from bench.certify.observe import Observation
+    from loaderbench.api import Work
+    from loaderbench.certify.observe import Observation
 
 _FULL = 0.9
 """Batches drawn from all samples spread at least so far, of 1: for 8 batches of 64, all but one in a million."""

@@ -1,5 +1,5 @@
-"""Any contestant in Lightning's Trainer: `from loaders.lightning import DataModule`."""
+"""Any contestant in Lightning's Trainer: `from loaderbench.loaders.lightning import DataModule`."""
 
-from loaders.lightning.datamodule import DataModule
+from loaderbench.loaders.lightning.datamodule import DataModule
 
 __all__ = ["DataModule"]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning import LightningDataModule
 
-from bench import registry
-from bench.api import Artifact
+from loaderbench.api import Artifact
+from loaderbench.campaign import registry
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from bench.api import Loader, Work
+    from loaderbench.api import Loader, Work
 
 
 class DataModule(LightningDataModule):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.api import DEVIATION, MEAN
+from loaderbench.api import DEVIATION, MEAN
 
 if TYPE_CHECKING:
     from torch.nn import Module
     from torch.utils.data import Dataset, DistributedSampler, Subset
 
-    from bench.api import Work
+    from loaderbench.api import Work
 
 Sharing = Literal["file_descriptor", "file_system"]
 """How torch's workers hand a batch over, in torch's names. By file descriptor, as torch does on Linux, the process that

@@ -11,9 +11,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from bench import registry
-from bench.api import Artifact, Work
-from bench.consumers.hungry import touch
+from loaderbench.api import Artifact, Work
+from loaderbench.campaign import registry
+from loaderbench.trial.consumers.hungry import touch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import records, report
+from loaderbench.records import record as records
+from loaderbench.report import report
 from tests import fabricate
 
 TRIALS = 10_000

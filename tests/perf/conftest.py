@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import config
-from bench.display import Display
-from bench.prepare import prepare
+from loaderbench.campaign import campaign as config
+from loaderbench.formats.prepare import prepare
+from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
-    from bench.config import Campaign
-    from bench.prepare import Prepared
+    from loaderbench.campaign.campaign import Campaign
+    from loaderbench.formats.prepare import Prepared
 
 SAMPLES = 1024
 

@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 
-from bench import certify, config
-from bench.display import Display
-from bench.prepare import prepare
+from loaderbench.campaign import campaign as config
+from loaderbench.certify import certify
+from loaderbench.formats.prepare import prepare
+from loaderbench.machine.progress import Display
 
 CacheOption = Annotated[Path, typer.Option(help="Where prepared data and certificates are kept.")]
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Self
 
-    from bench.api import Artifact, Work
-    from bench.tables import Contestant
+    from loaderbench.api import Artifact, Work
+    from loaderbench.campaign.schema import Contestant
 
 LAP_S = 0.5  # long against a batch, short against the drift of a shared machine
 WARM_UP_LAPS = 6  # the first of them find out how many batches a lap takes
@@ -71,9 +71,9 @@ class Laps:
 
 def _serve() -> None:
     """The child's side: answer each number of batches with the number of images in them."""
-    from bench import registry
-    from bench.api import Artifact, Work
-    from bench.consumers.hungry import touch
+    from loaderbench.api import Artifact, Work
+    from loaderbench.campaign import registry
+    from loaderbench.trial.consumers.hungry import touch
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library's own prints are no answers

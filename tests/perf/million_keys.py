@@ -15,15 +15,15 @@ from pathlib import Path
 from threading import Event, Lock
 from typing import Any
 
-from bench.display import Display
-from bench.s3 import copy as copying
+from loaderbench.bucket import copy as copying
+from loaderbench.machine.progress import Display
 
 PAGES, PER_PAGE = 1000, 1000
 _ANSWERS_WITHIN_S = 60
 
 
 class Bucket:
-    """All of what `bench.s3.copy` needs of one."""
+    """All of what `loaderbench.bucket.copy` needs of one."""
 
     name, endpoint = "images", "http://simulated"
 
@@ -46,7 +46,7 @@ class Bucket:
         return {"Contents": contents, "IsTruncated": page + 1 < PAGES, "NextContinuationToken": str(page + 1)}
 
     def fetch(self, *_: object) -> int:
-        """Take the place of `bench.s3.transfer.fetch`."""
+        """Take the place of `loaderbench.bucket.transfer.fetch`."""
         with self._lock:
             self.fetched += 1
         if not self._first.is_set():

@@ -11,9 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import config, prepare
-from bench.display import Display
-from bench.s3 import loopback
+from loaderbench.bucket import loopback
+from loaderbench.campaign import campaign as config
+from loaderbench.formats import prepare
+from loaderbench.machine.progress import Display
 
 CACHE = Path(os.environ.get("LOADERBENCH_CACHE", "data"))
 
@@ -25,7 +26,7 @@ def main() -> int:
     images = prepare.synthetic_images(config.load(campaign), CACHE, Display())
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the command's to answer; the server ends after it
     with loopback.serve(images.parent) as endpoint:
-        command = [sys.executable, "-m", "bench.cli", verb, campaign, "--data", f"s3://{images.name}", *options]
+        command = [sys.executable, "-m", "loaderbench.cli", verb, campaign, "--data", f"s3://{images.name}", *options]
         return subprocess.run(command, env=loopback.environment(endpoint), check=False).returncode
 
 

@@ -21,10 +21,12 @@ from typing import Annotated, Any
 
 import typer
 
-from bench import config, process, runner
-from bench.comparison import ratio
-from bench.display import Display
-from bench.prepare import prepare
+from loaderbench.campaign import campaign as config
+from loaderbench.findings.comparison import ratio
+from loaderbench.formats.prepare import prepare
+from loaderbench.machine import process
+from loaderbench.machine.progress import Display
+from loaderbench.run import runner
 
 
 def main(

@@ -22,18 +22,19 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from bench import config, registry
-from bench.comparison import ratio
-from bench.consumers.hungry import take_all, touch
-from bench.display import Display
-from bench.monitors.gpu import Gpu
-from bench.prepare import prepare
-from bench.trial import Meter, Window
+from loaderbench.campaign import campaign as config
+from loaderbench.campaign import registry
+from loaderbench.findings.comparison import ratio
+from loaderbench.formats.prepare import prepare
+from loaderbench.machine.gpu import Gpu
+from loaderbench.machine.progress import Display
+from loaderbench.trial.consumers.hungry import take_all, touch
+from loaderbench.trial.trial import Meter, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from bench.api import Artifact, Work
+    from loaderbench.api import Artifact, Work
 
 LAP_S = 1.0
 WARM_UP_LAPS = 3
@@ -94,8 +95,8 @@ def _touching(_: Artifact, work: Work) -> _Loops:
 
 
 def _training(artifact: Artifact, work: Work) -> _Loops:
-    from bench.consumers.train import Training, learn
-    from bench.tables import TrainingOptions
+    from loaderbench.campaign.schema import TrainingOptions
+    from loaderbench.trial.consumers.train import Training, learn
 
     training = Training(TrainingOptions().model, artifact.classes, work)
     return _Loops(training.step, partial(learn, training=training))

@@ -20,12 +20,15 @@ PLANTED = Path(__file__).parent.parent / "planted"
 sys.path.append(str(PLANTED))
 os.environ["PYTHONPATH"] = os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(PLANTED)])
 
-from bench import config, environment, plan, records, runner  # noqa: E402 - the planted adapters must be found
-from bench.analysis import analyse  # noqa: E402
-from bench.config import Campaign  # noqa: E402
-from bench.display import Display  # noqa: E402
-from bench.prepare import Prepared, prepare  # noqa: E402
-from bench.records import Record  # noqa: E402
+from loaderbench.campaign import campaign as config  # noqa: E402
+from loaderbench.campaign import plan  # noqa: E402
+from loaderbench.campaign.campaign import Campaign  # noqa: E402
+from loaderbench.findings.analysis import analyse  # noqa: E402
+from loaderbench.formats.prepare import Prepared, prepare  # noqa: E402
+from loaderbench.machine.progress import Display  # noqa: E402
+from loaderbench.records import record as records  # noqa: E402 - the planted adapters must be found
+from loaderbench.records.record import Record  # noqa: E402
+from loaderbench.run import environment, runner  # noqa: E402
 
 SLOWER = 0.05
 RESULTS = Path("results/resolution")

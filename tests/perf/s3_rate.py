@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from bench.comparison import ratio
-from bench.display import Display
-from bench.s3 import loopback
-from bench.s3.copy import copy
+from loaderbench.bucket import loopback
+from loaderbench.bucket.copy import copy
+from loaderbench.findings.comparison import ratio
+from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,8 +15,8 @@ from tests.perf.lap import Laps
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
-    from bench.config import Campaign
-    from bench.prepare import Prepared
+    from loaderbench.campaign.campaign import Campaign
+    from loaderbench.formats.prepare import Prepared
 
 ROUNDS = 15
 CORE = ("ffcv-raw-mapped", "ffcv-jpeg-mapped", "litdata-raw", "litdata-jpeg", "imagefolder-256-torchvision")

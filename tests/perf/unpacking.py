@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import typer
 
-from bench import ingest
-from bench.comparison import ratio
-from bench.display import Display
+from loaderbench.findings.comparison import ratio
+from loaderbench.images import find as ingest
+from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
     from collections.abc import Callable

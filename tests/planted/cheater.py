@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from bench.steps import Crop, random_crop
+from loaderbench.roofline.steps import Crop, random_crop
 
 requires = ("torch",)
 reads = ("imagefolder", "planted-lossy")

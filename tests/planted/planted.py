@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench import pagecache
+from loaderbench.machine import page_cache as pagecache
 
 requires = ("torch",)
 reads = ("imagefolder", "planted-writer", "planted-empty")
@@ -54,7 +54,7 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
 
 def _cut(epochs, parts):
     """Cut the first batch as Lightning's DataModule would."""
-    from loaders.lightning.datamodule import Epochs
+    from loaderbench.loaders.lightning.datamodule import Epochs
 
     return Epochs(epochs, len(epochs), parts)
 

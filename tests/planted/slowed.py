@@ -3,7 +3,7 @@
 import time
 from contextlib import contextmanager
 
-from loaders import imagefolder
+from loaderbench.loaders import imagefolder
 
 requires = imagefolder.requires
 reads = imagefolder.reads

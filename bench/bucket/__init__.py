@@ -1,0 +1,1 @@
+"""To and from a bucket: copies, published formats, a bucket on loopback, a metered network."""

@@ -1,0 +1,99 @@
+"""Which adapters are there, and can they run here? Answered without importing their libraries."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points, packages_distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from loaderbench import loaders, writers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from loaderbench.api import Loader, Writer
+
+Kind = Literal["loader", "writer"]
+_PACKAGES = {"loader": loaders, "writer": writers}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A loader or writer: a module, and how to install what it needs."""
+
+    name: str
+    module: str
+    install: str
+    """The command that installs its libraries."""
+
+    def load(self) -> Loader | Writer:
+        """Import the adapter. Its libraries are imported only when it is used."""
+        return cast("Loader | Writer", importlib.import_module(self.module))
+
+    def code(self) -> bytes:
+        """Return the adapter's source, with that of what the project's own adapters share."""
+        spec = find_spec(self.module)
+        assert spec
+        assert spec.origin
+        own = self.module.rpartition(".")[0] in {package.__name__ for package in _PACKAGES.values()}
+        shared = sorted(Path(spec.origin).parent.glob("shared/*.py")) if own else []
+        return b"".join(path.read_bytes() for path in [Path(spec.origin), *shared])
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the import names of required libraries that are not installed."""
+        return tuple(name for name in self.load().requires if find_spec(name) is None)
+
+    def why_unavailable(self) -> str:
+        """Return what is missing and the command that mends it, or nothing if the adapter can run."""
+        missing = self.missing()
+        return f"not installed: {', '.join(missing)}; install with: {self.install}" if missing else ""
+
+    def versions(self) -> str:
+        """Return `name version` of each required library that is installed, separated by `; `."""
+        names = [d for name in self.load().requires for d in sorted(set(_distributions().get(name, [])))]
+        return "; ".join(f"{name} {version(name)}" for name in names)
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Return what brought each import name, asked for once: the metadata of all that is installed is read for it."""
+    return packages_distributions()
+
+
+@cache
+def adapters(kind: Kind) -> Mapping[str, Adapter]:
+    """Return all adapters of one kind by name: the files of the project's own package, then the entry points
+    `loaderbench.loaders` and `loaderbench.writers` of other packages.
+    """
+    package = _PACKAGES[kind]
+    own = {
+        module.name: Adapter(
+            module.name,
+            f"{package.__name__}.{module.name}",
+            f"make setup, or pip install '.[{module.name}]' in the checkout",
+        )
+        for module in pkgutil.iter_modules(package.__path__)
+        if not module.ispkg
+    }
+    others = {
+        point.name: Adapter(point.name, point.value, f"pip install {point.dist.name if point.dist else point.name}")
+        for point in entry_points(group=f"loaderbench.{kind}s")
+    }
+    if both := own.keys() & others.keys():
+        raise RuntimeError(f"an installed package names its {kind} like one of loaderbench's own: {sorted(both)}")
+    return own | others
+
+
+def loader(name: str) -> Loader:
+    """Import the loader adapter of this name. Raises KeyError."""
+    return cast("Loader", adapters("loader")[name].load())
+
+
+def writer(name: str) -> Writer:
+    """Import the writer adapter of this name. Raises KeyError."""
+    return cast("Writer", adapters("writer")[name].load())

@@ -1,0 +1,1 @@
+"""Say what a campaign's rows mean. Imports nothing that measures."""

@@ -1,0 +1,151 @@
+"""Did the harness give back what is known beforehand? The controls of a campaign, judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from loaderbench.findings.comparison import LEAST_DIFFERENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from loaderbench.findings.comparison import Ratio
+    from loaderbench.records.record import Record
+
+SPEED_TOLERANCE = 0.02
+CPU_TOLERANCE = 0.03
+READ_TOLERANCE = 0.05
+MEMORY_TOLERANCE = 0.05
+CEILING_SHARE = 0.02
+"""The harness may take at most this share of the fastest contestant's time."""
+NETWORK_RATE_TOLERANCE = 0.02
+NETWORK_OVERHEAD = 0.1
+"""What requests, headers and encryption may add to the bytes of a format that is downloaded, of files of 10 KiB on."""
+_MIB = 1 << 20
+_CORES = ("own_cores", "child_cores", "grandchild_cores")
+_COSTS = {*_CORES, "images_per_s", "read_mib", "shared_mib"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One thing that was known, and what came out."""
+
+    title: str
+    expected: str
+    measured: str
+    held: bool | None
+    """None if it was not measured."""
+
+
+def judge(
+    campaign: Mapping[str, Any], good: Sequence[Record], twins: Ratio | None, fastest: float | None
+) -> tuple[Verdict, ...]:
+    """Judge the controls of a campaign as `env.json` keeps it.
+
+    `good`: its ok load rows. `twins`: the twin's ratio to the reference. `fastest`: the highest median images/s.
+    """
+    rows = {c["name"]: [row for row in good if row.contestant == c["name"]] for c in campaign["contestants"]}
+    idle = [row for c in campaign["contestants"] if c["control"] == "ceiling" for row in rows[c["name"]]]
+    verdicts: list[Verdict] = []
+    for contestant in campaign["contestants"]:
+        title, own = contestant["title"], rows[contestant["name"]]
+        match contestant["control"]:
+            case "twin":
+                verdicts.append(_twin(title, twins))
+            case "ceiling":
+                verdicts.append(_ceiling(title, own, fastest))
+            case "known":
+                verdicts += _known(title, contestant["options"], own, idle, campaign.get("work", {}))
+    return tuple(verdicts)
+
+
+def of_network(fetching: Sequence[Record]) -> Iterator[Verdict]:
+    """Judge the bytes that were counted and the limit that was set, by ok rows of those with the data in a bucket."""
+    times = [
+        row.network_bytes / row.size_bytes
+        for row in fetching
+        if row.transport == "download" and row.network_bytes and row.size_bytes
+    ]
+    if times:
+        yield Verdict(
+            "Bytes over the network",
+            f"every download takes the bytes of its format, and at most {100 * NETWORK_OVERHEAD:g} % more",
+            f"{min(times):.3f} to {max(times):.3f} times",
+            min(times) >= 1 and max(times) <= 1 + NETWORK_OVERHEAD,
+        )
+    limits = [row.network_rate_mib_per_s for row in fetching if row.network_rate_mib_per_s]
+    rates = [rate for row in fetching for rate in _rates_mib_per_s(row)]
+    if limits and rates:
+        yield Verdict(
+            "Rate of the network",
+            f"at most {limits[0]:g} MiB/s over any download or epoch, within {100 * NETWORK_RATE_TOLERANCE:g} %",
+            f"{max(rates):.3g} MiB/s at most",
+            max(rates) <= limits[0] * (1 + NETWORK_RATE_TOLERANCE),
+        )
+
+
+def _rates_mib_per_s(row: Record) -> Iterator[float]:
+    """Yield at what rates it fetched, over its download or each of its first epochs."""
+    spans = [(row.network_epoch1_bytes, row.download_s or row.epoch1_s), (row.network_epoch2_bytes, row.epoch2_s)]
+    for size_bytes, seconds in spans:
+        if size_bytes and seconds:
+            yield size_bytes / _MIB / seconds
+
+
+def _twin(title: str, twins: Ratio | None) -> Verdict:
+    expected = f"1 times the reference, or not surely {100 * LEAST_DIFFERENCE:g} % from it"
+    if twins is None or twins.low is None or twins.high is None:
+        return Verdict(title, expected, "", None)
+    measured = f"{twins.mean:.3f} times, 95 % interval {twins.low:.3f} to {twins.high:.3f}"
+    most = 1 + LEAST_DIFFERENCE
+    return Verdict(title, expected, measured, twins.low <= most and twins.high >= 1 / most)
+
+
+def _ceiling(title: str, rows: Sequence[Record], fastest: float | None) -> Verdict:
+    expected = f"the harness takes at most {100 * CEILING_SHARE:g} % of the fastest contestant's time"
+    speeds = [row.images_per_s for row in rows if row.images_per_s]
+    if not speeds or fastest is None:
+        return Verdict(title, expected, "", None)
+    share = fastest / median(speeds)
+    batches_per_s = median(speeds) / (rows[0].batch_size or 1)
+    measured = f"{100 * share:.2f} %, at {batches_per_s:,.0f} empty batches/s"
+    return Verdict(title, expected, measured, share <= CEILING_SHARE)
+
+
+def _known(
+    title: str,
+    options: Mapping[str, Any],
+    rows: Sequence[Record],
+    idle: Sequence[Record],
+    work: Mapping[str, Any],
+) -> Iterator[Verdict]:
+    """`idle`: rows of the same loader without any cost, from which its memory is told. `work`: of the campaign, whose
+    ranks or jobs each have one such loader.
+    """
+    processes = work.get("ranks", 1) * work.get("jobs", 1)
+    options = {name: value * processes for name, value in options.items() if name in _COSTS}
+    yield _within(title, "images/s", options["images_per_s"], SPEED_TOLERANCE, [r.images_per_s for r in rows])
+    if cores := sum(options.get(name, 0) for name in _CORES):
+        used = [r.cores_used for r in rows]
+        yield _within(title, "cores used, by the process, its child and grandchildren", cores, CPU_TOLERANCE, used)
+    if read_mib := options.get("read_mib"):
+        # Where files are kept in memory there is no disk to read, and nothing to judge.
+        read = [r.read_bytes / _MIB for r in rows if r.read_bytes]
+        yield _within(title, "MiB read from the disk", read_mib, READ_TOLERANCE, read)
+    if shared_mib := options.get("shared_mib"):
+        without = [r.peak_anon_memory_mib for r in idle if r.peak_anon_memory_mib]
+        held = [r.peak_anon_memory_mib - median(without) for r in rows if r.peak_anon_memory_mib and without]
+        yield _within(title, "MiB that it and its child share, counted once", shared_mib, MEMORY_TOLERANCE, held)
+
+
+def _within(title: str, what: str, expected: float, tolerance: float, values: Sequence[float | None]) -> Verdict:
+    known = f"{expected:,g} {what}, within {100 * tolerance:g} %"
+    found = [value for value in values if value is not None]
+    if not found:
+        return Verdict(title, known, "", None)
+    middle = median(found)
+    return Verdict(
+        title, known, f"{middle:,.6g} ({100 * (middle / expected - 1):+.1f} %)", abs(middle / expected - 1) <= tolerance
+    )

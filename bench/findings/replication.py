@@ -1,0 +1,127 @@
+"""What was published, what is measured here, and what was the set-up worth? Pure functions of a campaign's findings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from loaderbench.findings.comparison import Comparison, Ratio
+    from loaderbench.records.record import Record
+
+    Compared = Mapping[tuple[str, str], Comparison]
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """One contestant of a published comparison, and what is measured of it here."""
+
+    name: str
+    title: str
+    adapter: str
+    format: str
+    images_per_s: tuple[float, ...]
+    """As published, of each epoch."""
+    ratios: tuple[float, ...]
+    """As published, over the reference, of each epoch that both have."""
+    bytes_per_image: float | None
+    """As published."""
+    measured: Ratio | None
+    """Here, over the reference, both set up as published. None for the reference, and where there is no speed."""
+    equal: Ratio | None
+    """Here, over what the changes make of the reference, after all changes to this one."""
+    stored_bytes: float | None
+    """Here, per image as published, without index and padding, which weigh little in a large set."""
+
+    @property
+    def ratio(self) -> float:
+        """Geometric mean of the published ratios."""
+        return float(prod(self.ratios) ** (1 / len(self.ratios)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Two contestants between which one thing differs, and what it is worth."""
+
+    what: str
+    before: str
+    """Title of the one."""
+    after: str
+    """Title of the other."""
+    comparison: Comparison | None
+    """Of the other with the one, in the same blocks; None where there is no common block."""
+    bytes_before: float | None
+    """Stored per image, without index and padding."""
+    bytes_after: float | None
+
+
+def published(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[Record]) -> tuple[Published, ...]:
+    """Hold what was published against what is measured, in the order of the campaign.
+
+    `campaign`: as `env.json` keeps it. `compared`: see `comparison.compare_all`.
+    """
+    told = campaign["published"]
+    if not told:
+        return ()
+    figures, reference = told["contestants"], campaign["reference"]
+    stored, contestants = _stored_bytes(writes), _contestants(campaign)
+    return tuple(
+        Published(
+            name=name,
+            title=contestants[name]["title"],
+            adapter=contestants[name]["loader"],
+            format=contestants[name]["format"],
+            images_per_s=tuple(one["images_per_s"]),
+            ratios=tuple(
+                speed / of for speed, of in zip(one["images_per_s"], figures[reference]["images_per_s"], strict=False)
+            ),
+            bytes_per_image=one["size_gib"] * _GIB / told["images"] if one["size_gib"] else None,
+            measured=_ratio(compared, name, reference),
+            equal=_ratio(compared, _end(campaign["changes"], name), _end(campaign["changes"], reference)),
+            stored_bytes=stored.get(contestants[name]["format"]),
+        )
+        for name, one in figures.items()
+    )
+
+
+def changes(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[Record]) -> tuple[Change, ...]:
+    """Tell what each change of the set-up is worth, in the order of the campaign."""
+    stored, contestants = _stored_bytes(writes), _contestants(campaign)
+    return tuple(
+        Change(
+            what=change["what"],
+            before=contestants[before]["title"],
+            after=contestants[after]["title"],
+            comparison=compared.get((after, before)),
+            bytes_before=stored.get(contestants[before]["format"]),
+            bytes_after=stored.get(contestants[after]["format"]),
+        )
+        for change in campaign["changes"]
+        for before, after in [(change["from"], change["to"])]
+    )
+
+
+def _contestants(campaign: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {c["name"]: c for c in campaign["contestants"]}
+
+
+def _stored_bytes(writes: Iterable[Record]) -> dict[str, float]:
+    return {w.format: w.payload_bytes / w.samples for w in writes if w.payload_bytes and w.samples}
+
+
+def _ratio(compared: Compared, one: str, other: str) -> Ratio | None:
+    comparison = compared.get((one, other))
+    return comparison.ratio if comparison else None
+
+
+def _end(steps: Sequence[Mapping[str, str]], name: str) -> str:
+    """Return the contestant that the changes lead to."""
+    after = {step["from"]: step["to"] for step in steps}
+    while name in after:
+        name = after[name]
+    return name

@@ -1,0 +1,1 @@
+"""Turn canonical images into stored formats, verified and cached."""

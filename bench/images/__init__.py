@@ -1,0 +1,1 @@
+"""Turn whatever `--data` names into canonical images, which every format stores."""

@@ -1,0 +1,154 @@
+"""CIFAR-10 and CIFAR-100 as their Python archives: which pixels and which label has each image?
+
+The batches are pickles, and a pickle may run any program. These are read by an unpickler that knows arrays, dicts,
+lists, bytes and text, and refuses all else. The pixels become PNG files, which lose nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from loaderbench.images.archives import DamagedError, first_name, is_tar, members
+from loaderbench.images.tree import SourceError, printable
+from loaderbench.images.unpack import TRAIN, Archive, Sample, no_split, one_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from loaderbench.images.archives import Reject
+
+SIDE = 32
+"""Height and width of every image, pixels."""
+
+
+@dataclass(frozen=True)
+class _Edition:
+    name: str
+    folder: str
+    tar: str
+    mark: str
+    """A file that only this edition's folder holds."""
+    batches: tuple[str, ...]
+    """Those of the training images."""
+    test_batch: str
+    labels: bytes
+    """Key of a batch's class indices."""
+
+
+EDITIONS = (
+    _Edition(
+        "CIFAR-10",
+        "cifar-10-batches-py",
+        "cifar-10-python.tar.gz",
+        "batches.meta",
+        tuple(f"data_batch_{number}" for number in range(1, 6)),
+        "test_batch",
+        b"labels",
+    ),
+    _Edition("CIFAR-100", "cifar-100-python", "cifar-100-python.tar.gz", "meta", ("train",), "test", b"fine_labels"),
+)
+_IMAGES = {"train": 50_000, "test": 10_000}
+
+
+def find(path: Path, split: str | None) -> Archive | None:
+    """Return the archive that a tar file, its extracted folder, or the folder that holds one of them is, if it is one.
+
+    Raises SourceError.
+    """
+    for edition in EDITIONS:
+        for place in (path, path / edition.folder, path / edition.tar):
+            if _holds(place, edition):
+                return _archive(place, edition, split or TRAIN)
+    return None
+
+
+def _holds(place: Path, edition: _Edition) -> bool:
+    if is_tar(place):
+        return edition.folder in PurePosixPath(first_name(place)).parts
+    return (place / edition.mark).is_file()
+
+
+def _archive(place: Path, edition: _Edition, split: str) -> Archive:
+    if split not in _IMAGES:
+        raise no_split(split, place, _IMAGES)
+    what, others = ("training", "test") if split == TRAIN else ("test", "training")
+    if split != TRAIN:
+        edition = replace(edition, batches=(edition.test_batch,))
+    unpacked = (place / name for name in edition.batches if (place / name).is_file())
+    files = (place,) if place.is_file() else tuple(unpacked)
+    note = f"These are {edition.name}'s {what} images; its {others} images are left out."
+    shards = partial(one_shard, partial(_samples, place, edition))
+    return Archive(f"{edition.name}'s {what} images", files, shards, _IMAGES[split], (note,))
+
+
+def _samples(place: Path, edition: _Edition, reject: Reject) -> Iterator[Sample]:
+    missing = set(edition.batches)
+    for name, content in _batches(place, edition, reject):
+        missing.discard(name)
+        origin = f"{place}: {name}"
+        for row, (pixels, label) in enumerate(_images(content, edition, origin)):
+            bgr = pixels.reshape(3, SIDE, SIDE).transpose(1, 2, 0)[:, :, ::-1]
+            png = cv2.imencode(".png", bgr)[1].tobytes()
+            yield Sample(label, f"{name}-{row:05d}.png", png, f"{origin}, image {row}")
+    if missing:
+        raise SourceError(f"{printable(place)} lacks {', '.join(sorted(missing))}; get {edition.tar} again")
+
+
+def _batches(place: Path, edition: _Edition, reject: Reject) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and content of each batch that is read."""
+    if place.is_dir():
+        yield from ((name, (place / name).read_bytes()) for name in edition.batches if (place / name).is_file())
+        return
+    with place.open("rb") as file:
+        for member in members(file, str(place), reject):
+            if member.basename in edition.batches:
+                yield member.basename, member.read()
+
+
+def _images(content: bytes, edition: _Edition, origin: str) -> Iterator[tuple[np.ndarray[Any, Any], int]]:
+    """Yield the pixels (3,072 values: red, green, blue, row by row) and the label of each image of a batch."""
+    try:
+        batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        pixels, labels = batch[b"data"], batch[edition.labels]
+        shape = (len(labels), 3 * SIDE * SIDE)
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != shape:
+            raise ValueError(f"its data is not a uint8 array of shape {shape}")  # noqa: TRY301
+        labels = [int(label) for label in labels]
+    except Exception as error:  # noqa: BLE001 - a damaged pickle can make the unpickler raise anything
+        reason = str(error) if isinstance(error, (pickle.UnpicklingError, ValueError)) else repr(error)
+        message = f"{printable(origin)} is no batch of {edition.name} ({reason}); get {edition.tar} again"
+        raise DamagedError(message) from None
+    yield from zip(pixels, labels, strict=True)
+
+
+def _text_to_bytes(text: str, encoding: str) -> bytes:
+    """Stand for `codecs.encode`, by which Python 3 pickles bytes in protocol 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it encodes text as {encoding!r}")
+    return text.encode("latin1")
+
+
+_ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2, and since
+_reconstruct = np.empty(0, np.uint8).__reduce__()[0]
+_KNOWN: dict[tuple[str, str], Any] = {
+    **{(module, "_reconstruct"): _reconstruct for module in _ARRAY_MODULES},
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _text_to_bytes,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _KNOWN:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs; nothing of it was run")
+        return _KNOWN[module, name]

@@ -1,0 +1,149 @@
+"""ImageNet as it is distributed: which image has which class index? That of its synset among the sorted synsets.
+
+- `ILSVRC2012_img_train.tar` holds one tar per synset; these are read as streams, and none is written to the disk.
+- `ILSVRC2012_img_val.tar` holds images alone. Their synsets are in files beside it: `LOC_val_solution.csv`, or the
+  development kit, `ILSVRC2012_devkit_t12.tar.gz`, packed or unpacked, of which `meta.mat` explains the ids.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loaderbench.images.archives import first_name, is_tar, members
+from loaderbench.images.tree import SourceError, printable
+from loaderbench.images.unpack import TRAIN, Archive, Sample, Shard, no_split, one_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from loaderbench.images.archives import Member, Reject
+
+TRAINING, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+SOLUTION = "LOC_val_solution.csv"
+KIT, KIT_FOLDER = "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12/data"
+TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
+SPLITS = {"train": TRAINING, "val": VALIDATION}
+SYNSETS = 1000
+IMAGES = {"training": 1_281_167, "validation": 50_000}
+_VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+def find(path: Path, split: str | None) -> Archive | None:
+    """Return the archive that a tar file or a folder of the distributed tars is, if it is one. Raises SourceError."""
+    if path.is_dir() and (there := {key: path / name for key, name in SPLITS.items() if (path / name).is_file()}):
+        if split and split not in there:
+            raise no_split(split, path, there)
+        path = there[split or next(iter(there))]
+    if not is_tar(path):
+        return None
+    first = PurePosixPath(first_name(path)).name
+    if first.endswith(".tar"):
+        if split not in {None, TRAIN}:
+            raise no_split(str(split), path, [TRAIN])
+        return _training_archive(path)
+    if _VALIDATION_IMAGE.fullmatch(first):
+        if split not in {None, "val"}:
+            raise no_split(str(split), path, ["val"])
+        truth = (path.parent / name for name in (SOLUTION, KIT, f"{KIT_FOLDER}/{META}", f"{KIT_FOLDER}/{TRUTH}", TRUTH))
+        files = (path, *filter(Path.is_file, truth))
+        what = "ImageNet's validation images"
+        shards = partial(one_shard, partial(_validation, path))
+        return Archive(what, files, shards, IMAGES["validation"], (f"These are {what}, of the split val.",))
+    return None
+
+
+def _training_archive(path: Path) -> Archive:
+    labels = _labels(path)
+    shards = partial(_training, path, labels)
+    if len(labels) == SYNSETS:
+        return Archive("ImageNet's training images", (path,), shards, IMAGES["training"])
+    note = f"{path.name} holds {len(labels)} synsets and not {SYNSETS}: class indices count those that are there."
+    return Archive("ImageNet's training images", (path,), shards, notes=(note,))
+
+
+def _labels(path: Path) -> dict[str, int]:
+    """Return the class index of each synset, from the headers of the outer tar alone."""
+    with path.open("rb") as file:
+        tars = members(file, str(path), lambda *_: None, largest_bytes=None)
+        synsets = sorted({PurePosixPath(tar.name).stem for tar in tars if tar.name.endswith(".tar")})
+    return {synset: label for label, synset in enumerate(synsets)}
+
+
+def _training(path: Path, labels: dict[str, int], reject: Reject) -> Iterator[Shard]:
+    synsets: set[str] = set()
+    with path.open("rb") as file:
+        for tar in members(file, str(path), reject, largest_bytes=None):
+            synset = PurePosixPath(tar.name).stem
+            if not tar.name.endswith(".tar"):
+                reject(tar.path, "not the tar of a synset")
+            elif synset in synsets:
+                reject(tar.path, "a tar of this synset came before")
+            else:
+                synsets.add(synset)
+                yield Shard(partial(_synset, tar, labels[synset]))
+
+
+def _synset(tar: Member, label: int, reject: Reject) -> Iterator[Sample]:
+    for image in members(tar.file, tar.path, reject):
+        yield Sample(label, image.basename, image.read(), image.path)
+
+
+def _validation(path: Path, reject: Reject) -> Iterator[Sample]:
+    synsets = _ground_truth(path.parent)
+    labels = {synset: label for label, synset in enumerate(sorted(set(synsets.values())))}
+    with path.open("rb") as file:
+        for image in members(file, str(path), reject):
+            stem = PurePosixPath(image.name).stem
+            if stem in synsets:
+                yield Sample(labels[synsets[stem]], image.basename, image.read(), image.path)
+            else:
+                reject(image.path, "no ground truth")
+
+
+def _ground_truth(folder: Path) -> dict[str, str]:
+    """Return the synset of each validation image by its name without suffix. Raises SourceError."""
+    solution, kit = folder / SOLUTION, _kit(folder)
+    if not solution.is_file() and kit.keys() != {TRUTH, META}:
+        raise SourceError(
+            f"the classes of {VALIDATION} are not in {printable(folder)}: put {SOLUTION} beside it, or {KIT}, "
+            f"which holds {TRUTH} and {META}"
+        )
+    try:
+        if solution.is_file():
+            with solution.open(newline="") as file:
+                return {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+        synset_of = _synsets_by_id(kit[META])
+        ids = kit[TRUTH].split()
+        return {f"ILSVRC2012_val_{number:08d}": synset_of[int(id_)] for number, id_ in enumerate(ids, 1)}
+    except Exception as error:  # noqa: BLE001 - a damaged file can make a parser raise anything
+        which = SOLUTION if solution.is_file() else f"{TRUTH} or {META}"
+        raise SourceError(f"{which} in {printable(folder)} is not as ImageNet's ({error!r}); get it again") from None
+
+
+def _kit(folder: Path) -> dict[str, bytes]:
+    """Return the development kit's ground truth and explanation, as far as they are there; unpacked ones come first."""
+    kit: dict[str, bytes] = {}
+    if (folder / KIT).is_file():
+        with (folder / KIT).open("rb") as file:
+            packed = members(file, str(folder / KIT), lambda *_: None)
+            kit = {member.basename: member.read() for member in packed if member.basename in {TRUTH, META}}
+    for name in (TRUTH, META):
+        for place in (folder / KIT_FOLDER / name, folder / name):
+            if place.is_file():
+                kit[name] = place.read_bytes()
+    return kit
+
+
+def _synsets_by_id(meta: bytes) -> dict[int, str]:
+    from scipy.io import loadmat
+
+    content = loadmat(io.BytesIO(meta), squeeze_me=True)  # type: ignore[arg-type] # it reads any binary file
+    rows = np.atleast_1d(content["synsets"])
+    return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}

@@ -1,0 +1,126 @@
+"""Hugging Face Parquet data sets: which column holds the images, and which their class index?
+
+The schema's metadata says so: the first feature of type Image, and the first of type ClassLabel. A row's image is a
+struct of the encoded file's bytes and its former path.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from loaderbench.images.archives import DamagedError
+from loaderbench.images.tree import SourceError, printable
+from loaderbench.images.unpack import Archive, Sample, Shard, part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from loaderbench.images.archives import Reject
+
+_ROWS = 64
+"""Read at a time, which bounds the memory."""
+_SIGNATURES = {
+    b"\xff\xd8\xff": "jpg",
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"RIFF": "webp",
+    b"BM": "bmp",
+    b"II*\0": "tif",
+    b"MM\0*": "tif",
+}
+"""First bytes of the image formats that are read."""
+
+
+def find(path: Path, split: str | None) -> Archive | None:
+    """Return the data set that a Parquet file, a folder of such, or a repository with a folder `data` is, if it is one.
+
+    Raises SourceError.
+    """
+    found = [path] if path.suffix == ".parquet" and path.is_file() else []
+    if path.is_dir():
+        found = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
+    files, notes = part(found, split)
+    if not files:
+        return None
+    images = sum(_open(file).metadata.num_rows for file in files)
+    _, _, note = _columns(files[0])
+    what = f"{len(files)} Parquet files"
+    return Archive(what, tuple(files), partial(_shards, files), images, (*notes, *note))
+
+
+def _shards(files: list[Path], _: Reject) -> Iterator[Shard]:
+    for number, path in enumerate(files):
+        yield Shard(partial(_samples, number, path))
+
+
+def _samples(number: int, path: Path, reject: Reject) -> Iterator[Sample]:
+    image_column, label_column, _ = _columns(path)
+    for place, row in enumerate(_rows(path, [image_column, label_column])):
+        image, label = row[image_column], row[label_column]
+        content = image["bytes"] if image else None
+        origin = f"{path}: row {place}"
+        suffix = next((suffix for first, suffix in _SIGNATURES.items() if (content or b"").startswith(first)), None)
+        if not content:
+            reject(origin, "no image bytes")
+        elif not suffix:
+            reject(origin, "not an image by its first bytes")
+        elif label is None or label < 0:
+            reject(origin, "no label")
+        else:
+            yield Sample(label, f"{number:05d}-{place:07d}.{suffix}", content, origin)
+
+
+def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield rows as dicts, a few at a time. Raises DamagedError."""
+    batches = _open(path).iter_batches(_ROWS, columns=columns)
+    while True:
+        try:
+            rows = next(batches).to_pylist()
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - a damaged file can make the reader raise anything
+            raise _damaged(path, error) from None
+        yield from rows
+
+
+def _columns(path: Path) -> tuple[str, str, tuple[str, ...]]:
+    """Return the columns of the image and of its class index, and a note if there was a choice. Raises SourceError."""
+    schema = _open(path).schema_arrow
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        typed = [(name, feature.get("_type")) for name, feature in features.items() if isinstance(feature, dict)]
+        images = [name for name, type_ in typed if type_ == "Image" and _holds_bytes(schema.field(name).type)]
+        labels = [name for name, type_ in typed if type_ == "ClassLabel" and name in schema.names]
+        image, label = images[0], labels[0]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise SourceError(
+            f"{printable(path)} names no column of images with one of class labels in its schema's `huggingface` "
+            "metadata; write it with the library datasets, with the features Image and ClassLabel"
+        ) from None
+    others = [*images[1:], *labels[1:]]
+    note = f"The columns {image} and {label} are read; {', '.join(others)} are left out."
+    return image, label, (note,) if others else ()
+
+
+def _holds_bytes(type_: Any) -> bool:
+    """Return whether a column's type is a struct with the bytes of a file."""
+    return any(type_.field(place).name == "bytes" for place in range(type_.num_fields))
+
+
+def _open(path: Path) -> Any:
+    """Return the file, of which only the end is read so far. Raises SourceError."""
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise SourceError(f"reading {printable(path)} needs pyarrow: pip install 'loaderbench[parquet]'") from None
+    try:
+        return ParquetFile(path)
+    except Exception as error:  # noqa: BLE001 - a damaged file can make the reader raise anything
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    reason = " ".join(str(error).split())
+    return DamagedError(f"{printable(path)} cannot be read as Parquet ({reason}): get it again")

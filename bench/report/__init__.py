@@ -1,0 +1,1 @@
+"""Turn findings into Markdown and pictures."""

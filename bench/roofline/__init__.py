@@ -1,0 +1,1 @@
+"""Measure how fast this machine does each step of the work, and which step limits a contestant."""

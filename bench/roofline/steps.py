@@ -1,0 +1,258 @@
+"""The single steps of the work, each a `step` of `machine.parallel_rate`, in buffers that it uses again and again.
+
+Steps on images end only when they are let go of, and count images. Random order, crops and flips are drawn before.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from loaderbench.machine import page_cache as pagecache
+from loaderbench.machine.parallel_rate import StepError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.random import Generator
+    from numpy.typing import NDArray
+
+    from loaderbench.api import Work
+    from loaderbench.images.canonical_store import CanonicalSource
+
+    Pixels = NDArray[np.uint8]
+    Content = TypeVar("Content", bytes, NDArray[np.uint8])
+    Image = TypeVar("Image")
+
+ORIGINALS = 512
+"""At most so many of the user's own files, which are read into memory."""
+POOL_BYTES = 512 << 20
+"""When samples take more bytes than this, the rest is left out."""
+BATCH_BYTES = 32 << 20
+"""A process's batch takes no more memory than this, however many images the work's batches have."""
+PART_BYTES = 8 << 20
+"""Files are read in parts of this size."""
+JPEG_START = b"\xff\xd8"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An image file in memory."""
+
+    content: bytes | Pixels
+    height: int
+    width: int
+    turbo: bool
+    """Whether libjpeg-turbo decodes it; OpenCV does where not."""
+
+    def decode(self, buffer: Pixels) -> Pixels:
+        """Return the pixels: RGB, H x W x 3. libjpeg-turbo writes them into the buffer of at least so many bytes.
+
+        It decodes by its default methods, accurate DCT and smooth upsampling of colour.
+        """
+        pixels: Pixels
+        if self.turbo:
+            pixels = simplejpeg.decode_jpeg(self.content, "RGB", buffer=buffer, strict=False)
+        else:
+            pixels = _decode_any(self.content)
+        return pixels
+
+
+def encoded(content: bytes | Pixels) -> Encoded | None:
+    """Return an image file with what decoding it needs; None if it cannot be decoded here."""
+    if bytes(content[:2]) == JPEG_START:
+        with suppress(ValueError):  # a kind of JPEG that libjpeg-turbo does not know
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(content, strict=False)
+            if colours not in {"CMYK", "YCCK"}:
+                return Encoded(content, height, width, turbo=True)
+    if (pixels := _decode_any(content)) is None:
+        return None
+    height, width, _ = pixels.shape
+    return Encoded(content, height, width, turbo=False)
+
+
+def _decode_any(content: bytes | Pixels) -> Any:
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+
+
+def raw(source: CanonicalSource, drawn: Sequence[int]) -> list[Pixels]:
+    """Return the canonical pixels of samples, memory-mapped: RGB, H x W x 3."""
+    return list(_fitting(source.mapped("pixels", index) for index in drawn))
+
+
+def jpeg(source: CanonicalSource, drawn: Sequence[int]) -> list[Encoded]:
+    """Return the canonical JPEG bytes of samples, memory-mapped."""
+    contents = list(_fitting(source.mapped("jpeg", index) for index in drawn))
+    _make_resident(contents)
+    return _encoded(contents)
+
+
+def original(source: CanonicalSource, drawn: Sequence[int]) -> list[Encoded]:
+    """Return the user's own files of samples, read into memory. Raises StepError if none can be decoded here."""
+    return _encoded(_fitting(source.original(index).read_bytes() for index in drawn[:ORIGINALS]))
+
+
+def _encoded(contents: Iterable[bytes | Pixels]) -> list[Encoded]:
+    if images := [image for content in contents if (image := encoded(content))]:
+        return images
+    raise StepError("none of the files drawn can be decoded by libjpeg-turbo or OpenCV")
+
+
+def _fitting(contents: Iterable[Content]) -> Iterator[Content]:
+    """Yield what comes first, until there is as much of it as may be."""
+    left_bytes = POOL_BYTES
+    for content in contents:
+        yield content
+        left_bytes -= content.nbytes if isinstance(content, np.ndarray) else len(content)
+        if left_bytes <= 0:
+            return
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Which part of an image is delivered, in pixels, and whether its left and right change places."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flipped: bool
+
+
+def random_crop(size: tuple[int, ...], random: Generator) -> Crop:
+    """Draw what `loaderbench.api.Work` asks for: area 0.08 to 1, aspect 3/4 to 4/3, flipped with probability 0.5.
+
+    `size`: height and width of the image. Where 10 draws do not fit into a narrow one, its middle is taken, as much of
+    it as has a permitted aspect.
+    """
+    height, width = size
+    flipped = bool(random.integers(2))
+    for _ in range(10):
+        area = height * width * random.uniform(0.08, 1)
+        aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            return Crop(int(random.integers(height - h + 1)), int(random.integers(width - w + 1)), h, w, flipped)
+    h, w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+    return Crop((height - h) // 2, (width - w) // 2, h, w, flipped)
+
+
+class Batch:
+    """A batch of the work's images, filled again and again."""
+
+    def __init__(self, work: Work, dtype: str = "uint8") -> None:
+        shape = (work.image_size, work.image_size, 3)
+        count = max(1, min(work.batch_size, BATCH_BYTES // (math.prod(shape) * np.dtype(dtype).itemsize)))
+        self.images = np.full((count, *shape), 0, dtype)  # written to, so that its memory is there
+        self._places = cycle(self.images)
+        self._size = shape[:2]
+        self._resized = np.full(shape, 0, np.uint8)
+
+    def put(self, pixels: Pixels, crop: Crop) -> Pixels:
+        """Resize a crop of the pixels (H x W x 3) into the next place, and return that: image_size x image_size x 3."""
+        place = next(self._places)
+        part = pixels[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        cv2.resize(part, self._size, self._resized if crop.flipped else place, interpolation=cv2.INTER_AREA)
+        if crop.flipped:
+            cv2.flip(self._resized, 1, place)
+        return place
+
+
+def gather(images: Sequence[Pixels], work: Work, number: int) -> Iterator[int]:
+    """Copy raw records in random order from memory-mapped, resident memory into a buffer."""
+    records = [image.reshape(-1) for image in _shuffled(images, _random(work, number))]
+    _make_resident(records)
+    buffer = np.empty(max(record.size for record in records), np.uint8)
+    return _repeat([(buffer[: record.size], record) for record in records], np.copyto)
+
+
+def crop(images: Sequence[Pixels], work: Work, number: int) -> Iterator[int]:
+    """Crop pixels in resident memory, in random order, into a batch."""
+    random = _random(work, number)
+    jobs = [(image, random_crop(image.shape[:2], random)) for image in _shuffled(images, random)]
+    _make_resident(image.reshape(-1) for image, _ in jobs)
+    return _repeat(jobs, Batch(work).put)
+
+
+def decode(images: Sequence[Encoded], work: Work, number: int) -> Iterator[int]:
+    """Decode image files in memory, in random order, into a buffer."""
+    buffer = _decoding_buffer(images)
+    return _repeat([(image, buffer) for image in _shuffled(images, _random(work, number))], Encoded.decode)
+
+
+def decode_crop(images: Sequence[Encoded], work: Work, number: int) -> Iterator[int]:
+    """Decode image files in memory, in random order, and crop them into a batch."""
+    random, buffer, batch = _random(work, number), _decoding_buffer(images), Batch(work)
+    jobs = [(image, random_crop((image.height, image.width), random)) for image in _shuffled(images, random)]
+    return _repeat(jobs, lambda image, crop: batch.put(image.decode(buffer), crop))
+
+
+def output(work: Work, _number: int) -> Iterator[int]:
+    """Copy an image into one place of a batch after the other. NumPy has no bfloat16; what counts is its size."""
+    batch = Batch(work, "float16" if work.dtype == "bfloat16" else work.dtype)
+    image = np.full_like(batch.images[0], 0)
+    return _repeat([(place, image) for place in batch.images], np.copyto)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Bytes of a file that are read at once."""
+
+    path: Path
+    offset_bytes: int
+    size_bytes: int
+
+
+def parts(folder: Path) -> list[Part]:
+    """Return all files below a folder in parts, symbolic links to files followed, in order."""
+    return [
+        Part(path, offset, min(PART_BYTES, size - offset))
+        for path in pagecache.files(folder)
+        for size in [path.stat().st_size]
+        for offset in range(0, size, PART_BYTES)
+    ]
+
+
+def read(everything: Sequence[Part], processes: int, number: int) -> Iterator[int]:
+    """Read one process's share of the parts once, one after the other, and count bytes."""
+    first, end = (len(everything) * edge // processes for edge in (number, number + 1))
+    buffer = memoryview(bytearray(PART_BYTES))
+    for part in everything[first:end]:
+        with part.path.open("rb", buffering=0) as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            file.seek(part.offset_bytes)
+            yield file.readinto(buffer[: part.size_bytes])
+
+
+def _repeat(jobs: Sequence[tuple[Any, Any]], do: Callable[[Any, Any], object]) -> Iterator[int]:
+    for first, second in cycle(jobs):
+        do(first, second)
+        yield 1
+
+
+def _random(work: Work, number: int) -> Generator:
+    return np.random.default_rng((work.seed, number))
+
+
+def _shuffled(images: Sequence[Image], random: Generator) -> list[Image]:
+    return [images[index] for index in random.permutation(len(images))]
+
+
+def _make_resident(records: Iterable[Pixels]) -> None:
+    """Read one byte of each page, so that it is in memory and in this process's page table. Records are flat."""
+    for record in records:
+        record[:: mmap.PAGESIZE].max()
+
+
+def _decoding_buffer(images: Sequence[Encoded]) -> Pixels:
+    return np.empty(max(image.height * image.width for image in images) * 3, np.uint8)

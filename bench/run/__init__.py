@@ -1,0 +1,1 @@
+"""Measure what a campaign lacks; every outcome is a row."""

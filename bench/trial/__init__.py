@@ -1,0 +1,1 @@
+"""Run one trial in one process or its ranks. Owns the clock."""

@@ -1,0 +1,127 @@
+"""Trains the same network as `train`, by Lightning's Trainer with the DataModule: what does that add for each loader?
+
+Epochs end as in anybody's training. Validation, logger, checkpoints and progress bar are left out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from loaderbench.loaders.lightning import DataModule
+from loaderbench.loaders.lightning.datamodule import Epochs
+from loaderbench.trial.consumers.train import columns, ready
+from loaderbench.trial.trial import InvalidWorkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import Tensor
+
+    from loaderbench.api import Artifact, Loader, Work
+    from loaderbench.trial.consumers import Consume
+    from loaderbench.trial.consumers.train import Training
+    from loaderbench.trial.trial import Meter
+
+
+def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss_steps: int) -> Consume:
+    """As `loaderbench.trial.consumers.train.prepare`; what one batch that is there gives is measured without Lightning.
+
+    Raises NotImplementedError for more ranks than there are GPUs, if there are any.
+    """
+    if 0 < (gpus := torch.cuda.device_count()) < work.ranks:
+        raise NotImplementedError(f"Lightning takes a GPU for each rank, and there are {gpus} for {work.ranks}")
+    training, cached = ready(artifact, work, model, cached_s, parallel=False)  # Lightning does that itself
+
+    def consume(loader: Loader, meter: Meter) -> dict[str, Any]:
+        watching = _Watching(training, meter)
+        meter.in_step = work.ranks > 1
+        trainer = Trainer(
+            accelerator=training.device.type,
+            devices=work.ranks,
+            strategy="ddp" if work.ranks > 1 else "auto",
+            precision="bf16-mixed" if training.device.type == "cuda" else "32-true",
+            max_epochs=-1,
+            callbacks=[watching],
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+        trainer.fit(_Module(training), datamodule=_Data(loader, work, meter))
+        return columns(meter, training, watching.losses, cached, loss_steps)
+
+    return consume
+
+
+class _Data(DataModule):
+    """What everybody trains on, through a meter, which lies where the Trainer takes the batches."""
+
+    def __init__(self, loader: Loader, work: Work, meter: Meter) -> None:
+        super().__init__(loader, work, train=meter.artifact)
+        self._meter = meter
+
+    def train_dataloader(self) -> _Metered:
+        epochs = super().train_dataloader()
+        assert isinstance(epochs, Epochs)
+        return _Metered(epochs, self._meter)
+
+
+class _Metered:
+    """Epochs on their way through a meter. When it is done, the current one ends, early and in all ranks alike."""
+
+    def __init__(self, epochs: Epochs, meter: Meter) -> None:
+        meter.batches, meter.cut = epochs, epochs.lacking
+        self._meter = meter
+        self._length = len(epochs)
+        self._epoch: Iterator[Any] = iter(())
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Any]:
+        self._epoch = iter(self._meter)
+        return self._epoch
+
+    def end(self) -> None:
+        """Let the epoch be over. Lightning (2.6) counts its batches, and does not ask whether there is one more."""
+        if next(self._epoch, None):
+            raise InvalidWorkError(f"an epoch has more batches than the {self._length} that its __len__ tells")
+
+
+class _Module(LightningModule):
+    def __init__(self, training: Training) -> None:
+        super().__init__()
+        self._training = training
+        self.network = training.network
+
+    def on_before_batch_transfer(self, batch: list[Tensor], _: int) -> list[Tensor]:
+        self._training.clock.begin()
+        return batch
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        return self._training.loss(*batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return self._training.optimizer
+
+
+class _Watching(Callback):
+    """Takes down each step's end and its loss, and stops the Trainer when the meter is done."""
+
+    def __init__(self, training: Training, meter: Meter) -> None:
+        self.losses: list[Tensor] = []
+        self._clock = training.clock
+        self._meter = meter
+
+    def on_train_batch_end(self, _: object, __: object, outputs: Any, *___: object) -> None:
+        self._clock.end()
+        self.losses.append(outputs["loss"])
+
+    def on_train_epoch_end(self, trainer: Trainer, _: object) -> None:
+        epochs = trainer.train_dataloader
+        assert isinstance(epochs, _Metered)
+        epochs.end()
+        trainer.should_stop = self._meter.done

@@ -1,0 +1,189 @@
+"""Trains a network in plain PyTorch, as ImageNet is trained: how much does the training wait for the loader?"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.distributed import broadcast
+from torch.nn.parallel import DistributedDataParallel
+from torchvision import models
+from torchvision.transforms import v2
+
+from loaderbench.api import DEVIATION, MEAN
+from loaderbench.trial.consumers.clock import Clock, CudaClock, stall_pct
+from loaderbench.trial.device import demand
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from loaderbench.api import Artifact, Loader, Work
+    from loaderbench.trial.consumers import Consume
+    from loaderbench.trial.trial import Meter
+
+_LABEL_SMOOTHING = 0.1
+_MIXUP_ALPHA, _CUTMIX_ALPHA = 0.2, 1.0
+_JUDGED_STEPS = 8
+"""So many losses make a mean."""
+_WARM_UP_STEPS = 3
+
+
+def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss_steps: int) -> Consume:
+    """Make the network, and measure how fast it trains on one batch that is there.
+
+    The options are those of `loaderbench.campaign.schema.TrainingOptions`. Several ranks train one network, by torch's
+    DistributedDataParallel, each on its own batches.
+    """
+    training, cached = ready(artifact, work, model, cached_s)
+
+    def consume(loader: Loader, meter: Meter) -> dict[str, Any]:
+        meter.in_step = work.ranks > 1
+        with meter.fed_by(loader, asked_for(work)):
+            losses = learn(meter, training)
+        return columns(meter, training, losses, cached, loss_steps)
+
+    return consume
+
+
+def asked_for(work: Work) -> Work:
+    """Return the work that training needs of the loader. Batches must last that it copies to a GPU itself: a copy waits
+    for the steps before it, while the next is asked for.
+    """
+    return replace(work, lasting=True) if work.device == "cpu" and torch.cuda.is_available() else work
+
+
+def learn(meter: Meter, training: Training) -> list[Tensor]:
+    """Train on one epoch after the other until the meter is done; return the loss of each step."""
+    losses = []
+    while not meter.done:
+        for images, labels in meter:
+            training.clock.begin()
+            losses.append(training.step(images, labels))
+            training.clock.end()
+    return losses
+
+
+def ready(
+    artifact: Artifact, work: Work, model: str, cached_s: float, *, parallel: bool = True
+) -> tuple[Training, float]:
+    """Return an untrained network, and at how many images/s such a one trains on one batch that is there.
+
+    `parallel`: as `Training` has it; what is measured brings the gradients of ranks together.
+    """
+    cached = _cached_images_per_s(Training(model, artifact.classes, work), work, cached_s)
+    return Training(model, artifact.classes, work, parallel=parallel), cached
+
+
+def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> float:
+    """Return images/s of training on one batch again and again, measured for so long."""
+    random = torch.Generator().manual_seed(work.seed)
+    shape = (work.batch_size, 3, work.image_size, work.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+    if work.normalised:
+        images = training.normalised(images.to(training.device)).cpu()
+    elif work.dtype != "uint8":
+        images = images / 255
+    images = images.to(work.device, getattr(torch, work.dtype))
+    labels = torch.randint(0, training.classes, (work.batch_size,), generator=random)
+
+    def speed(steps: int) -> float:
+        started_s = time.perf_counter()
+        for _ in range(steps):  # as in `learn`
+            training.clock.begin()
+            loss = training.step(images, labels)
+            training.clock.end()
+        loss.item()  # waits for a GPU
+        return steps * work.batch_size / (time.perf_counter() - started_s)
+
+    speed(_WARM_UP_STEPS)
+    steps = torch.tensor(max(_WARM_UP_STEPS, round(cached_s * speed(_WARM_UP_STEPS) / work.batch_size)))
+    if work.ranks > 1:
+        broadcast(steps, src=0)  # all must take as many
+    return speed(int(steps))
+
+
+def columns(
+    meter: Meter, training: Training, losses: Sequence[Tensor], cached: float, loss_steps: int
+) -> dict[str, float | None]:
+    """Return the columns of `Record` on a training that is over. `cached`: images/s on one batch that is there."""
+    first = losses[:_JUDGED_STEPS]
+    later = losses[loss_steps - _JUDGED_STEPS : loss_steps] if len(losses) >= loss_steps else []
+    images_per_s = meter.timeline.columns()["images_per_s"]
+    assert images_per_s
+    clock, overlap = training.clock, {}
+    if meter.copies and isinstance(clock, CudaClock):
+        overlap = meter.copies.clock.overlap(meter.timeline, clock)
+    return {
+        **clock.columns(meter.timeline),
+        **overlap,
+        "cached_images_per_s": cached,
+        "stall_vs_cached_pct": stall_pct(images_per_s, cached),
+        "loss_first": _mean(first),
+        "loss_last": _mean(later),
+    }
+
+
+def _mean(losses: Sequence[Tensor]) -> float | None:
+    return float(torch.stack(list(losses)).mean()) if losses else None
+
+
+class Training:
+    """A network and all that a step needs: on the GPU if there is one, in bfloat16 there."""
+
+    def __init__(self, model: str, classes: int, work: Work, *, parallel: bool = True) -> None:
+        """`parallel`: whether the gradients of ranks are brought together here."""
+        demand(work)
+        torch.manual_seed(work.seed)
+        self.classes = classes
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._mix = v2.RandomChoice(
+            [
+                v2.MixUp(alpha=_MIXUP_ALPHA, num_classes=classes),
+                v2.CutMix(alpha=_CUTMIX_ALPHA, num_classes=classes),
+            ]
+        )
+        self._mean, self._deviation = (
+            255 * torch.tensor(values, device=self.device).reshape(1, 3, 1, 1) for values in (MEAN, DEVIATION)
+        )
+        self._delivers_normalised = work.normalised
+        self._criterion = torch.nn.CrossEntropyLoss(label_smoothing=_LABEL_SMOOTHING)
+        network = models.get_model(model, weights=None, num_classes=classes)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.model = DistributedDataParallel(self.network) if parallel and work.ranks > 1 else self.network
+        """What a step goes through: the network, and of several ranks what brings their gradients together."""
+        on_gpu = self.device.type == "cuda"
+        self.clock: Clock = CudaClock(partial(torch.cuda.Event, enable_timing=True)) if on_gpu else Clock()
+        torch.manual_seed(work.own_seed)  # ranks mix each in its own way
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-5, nesterov=True
+        )
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of a batch as a loader delivers it: normalised, if it is not, and mixed with itself here."""
+        inputs = images.to(self.device, non_blocking=True)
+        targets = labels.to(self.device, torch.int64, non_blocking=True)
+        inputs = inputs.to(torch.float32) if self._delivers_normalised else self.normalised(inputs)
+        inputs, targets = self._mix(inputs.contiguous(memory_format=torch.channels_last), targets)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            loss: Tensor = self._criterion(self.model(inputs), targets)
+        return loss
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return images of uint8, or of values from 0 to 1, normalised as ImageNet's are."""
+        levels = images.to(torch.float32)
+        if images.dtype != torch.uint8:
+            levels = levels * 255
+        return (levels - self._mean) / self._deviation
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Learn from a batch; return its loss, which a GPU may not know yet."""
+        loss = self.loss(images, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return loss.detach()
