@@ -11,15 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from loaderbench import loaders, writers
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from loaderbench.api import Loader, Writer
 
 Kind = Literal["loader", "writer"]
-_PACKAGES = {"loader": loaders, "writer": writers}
+_PACKAGES: dict[Kind, str] = {"loader": "loaderbench.loaders", "writer": "loaderbench.writers"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Adapter:
         spec = find_spec(self.module)
         assert spec
         assert spec.origin
-        own = self.module.rpartition(".")[0] in {package.__name__ for package in _PACKAGES.values()}
+        own = self.module.rpartition(".")[0] in _PACKAGES.values()
         shared = sorted(Path(spec.origin).parent.glob("shared/*.py")) if own else []
         return b"".join(path.read_bytes() for path in [Path(spec.origin), *shared])
 
@@ -70,7 +68,7 @@ def adapters(kind: Kind) -> Mapping[str, Adapter]:
     """Return all adapters of one kind by name: the files of the project's own package, then the entry points
     `loaderbench.loaders` and `loaderbench.writers` of other packages.
     """
-    package = _PACKAGES[kind]
+    package = importlib.import_module(_PACKAGES[kind])
     own = {
         module.name: Adapter(
             module.name,

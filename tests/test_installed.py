@@ -1,7 +1,8 @@
-"""With no loader library installed, does the tool still run and say what is missing?"""
+"""The installed wheel: without a loader library, and beside packages named like our folders."""
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tests import fabricate
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+OTHERS = ("bench", "loaders", "writers")
 HEAVY = ("boto3", "ffcv", "litdata", "obstore", "torch", "torchvision")
 
 
@@ -28,6 +30,10 @@ def core(tmp_path_factory) -> Path:
         subprocess.run(command, cwd=ROOT, check=True)
     (wheel,) = folder.glob("*.whl")
     subprocess.run([*install, "--no-deps", wheel], check=True)
+    (packages,) = folder.glob("env/lib/python*/site-packages")
+    for name in OTHERS:  # another project's packages, in the same environment
+        (packages / name).mkdir()
+        (packages / name / "__init__.py").write_text("OWNER = 'another project'\n")
     return python.parent
 
 
@@ -79,6 +85,35 @@ def test_the_shipped_campaigns_and_templates_are_in_the_wheel(core):
     (package,) = core.parent.glob("lib/python*/site-packages/loaderbench")
     assert list(package.glob("campaign/shipped/*.toml"))
     assert list(package.glob("report/templates/*"))
+
+
+def test_the_wheel_installs_one_package_and_leaves_packages_named_like_our_folders_alone(core, tmp_path):
+    (packages,) = core.parent.glob("lib/python*/site-packages")
+    (record,) = packages.glob("loaderbench-*.dist-info/RECORD")
+    paths = [line.split(",")[0] for line in record.read_text().splitlines()]
+    top = {path.split("/")[0] for path in paths if not path.startswith("../")}
+    assert top == {"loaderbench", record.parent.name}
+    script = f"import importlib; print({{importlib.import_module(name).OWNER for name in {OTHERS}}})"
+    owners = subprocess.run([core / "python", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert owners.stdout.strip() == "{'another project'}"
+
+
+def test_a_data_module_of_the_wheel_gives_batches_beside_such_packages(core, everything, tmp_path):
+    """PyTorch and Lightning come from this environment, after everything that the clean one has."""
+    folder = Path(everything.artifacts["jpeg-files"].path).parent
+    program = (
+        "import sys, loaders; sys.path.append(sys.argv[1]); assert loaders.OWNER == 'another project'\n"
+        "import loaderbench; assert sys.prefix in loaderbench.__file__\n"
+        "from loaderbench import Artifact, DataModule, Work\n"
+        "work = Work(batch_size=16, workers=1, image_size=32)\n"
+        "data = DataModule('imagefolder', work, train=Artifact.load(sys.argv[2]))\n"
+        "print([tuple(images.shape) for images, _ in data.train_dataloader()])\n"
+        "data.teardown('fit')\n"
+    )
+    command = [core / "python", "-c", program, sysconfig.get_path("purelib"), folder]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([(16, 3, 32, 32)] * 6)
 
 
 def test_the_command_line_imports_no_loader_library_even_where_they_are_installed():
