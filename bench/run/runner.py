@@ -21,6 +21,7 @@ from loaderbench.records.record import Record
 from loaderbench.roofline import ceilings as bounds
 from loaderbench.run import bucket_under_test as remote
 from loaderbench.run import environment
+from loaderbench.run.trial_table import trial_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -65,7 +66,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
         done = [record for record in measured.values() if record.kind in {"load", "tune"}]
         _announce(campaign, prepared, folder, measured, display)
         at = remote.place(campaign, prepared, artifacts, folder, display)
-        with at as place, display.campaign(campaign, done) as show:
+        with at as place, trial_table(display, campaign, done) as show:
             while lacking := plan.missing(campaign, measured):
                 for trial in lacking:
                     show(trial)
