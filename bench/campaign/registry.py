@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from loaderbench.machine.code_digest import code_digest
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -33,14 +35,14 @@ class Adapter:
         """Import the adapter. Its libraries are imported only when it is used."""
         return cast("Loader | Writer", importlib.import_module(self.module))
 
-    def code(self) -> bytes:
-        """Return the adapter's source, with that of what the project's own adapters share."""
+    def code_digest(self) -> str:
+        """Return the digest of the adapter's code, with the code that the project's own adapters share."""
         spec = find_spec(self.module)
         assert spec
         assert spec.origin
         own = self.module.rpartition(".")[0] in _PACKAGES.values()
         shared = sorted(Path(spec.origin).parent.glob("shared/*.py")) if own else []
-        return b"".join(path.read_bytes() for path in [Path(spec.origin), *shared])
+        return code_digest([Path(spec.origin), *shared])
 
     def missing(self) -> tuple[str, ...]:
         """Return the import names of required libraries that are not installed."""

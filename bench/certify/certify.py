@@ -21,6 +21,7 @@ from loaderbench.formats.payloads import unasked
 from loaderbench.formats.prepare import prepare
 from loaderbench.images.canonical_store import CanonicalSource
 from loaderbench.machine import process
+from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import building, locked, write_whole
 from loaderbench.machine.workers import apply_to_all
 from loaderbench.records.certificates import Certificate
@@ -55,8 +56,8 @@ class _Job:
         """Changes with everything that the certificate depends on."""
         adapter = registry.adapters("loader")[self.spec["loader"]]
         parts = json.dumps([self.spec, str(self.canonical), adapter.versions()], sort_keys=True).encode()
-        code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-        return hashlib.sha256(parts + adapter.code() + code).hexdigest()[:16]
+        code = adapter.code_digest() + code_digest(sorted(Path(__file__).parent.glob("*.py")))
+        return hashlib.sha256(parts + code.encode()).hexdigest()[:16]
 
 
 def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Display) -> dict[str, Certificate]:
@@ -98,8 +99,7 @@ def _probing(campaign: Campaign) -> Campaign:
 
 
 def _tree(cache: Path, display: Display, samples: int) -> Path:
-    code = hashlib.sha256(Path(probe.__file__).read_bytes()).hexdigest()[:8]
-    folder = cache / "probe" / f"{samples}-{code}"
+    folder = cache / "probe" / f"{samples}-{code_digest([Path(probe.__file__)])[:8]}"
     with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
         if not folder.exists():
             with building(folder) as partial_, display.stage("making probe images", samples) as on_progress:

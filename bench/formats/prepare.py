@@ -20,6 +20,7 @@ from loaderbench.images import tree as source
 from loaderbench.images.canonical_store import CanonicalSource
 from loaderbench.images.unpack import TRAIN
 from loaderbench.machine import process
+from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.counters import written_bytes
 from loaderbench.machine.files import StoppedError, begun, begun_bytes, building, forget_earlier, locked, pulled
 from loaderbench.records.record import SCHEMA_VERSION, Record, now
@@ -162,7 +163,7 @@ def _tree(campaign: Campaign, data: str | Path | None, cache: Path, display: Dis
 def synthetic_images(campaign: Campaign, cache: Path, display: Display) -> Path:
     """Return the folder of the campaign's synthetic set, making it if need be. Raises PrepareError."""
     samples, seed = campaign.data.samples or SYNTHETIC_SAMPLES, campaign.data.seed
-    code = hashlib.sha256(Path(synthetic.__file__).read_bytes()).hexdigest()[:8]
+    code = code_digest([Path(synthetic.__file__)])[:8]
     folder = cache / "synthetic" / f"{samples}-seed{seed}-{code}"
     if not folder.exists():
         _need(samples * _SYNTHETIC_BYTES, cache, "the synthetic images")
@@ -256,7 +257,7 @@ def _conversion(campaign: Campaign, form: Format, images: CanonicalSource, cache
     )
     # What the stored bytes depend on: the images and the encoding; and the row, the library and the adapter's own code.
     # It is the same on every machine, unless what is stored are links to its own files.
-    code = hashlib.sha256(adapter.code()).hexdigest()
+    code = adapter.code_digest()
     content = [images.manifest.digest, images.manifest.classes]
     what = str(images.folder.resolve()) if form.encoding.mode == "original" else content
     parts = json.dumps([what, record.options]), json.dumps([SCHEMA_VERSION, record.versions, code])

@@ -19,6 +19,7 @@ from loaderbench.images import cifar, imagenet, parquet, webdataset
 from loaderbench.images import tree as source
 from loaderbench.images import unpack as tree
 from loaderbench.images.tree import SourceError, printable
+from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import begun_bytes, building, forget_earlier
 
 if TYPE_CHECKING:
@@ -71,10 +72,8 @@ def _fingerprint(archive: Archive) -> str:
     changes with the code that reads it.
     """
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in archive.files]
-    key, code = hashlib.sha256(json.dumps([archive.what, states]).encode()), hashlib.sha256()
-    for module in sorted(Path(__file__).parent.glob("*.py")):
-        code.update(module.read_bytes())
-    return f"{key.hexdigest()[:16]}-{code.hexdigest()[:8]}"
+    key = hashlib.sha256(json.dumps([archive.what, states]).encode()).hexdigest()
+    return f"{key[:16]}-{code_digest(sorted(Path(__file__).parent.glob('*.py')))[:8]}"
 
 
 def _need_room(archive: Archive, made: Path) -> None:
