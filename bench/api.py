@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, of 0 to 1, as they are commonly normalised with."""
+CHANNELS = 3
+"""Red, green and blue."""
 _DESCRIPTION = "artifact.json"
 Mode = Literal["original", "raw", "jpeg", "jpeg-reencoded", "proportion", "smart"]
 

@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _ROOT = Path(__file__).parent.parent
-_LIBRARIES = ("loaderbench.machine.child", "loaderbench.formats.conversion", "torchvision", "ffcv", "litdata")
+_LIBRARIES = (
+    "loaderbench.machine.child",
+    "loaderbench.trial.trial",
+    "loaderbench.bucket.tasks",
+    "loaderbench.formats.conversion",
+    "torchvision",
+    "ffcv",
+    "litdata",
+)
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _MESSAGE_BYTES = 1 << 18
 

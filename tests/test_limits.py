@@ -41,7 +41,7 @@ def spec(everything: Prepared, canonical: CanonicalSource) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def result(spec: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return process.run("limits", spec, tmp_path_factory.mktemp("limits") / "log", 120)
+    return process.run("loaderbench.roofline.measure.run", spec, tmp_path_factory.mktemp("limits") / "log", 120)
 
 
 class TestRun:
@@ -85,7 +85,7 @@ class TestRun:
         assert result["reasons"] == {"transfer": "the work has no worker processes"}
 
     def test_its_libraries_are_not_in_a_trials_process(self) -> None:
-        script = "import sys, loaderbench.machine.child; print([n for n in ('cv2', 'simplejpeg') if n in sys.modules])"
+        script = "import sys, loaderbench.trial.trial; print([n for n in ('cv2', 'simplejpeg') if n in sys.modules])"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"
 
@@ -95,7 +95,7 @@ class TestRun:
     ) -> None:
         program = (
             "import json, sys, pathlib; from loaderbench.machine import process; "
-            "process.run('limits', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
+            "process.run('loaderbench.roofline.measure.run', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
         )
         description = json.dumps({**spec, "stages": [stage], "seconds": 600})
         harness = subprocess.Popen([sys.executable, "-c", program, description, str(tmp_path / "log")])

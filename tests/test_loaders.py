@@ -33,7 +33,7 @@ def test_contestant(
     artifact = everything.artifacts[contestant.format]
     spec = runner.trial_spec(quick, contestant, artifact, tmp_path / "times.npz")
     log = tmp_path / "log"
-    result = process.run("trial", spec, log, 90)
+    result = process.run("loaderbench.trial.trial.run", spec, log, 90)
     assert result["status"] == "ok", log.read_text()
     assert result["images_per_s"] > 0
     assert result["batch_memory"] == ("private" if contestant.loader == "ffcv" else "shared")  # by worker processes

@@ -43,7 +43,7 @@ def measured(
         "window": {"warmup_s": 0.2, "window_s": window_s, "window_batches": 4, "pause_s": 0.3, "epochs": int(cold)},
         "times": str(folder / "times.npz"),
     }
-    result = process.run("trial", spec, folder / "log", 60)
+    result = process.run("loaderbench.trial.trial.run", spec, folder / "log", 60)
     assert result["status"] == "ok", result
     return result
 

@@ -69,7 +69,9 @@ def good(
 ) -> tuple[dict[str, Any], Path]:
     """The result of a trial that ends well and leaves a process running, and the folder of its log."""
     folder = tmp_path_factory.mktemp("good")
-    return process.run("trial", spec(tree, pid_file=str(folder / "pids")), folder / "log", 60), folder
+    return process.run(
+        "loaderbench.trial.trial.run", spec(tree, pid_file=str(folder / "pids")), folder / "log", 60
+    ), folder
 
 
 @pytest.mark.usefixtures("planted", "child")
@@ -99,19 +101,21 @@ class TestEnds:
             return wait(*limits)
 
         monkeypatch.setattr(process, "_wait", begun)
-        result = process.run("trial", spec(tree, "doomed", end="hang", pid_file=str(pids)), tmp_path / "log", 0.2)
+        result = process.run(
+            "loaderbench.trial.trial.run", spec(tree, "doomed", end="hang", pid_file=str(pids)), tmp_path / "log", 0.2
+        )
         assert result["status"] == "timeout"
         assert result["reason"] == "killed after its time limit of 0.2 s"
         assert len(pids.read_text().split()) == 2
         assert all(gone(int(pid)) for pid in pids.read_text().split())
 
     def test_an_exception_is_the_reason_and_its_trace_is_in_the_log(self, tree: Path, tmp_path: Path) -> None:
-        result = process.run("trial", spec(tree, "doomed", end="crash"), tmp_path / "log", 60)
+        result = process.run("loaderbench.trial.trial.run", spec(tree, "doomed", end="crash"), tmp_path / "log", 60)
         assert result == {"status": "failed", "reason": "ValueError: the planted | fault\nin two lines"}
         assert "Traceback" in (tmp_path / "log").read_text()
 
     def test_a_killed_child_is_a_failure_that_names_the_signal(self, tree: Path, tmp_path: Path) -> None:
-        result = process.run("trial", spec(tree, "doomed", end="segfault"), tmp_path / "log", 60)
+        result = process.run("loaderbench.trial.trial.run", spec(tree, "doomed", end="segfault"), tmp_path / "log", 60)
         assert result["status"] == "failed"
         assert "SIGSEGV" in result["reason"]
 
@@ -122,7 +126,7 @@ def test_when_the_harness_is_killed_so_is_the_trial(tree: Path, tmp_path: Path, 
     pids = tmp_path / "pids"
     program = (
         "import json, sys, pathlib; from loaderbench.machine import process; "
-        "process.run('trial', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
+        "process.run('loaderbench.trial.trial.run', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
     )
     description = json.dumps(spec(tree, "doomed", end="hang", pid_file=str(pids)))
     harness = subprocess.Popen([sys.executable, "-c", program, description, str(tmp_path / "log")])

@@ -134,7 +134,7 @@ def _train(consumer: Consumer, ready: Ready, folder: Path, **options: str) -> di
     chosen = campaign({"planted": {"options": options}}, ranks=2, consumers={consumer: feeding})
     [artifact] = ready(chosen).artifacts.values()
     spec = runner.trial_spec(chosen, chosen.contestants[0], artifact, folder / "times.npz", consumer=consumer)
-    return process.run("trial", spec, folder / "log", 120)
+    return process.run("loaderbench.trial.trial.run", spec, folder / "log", 120)
 
 
 @alone

@@ -63,7 +63,9 @@ def test_a_process_finds_the_server_alone_whatever_aws_is_configured_as_here(
     (tmp_path / "format" / "manifest.json").write_text('{"kind": "write"}')
     spec = {"folders": [str(tmp_path / "format")], "to": HERE}
     with loopback.serve(tmp_path / "buckets") as endpoint:
-        result = process.run("publish", spec, tmp_path / "log", environment=loopback.environment(endpoint))
+        result = process.run(
+            "loaderbench.bucket.tasks.publish", spec, tmp_path / "log", environment=loopback.environment(endpoint)
+        )
     assert result == {"status": "ok", "reason": ""}
     assert list((tmp_path / "buckets").rglob("manifest.json"))
 

@@ -200,7 +200,7 @@ def test_the_gpu_is_asked_at_the_windows_two_edges_and_no_other_time(monkeypatch
 def test_touching_a_large_batch_starts_no_thread_that_would_take_cpu_from_the_loader() -> None:
     program = """
 import os, torch
-from loaderbench.trial.consumers.hungry import touch
+from loaderbench.machine.touch import touch
 batch = torch.empty(256, 3, 224, 224)
 before = len(os.listdir("/proc/self/task"))
 touch(batch)

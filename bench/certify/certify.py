@@ -145,7 +145,7 @@ def _certificate(job: _Job) -> Certificate:
     with TemporaryDirectory(prefix="loaderbench-") as name:
         scratch = Path(name)
         spec = {**job.spec, "scratch": name, "turn": str(job.log.parent / "certificates")}
-        ended = process.run("observe", spec, job.log, _LIMIT_S)
+        ended = process.run("loaderbench.certify.observe.run", spec, job.log, _LIMIT_S)
         work = Work(**job.spec["work"])
         if len(list(scratch.glob(f"rank*/{observe.SEEN}"))) < work.ranks:
             return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")

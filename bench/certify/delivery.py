@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loaderbench.api import CHANNELS
 from loaderbench.campaign import pixel_values as values
 from loaderbench.certify.observe import EPOCHS
-from loaderbench.trial.trial import CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

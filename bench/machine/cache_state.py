@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from loaderbench.machine import page_cache as pagecache
 
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loaderbench.api import Artifact
-    from loaderbench.records.record import Cache
 
 WARM_RESIDENT_PCT, WARM_READ_PCT = 99, 1
 WARM_READ_BYTES = 1 << 20
@@ -18,7 +17,7 @@ WARM_READ_BYTES = 1 << 20
 COLD_RESIDENT_PCT, COLD_READ_PCT = 1, 95
 
 
-def bring_about(folder: Path, cache: Cache) -> float | None:
+def bring_about(folder: Path, cache: Literal["warm", "cold"]) -> float | None:
     """Read the files through, or take them out of the page cache; return which share of them is then in it, in %.
 
     None where the kernel does not tell.
@@ -31,7 +30,12 @@ def bring_about(folder: Path, cache: Cache) -> float | None:
 
 
 def judge(
-    cache: Cache, artifact: Artifact, resident_pct: float | None, read_bytes: int | None, *, virtual_machine: bool
+    cache: Literal["warm", "cold"],
+    artifact: Artifact,
+    resident_pct: float | None,
+    read_bytes: int | None,
+    *,
+    virtual_machine: bool,
 ) -> str:
     """Return the `cache_state` that the share resident before and the bytes read prove; see `Record`."""
     if resident_pct is None or read_bytes is None:

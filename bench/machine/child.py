@@ -8,48 +8,11 @@ import os
 import signal
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from loaderbench.bucket import tasks as fetching
-from loaderbench.formats import conversion
-from loaderbench.trial import trial
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Any
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
-
-
-def _limits(spec: dict[str, Any]) -> dict[str, Any]:
-    from loaderbench.roofline import (
-        measure as limits,  # brings OpenCV, which a trial's process must not hold unless its loader does
-    )
-
-    return limits.run(spec)
-
-
-def _observe(spec: dict[str, Any]) -> dict[str, Any]:
-    from loaderbench.certify import observe  # brings OpenCV too
-
-    return observe.run(spec)
-
-
-def _ranks(spec: dict[str, Any]) -> dict[str, Any]:
-    from loaderbench.trial import ranks
-
-    return ranks.run(spec)
-
-
-_TASKS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "trial": trial.run,
-    "convert": conversion.run,
-    "limits": _limits,
-    "observe": _observe,
-    "ranks": _ranks,
-    "publish": fetching.publish,
-    "download": fetching.download,
-}
 
 
 def main() -> None:
@@ -66,7 +29,8 @@ def perform(task: str, spec: dict[str, Any]) -> dict[str, Any]:
     # Orphans become children of this process: what they cost is still charged to it.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        result = _TASKS[task](spec)
+        module, _, function = task.rpartition(".")
+        result: dict[str, Any] = getattr(import_module(module), function)(spec)
     except NotImplementedError as error:  # the loader's own word for work that it cannot do
         result = {"status": "unavailable", "reason": str(error)}
     except Exception as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason

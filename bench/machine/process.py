@@ -41,7 +41,7 @@ def run(  # noqa: PLR0913 - each is a way in which tasks differ
     limit of time. `environment`: all variables of the child. None: this process's.
     """
     if spec.get("work", {}).get("ranks", 1) > 1 or spec.get("jobs", 1) > 1:
-        task, spec = "ranks", {**spec, "task": task}
+        task, spec = "loaderbench.trial.ranks.run", {**spec, "task": task}
     with tempfile.TemporaryDirectory(prefix="loaderbench-") as scratch:
         result = Path(scratch, "result.json")
         message = json.dumps({**spec, "result": str(result), "parent": os.getpid()})

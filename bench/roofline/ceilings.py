@@ -49,7 +49,7 @@ def measure(
         limit_s = _LIMIT_S + 2 * campaign.timing.stage_s * len(lacking)
         log = folder / f"{plan.prefix(trial.block, trial.attempt)}+limit.log"
         started_at = now()
-        result = process.run("limits", spec, log, limit_s)
+        result = process.run("loaderbench.roofline.measure.run", spec, log, limit_s)
         for name, stage in lacking.items():
             key = name if stage == "disk" else stage
             speed = result.get("limits", {}).get(key)

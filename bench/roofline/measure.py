@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loaderbench.api import Work
+from loaderbench.api import CHANNELS, Work
 from loaderbench.images.canonical_store import CanonicalSource
 from loaderbench.machine import page_cache as pagecache
 from loaderbench.machine.parallel_rate import StepError, at_once, per_s
+from loaderbench.machine.touch import touch
 from loaderbench.roofline import steps
-from loaderbench.trial.consumers.hungry import touch
-from loaderbench.trial.trial import CHANNELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

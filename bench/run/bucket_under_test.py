@@ -69,7 +69,7 @@ class Place:
                 if result.get("status", "ok") == "ok":
                     there = self._there(transport, spec, own)
                     with _watched(own, meanwhile=transport != "download") as most_mib:
-                        result |= task("trial", {**spec, "artifact": spec["artifact"] | there})
+                        result |= task("loaderbench.trial.trial.run", {**spec, "artifact": spec["artifact"] | there})
                     end_mib = _size_mib(own)
                     result |= {"cache_end_mib": end_mib, "cache_peak_mib": max(most_mib(), end_mib)}
         finally:
@@ -79,7 +79,9 @@ class Place:
         return {**result, "network_bytes": link.received_bytes(), **_epochs(link, Path(spec["times"]), begun_ns)}
 
     def _download(self, task: Callable[[str, dict[str, Any]], dict[str, Any]], spec: dict[str, Any], own: Path) -> Any:
-        result = task("download", {"location": str(self.location), "name": _name(spec), "out": str(own)})
+        result = task(
+            "loaderbench.bucket.tasks.download", {"location": str(self.location), "name": _name(spec), "out": str(own)}
+        )
         return result if result["status"] == "ok" else {**result, "reason": f"download: {result['reason']}"}
 
     def _there(self, transport: Transport, spec: dict[str, Any], own: Path) -> dict[str, Any]:
@@ -160,7 +162,9 @@ def _served(settings: Stream, folders: Sequence[Path], scratch: Path, display: D
         here = Place(settings, Location(_BUCKET, ""), scratch, loopback.environment(endpoint, certificates))
         spec = {"folders": list(map(str, folders)), "to": str(here.location)}
         with display.stage("filling a bucket on loopback", None):
-            done = process.run("publish", spec, scratch / "publish.log", environment=here.environment)
+            done = process.run(
+                "loaderbench.bucket.tasks.publish", spec, scratch / "publish.log", environment=here.environment
+            )
         if done["status"] != "ok":
             raise S3Error(f"the bucket on loopback could not be filled: {done['reason']}")
         yield here

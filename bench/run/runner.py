@@ -257,7 +257,7 @@ def _measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
     if place and trial.transport:
         result = place.run(trial.transport, spec, log, limit_s)
     else:
-        result = process.run("trial", spec, log, limit_s)
+        result = process.run("loaderbench.trial.trial.run", spec, log, limit_s)
     record = Record(
         **identity,
         samples=artifact.samples,

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from loaderbench.api import Artifact, Work
+from loaderbench.api import CHANNELS, Artifact, Work
 from loaderbench.campaign import pixel_values as values
 from loaderbench.campaign import registry
 from loaderbench.machine.cores import Cores, cores
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from loaderbench.api import Loader
     from loaderbench.trial.device import Copies
 
-CHANNELS = 3
 _LOOK_S = 0.01
 LEAD = AHEAD + 1
 """Batches by which one rank can be ahead of another that takes the same steps. It ends a step when the gradients of all

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from loaderbench.api import Artifact, Work
 from loaderbench.campaign import registry
-from loaderbench.trial.consumers.hungry import touch
+from loaderbench.machine.touch import touch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

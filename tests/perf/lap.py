@@ -73,7 +73,7 @@ def _serve() -> None:
     """The child's side: answer each number of batches with the number of images in them."""
     from loaderbench.api import Artifact, Work
     from loaderbench.campaign import registry
-    from loaderbench.trial.consumers.hungry import touch
+    from loaderbench.machine.touch import touch
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a library's own prints are no answers

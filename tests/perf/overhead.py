@@ -66,7 +66,7 @@ def main(
 
 def harness(spec: dict[str, Any]) -> float:
     """Images per second that a trial reports."""
-    result = process.run("trial", spec, Path(spec["times"]).with_name("log"), 300)
+    result = process.run("loaderbench.trial.trial.run", spec, Path(spec["times"]).with_name("log"), 300)
     assert result["status"] == "ok", result
     return float(result["images_per_s"])
 

@@ -28,7 +28,8 @@ from loaderbench.findings.comparison import ratio
 from loaderbench.formats.prepare import prepare
 from loaderbench.machine.gpu import Gpu
 from loaderbench.machine.progress import Display
-from loaderbench.trial.consumers.hungry import take_all, touch
+from loaderbench.machine.touch import touch
+from loaderbench.trial.consumers.hungry import take_all
 from loaderbench.trial.trial import Meter, Window
 
 if TYPE_CHECKING:

@@ -6,6 +6,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from loaderbench.machine.touch import touch
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -14,10 +16,6 @@ if TYPE_CHECKING:
     from loaderbench.api import Artifact, Loader, Work
     from loaderbench.trial.consumers import Consume
     from loaderbench.trial.trial import Meter
-
-PAGE_BYTES = 4096
-TOUCHED_AT_ONCE = 1 << 14
-"""Pages. Torch sums more than 32,768 values in several threads, which go on spinning for milliseconds."""
 
 
 def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others need to know
@@ -65,10 +63,3 @@ class Arrivals:
         self._coming[-1].record()
         if len(self._coming) == self._coming.maxlen:
             self._coming[0].synchronize()
-
-
-def touch(images: Tensor) -> None:
-    """Read one byte of each page, so that a batch that is only promised has to be there."""
-    one_a_page = images.as_strided((images.numel(),), (1,))[:: PAGE_BYTES // images.element_size()]
-    for start in range(0, len(one_a_page), TOUCHED_AT_ONCE):
-        one_a_page[start : start + TOUCHED_AT_ONCE].sum()
