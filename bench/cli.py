@@ -12,6 +12,7 @@ import typer
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign, CampaignError
+from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import BusyError
 
 app = typer.Typer(
@@ -312,12 +313,11 @@ def _fail(message: str) -> NoReturn:
 def main() -> None:
     """Run the command line; what a person can mend is said in plain words, without a traceback."""
     from loaderbench.formats.prepare import PrepareError
-    from loaderbench.images.tree import SourceError
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
-    except (CampaignError, PrepareError, SourceError, BusyError) as error:
+    except (CampaignError, PrepareError, FixableError, BusyError) as error:
         typer.echo(f"loaderbench: {error}", err=True)
         sys.exit(1)
 

@@ -140,7 +140,7 @@ def ready(chosen: Campaign, tree: Path, cache: Path) -> Prepared:
 def stop(cache: Path, suffix: str) -> Path:
     """Make the one artifact what a kill leaves of it, and return the folder of its files."""
     [artifact] = (cache / "artifacts").iterdir()
-    (artifact / prepare.MANIFEST).unlink()
+    (artifact / "manifest.json").unlink()
     return artifact.rename(artifact.with_name(artifact.name + suffix)) / "files"
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loaderbench.images.tree import UPRIGHT, SourceError, Unreadable, decode, printable, scan
+from loaderbench.images.tree import UPRIGHT, SourceError, Unreadable, decode, scan
+from loaderbench.machine.text import printable
 from tests import messy
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from loaderbench.bucket.listing import read_objects
 from loaderbench.bucket.pieces import PIECES_AT_ONCE
-from loaderbench.images.tree import SourceError, printable
+from loaderbench.machine.errors import FixableError
+from loaderbench.machine.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,7 @@ _CODES = tuple(
 """In the texts of botocore's and obstore's errors; the first one that is found tells the most."""
 
 
-class S3Error(SourceError):
+class S3Error(FixableError):
     """A bucket that cannot be used. The message says what, where, and what mends it."""
 
 

@@ -23,7 +23,7 @@ from loaderbench.bucket.copy_journal import Digests, Journal, digest
 from loaderbench.bucket.pieces import begun_bytes
 from loaderbench.bucket.spool import Spool
 from loaderbench.bucket.transfer import ChangedError, StoppedError, enough_room, fetch, is_large, no_room
-from loaderbench.images.tree import printable
+from loaderbench.machine.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

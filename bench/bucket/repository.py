@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 LAYOUT = 1
 """Version of the manifest; raise it when what is in it changes."""
-_MANIFEST, _FILES = "manifest.json", "files"
+MANIFEST = "manifest.json"
+"""Name of the file that describes a format, beside its files, in the cache and in a bucket."""
+_FILES = "files"
 _AT_ONCE = 10 * CONNECTIONS
 """Files that are handed to the threads at once, for each takes memory until it is done."""
 _Result = TypeVar("_Result")
@@ -99,8 +101,8 @@ class Repository:
             files = _all(upload, paths, stop)
             uploads.end()
         manifest = json.dumps(asdict(_Manifest(LAYOUT, record, files)), indent=1).encode()
-        with self._bucket.explained(f"writing {at}{_MANIFEST}"):
-            obstore.put(self._bucket.store, f"{at.prefix}{_MANIFEST}", manifest, use_multipart=False)
+        with self._bucket.explained(f"writing {at}{MANIFEST}"):
+            obstore.put(self._bucket.store, f"{at.prefix}{MANIFEST}", manifest, use_multipart=False)
         return True
 
     def pull(self, name: str, out: Path, display: Display) -> dict[str, Any] | None:
@@ -154,9 +156,9 @@ class Repository:
         """Return the manifest of the artifact there; None if there is none. Raises S3Error if it cannot be used."""
         import obstore
 
-        with self._bucket.explained(f"reading {at}{_MANIFEST}"):
+        with self._bucket.explained(f"reading {at}{MANIFEST}"):
             try:
-                content = bytes(obstore.get(self._bucket.store, f"{at.prefix}{_MANIFEST}").bytes())
+                content = bytes(obstore.get(self._bucket.store, f"{at.prefix}{MANIFEST}").bytes())
             except FileNotFoundError:
                 return None
         try:

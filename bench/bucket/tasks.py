@@ -10,8 +10,7 @@ from typing import Any
 
 def publish(spec: dict[str, Any]) -> dict[str, Any]:
     """Put formats, which are the folders in `spec["folders"]`, below the URL `spec["to"]`."""
-    from loaderbench.bucket.repository import Repository
-    from loaderbench.formats.prepare import MANIFEST
+    from loaderbench.bucket.repository import MANIFEST, Repository
     from loaderbench.machine.progress import Display
 
     repository = Repository(spec["to"])

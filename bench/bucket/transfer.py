@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from loaderbench.bucket.client import GO_ON, TRIES, PassingError, S3Error
 from loaderbench.bucket.pieces import Begun, ahead, begun_bytes
-from loaderbench.images.tree import printable
 from loaderbench.machine.files import full_disk_explained
+from loaderbench.machine.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loaderbench.api import Artifact
-from loaderbench.bucket.repository import Repository
+from loaderbench.bucket.repository import MANIFEST, Repository
 from loaderbench.campaign import registry
 from loaderbench.formats import estimate
 from loaderbench.images import canonical, synthetic
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from loaderbench.campaign.schema import Format
     from loaderbench.machine.progress import Display
 
-MANIFEST = "manifest.json"
 SYNTHETIC_SAMPLES = 4096
 """How many images the synthetic set has where the campaign sets no number."""
 _SYNTHETIC_BYTES = 120_000  # of one source image, generously

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from loaderbench.images.tree import SourceError, printable
+from loaderbench.images.tree import SourceError
+from loaderbench.machine.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,8 +19,9 @@ from PIL import features
 
 from loaderbench.images.canonical_store import LAYOUT, ROW, Manifest
 from loaderbench.images.pixel_journal import Filling, forget
-from loaderbench.images.tree import Rejected, SourceError, Unreadable, decode, names, printable
+from loaderbench.images.tree import Rejected, SourceError, Unreadable, decode
 from loaderbench.machine.files import full_disk_explained
+from loaderbench.machine.text import names, printable
 from loaderbench.machine.workers import WorkerDiedError, apply_to_all
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from loaderbench.images.tree import Rejected, SourceError, printable
+from loaderbench.images.tree import Rejected, SourceError
+from loaderbench.machine.text import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

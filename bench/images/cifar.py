@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 
 from loaderbench.images.archives import DamagedError, first_name, is_tar, members
-from loaderbench.images.tree import SourceError, printable
+from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import TRAIN, Archive, Sample, no_split, one_shard
+from loaderbench.machine.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,10 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from loaderbench.images.tree import SourceError, names, printable
+from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import class_folder
 from loaderbench.machine.files import force_to_disk, write_whole
+from loaderbench.machine.text import names, printable
 
 JOURNAL = ".loaderbench-classes.json"
 """In the folder of class-index folders, from before the first is made until the last is gone: where each came from."""

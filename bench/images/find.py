@@ -18,9 +18,10 @@ from loaderbench.bucket.copy import copy
 from loaderbench.images import cifar, imagenet, parquet, webdataset
 from loaderbench.images import tree as source
 from loaderbench.images import unpack as tree
-from loaderbench.images.tree import SourceError, printable
+from loaderbench.images.tree import SourceError
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import begun_bytes, building, forget_earlier
+from loaderbench.machine.text import printable
 
 if TYPE_CHECKING:
     from loaderbench.images.unpack import Archive

@@ -11,8 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from loaderbench.images.archives import DamagedError
-from loaderbench.images.tree import SourceError, printable
+from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample, Shard, part
+from loaderbench.machine.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import stat
 import warnings
 from collections import Counter
@@ -15,8 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from loaderbench.machine.errors import FixableError
+from loaderbench.machine.text import names, printable
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,8 +42,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "AVIF
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-class SourceError(Exception):
-    """Images that cannot be used. The message says what, where, and what mends it."""
+class SourceError(FixableError):
+    """Images that cannot be used."""
 
 
 class Unreadable(Exception):  # noqa: N818, it names a property of the image
@@ -79,12 +81,6 @@ class Tree:
     """Entries that are no readable file, sorted by path."""
     notes: tuple[str, ...]
     """What the user may want to know, one sentence each."""
-
-
-def printable(path: str | os.PathLike[str]) -> str:
-    r"""Return a path in one line of valid UTF-8: other bytes and control characters as `\x..`."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def decode(path: Path) -> NDArray[np.uint8]:
@@ -194,12 +190,6 @@ def _count(others: Counter[str]) -> str:
     kinds = ", ".join(f"{printable(kind)} {count}" for kind, count in frequent)
     rest = ", ..." if len(others) > 5 else ""  # noqa: PLR2004
     return f"{others.total()} files that are not images by name ({kinds}{rest})"
-
-
-def names(paths: Sequence[str]) -> str:
-    """Return the first ten, fit for a message, and the number of the others."""
-    rest = f" and {len(paths) - 10} more" if len(paths) > 10 else ""  # noqa: PLR2004
-    return ", ".join(map(printable, paths[:10])) + rest
 
 
 @dataclass(frozen=True)

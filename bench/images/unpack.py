@@ -10,9 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from loaderbench.images.archives import DamagedError
-from loaderbench.images.tree import EXTENSIONS, Rejected, SourceError, Tree, names, printable
+from loaderbench.images.tree import EXTENSIONS, Rejected, SourceError, Tree
 from loaderbench.images.unpack_journal import Unpacking
 from loaderbench.machine.files import full_disk_explained
+from loaderbench.machine.text import names, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

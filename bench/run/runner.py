@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from loaderbench.campaign import plan, registry
 from loaderbench.campaign.pixel_values import delivers
-from loaderbench.images.tree import printable
 from loaderbench.machine import cache_state as cachestate
 from loaderbench.machine import cores as machine
 from loaderbench.machine import process
 from loaderbench.machine.files import locked, write_whole
+from loaderbench.machine.text import printable
 from loaderbench.records import record as records
 from loaderbench.records.certificates import load, save
 from loaderbench.records.record import Record
