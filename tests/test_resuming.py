@@ -217,7 +217,7 @@ def test_what_an_earlier_version_had_begun_is_removed_and_nothing_else(
     [store] = (tmp_path / "canonical").iterdir()
     store.rename(store.with_name(store.name + ".begun"))
     (other := tmp_path / "artifacts" / f"files-{'0' * 16}-{'0' * 8}.begun").mkdir()  # of other images
-    monkeypatch.setattr(registry.Adapter, "code", lambda _: b"of another version")
+    monkeypatch.setattr(registry.Adapter, "code_digest", lambda _: "of another version")
     monkeypatch.setattr(canonical, "versions", lambda: {"cv2": "another"})
     prepared = ready(chosen, tree, tmp_path)
     written = Path(prepared.artifacts["files"].path).parent
