@@ -1,4 +1,4 @@
-"""What does the comparison look like? One question per plot; alone in importing matplotlib."""
+"""All plots of a report; alone in importing matplotlib."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib import rc_context
 
-from loaderbench.report.plots import best, feeding, resources, speed, streaming, waiting
-from loaderbench.report.plots import replication as published
-from loaderbench.report.plots.style import STYLE, Keys, head
+from loaderbench.report.plots import over_time, resources, speed, trade_offs, waiting
+from loaderbench.report.plots.style import STYLE, Palette, add_title
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,35 +23,31 @@ class Plot(NamedTuple):
 
     file: str
     title: str
-    draw: Callable[[Analysis, Keys], Figure | None]
+    draw: Callable[[Analysis, Palette], Figure | None]
 
 
 PLOTS = (
-    Plot("headline.png", "Which loader delivers the most images per second?", speed.headline),
-    Plot("best.png", "What does tuning gain each loader?", best.gain),
-    Plot("demand.png", "How fast an accelerator does each loader keep busy?", feeding.demand),
-    Plot("training.png", "How much does training wait for each loader?", feeding.training),
-    Plot("streaming.png", "With the data in a bucket, who has delivered how much by when?", streaming.courses),
-    Plot("bound.png", "How close does each loader come to what this machine can do?", speed.bound),
-    Plot(
-        "published.png",
-        "What of the published difference was the loaders, and what the set-up?",
-        published.published,
-    ),
-    Plot("speed-cost.png", "Which loader is fast and cheap in CPU time?", speed.speed_cost),
-    Plot("speed-size.png", "How much disk does the speed cost?", speed.speed_size),
-    Plot("first-batch.png", "How long until the first batch?", waiting.first_batch),
-    Plot("cold.png", "What does the first epoch cost when the data must come from the disk?", waiting.cold),
-    Plot("waits.png", "How long does training wait for a batch?", waiting.waits),
-    Plot("convert.png", "How long does converting take, and how large is the result?", resources.convert),
-    Plot("load.png", "How busy are the CPU and the GPU?", resources.load),
-    Plot("gpu-time.png", "How busy does each loader keep the GPU over time?", resources.gpu_over_time),
-    Plot("memory.png", "How much memory does each loader hold?", resources.memory),
+    Plot("headline.png", "Steady throughput by loader", speed.headline),
+    Plot("best.png", "Throughput with shared and with tuned settings", speed.tuned),
+    Plot("demand.png", "How busy each loader keeps an accelerator", over_time.demand),
+    Plot("training.png", "Training throughput by loader", speed.training),
+    Plot("streaming.png", "Images delivered over time (data in S3)", over_time.delivered),
+    Plot("bound.png", "Throughput compared with the machine limit", speed.machine_limit),
+    Plot("published.png", "Speed ratios: published and measured here", speed.published),
+    Plot("speed-cost.png", "Throughput and its price in CPU time", trade_offs.cpu_cost),
+    Plot("speed-size.png", "Throughput and its price in disk space", trade_offs.disk_space),
+    Plot("first-batch.png", "Start-up: time to the first batch", waiting.first_batch),
+    Plot("cold.png", "First epoch from memory and from disk", waiting.cold),
+    Plot("waits.png", "Waiting time per batch", waiting.waits),
+    Plot("convert.png", "Time and disk space to write each format", resources.conversion),
+    Plot("load.png", "CPU and GPU utilisation", resources.utilisation),
+    Plot("gpu-time.png", "GPU utilisation over time", over_time.gpu_utilisation),
+    Plot("memory.png", "Memory by loader", resources.memory),
 )
 
 
 def render(analysis: Analysis, caption: str, folder: Path) -> tuple[Plot, ...]:
-    """Write the plots that have something to show, captioned, and return them."""
+    """Write the plots that have something to show into a folder, each with the caption, and return them."""
     drawn = figures(analysis, caption)
     with rc_context(STYLE):
         for plot, figure in drawn.items():
@@ -61,12 +56,12 @@ def render(analysis: Analysis, caption: str, folder: Path) -> tuple[Plot, ...]:
 
 
 def figures(analysis: Analysis, caption: str) -> dict[Plot, Figure]:
-    """Draw the plots that have something to show."""
-    keys = Keys.of(analysis)
+    """Return the figures of the plots that have something to show."""
+    palette = Palette.of(analysis)
     drawn = {}
     with rc_context(STYLE):
         for plot in PLOTS:
-            if figure := plot.draw(analysis, keys):
-                head(figure, plot.title, caption)
+            if figure := plot.draw(analysis, palette):
+                add_title(figure, plot.title, caption)
                 drawn[plot] = figure
     return drawn

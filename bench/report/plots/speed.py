@@ -1,161 +1,148 @@
-"""Plots of images per second: who delivers most, how close that is to what is possible, and what it costs."""
+"""Bar charts of images/s: steady, tuned, in training, compared with the machine limit, and as published."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from matplotlib.colors import to_rgba
-
 from loaderbench.findings.findings import shown
-from loaderbench.report.plots.style import (
-    ALARM,
-    BYTES,
-    EXCUSE,
-    GREY,
-    INK,
-    PAPER,
-    Keys,
-    Label,
-    beside,
-    folded,
-    label_ends,
-    name_rows,
-    new_figure,
-)
+from loaderbench.report.plots.bars import Bar, Label, Row, bars
+from loaderbench.report.plots.style import ALARM, GREY, HOLLOW, INK, Look, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from matplotlib.figure import Figure
-    from matplotlib.ticker import Formatter
 
     from loaderbench.findings.comparison import Comparison
-    from loaderbench.findings.findings import Analysis, Standing
+    from loaderbench.findings.findings import Analysis, AtBest, Standing
+    from loaderbench.findings.replication import Published
+    from loaderbench.report.plots.style import Palette
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def headline(analysis: Analysis, keys: Keys) -> Figure | None:
-    """Bars of images/s, fastest first, and below them those of other work; whoever has no speed is listed with the
-    reason.
-    """
+def headline(analysis: Analysis, palette: Palette) -> Figure | None:
+    """Draw images/s, fastest first, below them unranked contestants, and those without a speed with the reason."""
     if not analysis.recorded:
         return None
     standings = analysis.standings
-    figure, (ax,) = new_figure(0.9 + 0.46 * len(standings))
-    labels = []
-    for row, s in enumerate(standings):
-        if not s.speeds:
-            beside(ax, (0, row), folded(s.trouble or "not run yet", 85), **EXCUSE)
-            continue
-        pale = {"alpha": 0.45} if s.other_work else {}
-        alarm = {"color": to_rgba(keys.colours[s.adapter], 0.35), "edgecolor": ALARM, "linewidth": 1.5}
-        ax.barh(row, s.median, **keys.bar(s) | (alarm if s.beyond_bound else pale))
-        ax.plot([min(s.speeds), max(s.speeds)], [row, row], color=INK, linewidth=1.5)
-        ax.plot(s.speeds, [row] * len(s.speeds), "o", color=INK, mfc=PAPER, markersize=4)
-        colour = ALARM if s.beyond_bound else GREY
-        labels.append(Label(row, max(s.speeds), shown(s.median), _note(s, analysis), colour))
-    titles = {s.name: s.title for s in standings}
-    name_rows([ax], list(titles.values()), titles[analysis.reference])
-    if labels:
-        label_ends(ax, labels)
-    if first_other := next((row for row, s in enumerate(standings) if s.speeds and s.other_work), 0):
-        ax.axhline(first_other - 0.5, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    ax.set_xlabel("images per second: median, and each block (dots)")
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.xaxis.set_visible(bool(labels))
+    rows = [_steady_row(s, analysis, palette) for s in standings]
+    figure = bars(rows, f"images/s, median; dots: single blocks (repeats); {_TIMES}: relative to the reference")
+    [ax] = figure.axes
+    ax.xaxis.set_visible(bool(analysis.measured))
+    if first_unranked := next((row for row, s in enumerate(standings) if s.speeds and s.other_work), 0):
+        ax.axhline(first_unranked - 0.5, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     return figure
 
 
-def _note(s: Standing, analysis: Analysis) -> str:
-    """Say how it stands to the reference, and which of its blocks are missing."""
+def _steady_row(s: Standing, analysis: Analysis, palette: Palette) -> Row:
+    title = s.title + (" (reference)" if s.name == analysis.reference else "")
+    if not s.speeds:
+        return Row(title, [Bar(excuse=s.trouble or "not run yet")])
+    parts = [(s.median, 0.45 if s.other_work else 1.0)]
+    bar = Bar(look=palette.look(s), parts=parts, alarm=s.beyond_bound, dots=s.speeds)
+    return Row(title, [bar], Label(shown(s.median), _steady_note(s, analysis), ALARM if s.beyond_bound else GREY))
+
+
+def _steady_note(s: Standing, analysis: Analysis) -> str:
+    """Return the ratio to the reference, why it is not ranked, and how many blocks are missing."""
     notes = []
     if s.beyond_bound:
-        notes.append("more than its bound:\nunequal work")
-    elif s.other_work and s.reference:
-        notes.append(f"{_times(s.reference, descriptive=True)}   {folded(f'other work: {s.other_work}', 46)}")
+        notes.append("faster than the machine limit:\ndifferent work, or a wrong limit")
     elif s.reference:
-        notes.append(_times(s.reference, descriptive=analysis.descriptive))
+        notes.append(_ratio(s.reference, descriptive=bool(analysis.descriptive or s.other_work)))
+    if s.other_work and not s.beyond_bound:
+        notes.append(wrapped(f"not ranked: {s.other_work}", 46))
     if s.trouble:
         notes.append(f"{len(s.speeds)} of {analysis.blocks} blocks")
     return "   ".join(notes)
 
 
-def _times(compared: Comparison, *, descriptive: bool) -> str:
+def _ratio(compared: Comparison, *, descriptive: bool) -> str:
     mean = compared.ratio.mean
     decimals = 2 if mean < 1.1 else 1 if mean < 10 else 0  # noqa: PLR2004 - 0.56, 1.01, 4.4, 12
     unsure = not descriptive and compared.verdict in {"tie", "unresolved"}
-    return f"{mean:.{decimals}f}×" + (f" ({compared.verdict})" if unsure else "")  # noqa: RUF001 - times
+    return f"{mean:.{decimals}f}{_TIMES}" + (f" ({compared.verdict})" if unsure else "")
 
 
-def bound(analysis: Analysis, keys: Keys) -> Figure | None:
-    """Bars of images/s in bars of what the slowest step of the same work allows, closest first."""
+def machine_limit(analysis: Analysis, palette: Palette) -> Figure | None:
+    """Draw images/s inside the limit of the slowest required step, highest share first."""
     standings = [s for s in analysis.measured if s.medians.keys() >= {"bound_ips", "pct_of_bound"}]
     standings.sort(key=lambda s: -s.medians["pct_of_bound"])
-    if not standings:
+    rows = []
+    for s in standings:
+        bar = Bar(look=palette.look(s), parts=[(s.median, 1.0)], outline=s.medians["bound_ips"], alarm=s.beyond_bound)
+        share = f"{s.medians['pct_of_bound']:.{1 if s.beyond_bound else 0}f}%"  # 100.4% must not read as 100%
+        beyond = ": faster than the machine limit, different work, or a wrong limit" if s.beyond_bound else ""
+        note = wrapped(f"of {s.bound_by or 'the limit'}{beyond}", 36, lines=3)
+        rows.append(Row(s.title, [bar], Label(share, note, ALARM if s.beyond_bound else GREY)))
+    return bars(rows, "images/s; outline: machine limit of the slowest required step") if rows else None
+
+
+def tuned(analysis: Analysis, palette: Palette) -> Figure | None:
+    """Draw images/s with shared and with tuned settings, fastest when tuned first."""
+    bests = [b for b in analysis.bests if b.same.speeds or b.best.speeds]
+    if not any(b.best.speeds for b in bests):
         return None
-    figure, (ax,) = new_figure(0.9 + 0.46 * len(standings))
-    labels = []
-    for row, s in enumerate(standings):
-        limit, share = s.medians["bound_ips"], s.medians["pct_of_bound"]
-        colour = ALARM if s.beyond_bound else GREY
-        ax.barh(row, limit, height=0.72, color=to_rgba(keys.colours[s.adapter], 0.15), edgecolor=colour)
-        ax.barh(row, s.median, **keys.bar(s) | {"height": 0.46})
-        if s.beyond_bound:
-            ax.barh(row, max(0, s.median - limit), left=limit, height=0.46, color=ALARM)
-        unequal = ": more than its bound, unequal work" if s.beyond_bound else ""
-        note = folded(f"of {s.bound_by or 'its bound'}{unequal}", 36)
-        figures = f"{share:.1f} %" if s.beyond_bound else f"{share:.0f} %"  # 100.4 % must not read as 100 %
-        labels.append(Label(row, max(limit, s.median), figures, note, colour))
-    name_rows([ax], [s.title for s in standings])
-    label_ends(ax, labels)
-    ax.set_xlabel("images per second, in the outline of what its slowest step alone would allow")
-    ax.xaxis.set_major_formatter("{x:,.0f}")
+    rows = [_tuned_row(b, palette, descriptive=analysis.descriptive) for b in bests]
+    return bars(rows, "images/s, median of the blocks", [("shared settings", 0.35), ("tuned settings", 1.0)])
+
+
+def _tuned_row(b: AtBest, palette: Palette, *, descriptive: bool) -> Row:
+    shared = Bar(look=palette.look(b.best), parts=[(b.same.median if b.same.speeds else 0, 0.35)])
+    if not b.best.speeds:
+        return Row(b.best.title, [shared, Bar(excuse=f"tuned: {b.best.trouble or 'not run yet'}")])
+    figure = f"{b.gain.ratio.mean:.2f}{_TIMES}" if b.gain else shown(b.best.median)
+    note = ", ".join(f"{name} = {value}" for name, value in b.changes.items())
+    if b.changes and b.gain and not descriptive and b.gain.verdict in {"tie", "unresolved"}:
+        note += f" ({b.gain.verdict})"
+    label = Label(figure, wrapped(note or "its own settings were the best", 36))
+    return Row(b.best.title, [shared, Bar(look=palette.look(b.best), parts=[(b.best.median, 1.0)])], label)
+
+
+def training(analysis: Analysis, palette: Palette) -> Figure | None:
+    """Draw images/s in training, and a mark at the speed of the same training on one cached batch."""
+    rows = []
+    for fed in analysis.fed:
+        s = fed.standing
+        if fed.consumer != "paced" and s.speeds:
+            bar = Bar(look=palette.look(s), parts=[(s.median, 1.0)], mark=s.medians["cached_images_per_s"])
+            title = s.title + (", Lightning" if fed.consumer == "lightning" else "")
+            note = f"{s.medians['stall_vs_cached_pct']:.0f}% slower than on one cached batch"
+            rows.append(Row(title, [bar], Label(shown(s.median), note)))
+    return bars(rows, "images/s in training, median of the blocks; line: one cached batch, no loader") if rows else None
+
+
+def published(analysis: Analysis, palette: Palette) -> Figure | None:
+    """Draw the ratio to the reference as published, as measured here, and as measured with equal set-ups."""
+    contestants = [p for p in analysis.published if p.name != analysis.reference]
+    if not any(p.measured or p.equal for p in contestants):
+        return None
+    reference = next(p.title for p in analysis.published if p.name == analysis.reference)
+    legend: list[tuple[str, float | Look]] = [
+        ("published", HOLLOW),
+        ("measured here, set up as published", 0.4),
+        ("measured here, equal set-up", 1.0),
+    ]
+    rows = [Row(p.title, _published_bars(p, palette)) for p in contestants]
+    xlabel = (
+        f"speed relative to {reference} in the same set-up\nthin lines: 95% CI; of published ratios: range over epochs"
+    )
+    figure = bars(rows, xlabel, legend)
+    figure.axes[0].axvline(1, color=INK, linewidth=1.2, zorder=0.9)
     return figure
 
 
-def speed_cost(analysis: Analysis, keys: Keys) -> Figure | None:
-    """Images/s against CPU-seconds per 1,000 images."""
-    return _against(analysis, keys, "cpu_s_per_1k_images", "CPU-seconds per 1,000 images", "{x:g}")
+def _published_bars(p: Published, palette: Palette) -> list[Bar]:
+    span = (min(p.ratios), max(p.ratios))
+    found = [Bar(look=HOLLOW, parts=[(p.ratio, 1.0)], interval=span, text=_times(p.ratio))]
+    for ratio, opacity in ((p.measured, 0.4), (p.equal, 1.0)):
+        if ratio is None:
+            found.append(Bar(excuse="not measured"))
+        else:
+            interval = (ratio.low or ratio.mean, ratio.high or ratio.mean)
+            look = Look(palette.colours[p.adapter])
+            found.append(Bar(look=look, parts=[(ratio.mean, opacity)], interval=interval, text=_times(ratio.mean)))
+    return found
 
 
-def speed_size(analysis: Analysis, keys: Keys) -> Figure | None:
-    """Images/s against bytes per image."""
-    return _against(analysis, keys, "bytes_per_image", "bytes per image on disk", BYTES)
-
-
-def _against(analysis: Analysis, keys: Keys, column: str, label: str, unit: str | Formatter) -> Figure | None:
-    """Points of images/s, their titles at the right in order of height."""
-    points = [s for s in analysis.measured if column in s.medians]
-    if len(points) < 2:  # noqa: PLR2004 - nothing to compare
-        return None
-    titles = [folded(s.title + (" (other work)" if s.other_work else ""), 38) for s in points]
-    gap = 0.38 if any("\n" in title for title in titles) else 0.22
-    height = max(4.0, 0.6 + gap * len(points))
-    figure, (ax,) = new_figure(height)
-    top = 1.08 * max(max(s.speeds) for s in points)
-    places = _spread([s.median / top for s in points], gap / (height - 0.6))
-    for s, title, place in zip(points, titles, places, strict=True):
-        x, colour = s.medians[column], keys.colours[s.adapter]
-        ax.plot([x, x], [min(s.speeds), max(s.speeds)], color=colour, linewidth=1.5)
-        ax.plot(x, s.median, keys.markers[s.format], color=colour, markersize=10, mec=PAPER)
-        line = {"arrowstyle": "-", "color": colour, "alpha": 0.6, "relpos": (0, 0.5)}
-        ax.annotate(
-            title, (x, s.median), xytext=(1.04, place), textcoords="axes fraction", va="center",
-            size=9.5, annotation_clip=False, arrowprops=line,
-        )  # fmt: skip
-    ax.set(xlim=(0, 1.08 * max(s.medians[column] for s in points)), xlabel=f"← better   {label}")
-    ax.set(ylim=(0, top), ylabel="images per second   better →")
-    ax.xaxis.set_major_formatter(unit)
-    ax.yaxis.set_major_formatter("{x:,.0f}")
-    return figure
-
-
-def _spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Return heights at least `gap` apart and close to the wanted ones, both from the top down."""
-    places: list[float] = []
-    for height in wanted:
-        places.append(min(height, places[-1] - gap) if places else height)
-    floor = gap / 2
-    for i in reversed(range(len(places))):  # what was pushed below the axis pushes back
-        places[i] = max(places[i], floor)
-        floor = places[i] + gap
-    return places
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}{_TIMES}"

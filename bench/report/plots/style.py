@@ -1,8 +1,7 @@
-"""How do all plots look? Colours, figures with a title, rows of bars and the words beside them."""
+"""Shared look of all plots: palette, figures with a title, and text that fits beside a mark."""
 
 from __future__ import annotations
 
-import math
 import textwrap
 from dataclasses import dataclass
 from itertools import cycle
@@ -25,14 +24,16 @@ if TYPE_CHECKING:
     from loaderbench.records.record import Record
 
 WIDTH_IN = 10
-"""At 100 pixels per inch, the width at which text must be readable: 1,000 pixels."""
+"""At 100 pixels per inch, 1,000 pixels: the width at which text must be readable."""
 INK, GREY, PAPER, ALARM = "#222222", "#666666", "#ffffff", "#c00000"
 EXCUSE = {"style": "italic", "size": 9, "color": GREY}
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442")
-"""Okabe and Ito's palette, told apart with any colour vision."""
+"""Okabe and Ito's palette, which all kinds of colour vision can distinguish."""
 HATCHES = ("", "///", "...", r"\\\\", "xxx", "ooo", "---", "+++")
 MARKERS = "os^Dvh*X"
+COUNT = "{x:,.0f}"
 BYTES = EngFormatter("B", places=0, sep=" ")  # 1,500 as 2 kB
+GAP_PT = 6
 STYLE: dict[RcKeyType, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
@@ -44,22 +45,32 @@ STYLE: dict[RcKeyType, Any] = {
     "text.color": INK,
     "text.parse_math": False,  # a title may hold dollar signs
 }
-_BOLD = {"weight": "bold", "size": 11}
-_NOTE = {"size": 10}
-_GAP_PT = 6
+
+
+class Look(NamedTuple):
+    """How a bar is filled and edged."""
+
+    colour: str = INK
+    hatch: str = ""
+    edge: str = PAPER
+    """Colour of the edge and of the hatch."""
+
+
+PLAIN = Look()
+HOLLOW = Look(PAPER, "////", GREY)
 
 
 @dataclass(frozen=True)
-class Keys:
-    """Colours stand for adapters, hatches and markers for formats: the same in all plots."""
+class Palette:
+    """Colours by adapter, hatches and markers by format: the same in all plots."""
 
     colours: Mapping[str, str]
     hatches: Mapping[str, str]
     markers: Mapping[str, str]
 
     @classmethod
-    def of(cls, analysis: Analysis) -> Keys:
-        """Give out keys in the order of names, which does not depend on results."""
+    def of(cls, analysis: Analysis) -> Palette:
+        """Return the palette of a campaign, in the order of names, which does not depend on results."""
         things: Sequence[Standing | Record] = (*analysis.standings, *analysis.writes)
         adapters, formats = sorted({t.adapter for t in things}), sorted({t.format for t in things})
         return cls(
@@ -68,10 +79,9 @@ class Keys:
             markers=dict(zip(formats, cycle(MARKERS), strict=False)),
         )
 
-    def bar(self, thing: Standing | Record) -> dict[str, Any]:
+    def look(self, thing: Standing | Record) -> Look:
         """Return how its bars look."""
-        colour, hatch = self.colours[thing.adapter], self.hatches[thing.format]
-        return {"height": 0.72, "color": colour, "hatch": hatch, "edgecolor": PAPER}
+        return Look(self.colours[thing.adapter], self.hatches[thing.format])
 
 
 def new_figure(height_in: float, **panels: Any) -> tuple[Figure, list[Axes]]:
@@ -80,8 +90,8 @@ def new_figure(height_in: float, **panels: Any) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, squeeze=False, **panels)[0])
 
 
-def head(figure: Figure, title: str, caption: str) -> None:
-    """Put a title and a line below it on top of the figure, which grows by as much."""
+def add_title(figure: Figure, title: str, caption: str) -> None:
+    """Put a title and a caption above a figure, which grows by their height."""
     lines = textwrap.wrap(caption, 145, max_lines=2, placeholder=" …")
     plot = figure.get_figheight()
     height = plot + 0.6 + 0.19 * len(lines)
@@ -91,9 +101,9 @@ def head(figure: Figure, title: str, caption: str) -> None:
     figure.text(0.015, 1 - 0.48 / height, "\n".join(lines), size=9, color=GREY, va="top")
 
 
-def name_rows(axes: Sequence[Axes], titles: Sequence[str], reference: str = "") -> None:
-    """Name the rows of bar charts that share them, the first at the top."""
-    names = [folded(t, 30) + ("\n(reference)" if t == reference else "") for t in titles]
+def name_rows(axes: Sequence[Axes], titles: Sequence[str]) -> None:
+    """Name the rows that these panels share, the first at the top."""
+    names = [wrapped(title, 30) for title in titles]
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     for ax in axes:
@@ -101,50 +111,19 @@ def name_rows(axes: Sequence[Axes], titles: Sequence[str], reference: str = "") 
         ax.grid(visible=False, axis="y")
 
 
-def folded(text: str, width: int, lines: int = 2) -> str:
-    """Break a text into lines; what does not fit into them is left out."""
+def wrapped(text: str, width: int, lines: int = 2) -> str:
+    """Break a text into lines of at most `width` characters; the rest is cut off."""
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …"))
 
 
-def beside(ax: Axes, spot: tuple[float, float], text: str, **style: Any) -> Annotation:
+def annotate_right(ax: Axes, spot: tuple[float, float], text: str, **style: Any) -> Annotation:
     """Write to the right of a spot, for example of a bar's end."""
-    where = {"xytext": (_GAP_PT, 0), "textcoords": "offset points", "va": "center"}
+    where = {"xytext": (GAP_PT, 0), "textcoords": "offset points", "va": "center"}
     return ax.annotate(text, spot, in_layout=False, **where | style)
 
 
-class Label(NamedTuple):
-    """What is written at the end of a row's bar: a figure, and a few words."""
-
-    row: float
-    end: float
-    figure: str
-    note: str = ""
-    colour: str = GREY
-
-
-def label_ends(ax: Axes, labels: Sequence[Label], start: float = 0) -> None:
-    """Write labels at the ends of named rows, and let the axis go from `start` so far that they fit.
-
-    A `start` above zero is that of a logarithmic axis.
-    """
-    for label in labels:
-        figure = beside(ax, (label.end, label.row), label.figure, **_BOLD)
-        beside(ax, (1, 0.5), label.note, xycoords=figure, color=label.colour, **_NOTE)
-    names_in = max(_width_in(tick.get_text(), _NOTE) for tick in ax.get_yticklabels())
-    axis_in = WIDTH_IN - names_in - 0.6
-    shares = [min(_label_in(label) / axis_in, 0.8) for label in labels]
-    if start:
-        decades = [math.log10(label.end / start) for label in labels]
-        ax.set_xlim(start, start * 10 ** max(d / (1 - share) for d, share in zip(decades, shares, strict=True)))
-    else:
-        ax.set_xlim(0, max(label.end / (1 - share) for label, share in zip(labels, shares, strict=True)) or 1)
-
-
-def _label_in(label: Label) -> float:
-    return _width_in(label.figure, _BOLD) + _width_in(label.note, _NOTE) + 3 * _GAP_PT / 72
-
-
-def _width_in(text: str, font: Mapping[str, Any]) -> float:
+def width_in(text: str, font: Mapping[str, Any]) -> float:
+    """Return how many inches the widest line of a text takes."""
     properties = FontProperties(**font)
     lines = text.split("\n")
     return max(text_to_path.get_text_width_height_descent(line, properties, ismath=False)[0] for line in lines) / 72

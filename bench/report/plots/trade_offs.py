@@ -1,0 +1,65 @@
+"""Scatter plots of images/s against what the speed costs: CPU time or disk space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loaderbench.report.plots.style import BYTES, COUNT, PAPER, new_figure, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
+
+    from loaderbench.findings.findings import Analysis
+    from loaderbench.report.plots.style import Palette
+
+
+def cpu_cost(analysis: Analysis, palette: Palette) -> Figure | None:
+    """Draw images/s against CPU-seconds per 1,000 images."""
+    return _against(analysis, palette, "cpu_s_per_1k_images", "CPU-seconds per 1,000 images", "{x:g}")
+
+
+def disk_space(analysis: Analysis, palette: Palette) -> Figure | None:
+    """Draw images/s against bytes per image."""
+    return _against(analysis, palette, "bytes_per_image", "bytes per image on disk", BYTES)
+
+
+def _against(analysis: Analysis, palette: Palette, column: str, label: str, unit: str | Formatter) -> Figure | None:
+    """Draw points of images/s, with their titles at the right in order of height."""
+    points = [s for s in analysis.measured if column in s.medians]
+    if len(points) < 2:  # noqa: PLR2004 - nothing to compare
+        return None
+    titles = [wrapped(s.title + (" (not ranked)" if s.other_work else ""), 38) for s in points]
+    gap = 0.38 if any("\n" in title for title in titles) else 0.22
+    height = max(4.0, 0.6 + gap * len(points))
+    figure, (ax,) = new_figure(height)
+    top = 1.08 * max(max(s.speeds) for s in points)
+    places = _spread([s.median / top for s in points], gap / (height - 0.6))
+    for s, title, place in zip(points, titles, places, strict=True):
+        x, colour = s.medians[column], palette.colours[s.adapter]
+        ax.plot([x, x], [min(s.speeds), max(s.speeds)], color=colour, linewidth=1.5)
+        ax.plot(x, s.median, palette.markers[s.format], color=colour, markersize=10, mec=PAPER)
+        line = {"arrowstyle": "-", "color": colour, "alpha": 0.6, "relpos": (0, 0.5)}
+        ax.annotate(
+            title, (x, s.median), xytext=(1.04, place), textcoords="axes fraction", va="center",
+            size=9.5, annotation_clip=False, arrowprops=line,
+        )  # fmt: skip
+    ax.set(xlim=(0, 1.08 * max(s.medians[column] for s in points)), xlabel=f"← better   {label}")
+    ax.set(ylim=(0, top), ylabel="images/s   better →")
+    ax.xaxis.set_major_formatter(unit)
+    ax.yaxis.set_major_formatter(COUNT)
+    return figure
+
+
+def _spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Return heights at least `gap` apart and close to the wanted ones, both from the top down."""
+    places: list[float] = []
+    for height in wanted:
+        places.append(min(height, places[-1] - gap) if places else height)
+    floor = gap / 2
+    for i in reversed(range(len(places))):  # what was pushed below the axis pushes back
+        places[i] = max(places[i], floor)
+        floor = places[i] + gap
+    return places
