@@ -87,13 +87,20 @@ def bench(  # noqa: PLR0913 - each is an option of the command
             display.say(
                 f"{len(prepared.rejected)} unreadable images are left out of every format; the report lists them"
             )
-        certificates = certifying.certify(chosen, prepared, cache, display)
-        folder = runner.run(chosen, prepared, results, display, certificates, artifacts=artifacts)
+        folder = runner.run(
+            chosen,
+            prepared,
+            results,
+            display,
+            certify=lambda: certifying.certify(chosen, prepared, cache, display),
+            after_block=lambda folder: display.say(f"report so far: {report.write(folder, reports / folder.name)}"),
+            artifacts=artifacts,
+        )
     except KeyboardInterrupt:
         display.say("stopped; the same command goes on from here")
         raise typer.Exit(128 + signal.SIGINT) from None
     display.say(f"measured: {folder / 'trials.csv'}")
-    display.say(f"report: {report.write(folder, reports / folder.name)}")
+    display.say(f"report: {reports / folder.name / report.REPORT}")
 
 
 @app.command()

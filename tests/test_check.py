@@ -160,6 +160,17 @@ def test_a_certificate_changed_by_hand_is_found(tmp_path: Path) -> None:
     assert states[f"1/{CAST[1].name}"].state == "CLOSED"
 
 
+def test_only_rows_of_the_first_block_may_precede_the_certificates(tmp_path: Path) -> None:
+    folder = fabricate.campaign(tmp_path / "made", cast=CAST, blocks=2)
+    path = folder / "trials.csv"
+    rows = [replace(row, certificate="") if row.kind == "load" else row for row in records.read(path)]
+    path.unlink()
+    for row in rows:
+        records.append(path, row)
+    blocks = {j.what[0] for j in check.check(folder) if any("certificate" in reason for reason in j.reasons)}
+    assert blocks == {"2"}
+
+
 def test_other_work_and_a_campaign_without_certificates_are_open(tmp_path: Path) -> None:
     faulty = {a.name: fabricate.certificate(faults=("no image is flipped",) if a is CAST[0] else ()) for a in CAST}
     rows = [fabricate.load(actor, 1) for actor in CAST]

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from loaderbench.campaign import disturbances as noise
+from loaderbench.findings import check
 from loaderbench.formats.prepare import prepare
 from loaderbench.machine.files import BusyError, locked
 from loaderbench.machine.progress import Display
@@ -44,7 +45,7 @@ def run(tree: Path, tmp_path_factory: pytest.TempPathFactory, planted: None) -> 
 
     def measure(chosen: Campaign, results: Path) -> Path:
         prepared = prepare(chosen, tree, cache, Display(), strict=True)
-        return runner.run(chosen, prepared, results, Display(), {"good": CERTIFICATE})
+        return runner.run(chosen, prepared, results, Display(), certify=lambda: {"good": CERTIFICATE})
 
     return measure
 
@@ -88,6 +89,24 @@ def test_every_end_of_a_trial_is_a_row(ended: Path) -> None:
     assert rows["good"].certificate == CERTIFICATE.digest
     assert rows["absent"].reason.endswith("pip install loaderbench-planted")
     assert rows["crash"].reason == "ValueError: the planted | fault in two lines"
+
+
+def test_the_first_block_is_reported_before_the_certificates_are_made(tree: Path, tmp_path: Path) -> None:
+    chosen = campaign({"good": {}}, blocks=2)
+    prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
+    happened: list[str] = []
+
+    def certify() -> dict[str, Certificate]:
+        happened.append("certificates")
+        return {"good": CERTIFICATE}
+
+    def after_block(folder: Path) -> None:
+        happened.append(f"{len(loads(folder))} of 2 blocks")
+
+    folder = runner.run(chosen, prepared, tmp_path, Display(), certify=certify, after_block=after_block)
+    assert happened == ["1 of 2 blocks", "certificates", "2 of 2 blocks"]
+    assert [row.certificate for row in loads(folder)] == ["", CERTIFICATE.digest]
+    assert "certificate" not in " ".join(map(str, check.check(folder)))
 
 
 def test_after_a_trial_that_hangs_the_campaign_goes_on(run: Run, tmp_path: Path) -> None:

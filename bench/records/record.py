@@ -149,7 +149,8 @@ class Record:
     """Closing the loader."""
 
     certificate: str = ""
-    """SHA-256 of the contestant's certificate in `certificates.json`."""
+    """SHA-256 of the contestant's certificate in `certificates.json`. Empty in a first block that was measured
+    before the certificates were made."""
     times: str = ""
     """The file in `times/` that keeps the raw times of every batch."""
 

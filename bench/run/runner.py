@@ -24,7 +24,7 @@ from loaderbench.run import environment
 from loaderbench.run.trial_table import trial_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from loaderbench.api import Artifact
     from loaderbench.campaign.campaign import Campaign
@@ -42,22 +42,24 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
     prepared: Prepared,
     results: Path,
     display: Display,
-    certified: Mapping[str, Certificate] | None = None,
     *,
+    certify: Callable[[], Mapping[str, Certificate]] = dict,
+    after_block: Callable[[Path], None] = lambda _: None,
     artifacts: str | None = None,
 ) -> Path:
     """Measure what is missing of the campaign and return its folder in `results`.
 
     Rows that are there and were measured under the same conditions stay and are not measured again. A folder that is
-    complete, or was measured under other conditions, is set aside under another name. `certified`: certificates by
-    contestant. `artifacts`: the bucket with the formats of those trials that have them in one; see
-    `run.bucket_under_test`. Raises BusyError or SourceError.
+    complete, or was measured under other conditions, is set aside under another name.
+
+    `certify`: returns the certificates by contestant. It is called once: after the first block if there are several, so
+    that the first speeds come early. `after_block`: is called with the folder after each block. `artifacts`: the bucket
+    with the formats of those trials that have them in one; see `run.bucket_under_test`. Raises BusyError or
+    SourceError.
     """
     folder = results / campaign.name
     with locked(results / ".locks" / campaign.name, f"another loaderbench is measuring {folder}; wait for it to end"):
         _begin(campaign, prepared, artifacts, folder, display)
-        if not (certificates := load(folder)):  # the rows that are there refer to those that are there
-            save(certificates := dict(certified or {}), folder)
         rows = folder / "trials.csv"
         measured = {record.trial: record for record in records.read(rows)}
         for record in prepared.records:
@@ -65,22 +67,38 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
                 records.append(rows, record)
         done = [record for record in measured.values() if record.kind in {"load", "tune"}]
         _announce(campaign, prepared, folder, measured, display)
-        at = remote.place(campaign, prepared, artifacts, folder, display)
-        with at as place, trial_table(display, campaign, done) as show:
+        certificates = load(folder)
+        with remote.place(campaign, prepared, artifacts, folder, display) as place:
             while lacking := plan.missing(campaign, measured):
-                for trial in lacking:
-                    show(trial)
-                    for record in bounds.measure(campaign, prepared, trial, folder, measured):
+                if not certificates and (lacking[0].block != 1 or campaign.timing.blocks == 1):
+                    save(certificates := dict(certify()), folder)
+                with trial_table(display, campaign, done) as show:
+                    for trial in _of_one_block(campaign, measured):
+                        show(trial)
+                        for record in bounds.measure(campaign, prepared, trial, folder, measured):
+                            records.append(rows, record)
+                            measured[record.trial] = record
+                        record = _measure(campaign, trial, prepared, folder, measured, place)
+                        if certificate := certificates.get(trial.contestant.name):
+                            record = replace(record, certificate=certificate.digest)
                         records.append(rows, record)
-                        measured[record.trial] = record
-                    record = _measure(campaign, trial, prepared, folder, measured, place)
-                    if certificate := certificates.get(trial.contestant.name):
-                        record = replace(record, certificate=certificate.digest)
-                    records.append(rows, record)
-                    measured[trial.name] = record
-                    done.append(record)
-            show(None)
+                        measured[trial.name] = record
+                        done.append(record)
+                    show(None)
+                after_block(folder)
     return folder
+
+
+def _of_one_block(campaign: Campaign, measured: Mapping[str, Record]) -> Iterator[plan.Trial]:
+    """Yield the missing trials up to the end of a block.
+
+    Searches come before the first block, trial by trial: each depends on the rows before it, which the caller adds to
+    `measured`.
+    """
+    while lacking := plan.missing(campaign, measured):
+        yield from lacking
+        if lacking[-1].block:
+            return
 
 
 def _announce(
