@@ -8,7 +8,7 @@ import pytest
 
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.comparison import Ratio
-from loaderbench.findings.findings import Analysis, Failure, Standing, shown
+from loaderbench.findings.findings import Analysis, ContestantSummary, Failure, shown
 from loaderbench.records.record import Record
 from tests import fabricate
 
@@ -26,18 +26,18 @@ def runs(actor: fabricate.Actor, *speeds: float) -> list[Record]:
     return [fabricate.load(actor, block, images_per_s=s) for block, s in enumerate(speeds, 1)]
 
 
-def standing(name: str, analysis: Analysis) -> Standing:
-    return next(s for s in analysis.standings if s.name == name)
+def summary(name: str, analysis: Analysis) -> ContestantSummary:
+    return next(s for s in analysis.summaries if s.name == name)
 
 
 def ratio_of(name: str, rows: list[Record]) -> Ratio:
-    reference = standing(name, analysis_of(rows)).reference
+    reference = summary(name, analysis_of(rows)).reference
     assert reference is not None
     return reference.ratio
 
 
 def test_a_contestant_keeps_median_and_every_block() -> None:
-    fast = standing("fast", analysis_of(runs(FAST, 300, 100, 110)))
+    fast = summary("fast", analysis_of(runs(FAST, 300, 100, 110)))
     assert fast.speeds == (300, 100, 110)
     assert fast.median == 110
 
@@ -48,7 +48,7 @@ def test_start_is_the_median_of_sums() -> None:
         fabricate.load(FAST, block, import_s=i, construct_s=c, first_batch_s=f)
         for block, (i, c, f) in enumerate(phases, 1)
     ]
-    medians = standing("fast", analysis_of(rows)).medians
+    medians = summary("fast", analysis_of(rows)).medians
     assert medians["start_s"] == 10
     assert (medians["import_s"], medians["construct_s"], medians["first_batch_s"]) == (2, 1, 2)
 
@@ -71,25 +71,25 @@ def test_one_common_block_gives_a_ratio_without_interval() -> None:
 
 @pytest.mark.parametrize("rows", [[], [fabricate.failed(REFERENCE, 1)]])
 def test_no_ratio_without_a_reference(rows: list[Record]) -> None:
-    assert standing("fast", analysis_of(rows + runs(FAST, 300, 900))).reference is None
+    assert summary("fast", analysis_of(rows + runs(FAST, 300, 900))).reference is None
 
 
 def test_order_is_by_median_and_those_without_a_speed_come_last() -> None:
     rows = runs(SLOW, 100, 110) + runs(FAST, 300, 310) + [fabricate.failed(REFERENCE, 1)]
-    assert [s.name for s in analysis_of(rows).standings] == ["fast", "slow", "reference"]
+    assert [s.name for s in analysis_of(rows).summaries] == ["fast", "slow", "reference"]
 
 
 def test_ranks_are_ranges_where_the_test_does_not_decide() -> None:
     close = [1000.0, 1040, 990, 1050, 1010, 1030]
     rows = runs(FAST, *close) + runs(REFERENCE, *reversed(close)) + runs(SLOW, *[speed / 2 for speed in close])
     analysis = analysis_of(rows, blocks=6)
-    assert {s.name: s.rank for s in analysis.standings} == {"fast": (1, 2), "reference": (1, 2), "slow": (3, 3)}
+    assert {s.name: s.rank for s in analysis.summaries} == {"fast": (1, 2), "reference": (1, 2), "slow": (3, 3)}
     assert {s.name for s in analysis.leaders} == {"fast", "reference"}
 
 
 def test_with_few_blocks_there_is_no_rank() -> None:
     analysis = analysis_of(runs(FAST, *[300] * 5) + runs(SLOW, *[100] * 5), blocks=5)
-    assert {s.rank for s in analysis.standings} == {None}
+    assert {s.rank for s in analysis.summaries} == {None}
 
 
 def test_of_several_attempts_the_quietest_counts_whatever_its_speed() -> None:
@@ -98,32 +98,32 @@ def test_of_several_attempts_the_quietest_counts_whatever_its_speed() -> None:
         for attempt, speed, steal in ((1, 300.0, 9.0), (2, 100.0, 0.0), (3, 200.0, 0.0))
     ]
     analysis = analysis_of(again, blocks=1)
-    assert standing("fast", analysis).speeds == (100,)
+    assert summary("fast", analysis).speeds == (100,)
     assert analysis.counted == {again[1].trial}
-    assert [record.trial for record, _ in analysis.marked] == [again[0].trial]
+    assert [record.trial for record, _ in analysis.flagged] == [again[0].trial]
     assert analysis.recorded == 1
 
 
 def test_an_attempt_in_which_a_trial_failed_counts_only_if_all_did_worse() -> None:
     first = [fabricate.load(actor, 1, images_per_s=300.0, steal_pct=9.0) for actor in (FAST, SLOW)]
     second = [fabricate.failed(FAST, 1, attempt=2), fabricate.load(SLOW, 1, attempt=2)]
-    assert standing("fast", analysis_of(first + second, blocks=1)).speeds == (300,)
+    assert summary("fast", analysis_of(first + second, blocks=1)).speeds == (300,)
 
 
 def test_an_unfinished_attempt_does_not_count_however_quiet() -> None:
     first = [fabricate.load(actor, 1, images_per_s=300, steal_pct=9) for actor in (FAST, SLOW)]
-    assert standing("fast", analysis_of([*first, fabricate.load(FAST, 1, attempt=2)], blocks=1)).speeds == (300,)
+    assert summary("fast", analysis_of([*first, fabricate.load(FAST, 1, attempt=2)], blocks=1)).speeds == (300,)
 
 
 def test_trials_with_data_in_a_bucket_have_no_part_in_the_ranking_and_are_planned() -> None:
     rows = [*runs(FAST, 300), fabricate.fetched(FAST, 1, "bounded", images_per_s=9.0, cache_peak_mib=65.0)]
     stream = fabricate.STREAM | {"streaming": [], "bounded": ["fast"], "downloading": ["slow"]}
     analysis = analyse(rows, fabricate.environment(CAST, 1, "reference", stream=stream)["campaign"])
-    assert standing("fast", analysis).speeds == (300,)
+    assert summary("fast", analysis).speeds == (300,)
     assert (analysis.recorded, analysis.planned) == (2, 3 + 2)
-    bounded, download = analysis.fetched
-    assert (bounded.title, bounded.standing.median, bounded.bound_held) == ("Fast, streamed, cache bounded", 9.0, False)
-    assert (download.title, download.standing.speeds, download.end_s) == ("Slow, downloaded first", (), None)
+    bounded, download = analysis.by_transport
+    assert (bounded.title, bounded.summary.median, bounded.bound_held) == ("Fast, streamed, cache bounded", 9.0, False)
+    assert (download.title, download.summary.speeds, download.end_s) == ("Slow, downloaded first", (), None)
 
 
 def test_cold_trials_have_no_part_in_the_ranking() -> None:
@@ -131,8 +131,8 @@ def test_cold_trials_have_no_part_in_the_ranking() -> None:
     rows[0] = fabricate.load(FAST, 1, images_per_s=300.0, epoch1_images_per_s=40.0)
     campaign = fabricate.environment(CAST, 1, "reference")["campaign"] | {"cold": ["fast"]}
     analysis = analyse(rows, campaign)
-    assert standing("fast", analysis).speeds == (300,)
-    [cold] = analysis.colds
+    assert summary("fast", analysis).speeds == (300,)
+    [cold] = analysis.cold_starts
     assert cold.ratio is not None
     assert cold.ratio.mean == pytest.approx(0.5)
     assert cold.states == "cold (1)"
@@ -158,27 +158,27 @@ def both(actor: fabricate.Actor, same: list[float], best: list[float]) -> list[R
 def test_trials_at_best_settings_and_of_searches_have_no_part_in_the_other_track() -> None:
     analysis = two_tracks()
     alone = analyse(fabricate.finished(TUNED, 6), fabricate.environment(TUNED, 6, TUNED[2].name)["campaign"])
-    assert analysis.standings == alone.standings
+    assert analysis.summaries == alone.summaries
     assert (analysis.controls, analysis.limits, analysis.least_difference) == (
         alone.controls,
         alone.limits,
         alone.least_difference,
     )
     assert (analysis.planned, analysis.recorded) == (36, 36)
-    assert (alone.planned, alone.bests) == (18, ())
+    assert (alone.planned, alone.tuned) == (18, ())
 
 
 def test_a_failure_at_its_best_is_no_trouble_at_equal_settings() -> None:
     analysis = two_tracks([*runs(TUNED[0], 100), fabricate.at_best(TUNED[0], 1, status="failed", reason="it broke")])
-    [best] = [best for best in analysis.bests if best.best.name == TUNED[0].name]
-    assert (best.same.trouble, best.best.trouble) == ("", "failed: it broke")
+    [best] = [best for best in analysis.tuned if best.tuned.name == TUNED[0].name]
+    assert (best.shared.trouble, best.tuned.trouble) == ("", "failed: it broke")
     assert [failure.title for failure in analysis.failures] == ["FFCV raw, at its best"]
 
 
 def test_the_gain_is_paired_by_block() -> None:
     # Ratios 2, 4 and 8, as above.
     analysis = two_tracks(both(TUNED[0], [100, 200, 50], [200, 800, 400]), blocks=3)
-    gain = analysis.bests[0].gain
+    gain = analysis.tuned[0].gain
     assert gain is not None
     half = 4.302653 / math.sqrt(3)
     assert gain.ratio.mean == pytest.approx(4)
@@ -192,28 +192,28 @@ def test_those_at_their_best_are_ranked_among_themselves() -> None:
         + both(TUNED[1], [200.0] * 6, [900.0] * 6)
         + both(TUNED[2], [100.0] * 6, [100.0] * 6)
     )
-    assert [(b.best.title, b.best.rank) for b in analysis.bests] == [
+    assert [(b.tuned.title, b.tuned.rank) for b in analysis.tuned] == [
         ("FFCV JPEG", (1, 1)),
         ("FFCV raw", (2, 2)),
         ("ImageFolder 256 px", (3, 3)),
     ]
     assert [s.name for s in analysis.measured] == [actor.name for actor in TUNED]
-    assert [b.gain.verdict for b in analysis.bests if b.gain] == ["faster", "faster", "tie"]
+    assert [b.gain.verdict for b in analysis.tuned if b.gain] == ["faster", "faster", "tie"]
 
 
 def test_what_the_search_changed_is_told_and_nothing_where_it_found_nothing() -> None:
-    changes = {b.best.title: b.changes for b in two_tracks().bests}
+    changes = {b.tuned.title: b.changes for b in two_tracks().tuned}
     assert changes["FFCV raw"] == {"os_cache": False, "workers": 3}
     assert changes["ImageFolder 256 px"] == {"decode": "torchvision", "workers": 3}
     litdata = fabricate.CAST[4]
     campaign = fabricate.environment([litdata], 1, litdata.name, (), [litdata.name])["campaign"]
-    [best] = analyse(fabricate.searched(litdata), campaign).bests
+    [best] = analyse(fabricate.searched(litdata), campaign).tuned
     assert (best.changes, best.search.gains, best.gain) == ({}, (), None)
 
 
 def test_more_than_its_bound_is_also_flagged_at_its_best() -> None:
     rows = [*runs(TUNED[0], 100), fabricate.at_best(TUNED[0], 1, pct_of_bound=110.0)]
-    assert [s.title for s in two_tracks(rows).beyond_bound] == ["FFCV raw"]
+    assert [s.title for s in two_tracks(rows).beyond_limit] == ["FFCV raw"]
 
 
 def test_limits_are_medians_and_who_passes_them_by_more_than_can_be_told_is_flagged() -> None:
@@ -222,7 +222,7 @@ def test_limits_are_medians_and_who_passes_them_by_more_than_can_be_told_is_flag
     other = fabricate.limit("crop", 1, 1.0, attempt=2)  # of an attempt that does not count
     analysis = analysis_of([*limits, other, *rows, *runs(REFERENCE, 10, 10, 10)])
     assert analysis.limits == {"crop": 1000}
-    assert [s.name for s in analysis.beyond_bound] == ["fast"]
+    assert [s.name for s in analysis.beyond_limit] == ["fast"]
 
 
 def test_a_limit_that_failed_is_a_failure_and_one_that_this_machine_lacks_is_not() -> None:
@@ -240,7 +240,7 @@ def test_one_contestant_with_few_blocks_does_not_make_the_others_descriptive() -
     rows = runs(FAST, *[300] * 6) + runs(REFERENCE, *[100] * 6) + runs(SLOW, 50, 50)
     analysis = analysis_of(rows, blocks=6)
     assert not analysis.descriptive
-    assert {s.name: s.rank for s in analysis.standings} == {"fast": (1, 2), "reference": (2, 3), "slow": None}
+    assert {s.name: s.rank for s in analysis.summaries} == {"fast": (1, 2), "reference": (2, 3), "slow": None}
 
 
 @pytest.mark.parametrize(("blocks", "descriptive"), [(5, True), (6, False)])
@@ -254,7 +254,7 @@ def test_what_is_not_ok_has_no_speed_and_says_why(status: str) -> None:
     # Even if a figure was written before the trial was found wrong.
     bad = fabricate.load(FAST, 2, status=status, reason="broken", images_per_s=99_999.0)
     analysis = analysis_of([*runs(FAST, 300), bad])
-    fast = standing("fast", analysis)
+    fast = summary("fast", analysis)
     assert fast.speeds == (300,)
     assert fast.trouble == f"{status}: broken"
     assert analysis.failures == (Failure(kind="load", title="Fast", status=status, reason="broken", blocks=(2,)),)
@@ -268,7 +268,7 @@ def test_equal_failures_are_one_with_all_their_blocks() -> None:
 
 def test_a_trial_run_again_counts_by_its_latest_row() -> None:
     analysis = analysis_of([fabricate.failed(FAST, 1), *runs(FAST, 300)])
-    assert standing("fast", analysis).speeds == (300,)
+    assert summary("fast", analysis).speeds == (300,)
     assert analysis.recorded == 1
     assert len(analysis.failures) == 1
 
@@ -287,7 +287,7 @@ def test_the_latest_conversion_of_each_format_is_kept() -> None:
 
 def test_what_was_not_measured_is_absent_and_not_zero() -> None:
     analysis = analysis_of([fabricate.load(FAST, 1, gpu_reason="no driver", cpu_load_pct=None)])
-    assert not standing("fast", analysis).medians.keys() & {"gpu_util_pct", "cpu_load_pct"}
+    assert not summary("fast", analysis).medians.keys() & {"gpu_util_pct", "cpu_load_pct"}
     assert analysis.gpu_reason == "no driver"
 
 
@@ -324,8 +324,8 @@ def test_other_work_is_held_against_the_reference_and_not_ranked() -> None:
     assert [s.name for s in analysis.measured] == ["reference", "slow", "fast"]
     assert [s.name for s in analysis.ranked] == ["reference", "slow"]
     assert [s.rank for s in analysis.measured] == [(1, 1), (2, 2), None]
-    fast = standing("fast", analysis)
-    assert fast.other_work == "no image is flipped"
+    fast = summary("fast", analysis)
+    assert fast.unranked_reason == "no image is flipped"
     assert fast.reference is not None
     assert fast.reference.ratio.mean == pytest.approx(1.5)
     assert fast.reference.p is None
@@ -348,7 +348,7 @@ def test_who_has_work_of_its_own_is_not_ranked_with_the_others(own: dict[str, An
     [fast] = [contestant for contestant in campaign["contestants"] if contestant["name"] == "fast"]
     fast.update(own)
     analysis = analyse(rows, campaign, {name: fabricate.certificate() for name in ("fast", "reference")})
-    assert standing("fast", analysis).other_work == reason
+    assert summary("fast", analysis).unranked_reason == reason
     assert ("fast" in [s.name for s in analysis.ranked]) == (not reason)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loaderbench.records.certificates import Certificate, load, other_work, save
+from loaderbench.records.certificates import Certificate, load, save, unranked_reason
 
 OWN = Certificate(traits={"resampling": "area"}, figures={"shift_px": 0.02})
 ORIGINALS = Certificate(of_originals=True)
@@ -26,15 +26,15 @@ UNSEEN = Certificate(failure="timeout: killed")
 def test_what_keeps_a_contestant_from_being_ranked(
     certificate: Certificate, reference: Certificate, reason: str
 ) -> None:
-    assert other_work("a", "b", {"a": certificate, "b": reference}) == reason
+    assert unranked_reason("a", "b", {"a": certificate, "b": reference}) == reason
 
 
 def test_a_contestant_that_was_overlooked_is_not_taken_for_certified() -> None:
-    assert other_work("a", "b", {"b": OWN}) == "not certified: it has no certificate"
+    assert unranked_reason("a", "b", {"b": OWN}) == "not certified: it has no certificate"
 
 
 def test_where_nothing_is_certified_nobody_is_set_apart() -> None:
-    assert other_work("a", "b", {}) == ""
+    assert unranked_reason("a", "b", {}) == ""
 
 
 def test_certificates_are_read_as_they_were_written(tmp_path) -> None:

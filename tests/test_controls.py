@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loaderbench.campaign import disturbances as noise
+from loaderbench.campaign import disturbances
 from loaderbench.findings import controls
 from loaderbench.findings.comparison import Ratio
 from loaderbench.report import report
@@ -24,7 +24,7 @@ ACTOR = fabricate.CAST[0]
 
 def judged(kind: str, rows: list[Record], ratio: Ratio | None = None, fastest: float | None = 5000) -> list[Any]:
     contestant = {"name": ACTOR.name, "title": "C", "control": kind, "options": KNOWN}
-    return [verdict.held for verdict in controls.judge({"contestants": [contestant]}, rows, ratio, fastest)]
+    return [result.passed for result in controls.judge({"contestants": [contestant]}, rows, ratio, fastest)]
 
 
 def row(**changes: Any) -> Record:
@@ -40,7 +40,7 @@ def test_a_loader_of_known_speed_and_cost_must_come_out(speed: float, cores: flo
 def test_what_is_read_from_the_disk_is_known(read_mib: float, held: bool | None) -> None:  # noqa: FBT001
     contestant = {"name": ACTOR.name, "title": "C", "control": "known", "options": KNOWN | {"read_mib": 64}}
     rows = [row(images_per_s=1000, cores_used=0.9, read_bytes=int(read_mib * 2**20))]
-    assert controls.judge({"contestants": [contestant]}, rows, None, 5000)[-1].held is held
+    assert controls.judge({"contestants": [contestant]}, rows, None, 5000)[-1].passed is held
 
 
 @pytest.mark.parametrize(("peak_mib", "held"), [(510.0, True), (540.0, False)])
@@ -52,7 +52,7 @@ def test_memory_is_known_over_that_of_a_loader_without_any(peak_mib: float, held
         row(contestant="idle", images_per_s=10**6, peak_anon_memory_mib=250.0),
     ]
     memory, _ = controls.judge({"contestants": [known, idle]}, rows, None, 5000)[-2:]
-    assert memory.held is held
+    assert memory.passed is held
 
 
 @pytest.mark.parametrize("work", [{"ranks": 2}, {"jobs": 2}])
@@ -61,7 +61,7 @@ def test_what_is_known_is_known_of_each_rank_and_job(work: dict[str, int]) -> No
     verdicts = controls.judge(
         {"contestants": [contestant], "work": work}, [row(images_per_s=2000, cores_used=1.8)], None, 5000
     )
-    assert [verdict.held for verdict in verdicts] == [True, True]
+    assert [result.passed for result in verdicts] == [True, True]
 
 
 def test_the_middle_of_the_blocks_decides() -> None:
@@ -127,7 +127,7 @@ QUIET = row(
 
 
 def test_a_quiet_trial_has_no_marks() -> None:
-    assert noise.marks(QUIET) == ()
+    assert disturbances.flags(QUIET) == ()
 
 
 @pytest.mark.parametrize(
@@ -147,26 +147,26 @@ def test_a_quiet_trial_has_no_marks() -> None:
     ],
 )
 def test_each_sign_of_disturbance_marks_a_trial(change: dict[str, Any], said: str) -> None:
-    [sign] = noise.marks(replace(QUIET, **change))
+    [sign] = disturbances.flags(replace(QUIET, **change))
     assert said in sign
 
 
 def test_cold_trials_may_read_and_may_change_their_speed_but_must_be_proven_cold() -> None:
     cold = replace(QUIET, cache="cold", cache_state="guest-cold", half_drift_pct=50.0, major_faults=5000)
-    assert noise.marks(cold) == ()
-    assert noise.marks(replace(cold, cache_state="unproven")) == ("a cold page cache is not proven",)
+    assert disturbances.flags(cold) == ()
+    assert disturbances.flags(replace(cold, cache_state="unproven")) == ("a cold page cache is not proven",)
 
 
 @pytest.mark.parametrize(
     "change", [{"bank_bias_bound_pct": 5.1}, {"cache_state": "unproven"}, {"throttle_events": 1}, {"gpu_throttle": "x"}]
 )
 def test_what_would_come_back_is_no_reason_to_run_again(change: dict[str, Any]) -> None:
-    assert noise.marks(replace(QUIET, **change))
-    assert noise.disturbances(replace(QUIET, **change)) == ()
+    assert disturbances.flags(replace(QUIET, **change))
+    assert disturbances.disturbances(replace(QUIET, **change)) == ()
 
 
 def test_a_failed_trial_is_not_called_disturbed() -> None:
-    assert noise.marks(replace(QUIET, status="failed", steal_pct=50.0)) == ()
+    assert disturbances.flags(replace(QUIET, status="failed", steal_pct=50.0)) == ()
 
 
 @pytest.mark.usefixtures("one_picture")
@@ -192,8 +192,8 @@ def fetched(transport: str, **changes: Any) -> Record:
 
 @pytest.mark.parametrize(("network_mib", "held"), [(49, False), (50, True), (55, True), (56, False)])
 def test_a_download_takes_the_bytes_of_its_format(network_mib: int, held: bool) -> None:  # noqa: FBT001
-    counted, _ = controls.of_network([fetched("download"), fetched("download", network_bytes=network_mib << 20)])
-    assert counted.held is held
+    counted, _ = controls.network_controls([fetched("download"), fetched("download", network_bytes=network_mib << 20)])
+    assert counted.passed is held
 
 
 @pytest.mark.parametrize(
@@ -206,13 +206,13 @@ def test_a_download_takes_the_bytes_of_its_format(network_mib: int, held: bool) 
     ],
 )
 def test_nothing_comes_faster_than_the_network_may(changes: dict[str, Any], measured: str) -> None:
-    *_, rate = controls.of_network([fetched("stream", **changes)])
+    *_, rate = controls.network_controls([fetched("stream", **changes)])
     assert rate.measured == measured
-    assert rate.held is (float(measured.split(maxsplit=1)[0]) <= 51)
+    assert rate.passed is (float(measured.split(maxsplit=1)[0]) <= 51)
 
 
 def test_without_a_limit_there_is_none_to_hold() -> None:
-    assert [v.title for v in controls.of_network([fetched("download", network_rate_mib_per_s=None)])] == [
+    assert [v.title for v in controls.network_controls([fetched("download", network_rate_mib_per_s=None)])] == [
         "Bytes over the network"
     ]
-    assert not [*controls.of_network([])]
+    assert not [*controls.network_controls([])]

@@ -12,7 +12,7 @@ from matplotlib.text import Annotation, Text
 
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.comparison import RANKING_BLOCKS
-from loaderbench.findings.crossover import Course
+from loaderbench.findings.crossover import DeliveryCurve
 from loaderbench.findings.findings import Analysis
 from loaderbench.report import plots
 from tests import fabricate
@@ -225,8 +225,8 @@ def test_images_from_a_bucket_are_drawn_over_the_time_since_each_began() -> None
     rows = [fabricate.fetched(FAST, block, "stream") for block in (1, 2)]
     rows += [fabricate.fetched(REFERENCE, block, "download") for block in (1, 2)]
     began_s = {"1": 5.0, "2": 7.0}  # of which 6.0 is the median
-    courses = {row.trial: Course.of(fabricate.course(row), began_s[row.trial[0]]) for row in rows}
-    figure = drawn(analyse(rows, environment["campaign"], courses=courses), "streaming.png")["streaming.png"]
+    curves = {row.trial: DeliveryCurve.of(fabricate.course(row), began_s[row.trial[0]]) for row in rows}
+    figure = drawn(analyse(rows, environment["campaign"], curves=curves), "streaming.png")["streaming.png"]
     lines = {str(line.get_label()): line for line in figure.axes[0].lines if len(line.get_xdata()) > 1}  # type: ignore[arg-type]
     fast = lines["FFCV raw, os_cache on, streamed"]
     assert fast.get_xydata()[1].tolist() == pytest.approx([6.0 + FAST.start_s[2], 0])  # type: ignore[index]
@@ -244,8 +244,8 @@ def test_no_words_are_cut_off(cast: Sequence[Actor]) -> None:
     rows = fabricate.finished(cast, 3, names, names, names, stream)
     rows = [replace(row, cache_state="unproven", pct_of_bound=101.0) if row.kind == "load" else row for row in rows]
     environment = fabricate.environment(cast, 3, cast[0].name, names, names, feeding=names, stream=stream)
-    courses = {row.trial: Course.of(fabricate.course(row), 5.0) for row in rows if row.transport}
-    analysis = analyse(rows, environment["campaign"], courses=courses)
+    curves = {row.trial: DeliveryCurve.of(fabricate.course(row), 5.0) for row in rows if row.transport}
+    analysis = analyse(rows, environment["campaign"], curves=curves)
     figures = drawn(replace(analysis, gpu_uses=fabricate.gpu_uses(cast)))
     assert len(figures) == len(plots.PLOTS)
     for file, figure in figures.items():

@@ -54,21 +54,21 @@ def found(speeds: Mapping[str, float] = SPEEDS, **changes: Any) -> Analysis:
 
 
 def test_the_published_ratio_is_that_of_each_epoch() -> None:
-    base, older = found().published
+    base, older = found().replications
     assert base.ratios == (1, 1)
     assert older.ratios == (1.5, 1.1)
     assert older.ratio == pytest.approx((1.5 * 1.1) ** 0.5)
 
 
 def test_published_sizes_are_told_per_image() -> None:
-    base, older = found().published
+    base, older = found().replications
     assert base.bytes_per_image is None
     assert older.bytes_per_image == 10 * 1024
     assert older.stored_bytes == pytest.approx(142_400)
 
 
 def test_the_set_up_is_measured_as_published_and_after_all_changes_to_both() -> None:
-    _, older = found().published
+    _, older = found().replications
     assert older.measured
     assert older.measured.mean == pytest.approx(0.8)
     assert older.equal
@@ -76,7 +76,7 @@ def test_the_set_up_is_measured_as_published_and_after_all_changes_to_both() -> 
 
 
 def test_each_change_is_told_from_its_two_ends() -> None:
-    first, second, third = found().changes
+    first, second, third = found().setup_effects
     assert (first.what, first.before, first.after) == ("one thing", "OLDER", "OLD")
     assert [c.comparison.ratio.mean for c in (first, second, third) if c.comparison] == pytest.approx([1.5, 2.5, 0.5])
     assert first.comparison
@@ -88,16 +88,16 @@ def test_each_change_is_told_from_its_two_ends() -> None:
 
 def test_what_has_no_speed_has_no_ratio() -> None:
     analysis = found({name: speed for name, speed in SPEEDS.items() if name not in {"old", "kept"}})
-    _, older = analysis.published
+    _, older = analysis.replications
     assert older.measured
     assert older.equal is None
-    assert [c.comparison for c in analysis.changes] == [None, None, None]
+    assert [c.comparison for c in analysis.setup_effects] == [None, None, None]
 
 
 def test_a_campaign_that_repeats_none_has_none() -> None:
     analysis = found(published=None, changes=[])
-    assert analysis.published == ()
-    assert analysis.changes == ()
+    assert analysis.replications == ()
+    assert analysis.setup_effects == ()
 
 
 def test_the_shipped_campaign_repeats_all_that_was_published_and_changes_each() -> None:

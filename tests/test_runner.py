@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from loaderbench.campaign import disturbances as noise
+from loaderbench.campaign.disturbances import disturbances
 from loaderbench.findings import check
 from loaderbench.formats.prepare import prepare
 from loaderbench.machine.files import BusyError, locked
@@ -187,7 +187,7 @@ def test_trials_beside_another_process_are_marked_and_their_block_is_run_again(r
     rows = {row.trial: row for row in loads(folder)}
     assert rows.keys() == {"1/a", "1.2/a"}
     for row in rows.values():
-        assert any("other processes used" in sign for sign in noise.disturbances(row))
+        assert any("other processes used" in sign for sign in disturbances(row))
 
 
 @pytest.mark.parametrize(

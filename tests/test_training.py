@@ -42,7 +42,7 @@ def trained(seed: int, blocks: int, shift: float = 0.0) -> list[Record]:
 
 
 def apart(rows: list[Record]) -> dict[str, tuple[str, ...]]:
-    return training.losses_apart(pd.DataFrame([vars(row) for row in rows]))
+    return training.outlier_losses(pd.DataFrame([vars(row) for row in rows]))
 
 
 def test_a_loader_whose_loss_is_another_is_apart_and_no_other_is() -> None:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from loaderbench.api import Work
 from loaderbench.campaign import claims as publication
 from loaderbench.campaign import registry
-from loaderbench.campaign.claims import Change, Published
+from loaderbench.campaign.claims import ChangeTable, PublishedTable
 from loaderbench.campaign.schema import (
     NO_UINT8,
     Consumers,
@@ -67,8 +67,8 @@ class Campaign(Table):
     """Contestants that also run with their data out of the page cache, once in every block."""
     consumers: Consumers = Consumers()
     stream: Stream | None = None
-    published: Published | None = None
-    changes: tuple[Change, ...] = ()
+    published: PublishedTable | None = None
+    changes: tuple[ChangeTable, ...] = ()
     """From a set-up that was published to an equal one, one thing at a time: at most one from each contestant."""
     best: dict[str, Best] = Field(default_factory=dict)
     """Contestants that also run at their best settings, once in every block, and where to search for them."""

@@ -23,7 +23,7 @@ class PublishedFigures(_Table):
     """Of the whole data set, in units of 2^30 bytes."""
 
 
-class Published(_Table):
+class PublishedTable(_Table):
     """A comparison that somebody published, which the campaign repeats."""
 
     source: str
@@ -34,7 +34,7 @@ class Published(_Table):
     """By the names that the campaign gives them; the reference is one of them."""
 
 
-class Change(_Table):
+class ChangeTable(_Table):
     """Two contestants between which one thing differs."""
 
     from_: str = Field(alias="from")
@@ -43,7 +43,9 @@ class Change(_Table):
     """What differs, in a few words."""
 
 
-def agree(published: Published | None, changes: Sequence[Change], competing: Sequence[str], reference: str) -> None:
+def agree(
+    published: PublishedTable | None, changes: Sequence[ChangeTable], competing: Sequence[str], reference: str
+) -> None:
     """Raise ValueError unless both name contestants that compete, and the changes are chains."""
     named = list(published.contestants) if published else []
     ends = [name for change in changes for name in (change.from_, change.to)]

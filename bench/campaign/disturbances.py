@@ -41,7 +41,7 @@ def disturbances(record: Record) -> tuple[str, ...]:
     return tuple(text.format(value) for text, value, limit in measured if value is not None and abs(value) > limit)
 
 
-def marks(record: Record) -> tuple[str, ...]:
+def flags(record: Record) -> tuple[str, ...]:
     """Return all that speaks against an `ok` trial's figure: disturbances, and what another run would hardly mend."""
     if record.status != "ok" or record.kind not in {"load", "tune"}:
         return ()

@@ -6,8 +6,8 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from loaderbench.campaign import disturbances as noise
 from loaderbench.campaign import tuning
+from loaderbench.campaign.disturbances import disturbances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,7 +97,7 @@ def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, 
                     replace(trial, settings=best[trial.contestant.name]) if trial.track == "best" else trial
                     for trial in lacking
                 )
-            if not any(noise.disturbances(measured[trial.name]) for trial in planned):
+            if not any(disturbances(measured[trial.name]) for trial in planned):
                 break
     return ()
 

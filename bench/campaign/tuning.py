@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from loaderbench.campaign import disturbances as noise
+from loaderbench.campaign.disturbances import disturbances
 from loaderbench.campaign.search_space import Best, Tuning
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Search:
     @property
     def disturbed(self) -> int:
         """How many of its trials show signs of disturbance; none is run again, for two pairs must agree."""
-        return sum(bool(noise.disturbances(row)) for row in self.rows)
+        return sum(bool(disturbances(row)) for row in self.rows)
 
 
 def trial_name(contestant: str, number: int) -> str:

@@ -9,22 +9,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from loaderbench.campaign import disturbances as noise
 from loaderbench.campaign import tuning
+from loaderbench.campaign.disturbances import disturbances, flags
 from loaderbench.campaign.pixel_values import delivers
-from loaderbench.findings import controls, training
-from loaderbench.findings import crossover as overtaking
-from loaderbench.findings import replication as published
+from loaderbench.findings import controls, replication, training
 from loaderbench.findings.comparison import RANKING_BLOCKS, compare, compare_all, least_difference, ratio
-from loaderbench.findings.findings import MEDIANS, START_PHASES, Analysis, AtBest, Cold, Failure, Fed, Fetched, Standing
-from loaderbench.records.certificates import other_work
+from loaderbench.findings.crossover import DeliveryCurve, crossovers
+from loaderbench.findings.findings import (
+    MEDIANS,
+    START_PHASES,
+    Analysis,
+    ColdStart,
+    ConsumerSummary,
+    ContestantSummary,
+    Failure,
+    TransportSummary,
+    TunedSummary,
+)
+from loaderbench.records.certificates import unranked_reason
 from loaderbench.records.record import HEADER, STREAM_TABLES, TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from loaderbench.findings.comparison import Comparison, Ratio
-    from loaderbench.findings.crossover import Course
     from loaderbench.records.certificates import Certificate
     from loaderbench.records.record import Record
 
@@ -33,10 +41,10 @@ def analyse(
     records: Sequence[Record],
     campaign: Mapping[str, Any],
     certified: Mapping[str, Certificate] | None = None,
-    courses: Mapping[str, Course] | None = None,
+    curves: Mapping[str, DeliveryCurve] | None = None,
 ) -> Analysis:
     """Analyse the rows of a campaign, which is given as `env.json` keeps it. `certified`: certificates by contestant.
-    `courses`: by trial, of those whose data was in a bucket.
+    `curves`: by trial, of those whose data was in a bucket.
 
     A trial that has several rows counts by its latest; their failures are all kept. Of several attempts at a block the
     one with the fewest failed and then the fewest disturbed trials counts, the earliest of equals; speeds have no say.
@@ -56,41 +64,41 @@ def analyse(
     twin_ratio = _ratio(speeds[twins[0]], speeds[reference]) if twins and reference in speeds else None
     least = least_difference(twin_ratio)
     others = {
-        c["name"]: _apart(c, campaign) or other_work(c["name"], reference, certified or {})
+        c["name"]: _apart(c, campaign) or unranked_reason(c["name"], reference, certified or {})
         for c in _competing(campaign)
     }
     everything = compare_all(speeds[[name for name in competing if name in speeds]], least)
     ranked = [name for name in competing if name in speeds and not others[name]]
     compared = compare_all(speeds[ranked], least) if any(others.values()) else everything
-    everyone = (_standing(c, same[same["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign))
-    standings = sorted(
+    everyone = (_summary(c, same[same["cache"] != "cold"], warm, compared, reference) for c in _competing(campaign))
+    summaries = sorted(
         (_set_apart(s, others[s.name], everything.get((s.name, reference))) for s in everyone),
-        key=lambda s: (not s.speeds, bool(s.other_work), _fastest_first(s)),
+        key=lambda s: (not s.speeds, bool(s.unranked_reason), _fastest_first(s)),
     )
     searches = tuning.searches(records, campaign)
     ok = [record for record in records if record.kind == "load" and record.status == "ok"]
-    marked = tuple((record, signs) for record in ok if (signs := noise.marks(record)))
-    fastest = max((s.median for s in standings if s.speeds), default=None)
+    flagged = tuple((record, signs) for record in ok if (signs := flags(record)))
+    fastest = max((s.median for s in summaries if s.speeds), default=None)
     writes = tuple({r.format: r for r in records if r.kind == "write"}.values())
     limits, counted = _limits(records, chosen), frozenset(_good(everywhere)["trial"])
     taken = frozenset(good["trial"])
     further = [name for feeding in feedings(campaign).values() for name in feeding["contestants"]]
     further += [name for using in transports(campaign).values() for name in using]
-    fetched = tuple(_fetched(campaign, everywhere, courses or {}))
+    fetched = tuple(_fetched(campaign, everywhere, curves or {}))
     blocks = campaign["timing"]["blocks"]
     states = len(names) + len(campaign["cold"]) + len(campaign["best"]) + len(further)
     return Analysis(
         reference=reference,
-        standings=tuple(standings),
+        summaries=tuple(summaries),
         certified=bool(certified),
-        colds=tuple(_colds(campaign, standings, same, cold)),
-        bests=tuple(
-            _bests(campaign, standings, loads[loads["track"] == "best"], speeds, searches=searches, least=least)
+        cold_starts=tuple(_colds(campaign, summaries, same, cold)),
+        tuned=tuple(
+            _bests(campaign, summaries, loads[loads["track"] == "best"], speeds, searches=searches, least=least)
         ),
-        fed=tuple(_fed(campaign, everywhere)),
+        by_consumer=tuple(_fed(campaign, everywhere)),
         lightning=tuple(training.under_lightning(_good(everywhere))),
-        fetched=fetched,
-        overtakings=overtaking.pairs(_races(everywhere, fetched, courses or {})),
+        by_transport=fetched,
+        crossovers=crossovers(_curves_by_block(everywhere, fetched, curves or {})),
         limits=limits,
         limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},
         least_difference=least,
@@ -102,23 +110,23 @@ def analyse(
         gpu_reason="; ".join(sorted({part for reason in good["gpu_reason"] for part in reason.split("; ")} - {""})),
         controls=(
             *controls.judge(campaign, [r for r in chosen if r.trial in taken], twin_ratio, fastest),
-            *controls.of_network([r for r in chosen if r.trial in counted and r.transport]),
+            *controls.network_controls([r for r in chosen if r.trial in counted and r.transport]),
         ),
-        marked=marked,
+        flagged=flagged,
         counted=counted,
-        quiet=len(ok) - len(marked),
-        published=published.published(campaign, everything, writes),
-        changes=published.changes(campaign, everything, writes),
+        quiet=len(ok) - len(flagged),
+        replications=replication.replications(campaign, everything, writes),
+        setup_effects=replication.setup_effects(campaign, everything, writes),
     )
 
 
-def _set_apart(standing: Standing, reason: str, against: Comparison | None) -> Standing:
+def _set_apart(summary: ContestantSummary, reason: str, against: Comparison | None) -> ContestantSummary:
     """Give a contestant of other work that reason and no rank. To the reference of other work, too, there is a ratio,
     which is no matter of rank.
     """
-    if against and not standing.reference:
-        standing = replace(standing, reference=replace(against, p=None, verdict="unresolved"))
-    return replace(standing, other_work=reason, rank=None) if reason else standing
+    if against and not summary.reference:
+        summary = replace(summary, reference=replace(against, p=None, verdict="unresolved"))
+    return replace(summary, unranked_reason=reason, rank=None) if reason else summary
 
 
 def _apart(contestant: Mapping[str, Any], campaign: Mapping[str, Any]) -> str:
@@ -127,8 +135,8 @@ def _apart(contestant: Mapping[str, Any], campaign: Mapping[str, Any]) -> str:
     return contestant.get("apart") or (f"delivers {own} in place of {asked}" if own != asked else "")
 
 
-def _fastest_first(standing: Standing) -> float:
-    return -standing.medians.get("images_per_s", 0)
+def _fastest_first(summary: ContestantSummary) -> float:
+    return -summary.medians.get("images_per_s", 0)
 
 
 def _competing(campaign: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -152,7 +160,7 @@ def _quietest(records: Sequence[Record]) -> list[Record]:
 def _trouble_in(rows: Mapping[str, Record]) -> tuple[int, int]:
     """Return how many trials of an attempt have no speed, and how many were disturbed."""
     failed = sum(row.status != "ok" for row in rows.values())
-    return failed, sum(bool(noise.disturbances(row)) for row in rows.values())
+    return failed, sum(bool(disturbances(row)) for row in rows.values())
 
 
 def _loads(chosen: Sequence[Record]) -> pd.DataFrame:
@@ -166,17 +174,17 @@ def _good(loads: pd.DataFrame) -> pd.DataFrame:
     return loads[(loads["status"] == "ok") & loads["images_per_s"].notna()]
 
 
-def _standing(
+def _summary(
     contestant: Mapping[str, Any],
     loads: pd.DataFrame,
     good: pd.DataFrame,
     compared: Mapping[tuple[str, str], Comparison],
     reference: str,
-) -> Standing:
+) -> ContestantSummary:
     name = contestant["name"]
     rows = good[good["contestant"] == name]
     medians = rows[[*MEDIANS, "start_s"]].median().dropna()
-    return Standing(
+    return ContestantSummary(
         name=name,
         title=contestant["title"],
         adapter=contestant["loader"],
@@ -203,22 +211,22 @@ def _rank(name: str, compared: Mapping[tuple[str, str], Comparison]) -> tuple[in
 
 
 def _colds(
-    campaign: Mapping[str, Any], standings: Sequence[Standing], loads: pd.DataFrame, cold: pd.DataFrame
-) -> list[Cold]:
+    campaign: Mapping[str, Any], summaries: Sequence[ContestantSummary], loads: pd.DataFrame, cold: pd.DataFrame
+) -> list[ColdStart]:
     contestants = {c["name"]: c for c in _competing(campaign)}
     first_epochs = {
         cache: _by_block(rows, "epoch1_images_per_s")
         for cache, rows in (("cold", cold), ("warm", loads[(loads["cache"] != "cold") & (loads["status"] == "ok")]))
     }
     found = []
-    for warm in standings:
+    for warm in summaries:
         if warm.name in campaign["cold"]:
             states = cold[cold["contestant"] == warm.name]["cache_state"].value_counts()
             both = warm.name in first_epochs["cold"] and warm.name in first_epochs["warm"]
             found.append(
-                Cold(
+                ColdStart(
                     warm=warm,
-                    cold=_standing(contestants[warm.name], loads[loads["cache"] == "cold"], cold, {}, ""),
+                    cold=_summary(contestants[warm.name], loads[loads["cache"] == "cold"], cold, {}, ""),
                     states=", ".join(f"{state} ({count})" for state, count in states.items()),
                     ratio=_ratio(first_epochs["cold"][warm.name], first_epochs["warm"][warm.name]) if both else None,
                 )
@@ -231,25 +239,25 @@ def feedings(campaign: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: feeding for name, feeding in campaign.get("consumers", {}).items() if feeding}
 
 
-def _fed(campaign: Mapping[str, Any], loads: pd.DataFrame) -> list[Fed]:
+def _fed(campaign: Mapping[str, Any], loads: pd.DataFrame) -> list[ConsumerSummary]:
     found = []
     for consumer, feeding in feedings(campaign).items():
         rows = loads[loads["consumer"] == consumer]
         good = _good(rows)
-        apart, loss_blocks = training.losses_apart(good), training.blocks_compared(good)
+        apart, loss_blocks = training.outlier_losses(good), training.blocks_compared(good)
         worth = "fed_images_per_s" if consumer == "paced" else "images_per_s"
         of_consumer = [
-            Fed(
+            ConsumerSummary(
                 consumer=consumer,
-                standing=_standing(contestant, rows, good, {}, ""),
+                summary=_summary(contestant, rows, good, {}, ""),
                 curve=_curve(good[good["contestant"] == contestant["name"]]["demand_curve"]),
-                losses_apart=apart.get(contestant["name"], ()),
+                outlier_losses=apart.get(contestant["name"], ()),
                 loss_blocks=loss_blocks,
             )
             for contestant in _competing(campaign)
             if contestant["name"] in feeding["contestants"]
         ]
-        found += sorted(of_consumer, key=lambda fed: -fed.standing.medians.get(worth, 0))
+        found += sorted(of_consumer, key=lambda fed: -fed.summary.medians.get(worth, 0))
     return found
 
 
@@ -259,7 +267,9 @@ def transports(campaign: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
     return {transport: stream.get(table, ()) for transport, table in STREAM_TABLES.items()}
 
 
-def _fetched(campaign: Mapping[str, Any], loads: pd.DataFrame, courses: Mapping[str, Course]) -> Iterator[Fetched]:
+def _fetched(
+    campaign: Mapping[str, Any], loads: pd.DataFrame, curves: Mapping[str, DeliveryCurve]
+) -> Iterator[TransportSummary]:
     for transport, names in transports(campaign).items():
         rows = loads[loads["transport"] == transport]
         good = _good(rows)
@@ -267,21 +277,23 @@ def _fetched(campaign: Mapping[str, Any], loads: pd.DataFrame, courses: Mapping[
             if contestant["name"] in names:
                 own = good[good["contestant"] == contestant["name"]]
                 kept = own[own["cache_mib"].notna()]
-                yield Fetched(
+                yield TransportSummary(
                     transport=transport,
-                    standing=_standing(contestant, rows, good, {}, ""),
-                    courses=tuple(courses[trial] for trial in own["trial"] if trial in courses),
+                    summary=_summary(contestant, rows, good, {}, ""),
+                    curves=tuple(curves[trial] for trial in own["trial"] if trial in curves),
                     bound_held=bool((kept["cache_peak_mib"] <= kept["cache_mib"]).all()) if len(kept) else None,
                 )
 
 
-def _races(loads: pd.DataFrame, fetched: Sequence[Fetched], courses: Mapping[str, Course]) -> list[dict[str, Course]]:
-    """Return the courses by block and title."""
-    titles = {(f.standing.name, f.transport): f.title for f in fetched}
-    rows = loads[loads["trial"].isin(list(courses))]
+def _curves_by_block(
+    loads: pd.DataFrame, fetched: Sequence[TransportSummary], curves: Mapping[str, DeliveryCurve]
+) -> list[dict[str, DeliveryCurve]]:
+    """Return the curves by block and title."""
+    titles = {(f.summary.name, f.transport): f.title for f in fetched}
+    rows = loads[loads["trial"].isin(list(curves))]
     return [
         {
-            titles[row["contestant"], row["transport"]]: courses[row["trial"]]
+            titles[row["contestant"], row["transport"]]: curves[row["trial"]]
             for _, row in of_block.iterrows()
             if (row["contestant"], row["transport"]) in titles
         }
@@ -296,13 +308,13 @@ def _curve(texts: Iterable[str]) -> tuple[tuple[float, float], ...]:
 
 def _bests(  # noqa: PLR0913 - all that it follows from
     campaign: Mapping[str, Any],
-    standings: Sequence[Standing],
+    summaries: Sequence[ContestantSummary],
     loads: pd.DataFrame,
     same_speeds: pd.DataFrame,
     *,
     searches: Mapping[str, tuning.Search],
     least: float,
-) -> list[AtBest]:
+) -> list[TunedSummary]:
     """Rank those at their best among themselves, and hold each against itself at equal settings, block by block."""
     good = _good(loads)
     speeds = _by_block(good, "images_per_s")
@@ -310,14 +322,14 @@ def _bests(  # noqa: PLR0913 - all that it follows from
     logs = (speeds / same_speeds[[name for name in same_speeds if name in speeds]]).apply(np.log)
     gains = compare({(str(name), "same"): log for name, log in logs.items()}, least)
     found = []
-    for same in standings:
+    for same in summaries:
         if same.name in searches:
             [contestant] = [c for c in _competing(campaign) if c["name"] == same.name]
             called = {**contestant, "title": campaign["best"][same.name]["title"]}
-            best = _standing(called, loads, good, compared, campaign["reference"])
+            best = _summary(called, loads, good, compared, campaign["reference"])
             gain = gains.get((same.name, "same"))
-            found.append(AtBest(same=same, best=best, gain=gain, search=searches[same.name]))
-    return sorted(found, key=lambda b: _fastest_first(b.best))
+            found.append(TunedSummary(shared=same, tuned=best, gain=gain, search=searches[same.name]))
+    return sorted(found, key=lambda b: _fastest_first(b.tuned))
 
 
 def _by_block(rows: pd.DataFrame, column: str) -> pd.DataFrame:

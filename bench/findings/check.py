@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
-from loaderbench.campaign import disturbances as noise
 from loaderbench.campaign import tuning
+from loaderbench.campaign.disturbances import flags
 from loaderbench.findings.analysis import analyse, feedings, transports
 from loaderbench.findings.comparison import RANKING_BLOCKS
 from loaderbench.records import certificates
@@ -94,8 +94,8 @@ def _broken(analysis: Analysis) -> Iterator[str]:
     """Tell why the campaign as a whole is no result."""
     if analysis.recorded < analysis.planned:
         yield f"{analysis.recorded} of {analysis.planned} planned trials are recorded"
-    for verdict in analysis.controls_failed:
-        yield f"the control {verdict.title} failed: must be {verdict.expected}, was {verdict.measured}"
+    for control in analysis.controls_failed:
+        yield f"the control {control.title} failed: must be {control.expected}, was {control.measured}"
 
 
 def _loose(env: Mapping[str, Any], analysis: Analysis) -> Iterator[str]:
@@ -108,9 +108,9 @@ def _loose(env: Mapping[str, Any], analysis: Analysis) -> Iterator[str]:
         yield "its contestants have no certificates"
     if not analysis.controls:
         yield "it has no controls"
-    for verdict in analysis.controls:
-        if verdict.held is None:
-            yield f"the control {verdict.title} was not measured: {verdict.expected}"
+    for control in analysis.controls:
+        if control.passed is None:
+            yield f"the control {control.title} was not measured: {control.expected}"
     if analysis.blocks < RANKING_BLOCKS:
         yield f"it has {analysis.blocks} blocks, fewer than {RANKING_BLOCKS}"
     if env["data"]["unreadable"]:
@@ -187,8 +187,8 @@ def _at_other_settings(
 
 def _doubts(row: Record, analysis: Analysis) -> Iterator[str]:
     """Tell what keeps a true row out of a comparison to be quoted."""
-    if reason := next((s.other_work for s in analysis.standings if s.name == row.contestant), ""):
+    if reason := next((s.unranked_reason for s in analysis.summaries if s.name == row.contestant), ""):
         yield f"other work: {reason}"
     if row.status != "ok":
         yield f"{row.status}: {row.reason}"
-    yield from noise.marks(row)
+    yield from flags(row)

@@ -29,39 +29,39 @@ _COSTS = {*_CORES, "images_per_s", "read_mib", "shared_mib"}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ControlResult:
     """One thing that was known, and what came out."""
 
     title: str
     expected: str
     measured: str
-    held: bool | None
+    passed: bool | None
     """None if it was not measured."""
 
 
 def judge(
     campaign: Mapping[str, Any], good: Sequence[Record], twins: Ratio | None, fastest: float | None
-) -> tuple[Verdict, ...]:
+) -> tuple[ControlResult, ...]:
     """Judge the controls of a campaign as `env.json` keeps it.
 
     `good`: its ok load rows. `twins`: the twin's ratio to the reference. `fastest`: the highest median images/s.
     """
     rows = {c["name"]: [row for row in good if row.contestant == c["name"]] for c in campaign["contestants"]}
     idle = [row for c in campaign["contestants"] if c["control"] == "ceiling" for row in rows[c["name"]]]
-    verdicts: list[Verdict] = []
+    results: list[ControlResult] = []
     for contestant in campaign["contestants"]:
         title, own = contestant["title"], rows[contestant["name"]]
         match contestant["control"]:
             case "twin":
-                verdicts.append(_twin(title, twins))
+                results.append(_twin(title, twins))
             case "ceiling":
-                verdicts.append(_ceiling(title, own, fastest))
+                results.append(_ceiling(title, own, fastest))
             case "known":
-                verdicts += _known(title, contestant["options"], own, idle, campaign.get("work", {}))
-    return tuple(verdicts)
+                results += _known(title, contestant["options"], own, idle, campaign.get("work", {}))
+    return tuple(results)
 
 
-def of_network(fetching: Sequence[Record]) -> Iterator[Verdict]:
+def network_controls(fetching: Sequence[Record]) -> Iterator[ControlResult]:
     """Judge the bytes that were counted and the limit that was set, by ok rows of those with the data in a bucket."""
     times = [
         row.network_bytes / row.size_bytes
@@ -69,7 +69,7 @@ def of_network(fetching: Sequence[Record]) -> Iterator[Verdict]:
         if row.transport == "download" and row.network_bytes and row.size_bytes
     ]
     if times:
-        yield Verdict(
+        yield ControlResult(
             "Bytes over the network",
             f"every download takes the bytes of its format, and at most {100 * NETWORK_OVERHEAD:g} % more",
             f"{min(times):.3f} to {max(times):.3f} times",
@@ -78,7 +78,7 @@ def of_network(fetching: Sequence[Record]) -> Iterator[Verdict]:
     limits = [row.network_rate_mib_per_s for row in fetching if row.network_rate_mib_per_s]
     rates = [rate for row in fetching for rate in _rates_mib_per_s(row)]
     if limits and rates:
-        yield Verdict(
+        yield ControlResult(
             "Rate of the network",
             f"at most {limits[0]:g} MiB/s over any download or epoch, within {100 * NETWORK_RATE_TOLERANCE:g} %",
             f"{max(rates):.3g} MiB/s at most",
@@ -94,24 +94,24 @@ def _rates_mib_per_s(row: Record) -> Iterator[float]:
             yield size_bytes / _MIB / seconds
 
 
-def _twin(title: str, twins: Ratio | None) -> Verdict:
+def _twin(title: str, twins: Ratio | None) -> ControlResult:
     expected = f"1 times the reference, or not surely {100 * LEAST_DIFFERENCE:g} % from it"
     if twins is None or twins.low is None or twins.high is None:
-        return Verdict(title, expected, "", None)
+        return ControlResult(title, expected, "", None)
     measured = f"{twins.mean:.3f} times, 95 % interval {twins.low:.3f} to {twins.high:.3f}"
     most = 1 + LEAST_DIFFERENCE
-    return Verdict(title, expected, measured, twins.low <= most and twins.high >= 1 / most)
+    return ControlResult(title, expected, measured, twins.low <= most and twins.high >= 1 / most)
 
 
-def _ceiling(title: str, rows: Sequence[Record], fastest: float | None) -> Verdict:
+def _ceiling(title: str, rows: Sequence[Record], fastest: float | None) -> ControlResult:
     expected = f"the harness takes at most {100 * CEILING_SHARE:g} % of the fastest contestant's time"
     speeds = [row.images_per_s for row in rows if row.images_per_s]
     if not speeds or fastest is None:
-        return Verdict(title, expected, "", None)
+        return ControlResult(title, expected, "", None)
     share = fastest / median(speeds)
     batches_per_s = median(speeds) / (rows[0].batch_size or 1)
     measured = f"{100 * share:.2f} %, at {batches_per_s:,.0f} empty batches/s"
-    return Verdict(title, expected, measured, share <= CEILING_SHARE)
+    return ControlResult(title, expected, measured, share <= CEILING_SHARE)
 
 
 def _known(
@@ -120,7 +120,7 @@ def _known(
     rows: Sequence[Record],
     idle: Sequence[Record],
     work: Mapping[str, Any],
-) -> Iterator[Verdict]:
+) -> Iterator[ControlResult]:
     """`idle`: rows of the same loader without any cost, from which its memory is told. `work`: of the campaign, whose
     ranks or jobs each have one such loader.
     """
@@ -140,12 +140,12 @@ def _known(
         yield _within(title, "MiB that it and its child share, counted once", shared_mib, MEMORY_TOLERANCE, held)
 
 
-def _within(title: str, what: str, expected: float, tolerance: float, values: Sequence[float | None]) -> Verdict:
+def _within(title: str, what: str, expected: float, tolerance: float, values: Sequence[float | None]) -> ControlResult:
     known = f"{expected:,g} {what}, within {100 * tolerance:g} %"
     found = [value for value in values if value is not None]
     if not found:
-        return Verdict(title, known, "", None)
+        return ControlResult(title, known, "", None)
     middle = median(found)
-    return Verdict(
+    return ControlResult(
         title, known, f"{middle:,.6g} ({100 * (middle / expected - 1):+.1f} %)", abs(middle / expected - 1) <= tolerance
     )

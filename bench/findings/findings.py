@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from loaderbench.campaign.tuning import Search
     from loaderbench.findings.comparison import Comparison, Ratio
-    from loaderbench.findings.controls import Verdict
-    from loaderbench.findings.crossover import Course, Pair
-    from loaderbench.findings.replication import Change, Published
+    from loaderbench.findings.controls import ControlResult
+    from loaderbench.findings.crossover import Crossover, DeliveryCurve
+    from loaderbench.findings.replication import Replication, SetupEffect
     from loaderbench.findings.training import UnderLightning
     from loaderbench.records.record import Record
 
@@ -72,11 +72,11 @@ MEDIANS = (
     "copy_p50_ms",
     "copy_overlap_pct",
 )
-"""Columns of a record of which a standing keeps the median over blocks."""
+"""Columns of a record of which a summary keeps the median over blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class ContestantSummary:
     """One contestant over all its blocks, warm or cold. Only `ok` trials count towards any figure."""
 
     name: str
@@ -95,7 +95,7 @@ class Standing:
     """Best and worst rank that the comparisons leave open; None with fewer than `RANKING_BLOCKS` blocks."""
     reference: Comparison | None
     """With the reference in the same blocks; None for the reference itself and where there is no common block."""
-    other_work: str = ""
+    unranked_reason: str = ""
     """Why it is not ranked with the others: what it was seen to do that is not the same work; or nothing."""
     trouble: str
     """Status and reason of the latest trial that was not ok, or nothing."""
@@ -106,17 +106,17 @@ class Standing:
         return self.medians["images_per_s"]
 
     @property
-    def beyond_bound(self) -> bool:
+    def beyond_limit(self) -> bool:
         """Whether it is faster than the machine can do the work, by 2 % and more: it did less, or the limit is none."""
         return self.medians.get("pct_of_bound", 0) > 100 * (1 + LEAST_DIFFERENCE)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cold:
+class ColdStart:
     """What one contestant's first epoch loses when the data must come from the disk."""
 
-    warm: Standing
-    cold: Standing
+    warm: ContestantSummary
+    cold: ContestantSummary
     states: str
     """The `cache_state` of its cold trials, and how many have it."""
     ratio: Ratio | None
@@ -124,12 +124,12 @@ class Cold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtBest:
+class TunedSummary:
     """What its best settings gain one contestant."""
 
-    same: Standing
+    shared: ContestantSummary
     """At the campaign's settings, which are equal for all."""
-    best: Standing
+    tuned: ContestantSummary
     """At its best settings, ranked among those at theirs."""
     gain: Comparison | None
     """Of its best settings with the equal ones in the same blocks; None where there is no common block."""
@@ -143,28 +143,28 @@ class AtBest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fed:
+class ConsumerSummary:
     """What one contestant is worth to a consumer other than the hungry one."""
 
     consumer: str
-    standing: Standing
+    summary: ContestantSummary
     """Of the trials with that consumer, not ranked."""
     curve: tuple[tuple[float, float], ...]
     """Demands in images/s that were tried in all blocks, and how busy the accelerator was, in per cent; by demand."""
-    losses_apart: tuple[str, ...] = ()
-    """Columns of its losses that are not those of the others, see `loaderbench.findings.training.losses_apart`."""
+    outlier_losses: tuple[str, ...] = ()
+    """Columns of its losses that are not those of the others, see `loaderbench.findings.training.outlier_losses`."""
     loss_blocks: tuple[int, ...] = ()
     """Over how many blocks its consumer's losses were compared, the first and the later ones; 0: they were not."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fetched:
+class TransportSummary:
     """What one contestant does with its data in a bucket."""
 
     transport: str
-    standing: Standing
+    summary: ContestantSummary
     """Of the trials with that transport, not ranked."""
-    courses: tuple[Course, ...]
+    curves: tuple[DeliveryCurve, ...]
     """Of each ok block whose raw times are there."""
     bound_held: bool | None
     """Whether it never kept more than it was to, in any block; None without a bound."""
@@ -172,27 +172,27 @@ class Fetched:
     @property
     def title(self) -> str:
         """The contestant and how its data comes."""
-        return f"{self.standing.title}, {TRANSPORTS[self.transport]}"
+        return f"{self.summary.title}, {TRANSPORTS[self.transport]}"
 
     @property
     def first_batch_s(self) -> float | None:
         """Since the trial began; median over blocks, as what follows."""
-        return _median([float(course.seconds[0]) for course in self.courses])
+        return _median([float(curve.seconds[0]) for curve in self.curves])
 
     @property
     def epoch1_end_s(self) -> float | None:
         """Since the trial began."""
-        return _median([course.epoch1_end_s for course in self.courses])
+        return _median([curve.epoch1_end_s for curve in self.curves])
 
     @property
     def end_s(self) -> float | None:
         """When all epochs were over, since the trial began."""
-        return _median([float(course.seconds[-1]) for course in self.courses])
+        return _median([float(curve.seconds[-1]) for curve in self.curves])
 
     @property
     def later_images_per_s(self) -> float | None:
         """Over all epochs after the first."""
-        return _median([course.later_images_per_s for course in self.courses])
+        return _median([curve.later_images_per_s for curve in self.curves])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,15 +225,15 @@ class Analysis:
     """What the rows of a campaign say."""
 
     reference: str
-    standings: tuple[Standing, ...]
+    summaries: tuple[ContestantSummary, ...]
     """Warm; fastest median first, those of the same work before the others, and those without a speed last."""
     certified: bool
     """Whether it is known what work the contestants do."""
-    colds: tuple[Cold, ...]
+    cold_starts: tuple[ColdStart, ...]
     """In the same order; of those contestants that also ran cold."""
-    bests: tuple[AtBest, ...]
+    tuned: tuple[TunedSummary, ...]
     """Those at their best settings: fastest median first, then those without a speed in the campaign's order."""
-    fed: tuple[Fed, ...]
+    by_consumer: tuple[ConsumerSummary, ...]
     """By consumer, in each the contestant of which it got most first."""
     lightning: tuple[UnderLightning, ...]
     """What Lightning adds to the training with each contestant that runs in both."""
@@ -245,9 +245,9 @@ class Analysis:
     """Differences up to this share are ties; see `comparison.least_difference`."""
     writes: tuple[Record, ...]
     """The latest row of each format, in the order of the file."""
-    fetched: tuple[Fetched, ...]
+    by_transport: tuple[TransportSummary, ...]
     """Those whose data was in a bucket: by transport, in the campaign's order."""
-    overtakings: tuple[Pair, ...]
+    crossovers: tuple[Crossover, ...]
     """Who of any two of them is ahead first, and when the other overtakes; by title."""
     failures: tuple[Failure, ...]
     blocks: int
@@ -258,16 +258,16 @@ class Analysis:
     """Planned trials that have a row, whatever its status."""
     gpu_reason: str
     """Why trials that are ok lack GPU figures, or nothing."""
-    controls: tuple[Verdict, ...]
-    marked: tuple[tuple[Record, tuple[str, ...]], ...]
+    controls: tuple[ControlResult, ...]
+    flagged: tuple[tuple[Record, tuple[str, ...]], ...]
     """The ok trials that were disturbed, with the signs of it, of all attempts."""
     counted: frozenset[str]
     """Names of the rows that figures are made of: of each block, those of its quietest attempt."""
     quiet: int
     """How many ok trials were not."""
-    published: tuple[Published, ...]
+    replications: tuple[Replication, ...]
     """What a published comparison says, beside what is measured; none unless the campaign repeats one."""
-    changes: tuple[Change, ...]
+    setup_effects: tuple[SetupEffect, ...]
     """What each change of the set-up was worth."""
     gpu_uses: tuple[GpuUse, ...] = ()
     """How busy the GPU was with each contestant, in training if any trained on one: of raw times, which are in files of
@@ -275,30 +275,30 @@ class Analysis:
     """
 
     @property
-    def controls_failed(self) -> tuple[Verdict, ...]:
+    def controls_failed(self) -> tuple[ControlResult, ...]:
         """The controls that did not come out as they must."""
-        return tuple(verdict for verdict in self.controls if verdict.held is False)
+        return tuple(control for control in self.controls if control.passed is False)
 
     @property
-    def measured(self) -> tuple[Standing, ...]:
+    def measured(self) -> tuple[ContestantSummary, ...]:
         """The contestants that have a speed: those of the same work first, in each group the fastest first."""
-        return tuple(s for s in self.standings if s.speeds)
+        return tuple(s for s in self.summaries if s.speeds)
 
     @property
-    def ranked(self) -> tuple[Standing, ...]:
+    def ranked(self) -> tuple[ContestantSummary, ...]:
         """Those of them that do the same work."""
-        return tuple(s for s in self.measured if not s.other_work)
+        return tuple(s for s in self.measured if not s.unranked_reason)
 
     @property
-    def leaders(self) -> tuple[Standing, ...]:
+    def leaders(self) -> tuple[ContestantSummary, ...]:
         """The fastest contestant and those that the comparisons do not tell apart from it."""
         first, *others = self.ranked
         return (first, *(s for s in others if s.rank and s.rank[0] == 1))
 
     @property
-    def beyond_bound(self) -> tuple[Standing, ...]:
+    def beyond_limit(self) -> tuple[ContestantSummary, ...]:
         """The contestants that are faster than the machine can do the work, at equal settings or at their best."""
-        return tuple(s for s in (*self.standings, *(b.best for b in self.bests)) if s.beyond_bound)
+        return tuple(s for s in (*self.summaries, *(b.tuned for b in self.tuned)) if s.beyond_limit)
 
     @property
     def descriptive(self) -> bool:

@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Change:
+class SpeedChange:
     """One contestant's ratio to the reference, before and now."""
 
     contestant: str
@@ -45,7 +45,7 @@ class Change:
         )
 
 
-def compare(earlier: Path, later: Path, tolerance: float) -> list[Change]:
+def compare(earlier: Path, later: Path, tolerance: float) -> list[SpeedChange]:
     """Compare two files that `make perf` saved. Raises ValueError if they cannot be compared."""
     before, now = _log_ratios(earlier), _log_ratios(later)
     references = {reference for _, reference in before.keys() | now.keys()}
@@ -55,13 +55,13 @@ def compare(earlier: Path, later: Path, tolerance: float) -> list[Change]:
     return [_change(name, before.get(key), now.get(key), tolerance) for key in sorted(before | now) for name in key[:1]]
 
 
-def _change(name: str, before: list[float] | None, now: list[float] | None, tolerance: float) -> Change:
+def _change(name: str, before: list[float] | None, now: list[float] | None, tolerance: float) -> SpeedChange:
     old = None if before is None else float(np.exp(np.mean(before)))
     if now is None:
-        return Change(name, old, None, None, slower=False)
+        return SpeedChange(name, old, None, None, slower=False)
     error = stats.sem(now) * stats.t.ppf(CONFIDENCE, len(now) - 1)
     new, most = float(np.exp(np.mean(now))), float(np.exp(np.mean(now) + error))
-    return Change(name, old, new, most, slower=old is not None and most < old * (1 - tolerance))
+    return SpeedChange(name, old, new, most, slower=old is not None and most < old * (1 - tolerance))
 
 
 def _log_ratios(path: Path) -> dict[tuple[str, str], list[float]]:

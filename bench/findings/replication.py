@@ -18,7 +18,7 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class Replication:
     """One contestant of a published comparison, and what is measured of it here."""
 
     name: str
@@ -45,7 +45,7 @@ class Published:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
+class SetupEffect:
     """Two contestants between which one thing differs, and what it is worth."""
 
     what: str
@@ -60,7 +60,7 @@ class Change:
     bytes_after: float | None
 
 
-def published(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[Record]) -> tuple[Published, ...]:
+def replications(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[Record]) -> tuple[Replication, ...]:
     """Hold what was published against what is measured, in the order of the campaign.
 
     `campaign`: as `env.json` keeps it. `compared`: see `comparison.compare_all`.
@@ -71,7 +71,7 @@ def published(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[
     figures, reference = told["contestants"], campaign["reference"]
     stored, contestants = _stored_bytes(writes), _contestants(campaign)
     return tuple(
-        Published(
+        Replication(
             name=name,
             title=contestants[name]["title"],
             adapter=contestants[name]["loader"],
@@ -89,11 +89,11 @@ def published(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[
     )
 
 
-def changes(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[Record]) -> tuple[Change, ...]:
+def setup_effects(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[Record]) -> tuple[SetupEffect, ...]:
     """Tell what each change of the set-up is worth, in the order of the campaign."""
     stored, contestants = _stored_bytes(writes), _contestants(campaign)
     return tuple(
-        Change(
+        SetupEffect(
             what=change["what"],
             before=contestants[before]["title"],
             after=contestants[after]["title"],

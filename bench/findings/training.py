@@ -31,7 +31,7 @@ class UnderLightning:
     """To each step: mean over blocks, and the ends of its 95 % interval."""
 
 
-def losses_apart(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+def outlier_losses(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """Return, for each contestant whose losses are not those of the others, the columns of them.
 
     `rows`: the ok ones of one consumer. By Student's t on a contestant's mean over blocks against that of all, with the
@@ -51,7 +51,7 @@ def losses_apart(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 
 def blocks_compared(rows: pd.DataFrame) -> tuple[int, ...]:
-    """Return over how many blocks `losses_apart` compares each of `LOSSES`; 0 if it cannot."""
+    """Return over how many blocks `outlier_losses` compares each of `LOSSES`; 0 if it cannot."""
     tables = [_losses(rows, column) for column in LOSSES]
     return tuple(len(losses) if _comparable(losses) else 0 for losses in tables)
 

@@ -75,7 +75,7 @@ def save(certificates: Mapping[str, Certificate], folder: Path) -> None:
     write_whole(folder / _FILE, json.dumps(stored, indent=1) + "\n")
 
 
-def other_work(contestant: str, reference: str, certificates: Mapping[str, Certificate]) -> str:
+def unranked_reason(contestant: str, reference: str, certificates: Mapping[str, Certificate]) -> str:
     """Return why a contestant's speed cannot be ranked with the reference's, in words; nothing if it can, or if the
     campaign has no certificates.
     """

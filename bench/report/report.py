@@ -25,7 +25,7 @@ from loaderbench.campaign.tuning import MARGIN
 from loaderbench.findings import gpu_uses
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.comparison import RANKING_BLOCKS
-from loaderbench.findings.crossover import Course
+from loaderbench.findings.crossover import DeliveryCurve
 from loaderbench.findings.findings import shown
 from loaderbench.formats import payloads as stored
 from loaderbench.records import certificates
@@ -64,7 +64,7 @@ def write(folder: Path, out: Path) -> Path:
         raise ValueError(message)
     certified = certificates.load(folder)
     rows = records.read(folder / "trials.csv")
-    analysis = analyse(rows, env["campaign"], certified, _courses(rows, folder / "times"))
+    analysis = analyse(rows, env["campaign"], certified, _curves(rows, folder / "times"))
     analysis = replace(analysis, gpu_uses=gpu_uses.of(folder, rows, analysis))
     unreadable, examples = _unreadable(folder / "unreadable.csv")
     out.mkdir(parents=True, exist_ok=True)
@@ -93,10 +93,10 @@ def write(folder: Path, out: Path) -> Path:
     return out / REPORT
 
 
-def _courses(rows: Sequence[Record], times: Path) -> dict[str, Course]:
-    """Return the courses of the trials whose data was in a bucket and whose raw times are there."""
+def _curves(rows: Sequence[Record], times: Path) -> dict[str, DeliveryCurve]:
+    """Return the delivery curves of the trials whose data was in a bucket and whose raw times are there."""
     return {
-        row.trial: Course.of(Timeline.load(times / row.times), row.until_asked_s)
+        row.trial: DeliveryCurve.of(Timeline.load(times / row.times), row.until_asked_s)
         for row in rows
         if row.until_asked_s is not None and row.status == "ok" and (times / row.times).is_file()
     }

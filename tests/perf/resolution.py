@@ -44,8 +44,8 @@ def main(pair: Literal["twins", "slowed"], repeats: int = 0, cache: CacheOption 
     verdicts = []
     for seed in range(1, 1 + (repeats or {"twins": 20, "slowed": 10}[pair])):
         campaign = _pair(pair, options, timing, seed)
-        standings = analyse(_measured(campaign, prepared), campaign.model_dump()).standings
-        [against] = [s.reference for s in standings if s.reference]
+        summaries = analyse(_measured(campaign, prepared), campaign.model_dump()).summaries
+        [against] = [s.reference for s in summaries if s.reference]
         verdicts.append(against.verdict)
         print(f"{campaign.name}: {against.verdict}, {against.ratio}, p {against.p}", flush=True)
     print({verdict: verdicts.count(verdict) for verdict in sorted(set(verdicts))})

@@ -37,13 +37,13 @@ _DOING = {"train": "in training", "hungry": "with batches only taken"}
 
 def demand(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw, for each loader, how busy an emulated accelerator is over the images/s that it could take."""
-    paced = [fed for fed in analysis.fed if fed.consumer == "paced" and fed.curve]
+    paced = [fed for fed in analysis.by_consumer if fed.consumer == "paced" and fed.curve]
     if not paced:
         return None
     figure, (ax,) = new_figure(5)
     drawn: Counter[tuple[str, str]] = Counter()
     for fed in paced:
-        s = fed.standing
+        s = fed.summary
         rate = s.medians.get("fed_images_per_s")
         name = wrapped(s.title, 44) + (f": {shown(rate)}" if rate else "")
         demands, busy = zip(*fed.curve, strict=True)
@@ -65,17 +65,17 @@ def demand(analysis: Analysis, palette: Palette) -> Figure | None:
 
 def delivered(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images delivered over the time since each trial began, median over blocks."""
-    curves = sorted((f for f in analysis.fetched if f.courses), key=lambda f: f.end_s or 0)
+    curves = sorted((f for f in analysis.by_transport if f.curves), key=lambda f: f.end_s or 0)
     if not curves:
         return None
     figure, (ax,) = new_figure(5.5)
     longest_s = max(f.end_s or 0 for f in curves)
     unit, unit_s = ("minutes", 60) if longest_s > _MINUTES_FROM_S else ("seconds", 1)
     for f in curves:
-        first = f.courses[0]
+        first = f.curves[0]
         images = np.union1d(first.images, [first.epoch_images])
-        since = np.median([curve.when_s(images) for curve in f.courses], axis=0) / unit_s
-        colour, style, name = palette.colours[f.standing.adapter], _LINES[f.transport], wrapped(f.title, 70)
+        since = np.median([curve.when_s(images) for curve in f.curves], axis=0) / unit_s
+        colour, style, name = palette.colours[f.summary.adapter], _LINES[f.transport], wrapped(f.title, 70)
         ax.plot([0, since[0], *since], [0, 0, *images], color=colour, ls=style, lw=2, label=name)
         ax.plot(since[images == first.epoch_images], first.epoch_images, "o", color=colour, ms=7)
     ax.set_xlim(0)

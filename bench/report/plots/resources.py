@@ -40,26 +40,26 @@ def conversion(analysis: Analysis, palette: Palette) -> Figure | None:
 
 def utilisation(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw two panels: CPU and GPU utilisation; without a GPU figure, the reason."""
-    if not (standings := analysis.measured):
+    if not (summaries := analysis.measured):
         return None
-    with_gpu = any("gpu_util_pct" in s.medians for s in standings)
+    with_gpu = any("gpu_util_pct" in s.medians for s in summaries)
     ratios = (4, 3) if with_gpu else (3, 1)
-    figure, axes = new_figure(0.9 + 0.42 * len(standings), ncols=2, sharey=True, width_ratios=ratios)
+    figure, axes = new_figure(0.9 + 0.42 * len(summaries), ncols=2, sharey=True, width_ratios=ratios)
     for ax, column in zip(axes, ("cpu_load_pct", "gpu_util_pct"), strict=True):
         rows = []
-        for s in standings:
+        for s in summaries:
             value, cores = s.medians.get(column), s.medians.get("cores_used") if column == "cpu_load_pct" else None
             used = f"  ({shown(cores)} cores)" if cores else ""
             rows.append(Row(s.title, _bar(palette.look(s), value, f"{shown(value or 0)}%{used}")))
         draw_rows(ax, rows)
         ax.set(xlim=(0, 170), xticks=range(0, 101, 25))
-    name_rows(axes, [s.title for s in standings])
+    name_rows(axes, [s.title for s in summaries])
     axes[0].set_xlabel("CPU utilisation, % of all allowed cores")
     if with_gpu:
         axes[1].set_xlabel("GPU utilisation, % of time")
     else:
         reason = wrapped(analysis.gpu_reason or "no reason recorded", 26, lines=6)
-        annotate_right(axes[1], (0, (len(standings) - 1) / 2), f"No GPU figure:\n{reason}", **EXCUSE)
+        annotate_right(axes[1], (0, (len(summaries) - 1) / 2), f"No GPU figure:\n{reason}", **EXCUSE)
         axes[1].set_axis_off()
     return figure
 
@@ -71,9 +71,9 @@ def _bar(look: Look, value: float | None, text: str) -> list[Bar]:
 
 def memory(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw anonymous and file-backed memory, least first."""
-    standings = [s for s in analysis.measured if s.medians.keys() >= {"peak_memory_mib", "peak_anon_memory_mib"}]
+    summaries = [s for s in analysis.measured if s.medians.keys() >= {"peak_memory_mib", "peak_anon_memory_mib"}]
     rows = []
-    for s in sorted(standings, key=lambda s: s.medians["peak_memory_mib"]):
+    for s in sorted(summaries, key=lambda s: s.medians["peak_memory_mib"]):
         total, anonymous = s.medians["peak_memory_mib"], s.medians["peak_anon_memory_mib"]
         label = Label(f"{shown(total)} MiB", f"{shown(anonymous)} anonymous + shared")
         rows.append(

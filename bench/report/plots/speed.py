@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from loaderbench.findings.comparison import Comparison
-    from loaderbench.findings.findings import Analysis, AtBest, Standing
-    from loaderbench.findings.replication import Published
+    from loaderbench.findings.findings import Analysis, ContestantSummary, TunedSummary
+    from loaderbench.findings.replication import Replication
     from loaderbench.report.plots.style import Palette
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
@@ -23,34 +23,34 @@ def headline(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images/s, fastest first, below them unranked contestants, and those without a speed with the reason."""
     if not analysis.recorded:
         return None
-    standings = analysis.standings
-    rows = [_steady_row(s, analysis, palette) for s in standings]
+    summaries = analysis.summaries
+    rows = [_steady_row(s, analysis, palette) for s in summaries]
     figure = bars(rows, f"images/s, median; dots: single blocks (repeats); {_TIMES}: relative to the reference")
     [ax] = figure.axes
     ax.xaxis.set_visible(bool(analysis.measured))
-    if first_unranked := next((row for row, s in enumerate(standings) if s.speeds and s.other_work), 0):
+    if first_unranked := next((row for row, s in enumerate(summaries) if s.speeds and s.unranked_reason), 0):
         ax.axhline(first_unranked - 0.5, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
     return figure
 
 
-def _steady_row(s: Standing, analysis: Analysis, palette: Palette) -> Row:
+def _steady_row(s: ContestantSummary, analysis: Analysis, palette: Palette) -> Row:
     title = s.title + (" (reference)" if s.name == analysis.reference else "")
     if not s.speeds:
         return Row(title, [Bar(excuse=s.trouble or "not run yet")])
-    parts = [(s.median, 0.45 if s.other_work else 1.0)]
-    bar = Bar(look=palette.look(s), parts=parts, alarm=s.beyond_bound, dots=s.speeds)
-    return Row(title, [bar], Label(shown(s.median), _steady_note(s, analysis), ALARM if s.beyond_bound else GREY))
+    parts = [(s.median, 0.45 if s.unranked_reason else 1.0)]
+    bar = Bar(look=palette.look(s), parts=parts, alarm=s.beyond_limit, dots=s.speeds)
+    return Row(title, [bar], Label(shown(s.median), _steady_note(s, analysis), ALARM if s.beyond_limit else GREY))
 
 
-def _steady_note(s: Standing, analysis: Analysis) -> str:
+def _steady_note(s: ContestantSummary, analysis: Analysis) -> str:
     """Return the ratio to the reference, why it is not ranked, and how many blocks are missing."""
     notes = []
-    if s.beyond_bound:
+    if s.beyond_limit:
         notes.append("faster than the machine limit:\ndifferent work, or a wrong limit")
     elif s.reference:
-        notes.append(_ratio(s.reference, descriptive=bool(analysis.descriptive or s.other_work)))
-    if s.other_work and not s.beyond_bound:
-        notes.append(wrapped(f"not ranked: {s.other_work}", 46))
+        notes.append(_ratio(s.reference, descriptive=bool(analysis.descriptive or s.unranked_reason)))
+    if s.unranked_reason and not s.beyond_limit:
+        notes.append(wrapped(f"not ranked: {s.unranked_reason}", 46))
     if s.trouble:
         notes.append(f"{len(s.speeds)} of {analysis.blocks} blocks")
     return "   ".join(notes)
@@ -65,44 +65,44 @@ def _ratio(compared: Comparison, *, descriptive: bool) -> str:
 
 def machine_limit(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images/s inside the limit of the slowest required step, highest share first."""
-    standings = [s for s in analysis.measured if s.medians.keys() >= {"bound_ips", "pct_of_bound"}]
-    standings.sort(key=lambda s: -s.medians["pct_of_bound"])
+    summaries = [s for s in analysis.measured if s.medians.keys() >= {"bound_ips", "pct_of_bound"}]
+    summaries.sort(key=lambda s: -s.medians["pct_of_bound"])
     rows = []
-    for s in standings:
-        bar = Bar(look=palette.look(s), parts=[(s.median, 1.0)], outline=s.medians["bound_ips"], alarm=s.beyond_bound)
-        share = f"{s.medians['pct_of_bound']:.{1 if s.beyond_bound else 0}f}%"  # 100.4% must not read as 100%
-        beyond = ": faster than the machine limit, different work, or a wrong limit" if s.beyond_bound else ""
+    for s in summaries:
+        bar = Bar(look=palette.look(s), parts=[(s.median, 1.0)], outline=s.medians["bound_ips"], alarm=s.beyond_limit)
+        share = f"{s.medians['pct_of_bound']:.{1 if s.beyond_limit else 0}f}%"  # 100.4% must not read as 100%
+        beyond = ": faster than the machine limit, different work, or a wrong limit" if s.beyond_limit else ""
         note = wrapped(f"of {s.bound_by or 'the limit'}{beyond}", 36, lines=3)
-        rows.append(Row(s.title, [bar], Label(share, note, ALARM if s.beyond_bound else GREY)))
+        rows.append(Row(s.title, [bar], Label(share, note, ALARM if s.beyond_limit else GREY)))
     return bars(rows, "images/s; outline: machine limit of the slowest required step") if rows else None
 
 
 def tuned(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images/s with shared and with tuned settings, fastest when tuned first."""
-    bests = [b for b in analysis.bests if b.same.speeds or b.best.speeds]
-    if not any(b.best.speeds for b in bests):
+    bests = [b for b in analysis.tuned if b.shared.speeds or b.tuned.speeds]
+    if not any(b.tuned.speeds for b in bests):
         return None
     rows = [_tuned_row(b, palette, descriptive=analysis.descriptive) for b in bests]
     return bars(rows, "images/s, median of the blocks", [("shared settings", 0.35), ("tuned settings", 1.0)])
 
 
-def _tuned_row(b: AtBest, palette: Palette, *, descriptive: bool) -> Row:
-    shared = Bar(look=palette.look(b.best), parts=[(b.same.median if b.same.speeds else 0, 0.35)])
-    if not b.best.speeds:
-        return Row(b.best.title, [shared, Bar(excuse=f"tuned: {b.best.trouble or 'not run yet'}")])
-    figure = f"{b.gain.ratio.mean:.2f}{_TIMES}" if b.gain else shown(b.best.median)
+def _tuned_row(b: TunedSummary, palette: Palette, *, descriptive: bool) -> Row:
+    shared = Bar(look=palette.look(b.tuned), parts=[(b.shared.median if b.shared.speeds else 0, 0.35)])
+    if not b.tuned.speeds:
+        return Row(b.tuned.title, [shared, Bar(excuse=f"tuned: {b.tuned.trouble or 'not run yet'}")])
+    figure = f"{b.gain.ratio.mean:.2f}{_TIMES}" if b.gain else shown(b.tuned.median)
     note = ", ".join(f"{name} = {value}" for name, value in b.changes.items())
     if b.changes and b.gain and not descriptive and b.gain.verdict in {"tie", "unresolved"}:
         note += f" ({b.gain.verdict})"
     label = Label(figure, wrapped(note or "its own settings were the best", 36))
-    return Row(b.best.title, [shared, Bar(look=palette.look(b.best), parts=[(b.best.median, 1.0)])], label)
+    return Row(b.tuned.title, [shared, Bar(look=palette.look(b.tuned), parts=[(b.tuned.median, 1.0)])], label)
 
 
 def training(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images/s in training, and a mark at the speed of the same training on one cached batch."""
     rows = []
-    for fed in analysis.fed:
-        s = fed.standing
+    for fed in analysis.by_consumer:
+        s = fed.summary
         if fed.consumer != "paced" and s.speeds:
             bar = Bar(look=palette.look(s), parts=[(s.median, 1.0)], mark=s.medians["cached_images_per_s"])
             title = s.title + (", Lightning" if fed.consumer == "lightning" else "")
@@ -113,10 +113,10 @@ def training(analysis: Analysis, palette: Palette) -> Figure | None:
 
 def published(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw the ratio to the reference as published, as measured here, and as measured with equal set-ups."""
-    contestants = [p for p in analysis.published if p.name != analysis.reference]
+    contestants = [p for p in analysis.replications if p.name != analysis.reference]
     if not any(p.measured or p.equal for p in contestants):
         return None
-    reference = next(p.title for p in analysis.published if p.name == analysis.reference)
+    reference = next(p.title for p in analysis.replications if p.name == analysis.reference)
     legend: list[tuple[str, float | Look]] = [
         ("published", HOLLOW),
         ("measured here, set up as published", 0.4),
@@ -131,7 +131,7 @@ def published(analysis: Analysis, palette: Palette) -> Figure | None:
     return figure
 
 
-def _published_bars(p: Published, palette: Palette) -> list[Bar]:
+def _published_bars(p: Replication, palette: Palette) -> list[Bar]:
     span = (min(p.ratios), max(p.ratios))
     found = [Bar(look=HOLLOW, parts=[(p.ratio, 1.0)], interval=span, text=_times(p.ratio))]
     for ratio, opacity in ((p.measured, 0.4), (p.equal, 1.0)):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.typing import RcKeyType
 
-    from loaderbench.findings.findings import Analysis, Standing
+    from loaderbench.findings.findings import Analysis, ContestantSummary
     from loaderbench.records.record import Record
 
 WIDTH_IN = 10
@@ -71,7 +71,7 @@ class Palette:
     @classmethod
     def of(cls, analysis: Analysis) -> Palette:
         """Return the palette of a campaign, in the order of names, which does not depend on results."""
-        things: Sequence[Standing | Record] = (*analysis.standings, *analysis.writes)
+        things: Sequence[ContestantSummary | Record] = (*analysis.summaries, *analysis.writes)
         adapters, formats = sorted({t.adapter for t in things}), sorted({t.format for t in things})
         return cls(
             colours=dict(zip(adapters, cycle(COLOURS), strict=False)),
@@ -79,7 +79,7 @@ class Palette:
             markers=dict(zip(formats, cycle(MARKERS), strict=False)),
         )
 
-    def look(self, thing: Standing | Record) -> Look:
+    def look(self, thing: ContestantSummary | Record) -> Look:
         """Return how its bars look."""
         return Look(self.colours[thing.adapter], self.hatches[thing.format])
 

@@ -31,7 +31,7 @@ def _against(analysis: Analysis, palette: Palette, column: str, label: str, unit
     points = [s for s in analysis.measured if column in s.medians]
     if len(points) < 2:  # noqa: PLR2004 - nothing to compare
         return None
-    titles = [wrapped(s.title + (" (not ranked)" if s.other_work else ""), 38) for s in points]
+    titles = [wrapped(s.title + (" (not ranked)" if s.unranked_reason else ""), 38) for s in points]
     gap = 0.38 if any("\n" in title for title in titles) else 0.22
     height = max(4.0, 0.6 + gap * len(points))
     figure, (ax,) = new_figure(height)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from loaderbench.findings.findings import Analysis, Cold
+    from loaderbench.findings.findings import Analysis, ColdStart
     from loaderbench.report.plots.style import Palette
 
 _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -33,9 +33,9 @@ _LEAST_MS = 0.01
 
 def first_batch(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw the phases before the first batch, shortest start first."""
-    standings = [s for s in analysis.measured if "start_s" in s.medians]
+    summaries = [s for s in analysis.measured if "start_s" in s.medians]
     rows = []
-    for s in sorted(standings, key=lambda s: s.medians["start_s"]):
+    for s in sorted(summaries, key=lambda s: s.medians["start_s"]):
         parts = [(s.medians[phase], opacity) for phase, opacity in zip(START_PHASES, (0.3, 0.6, 1.0), strict=True)]
         rows.append(Row(s.title, [Bar(look=palette.look(s), parts=parts)], Label(f"{shown(s.medians['start_s'])} s")))
     legend = [("import libraries", 0.3), ("construct the loader", 0.6), ("prepare the first batch", 1.0)]
@@ -44,7 +44,7 @@ def first_batch(analysis: Analysis, palette: Palette) -> Figure | None:
 
 def cold(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw the first epoch's seconds from the page cache and from disk, shortest from disk first."""
-    colds = [c for c in analysis.colds if "epoch1_s" in c.warm.medians]
+    colds = [c for c in analysis.cold_starts if "epoch1_s" in c.warm.medians]
     colds.sort(key=lambda c: c.cold.medians.get("epoch1_s", float("inf")))
     if not any("epoch1_s" in c.cold.medians for c in colds):
         return None
@@ -54,7 +54,7 @@ def cold(analysis: Analysis, palette: Palette) -> Figure | None:
     return bars([_cold_row(c, palette) for c in colds], xlabel, [("data in memory", 0.35), ("data on disk", 1.0)])
 
 
-def _cold_row(c: Cold, palette: Palette) -> Row:
+def _cold_row(c: ColdStart, palette: Palette) -> Row:
     """Return both bars, what the disk costs in seconds and in speed, and whether reading from disk was verified."""
     warm_s = c.warm.medians["epoch1_s"]
     warm = Bar(look=palette.look(c.warm), parts=[(warm_s, 0.35)])
@@ -70,20 +70,20 @@ def _cold_row(c: Cold, palette: Palette) -> Row:
 
 def waits(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw the range from the median wait for a batch to the longest, on a logarithmic axis; shortest median first."""
-    standings = [s for s in analysis.measured if s.medians.keys() >= _MARKS.keys()]
-    standings.sort(key=lambda s: s.medians["wait_p50_ms"])
-    if not standings:
+    summaries = [s for s in analysis.measured if s.medians.keys() >= _MARKS.keys()]
+    summaries.sort(key=lambda s: s.medians["wait_p50_ms"])
+    if not summaries:
         return None
-    figure, (ax,) = new_figure(1.3 + 0.42 * len(standings))
+    figure, (ax,) = new_figure(1.3 + 0.42 * len(summaries))
     ax.set_xscale("log")
     labels = []
-    for row, s in enumerate(standings):
+    for row, s in enumerate(summaries):
         waits_ms = [max(s.medians[name], _LEAST_MS) for name in _MARKS]
         _draw_range(ax, row, waits_ms, palette.colours[s.adapter])
         p50, p99 = (shown(ms) if ms >= 0.1 else f"{ms:.2g}" for ms in (waits_ms[0], waits_ms[2]))  # noqa: PLR2004
         labels.append((row, waits_ms[-1], Label(f"p50 {p50} ms", f"p99 {p99} ms")))
-    name_rows([ax], [s.title for s in standings])
-    start_ms = 0.7 * max(standings[0].medians["wait_p50_ms"], _LEAST_MS)
+    name_rows([ax], [s.title for s in summaries])
+    start_ms = 0.7 * max(summaries[0].medians["wait_p50_ms"], _LEAST_MS)
     fit_labels(ax, labels, start_ms)
     ax.set_xlabel("wait for a batch, ms; median of the blocks; batches are taken as fast as possible")
     ax.set_xticks(_ticks(start_ms, max(end for _, end, _ in labels)))
