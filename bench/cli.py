@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import signal
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -16,113 +20,139 @@ from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import BusyError
 
 app = typer.Typer(
-    help="Which image data loader should this machine train with?", no_args_is_help=True, add_completion=False
+    help="Find the image data loader that this machine should train with.", no_args_is_help=True, add_completion=False
 )
 
-CampaignName = Annotated[str, typer.Argument(help="A shipped campaign's name, or the path of a .toml file.")]
-DataOption = Annotated[
-    str | None,
-    typer.Option(
-        "--data",
-        help="An ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files, or "
-        "s3://bucket/prefix or s3://bucket/key with any of them, only read. Default: a synthetic set like ImageNet.",
-    ),
-]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any image cannot be read.")]
+ReportsOption = Annotated[Path, typer.Option("--reports", help="Folder for the reports.")]
 ArtifactsOption = Annotated[
     str | None,
-    typer.Option("--artifacts", help="Where published formats are found, as s3://bucket/prefix, instead of written."),
+    typer.Option("--artifacts", help="Use formats published at s3://bucket/prefix instead of writing them."),
 ]
-CacheOption = Annotated[
-    Path, typer.Option("--cache", envvar="LOADERBENCH_CACHE", help="Where prepared data is kept and found again.")
-]
-ResultsOption = Annotated[Path, typer.Option("--results", help="Where campaign folders are written.")]
-ReportsOption = Annotated[Path, typer.Option("--reports", help="Where reports are written.")]
-StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse if any image cannot be read.")]
-SplitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        help="Which files, where they are named by split: train (or else the only one there), val or test.",
-    ),
-]
-SamplesOption = Annotated[int | None, typer.Option("--samples", help="Draw at most this many images.")]
-BatchSizeOption = Annotated[int | None, typer.Option("--batch-size", help="Images per batch.")]
-WorkersOption = Annotated[int | None, typer.Option("--workers", help="Decoding threads or processes.")]
-BlocksOption = Annotated[int | None, typer.Option("--blocks", help="How often each contestant runs.")]
+FolderArgument = Annotated[Path, typer.Argument(help="A campaign's folder, for example results/quick.")]
 
 
-@app.command()
-def bench(  # noqa: PLR0913 - each is an option of the command
-    campaign: CampaignName = "quick",
-    data: DataOption = None,
-    cache: CacheOption = Path("data"),
-    results: ResultsOption = Path("results"),
-    reports: ReportsOption = Path("reports"),
+@dataclass(frozen=True)
+class Chosen:
+    """What the shared options say: the campaign with its overrides, the images, and the cache."""
+
+    campaign: Campaign
+    data: str | None
+    cache: Path
+
+
+def choose(  # noqa: PLR0913 - each is an option
     *,
+    campaign: Annotated[str, typer.Argument(help="Name of a shipped campaign, or path of a .toml file.")] = "quick",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            help="Images: an ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files; "
+            "a path, s3://bucket/prefix or s3://bucket/key. Only read. Default: a synthetic set like ImageNet.",
+        ),
+    ] = None,
+    cache: Annotated[
+        Path, typer.Option("--cache", envvar="LOADERBENCH_CACHE", help="Folder for prepared data, which is reused.")
+    ] = Path("data"),
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="Which files to read if they are named by split: train, val or test. "
+            "Default: train, or the only split that is there.",
+        ),
+    ] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="Draw at most this many images.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per batch.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Decoding threads or processes.")] = None,
+    blocks: Annotated[int | None, typer.Option("--blocks", help="How often each contestant runs.")] = None,
+) -> Chosen:
+    """Return what the options choose. Raises CampaignError."""
+    given: dict[str, dict[str, Any]] = {
+        "data": {"split": split, "samples": samples},
+        "work": {"batch_size": batch_size, "workers": workers},
+        "timing": {"blocks": blocks},
+    }
+    overrides = {table: {k: v for k, v in values.items() if v is not None} for table, values in given.items()}
+    chosen = config.load(campaign, {table: values for table, values in overrides.items() if values})
+    return Chosen(chosen, data, cache)
+
+
+def on_campaign(command: Callable[..., None]) -> Callable[..., None]:
+    """Register a command that takes a `Chosen`, and give it the options of `choose` beside its own."""
+    shared = inspect.signature(choose, eval_str=True).parameters
+    own = [
+        parameter
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+        if name != "chosen"
+    ]
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        command(choose(**{name: given.pop(name) for name in shared}), **given)
+
+    parameters = [*own, *shared.values()]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    )
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return app.command()(run)
+
+
+@on_campaign
+def bench(
+    chosen: Chosen,
+    *,
+    results: Annotated[Path, typer.Option("--results", help="Folder for the campaigns' rows and raw times.")] = Path(
+        "results"
+    ),
+    reports: ReportsOption = Path("reports"),
     artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
-    split: SplitOption = None,
-    samples: SamplesOption = None,
-    batch_size: BatchSizeOption = None,
-    workers: WorkersOption = None,
-    blocks: BlocksOption = None,
 ) -> None:
-    """Prepare the data, measure every contestant, and write the report. Goes on where an earlier run stopped."""
+    """Prepare the data, measure every contestant, and write the report after each block. Resumes an earlier run."""
     from loaderbench.certify import certify as certifying
     from loaderbench.formats.prepare import prepare as make_ready
     from loaderbench.machine.progress import Display
     from loaderbench.report import report
-    from loaderbench.run import bucket_under_test as remote
-    from loaderbench.run import runner
+    from loaderbench.run import bucket_under_test, runner
 
-    chosen = _campaign(campaign, split, samples, batch_size, workers, blocks)
-    display = Display()
-    display.say(f"{chosen.name}: {chosen.question}")
-    remote.check(chosen, artifacts)
+    campaign, display = chosen.campaign, Display()
+    display.say(f"{campaign.name}: {campaign.question}")
+    bucket_under_test.check(campaign, artifacts)
     try:
-        prepared = make_ready(chosen, data, cache, display, strict=strict, artifacts=artifacts)
+        prepared = make_ready(campaign, chosen.data, chosen.cache, display, strict=strict, artifacts=artifacts)
         for note in prepared.data["notes"]:
             display.say(note)
         if prepared.rejected:
             display.say(
-                f"{len(prepared.rejected)} unreadable images are left out of every format; the report lists them"
+                f"{len(prepared.rejected)} unreadable images are skipped in every format; the report lists them"
             )
         folder = runner.run(
-            chosen,
+            campaign,
             prepared,
             results,
             display,
-            certify=lambda: certifying.certify(chosen, prepared, cache, display),
+            certify=lambda: certifying.certify(campaign, prepared, chosen.cache, display),
             after_block=lambda folder: display.say(f"report so far: {report.write(folder, reports / folder.name)}"),
             artifacts=artifacts,
         )
     except KeyboardInterrupt:
-        display.say("stopped; the same command goes on from here")
+        display.say("stopped; run the same command to resume")
         raise typer.Exit(128 + signal.SIGINT) from None
     display.say(f"measured: {folder / 'trials.csv'}")
     display.say(f"report: {reports / folder.name / report.REPORT}")
 
 
-@app.command()
-def prepare(  # noqa: PLR0913 - each is an option of the command
-    campaign: CampaignName = "quick",
-    data: DataOption = None,
-    cache: CacheOption = Path("data"),
-    *,
-    artifacts: ArtifactsOption = None,
-    strict: StrictOption = False,
-    split: SplitOption = None,
-    samples: SamplesOption = None,
-    batch_size: BatchSizeOption = None,
-    workers: WorkersOption = None,
-) -> None:
-    """Make the images and every format of a campaign, without measuring any loader."""
+@on_campaign
+def prepare(chosen: Chosen, *, artifacts: ArtifactsOption = None, strict: StrictOption = False) -> None:
+    """Prepare the images and every format of a campaign, without measuring any loader."""
     from loaderbench.formats.prepare import prepare as make_ready
     from loaderbench.machine.progress import Display
 
     display = Display()
-    chosen = _campaign(campaign, split, samples, batch_size, workers)
-    prepared = make_ready(chosen, data, cache, display, strict=strict, artifacts=artifacts)
+    prepared = make_ready(chosen.campaign, chosen.data, chosen.cache, display, strict=strict, artifacts=artifacts)
     for record in prepared.records:
         display.say(
             f"{record.title}: {record.bytes_per_image:,.0f} bytes per image, "
@@ -131,74 +161,50 @@ def prepare(  # noqa: PLR0913 - each is an option of the command
             else record.reason
         )
     for rejected in prepared.rejected:
-        display.say(f"left out: {rejected}")
+        display.say(f"skipped: {rejected}")
 
 
-@app.command()
-def estimate(  # noqa: PLR0913 - each is an option of the command
-    campaign: CampaignName = "quick",
-    data: DataOption = None,
-    cache: CacheOption = Path("data"),
+@on_campaign
+def estimate(
+    chosen: Chosen,
     *,
-    split: SplitOption = None,
-    samples: SamplesOption = None,
-    workers: WorkersOption = None,
     usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="What the machine costs.")] = None,
 ) -> None:
-    """Measure on samples what preparing the images in every format will take: time, disk and money."""
+    """Measure on samples how much time, disk and money it takes to prepare the images in every format."""
     from loaderbench.formats.prepare import foresee
     from loaderbench.machine.progress import Display
 
-    foreseen = foresee(_campaign(campaign, split, samples, None, workers), data, cache, Display())
-    for line in foreseen.lines(usd_per_hour):
+    for line in foresee(chosen.campaign, chosen.data, chosen.cache, Display()).lines(usd_per_hour):
         typer.echo(line)
 
 
-@app.command()
-def publish(  # noqa: PLR0913 - each is an option of the command
-    to: Annotated[str, typer.Argument(help="Where to, as s3://bucket/prefix.")],
-    campaign: CampaignName = "quick",
-    data: DataOption = None,
-    cache: CacheOption = Path("data"),
+@on_campaign
+def publish(
+    chosen: Chosen,
     *,
+    to: Annotated[str, typer.Argument(help="Where to, as s3://bucket/prefix.")],
     strict: StrictOption = False,
-    split: SplitOption = None,
-    samples: SamplesOption = None,
-    batch_size: BatchSizeOption = None,
-    workers: WorkersOption = None,
 ) -> None:
-    """Put every format of a campaign into a bucket, where `--artifacts` finds it for the same images anywhere."""
+    """Upload every format of a campaign to a bucket, where `--artifacts` finds it for the same images anywhere."""
     from loaderbench.formats.prepare import prepare as make_ready
-    from loaderbench.formats.prepare import publish as put
+    from loaderbench.formats.prepare import publish as upload
     from loaderbench.machine.progress import Display
 
     display = Display()
-    prepared = make_ready(_campaign(campaign, split, samples, batch_size, workers), data, cache, display, strict=strict)
-    put(prepared, to, display)
+    upload(make_ready(chosen.campaign, chosen.data, chosen.cache, display, strict=strict), to, display)
 
 
-@app.command()
-def certify(  # noqa: PLR0913 - each is an option of the command
-    campaign: CampaignName = "quick",
-    data: DataOption = None,
-    cache: CacheOption = Path("data"),
-    *,
-    strict: StrictOption = False,
-    split: SplitOption = None,
-    samples: SamplesOption = None,
-    batch_size: BatchSizeOption = None,
-    workers: WorkersOption = None,
-) -> None:
-    """Tell what work each contestant of a campaign does, from what it delivers; fail if one does other work."""
+@on_campaign
+def certify(chosen: Chosen, *, strict: StrictOption = False) -> None:
+    """Check each contestant's output against the requested work; exit 1 unless all match."""
     from loaderbench.certify import certify as certifying
     from loaderbench.formats.prepare import prepare as make_ready
     from loaderbench.machine.progress import Display
 
     display = Display()
-    chosen = _campaign(campaign, split, samples, batch_size, workers)
-    prepared = make_ready(chosen, data, cache, display, strict=strict)
-    certificates = certifying.certify(chosen, prepared, cache, display)
-    for contestant in chosen.competing:
+    prepared = make_ready(chosen.campaign, chosen.data, chosen.cache, display, strict=strict)
+    certificates = certifying.certify(chosen.campaign, prepared, chosen.cache, display)
+    for contestant in chosen.campaign.competing:
         display.say(f"{contestant.title}: {certificates[contestant.name]}")
     if any(certificate.state != "as asked" for certificate in certificates.values()):
         raise typer.Exit(1)
@@ -206,7 +212,7 @@ def certify(  # noqa: PLR0913 - each is an option of the command
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A campaign's folder, for example results/quick.")],
+    folder: FolderArgument,
     reports: ReportsOption = Path("reports"),
 ) -> None:
     """Write the report of a campaign from its folder alone."""
@@ -220,7 +226,7 @@ def report(
 
 
 @app.command()
-def check(folder: Annotated[Path, typer.Argument(help="A campaign's folder, for example results/quick.")]) -> None:
+def check(folder: FolderArgument) -> None:
     """Judge every row of a campaign CLOSED, OPEN or INVALID; fail if one, or the campaign, is INVALID."""
     from loaderbench.findings import check as checking
 
@@ -237,11 +243,13 @@ def check(folder: Annotated[Path, typer.Argument(help="A campaign's folder, for 
 
 @app.command()
 def compare(
-    earlier: Annotated[Path, typer.Argument(help="A file that `make perf` saved before a change.")],
-    later: Annotated[Path, typer.Argument(help="One that it saved after it.")],
-    tolerance: Annotated[float, typer.Option(min=0, max=1, help="How much slower a contestant may become.")] = 0.1,
+    earlier: Annotated[Path, typer.Argument(help="File that `make perf` saved before a change.")],
+    later: Annotated[Path, typer.Argument(help="File that it saved after the change.")],
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=1, help="How much slower a contestant may become, 0 to 1.")
+    ] = 0.1,
 ) -> None:
-    """Fail if a contestant has become slower, by its ratio to the reference measured in the same run."""
+    """Fail if a contestant became slower, judged by its ratio to the reference of the same run."""
     from loaderbench.findings import regression
 
     try:
@@ -256,26 +264,26 @@ def compare(
 
 @app.command()
 def classes(
-    folder: Annotated[Path, typer.Argument(help="Class folders; with --undo, the class-index folders made of them.")],
-    out: Annotated[Path | None, typer.Argument(help="Where the class-index folders are made.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Class folders; with --undo, the class-index folders made from them.")],
+    out: Annotated[Path | None, typer.Argument(help="Folder for the class-index folders.")] = None,
     *,
     move: Annotated[bool, typer.Option("--move", help="Rename the folders instead of linking to them.")] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Put everything back as it was.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Restore the class folders.")] = False,
 ) -> None:
-    """Make class-index folders of class folders: 000000 for the first of the sorted names, and so on."""
+    """Make class-index folders from class folders: 000000 for the first of the sorted names, and so on."""
     from loaderbench.images import classes as numbering
 
     if undo:
-        typer.echo(f"{numbering.undo(folder)} class-index folders of {folder} are undone")
+        typer.echo(f"removed {numbering.undo(folder)} class-index folders of {folder}")
     elif out is None:
         _fail(f"name a folder for the class-index folders: loaderbench classes '{folder}' OUT")
     else:
-        typer.echo(f"{numbering.number(folder, out, move=move)} class-index folders are in {out}")
+        typer.echo(f"made {numbering.number(folder, out, move=move)} class-index folders in {out}")
 
 
 @app.command()
 def adapters() -> None:
-    """List every loader and writer, whether it can run here, and if not, what installs it."""
+    """List every loader and writer, whether it can run here, and if not, the command that installs it."""
     for kind in ("loader", "writer"):
         for adapter in registry.adapters(kind).values():
             state = adapter.why_unavailable() or f"available ({adapter.versions() or 'needs no library'})"
@@ -284,27 +292,9 @@ def adapters() -> None:
 
 @app.command()
 def campaigns() -> None:
-    """List the shipped campaigns and the question that each answers."""
+    """List the shipped campaigns and the question that each of them answers."""
     for path in sorted(config.CAMPAIGNS.glob("*.toml")):
         typer.echo(f"{path.stem:<14}{config.load(path.stem).question}")
-
-
-def _campaign(  # noqa: PLR0913, PLR0917
-    name: str,
-    split: str | None,
-    samples: int | None,
-    batch_size: int | None,
-    workers: int | None,
-    blocks: int | None = None,
-) -> Campaign:
-    """Return the campaign with what the command line changes of it."""
-    given: dict[str, dict[str, Any]] = {
-        "data": {"split": split, "samples": samples},
-        "work": {"batch_size": batch_size, "workers": workers},
-        "timing": {"blocks": blocks},
-    }
-    overrides = {table: {k: v for k, v in values.items() if v is not None} for table, values in given.items()}
-    return config.load(name, {table: values for table, values in overrides.items() if values})
 
 
 def _need_campaign(folder: Path) -> None:
@@ -318,7 +308,7 @@ def _fail(message: str) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line; what a person can mend is said in plain words, without a traceback."""
+    """Run the command line. Print errors that the user can fix in plain words, without a traceback."""
     from loaderbench.formats.prepare import PrepareError
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

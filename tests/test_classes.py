@@ -179,8 +179,8 @@ def test_another_way_into_the_same_folder_is_refused(source, tmp_path):
 def test_the_command_makes_and_undoes_them(source, tmp_path):
     before, out = state(source), tmp_path / "out"
     said = CliRunner().invoke(app, ["classes", str(source), str(out)]).output
-    assert said == f"3 class-index folders are in {out}\n"
+    assert said == f"made 3 class-index folders in {out}\n"
     said = CliRunner().invoke(app, ["classes", str(out), "--undo"]).output
-    assert said == f"3 class-index folders of {out} are undone\n"
+    assert said == f"removed 3 class-index folders of {out}\n"
     assert state(source) == before
     assert not out.exists()
