@@ -47,7 +47,8 @@ perf: setup  ## measure the loaders for regressions; BASELINE=earlier.json fails
 	@$(if $(BASELINE),$(BIN)/loaderbench compare $(BASELINE) $(PERF_FILE),\
 		echo 'After your change: make perf BASELINE=$(PERF_FILE)')
 
-overhead: setup  ## compare trials with bare loops over the same loaders
+overhead: setup  ## compare trials with bare loops over the same loaders, and with what is known of the pace loader
+	$(BIN)/python -m tests.perf.known
 	$(BIN)/python -m tests.perf.per_batch
 	$(BIN)/python -m tests.perf.per_batch --train --pairs 100
 	$(BIN)/python -m tests.perf.overhead

@@ -26,7 +26,7 @@ warmup_s = 0.05
 window_s = 0.3
 window_batches = 1
 pause_s = 0.1
-limit_s = 60
+limit_s = 600
 stage_s = 0
 
 [[contestants]]
@@ -43,7 +43,7 @@ TIMING = {
     "window_s": 0.2,
     "window_batches": 1,
     "pause_s": 0.1,
-    "limit_s": 60,
+    "limit_s": 600,
     "stage_s": 0,
 }
 

@@ -84,7 +84,7 @@ class Proxy:
     def requests(self) -> int:
         return self.listings + self.gets.total()
 
-    def wait_for(self, requests: int, within_s: float = 60) -> bool:
+    def wait_for(self, requests: int, within_s: float = 300) -> bool:
         """Return when so many requests have come, or False if they do not."""
         with self.seen:
             return self.seen.wait_for(lambda: self.requests >= requests, within_s)

@@ -20,7 +20,7 @@ def loaderbench(*words: object, **environment: str) -> subprocess.CompletedProce
     """Run the command in a process of its own."""
     command = [sys.executable, "-m", "loaderbench.cli", *map(str, words)]
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=600
     )
 
 
@@ -101,7 +101,7 @@ def test_a_disk_that_fills_up_while_writing_is_said_and_nothing_half_made_stays(
     if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine gives no mount namespace to make a small disk in")
     done = subprocess.run(
-        [*namespace, "sh", "-c", inside], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        [*namespace, "sh", "-c", inside], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
     )
     assert f"{disk} is full (0 MiB left)" in done.stdout
     assert ".partial" not in done.stdout

@@ -27,7 +27,7 @@ warmup_s = 0.2
 window_s = 0.2
 window_batches = 1
 pause_s = 0.1
-limit_s = 120.0
+limit_s = 600.0
 stage_s = 0
 
 """

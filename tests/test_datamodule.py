@@ -57,7 +57,7 @@ def told(request, formats: Prepared, tmp_path_factory: pytest.TempPathFactory) -
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,  # ranks that do not take the same number of steps wait for ever
+        timeout=1200,  # ranks that do not take the same number of steps wait for ever
     )
     assert done.returncode == 0, done.stderr
     return [{**json.loads((folder / f"{rank}.json").read_text()), "loader": loader} for rank in range(ranks)]

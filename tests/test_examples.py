@@ -36,7 +36,7 @@ def accuracy(example: str, train: Path, val: Path, options: dict[str, object]) -
     given = [f"--{name}={value}" for name, value in {**options, "workers": 1}.items()]
     command = [sys.executable, ROOT / "examples" / example, train, val, *given]
     env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_OPT": "0", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=1200)
     assert done.returncode == 0, done.stderr
     return float(re.findall(r"validation accuracy (\S+)", done.stdout)[-1])
 

@@ -45,7 +45,7 @@ def loaderbench(core: Path, *arguments: str, cwd: Path) -> str:
         env={"PATH": "/usr/bin:/bin", "COLUMNS": "200"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -111,7 +111,7 @@ def test_a_data_module_of_the_wheel_gives_batches_beside_such_packages(core, eve
         "data.teardown('fit')\n"
     )
     command = [core / "python", "-c", program, sysconfig.get_path("purelib"), folder]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str([(16, 3, 32, 32)] * 6)
 
@@ -125,7 +125,7 @@ def test_the_command_line_imports_no_loader_library_even_where_they_are_installe
 
 def test_images_in_s3_are_refused_with_what_installs_what_they_need(core, tmp_path):
     command = [core / "loaderbench", "prepare", "--data", "s3://bucket/prefix"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 1
     assert (
         "s3://bucket/prefix/ needs boto3, which is missing: make setup, or pip install 'loaderbench[s3]'" in done.stderr

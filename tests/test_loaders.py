@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from loaderbench.api import Artifact, Encoding, Work
@@ -11,7 +14,11 @@ from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats.prepare import Prepared
 from loaderbench.loaders import pace
 from loaderbench.machine import process
+from loaderbench.machine.gpu import Gpu
 from loaderbench.run import runner
+from loaderbench.trial import trial
+from loaderbench.trial.consumers import hungry
+from loaderbench.trial.trial import Meter, Window
 
 NAMES = (
     "ffcv-raw-mapped",
@@ -33,7 +40,7 @@ def test_contestant(
     artifact = everything.artifacts[contestant.format]
     spec = runner.trial_spec(quick, contestant, artifact, tmp_path / "times.npz")
     log = tmp_path / "log"
-    result = process.run("loaderbench.trial.trial.run", spec, log, 90)
+    result = process.run("loaderbench.trial.trial.run", spec, log, 600)
     assert result["status"] == "ok", log.read_text()
     assert result["images_per_s"] > 0
     assert result["batch_memory"] == ("private" if contestant.loader == "ffcv" else "shared")  # by worker processes
@@ -53,3 +60,61 @@ def test_labels_of_pace_are_classes_and_have_the_epochs_sum(label_sum: int, tmp_
     assert len(labels) == 2 * 96
     assert sum(labels) == 2 * label_sum
     assert max(labels) < artifact.classes
+
+
+class Clock:
+    """A clock that goes on only while somebody sleeps or looks how much CPU was used, which takes a microsecond."""
+
+    ns = cpu_ns = 0
+
+    def perf_counter(self) -> float:
+        return self.ns / 1e9
+
+    def process_time(self) -> float:
+        self.ns += 1000
+        self.cpu_ns += 1000
+        return self.cpu_ns / 1e9
+
+    def sleep(self, seconds: float) -> None:
+        self.ns += round(seconds * 1e9)
+
+
+@pytest.mark.parametrize(("images_per_s", "burst"), [(4000.0, 1), (1000.0, 4)])
+def test_pace_has_its_known_speed_and_burns_its_known_cpu(
+    images_per_s: float, burst: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(pace, "time", SimpleNamespace(**{n: getattr(clock, n) for n in dir(clock) if n[0] != "_"}))
+    monkeypatch.setattr(trial, "perf_counter_ns", lambda: clock.ns)
+    artifact, work = (
+        Artifact("any", str(tmp_path), 96, 96, 0, 0, Encoding("raw")),
+        Work(batch_size=16, workers=1, image_size=2, passes=2),
+    )
+    options = {"images_per_s": images_per_s, "burst_batches": burst, "own_cores": 0.25}
+    with pace.stream(artifact, work, **options) as batches:
+        meter = Meter(batches, artifact, work, Window(0.5, 2, 8, None, whole_epoch=False), Gpu())
+        hungry.take_all(work, meter)
+    columns = meter.columns()
+    assert columns["images_per_s"] == pytest.approx(images_per_s, rel=0.01)
+    assert clock.cpu_ns / 1e9 == pytest.approx(0.25 * meter.delivered / images_per_s, rel=0.01)
+
+
+def test_a_child_and_grandchildren_of_pace_burn_cpu_too(tmp_path: Path) -> None:
+    """No more of it than is told, and as much as the machine lets them."""
+    cores, wanted_s = 0.4, 0.3
+    artifact, work = (
+        Artifact("any", str(tmp_path), 96, 96, 0, 0, Encoding("raw")),
+        Work(batch_size=16, workers=1, image_size=2),
+    )
+    begun_s = time.monotonic()
+    with pace.stream(artifact, work, child_cores=cores, grandchild_cores=cores):
+        [child] = psutil.Process().children()
+        own_s = below_s = 0.0
+        while min(own_s, below_s) < wanted_s:
+            assert time.monotonic() < begun_s + 300
+            time.sleep(0.05)
+            used = child.cpu_times()
+            own_s, below_s = used.user + used.system, used.children_user + used.children_system
+        most_s = cores * (time.monotonic() - begun_s + pace.TICK_S)
+        assert own_s < 2 * most_s  # to start costs something too
+        assert below_s < 2 * most_s

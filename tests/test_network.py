@@ -73,7 +73,7 @@ def server(*, round_trips: int = 1) -> Iterator[int]:
 
 def connected(url: str, port: int) -> tuple[socket.socket, bytes]:
     """Return a connection through the proxy, and the status line that it answered with."""
-    connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=60)
+    connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=300)
     connection.sendall(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from loaderbench.records.record import Consumer, Record
 
-alone = pytest.mark.alone  # two processes take both cores, and their windows have to be open at the same time
 CONTESTANTS = ("ffcv-jpeg-mapped", "litdata-jpeg", "imagefolder-256-pil")
 
 
@@ -72,7 +71,6 @@ def test_jobs_have_gpus_of_their_own_as_far_as_there_are_some(
     assert [ranks.own_gpu(job, environment).get("CUDA_VISIBLE_DEVICES") for job in range(3)] == shown
 
 
-@alone
 @pytest.mark.parametrize("contestant", CONTESTANTS)
 def test_two_ranks_of_a_real_loader_share_each_epoch(contestant: str, measured: Path) -> None:
     row = next(row for row in records.read(measured / "trials.csv") if row.contestant == contestant)
@@ -85,7 +83,6 @@ def test_two_ranks_of_a_real_loader_share_each_epoch(contestant: str, measured: 
     assert row.bank_images is None
 
 
-@alone
 def test_rows_of_several_ranks_follow_from_their_raw_times(measured: Path) -> None:
     assert {j.what: j.reasons for j in check.check(measured) if j.state == "INVALID"} == {}
 
@@ -134,10 +131,9 @@ def _train(consumer: Consumer, ready: Ready, folder: Path, **options: str) -> di
     chosen = campaign({"planted": {"options": options}}, ranks=2, consumers={consumer: feeding})
     [artifact] = ready(chosen).artifacts.values()
     spec = runner.trial_spec(chosen, chosen.contestants[0], artifact, folder / "times.npz", consumer=consumer)
-    return process.run("loaderbench.trial.trial.run", spec, folder / "log", 120)
+    return process.run("loaderbench.trial.trial.run", spec, folder / "log", 600)
 
 
-@alone
 @pytest.mark.usefixtures("planted")
 def test_ranks_train_one_network_and_under_lightning_the_same(ready: Ready, tmp_path: Path) -> None:
     """Rank 0 has five batches an epoch, rank 1 two, of which under Lightning the DataModule makes five."""
@@ -161,7 +157,6 @@ def test_a_rank_that_is_killed_in_training_is_blamed_and_not_those_that_miss_it(
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
-@alone
 @pytest.mark.usefixtures("planted")
 def test_jobs_know_nothing_of_each_other_and_are_told_together(ready: Ready, tmp_path: Path) -> None:
     options = {"behaviour": "insist on being alone", "seconds": 0.001}

@@ -425,7 +425,7 @@ class TestFaults:
             capture_output=True,
             text=True,
             check=True,
-            timeout=120,
+            timeout=600,
         )
         assert "has no room for s3://images/set/: no space left on device" in done.stdout
         assert int(done.stdout.split()[-1]) > 0

@@ -114,7 +114,7 @@ def test_several_pieces_are_under_way_at_once_and_the_object_is_whole(
 
     def wait(key: str, nth: int) -> str:
         if key and nth <= 3:
-            together.wait(60)
+            together.wait(300)
         return ""
 
     between.fault = wait
@@ -142,7 +142,7 @@ def test_after_a_kill_within_pieces_exactly_what_lacks_is_asked_for(
     environment = {**loopback.environment(between.endpoint), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     process = subprocess.Popen([sys.executable, "-c", COPY, str(tmp_path)], env=environment, stdout=subprocess.DEVNULL)
     _, remote = listed()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not within_pieces(tmp_path, remote) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

@@ -180,6 +180,26 @@ def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch
     assert columns["epoch_end_s"] == 1
 
 
+def test_who_prepares_a_whole_epoch_before_its_first_batch_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All batches of an epoch are handed over at once, after 8 s."""
+
+    class AtOnce(Steady):
+        def __iter__(self) -> object:
+            self.now_s += 8
+            return iter(right())
+
+    columns = consume(AtOnce(monkeypatch), Window(20, 80, 1, pause_s=None)).columns()
+    assert columns["images_per_s"] == 60 / 8
+
+
+def test_what_it_costs_to_read_the_counters_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.05 s of CPU at each edge of a window of 10 s."""
+    now_s = iter([1.0, 1.05, 2.0, 2.05])
+    loader = Steady(monkeypatch)
+    monkeypatch.setattr(trial.time, "thread_time", lambda: next(now_s))
+    assert consume(loader, Window(3, 10, 1, pause_s=0)).columns()["monitor_cpu_pct"] == pytest.approx(1)
+
+
 def test_the_gpu_is_asked_at_the_windows_two_edges_and_no_other_time(monkeypatch: pytest.MonkeyPatch) -> None:
     loader, asked = Steady(monkeypatch), []
 

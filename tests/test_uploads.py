@@ -94,7 +94,7 @@ def test_after_a_kill_publishing_goes_on_file_by_file_and_part_by_part(
     between.put_fault = lambda name: "stall" if name in kept_back else ""
     environment = {**loopback.environment(between.endpoint), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     process = subprocess.Popen([sys.executable, "-c", PUBLISH, str(folder)], env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while len(between.puts) < FILES + PARTS - 4 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

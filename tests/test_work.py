@@ -132,7 +132,7 @@ def test_floats_in_the_stored_order(everything: Prepared, case: Case) -> None:
         text=True,
         check=True,
         cwd=ROOT,
-        timeout=90,
+        timeout=600,
     )
     told = json.loads(done.stdout.splitlines()[-1])
     assert [seen for _, seen in told] == list(case.seen)

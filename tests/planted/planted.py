@@ -33,10 +33,10 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
             return batches
 
         def __iter__(self):
-            BEFORE_EPOCH.get(behaviour, _nothing)(seconds * batches)
+            BEFORE_EPOCH.get(behaviour, _nothing)()
             for start in range(0, len(labels), work.batch_size):
                 part = torch.tensor(labels[start : start + work.batch_size])
-                BEFORE_BATCH.get(behaviour, time.sleep)(seconds)
+                time.sleep(seconds)
                 yield images[: len(part)], part
 
     if pid_file:
@@ -47,7 +47,7 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
         if behaviour == "evict":
             pagecache.evict(Path(artifact.path))
         for path in Path(artifact.path).glob("*/*"):
-            for _ in range(TIMES_MAPPED.get(behaviour, 0)):
+            if behaviour in MAPPING:
                 sum(stack.enter_context(_mapped(path))[:: mmap.PAGESIZE])
         yield _cut(Epochs(), 3 * work.rank) if behaviour == "share unevenly, cut" else Epochs()
 
@@ -64,10 +64,6 @@ def leave_behind(pid_file):
     with open(pid_file, "a") as file:
         for pid in os.getpid(), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid:
             print(pid, file=file, flush=True)
-
-
-def _nothing(_):
-    pass
 
 
 def _everything(labels, _):
@@ -92,25 +88,12 @@ class _Deadly(list):
         return super().__getitem__(part)
 
 
-def _insist_on_being_alone(_):
+def _nothing():
+    pass
+
+
+def _insist_on_being_alone():
     assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
-
-
-def _burn_in_a_grandchild(_):
-    burn = "import time\nwhile time.process_time() < 0.2: pass"
-    start_burning = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
-    subprocess.run([sys.executable, "-c", start_burning], check=True)
-
-
-def _burn_in_an_orphan(_):
-    """Start a process whose parent ends at once, and wait until it has used 0.2 s of CPU and ended."""
-    burn = "import time\nwhile time.process_time() < 0.2: pass"
-    ours, theirs = os.pipe()
-    parent = "import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', sys.argv[1]], close_fds=False)"
-    subprocess.run([sys.executable, "-S", "-c", parent, burn], pass_fds=[theirs], check=True)
-    os.close(theirs)
-    os.read(ours, 1)  # the end of the file: nobody else holds the other end any more
-    os.close(ours)
 
 
 @contextmanager
@@ -125,7 +108,6 @@ def _per_class(path):
 
 SHARES = {"share unevenly": _unevenly, "share unevenly, cut": _unevenly, "die second": _killed_second}
 """What a process delivers of an epoch's labels, if that is not all."""
-BEFORE_EPOCH = {"bank": time.sleep, "insist on being alone": _insist_on_being_alone}
-"""What a behaviour does before an epoch, given the time that the epoch's batches would take."""
-BEFORE_BATCH = {"bank": _nothing, "grandchildren": _burn_in_a_grandchild, "orphans": _burn_in_an_orphan}
-TIMES_MAPPED = {"map": 1, "map twice": 2, "evict": 1}
+BEFORE_EPOCH = {"insist on being alone": _insist_on_being_alone}
+MAPPING = ("map", "evict")
+"""Behaviours that map every file and touch it."""

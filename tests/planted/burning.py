@@ -1,0 +1,97 @@
+"""A loader that notes when it returned each batch, and the CPU time that its processes spent on it."""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, contextmanager
+
+requires = ("torch",)
+reads = ("imagefolder",)
+streams = False
+BURNT_S = 0.1
+
+SPEND = f"import time\nwhile time.process_time() < {BURNT_S}: pass\n"
+TELL = "print(time.process_time(), flush=True)\n"
+CHILD = f"""
+import sys, time
+told_s = 0.0
+for _ in sys.stdin:
+    while time.process_time() < told_s + {BURNT_S}:
+        pass
+    print(time.process_time() - told_s, flush=True)
+    told_s = time.process_time()
+"""
+GRANDCHILD = f"""
+import subprocess, sys, time
+subprocess.run([sys.executable, "-S", "-c", {SPEND + TELL!r}], check=True)
+{TELL}
+"""
+ORPHAN = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-S", "-c", {SPEND + TELL!r}])
+{TELL}
+"""
+
+
+@contextmanager
+def stream(artifact, work, *, who, told):
+    """`who`: what burns CPU for each batch, one of `BURNERS`. `told`: the file with a line for each batch."""
+    import torch
+
+    images = torch.zeros((work.batch_size, 3, work.image_size, work.image_size), dtype=torch.uint8)
+    labels = torch.zeros(work.batch_size, dtype=torch.int64)
+
+    class Epochs:
+        def __iter__(self):
+            for _ in range(artifact.samples // work.batch_size):
+                cpu_s = burn()
+                handed_ns = time.perf_counter_ns()
+                yield images, labels
+                line = {"cpu_s": cpu_s, "handed_ns": handed_ns, "asked_again_ns": time.perf_counter_ns()}
+                print(json.dumps(line), file=file, flush=True)
+
+    with ExitStack() as stack:
+        burn = BURNERS[who](stack)
+        file = stack.enter_context(open(told, "w"))
+        yield Epochs()
+
+
+def _itself(_):
+    def burn():
+        begun_s = time.process_time()
+        while time.process_time() < begun_s + BURNT_S:
+            pass
+        return time.process_time() - begun_s
+
+    return burn
+
+
+def _child(stack):
+    """A child that lives as long as the loader, and waits between batches."""
+    child = subprocess.Popen(
+        [sys.executable, "-S", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    stack.callback(child.communicate)
+
+    def burn():
+        child.stdin.write("\n")
+        return float(child.stdout.readline())
+
+    return burn
+
+
+def _new(program):
+    """Processes that end with the batch: it is handed over when nobody can write to their output any more."""
+
+    def burner(_):
+        def burn():
+            done = subprocess.run([sys.executable, "-S", "-c", program], stdout=subprocess.PIPE, check=True)
+            return sum(map(float, done.stdout.split()))
+
+        return burn
+
+    return burner
+
+
+BURNERS = {"itself": _itself, "child": _child, "grandchild": _new(GRANDCHILD), "orphan": _new(ORPHAN)}
