@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from loaderbench.images import find as ingest
-from loaderbench.images.tree import Tree
+from loaderbench.images.tree import ImageTree
 from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
@@ -51,17 +51,17 @@ def packed(entries: Iterable[tuple[str, bytes] | tarfile.TarInfo], mode: str = "
     return stream.getvalue()
 
 
-def read(data: Path, cache: Path, split: str | None = None) -> Tree:
+def read(data: Path, cache: Path, split: str | None = None) -> ImageTree:
     """What the harness makes of `--data`."""
     return ingest.scan(data, cache, Display(), split)
 
 
-def contents(tree: Tree) -> dict[str, bytes]:
+def contents(tree: ImageTree) -> dict[str, bytes]:
     """The images of a tree by path."""
     return {path: (tree.root / path).read_bytes() for path in tree.paths}
 
 
-def reasons(tree: Tree) -> dict[str, str]:
+def reasons(tree: ImageTree) -> dict[str, str]:
     """What was left out, by the part of its path that the archive itself names."""
     return {entry.path.partition(": ")[2]: entry.reason for entry in tree.skipped}
 

@@ -17,7 +17,7 @@ from loaderbench.campaign import campaign as config
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats.prepare import Prepared, prepare
-from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.machine.files import building
 from loaderbench.machine.progress import Display
 from tests.campaigns import Ready
@@ -126,9 +126,9 @@ def everything(quick: Campaign, ready: Ready) -> Prepared:
 
 
 @pytest.fixture(scope="session")
-def canonical(everything: Prepared) -> CanonicalSource:
+def canonical(everything: Prepared) -> CanonicalImages:
     """The source that all formats were written from."""
-    return CanonicalSource(everything.canonicals["original"])
+    return CanonicalImages(everything.canonicals["original"])
 
 
 @pytest.fixture(scope="module")

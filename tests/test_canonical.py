@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loaderbench.images.canonical import Settings, build, canonical, fingerprint
-from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.canonical import CanonicalSettings, build, canonical, fingerprint
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.images.tree import SourceError, Unreadable, decode, scan
 from tests import messy
 
-SETTINGS = Settings(samples=None, seed=0, max_side=32, quality=90)
+SETTINGS = CanonicalSettings(samples=None, seed=0, max_side=32, quality=90)
 
 
 def state(*roots):
@@ -34,9 +34,9 @@ def state(*roots):
 
 def built(tree, folder, **changes):
     folder.mkdir()
-    settings = {field.name: changes.pop(field.name) for field in fields(Settings) if field.name in changes}
+    settings = {field.name: changes.pop(field.name) for field in fields(CanonicalSettings) if field.name in changes}
     build(tree, folder, replace(SETTINGS, **settings), **{"strict": False, "processes": 1, **changes})
-    return CanonicalSource(folder)
+    return CanonicalImages(folder)
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +246,7 @@ def test_a_worker_that_dies_ends_the_build(clean, tmp_path):
     def kill(done):
         multiprocessing.active_children()[0].kill()
 
-    with pytest.raises(SourceError, match=r"process died \(exit code -9\) at or soon after .*jpg"):
+    with pytest.raises(SourceError, match=r"process died at or soon after .*jpg"):
         built(clean, tmp_path / "store", on_progress=kill)
     assert not multiprocessing.active_children()
 
@@ -268,7 +268,7 @@ def end_early(tree, folder, at, ending):
         "from loaderbench.images import canonical, pixel_journal as filling; from loaderbench.images.tree import scan\n"
         "filling.EVERY = 90\n"
         f"def end(done):\n if done == {at}: {ending}\n"
-        "settings = canonical.Settings(samples=None, seed=0, max_side=32, quality=90)\n"
+        "settings = canonical.CanonicalSettings(samples=None, seed=0, max_side=32, quality=90)\n"
         f"tree, folder = scan(Path({str(tree.root)!r})), Path({str(folder)!r})\n"
         "if __name__ == '__main__':\n"
         " canonical.build(tree, folder, settings, strict=False, processes=1, on_progress=end)"
@@ -295,7 +295,7 @@ def test_a_build_that_was_ended_goes_on_and_comes_to_the_same(tmp_path, ending, 
     whole = built(tree, tmp_path / "whole")
     end_early(tree, tmp_path / "store", at, ending)
     build(tree, tmp_path / "store", SETTINGS, strict=False, processes=1, on_progress=calls.append)
-    again = CanonicalSource(tmp_path / "store")
+    again = CanonicalImages(tmp_path / "store")
     assert calls == list(range(goes_on_at, 180))
     assert again.manifest == whole.manifest
     assert again.rejected() == whole.rejected()

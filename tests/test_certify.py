@@ -16,7 +16,7 @@ from loaderbench.campaign import registry
 from loaderbench.certify import certify, observe, pixels, probe
 from loaderbench.certify.judge import judge
 from loaderbench.formats.prepare import Prepared, prepare
-from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.loaders import nvjpeg
 from loaderbench.machine.progress import Display
 from loaderbench.records.certificates import Certificate
@@ -82,7 +82,7 @@ def certified(
         for rank in range(ranks):
             with suppress(ValueError):  # of the files that are emptied in the end
                 observe.run({**spec, "work": asdict(replace(work, rank=rank))})
-        return judge(tmp_path, CanonicalSource(prepared.canonicals["files"]), work, "jpeg")
+        return judge(tmp_path, CanonicalImages(prepared.canonicals["files"]), work, "jpeg")
 
     return certify
 
@@ -113,7 +113,7 @@ def test_what_decodes_on_a_gpu_does_the_work_as_asked_where_a_cpu_decodes_for_it
     spec = {"loader": "nvjpeg", "artifact": asdict(prepared.artifacts["files"]), "options": {}, "work": asdict(work)}
     with suppress(RuntimeError):  # of the files that are emptied in the end
         observe.run({**spec, "scratch": str(tmp_path), "turn": str(tmp_path)})
-    certificate = judge(tmp_path, CanonicalSource(prepared.canonicals["files"]), work, "jpeg")
+    certificate = judge(tmp_path, CanonicalImages(prepared.canonicals["files"]), work, "jpeg")
     assert certificate.faults == ()
     assert certificate.traits["batches"] == "(3, 64, 64), float16; contiguous; cpu"
     assert certificate.traits["resampling"] == "bilinear, antialiased"
@@ -161,7 +161,7 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
     assert "the planted | fault" in certificates["crashing"].failure
     lacking = []
     monkeypatch.setattr(certify, "_certificate", lambda job: lacking.append(job) or Certificate())
-    monkeypatch.setattr(certify, "apply_to_all", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
+    monkeypatch.setattr(certify, "map_processes", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
     again = certify.certify(small, prepared, tmp_path, Display())
     assert [job.spec["options"] for job in lacking] == [{"end": "crash"}], "a failure may pass; it is tried again"
     assert again["never-flips"] == certificates["never-flips"]

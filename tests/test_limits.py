@@ -21,7 +21,7 @@ from tests.test_process import gone
 
 if TYPE_CHECKING:
     from loaderbench.formats.prepare import Prepared
-    from loaderbench.images.canonical_store import CanonicalSource
+    from loaderbench.images.canonical_store import CanonicalImages
 
 WORK = {"batch_size": 16, "workers": 2, "image_size": 32, "dtype": "uint8", "passes": 1, "seed": 0}
 TO_DEVICE = ("host-to-device", "pageable-to-device")
@@ -29,7 +29,7 @@ CORES = len(os.sched_getaffinity(0))
 
 
 @pytest.fixture(scope="module")
-def spec(everything: Prepared, canonical: CanonicalSource) -> dict[str, Any]:
+def spec(everything: Prepared, canonical: CanonicalImages) -> dict[str, Any]:
     return {
         "canonical": str(canonical.folder),
         "artifacts": {name: asdict(artifact) for name, artifact in everything.artifacts.items()},

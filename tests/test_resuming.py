@@ -22,8 +22,8 @@ from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats import prepare
 from loaderbench.formats.prepare import Prepared
 from loaderbench.images import canonical
-from loaderbench.images.canonical import Settings, build
-from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.canonical import CanonicalSettings, build
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.images.tree import scan
 from loaderbench.machine import process
 from loaderbench.machine.progress import Display
@@ -38,7 +38,7 @@ WORKERS = 2
 class Deadly:
     """A source that kills the whole process group in which so many labels were asked for."""
 
-    def __init__(self, source: CanonicalSource, labels: int) -> None:
+    def __init__(self, source: CanonicalImages, labels: int) -> None:
         self._source, self._left = source, FORK.Value("i", labels)
 
     def __getattr__(self, name: str) -> Any:
@@ -56,11 +56,11 @@ class Deadly:
 
 
 @pytest.fixture(scope="module")
-def source(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> CanonicalSource:
+def source(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> CanonicalImages:
     """The tree's canonical images."""
     folder = tmp_path_factory.mktemp("canonical")
-    build(scan(tree), folder, Settings(None, 0, 256, 90), strict=True)
-    return CanonicalSource(folder)
+    build(scan(tree), folder, CanonicalSettings(None, 0, 256, 90), strict=True)
+    return CanonicalImages(folder)
 
 
 def write(name: str, source: Any, out: Path, mode: str, workers: int = WORKERS) -> int | None:
@@ -90,7 +90,7 @@ FORMATS = [("imagefolder", "jpeg"), ("imagefolder", "original"), ("litdata", "ra
 
 @pytest.mark.parametrize(("name", "mode"), FORMATS)
 def test_killed_at_any_point_and_again_it_goes_on_and_holds_the_same_as_written_at_once(
-    source: CanonicalSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str
+    source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str
 ) -> None:
     writer = registry.writer(name)
     monkeypatch.setattr(writer, "PART", 8, raising=False)  # 96 images are 6 parts of 2 workers
@@ -106,7 +106,7 @@ def test_killed_at_any_point_and_again_it_goes_on_and_holds_the_same_as_written_
 
 
 def test_litdata_keeps_whole_parts_and_goes_on_with_other_workers(
-    source: CanonicalSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = registry.writer("litdata")
     monkeypatch.setattr(writer, "PART", 8)
@@ -121,7 +121,7 @@ def test_litdata_keeps_whole_parts_and_goes_on_with_other_workers(
 
 
 def test_litdata_writes_and_removes_nothing_outside_its_own_folders(
-    source: CanonicalSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for name in ("chunks", "data"):

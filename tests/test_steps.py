@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from loaderbench.formats.prepare import Prepared
-    from loaderbench.images.canonical_store import CanonicalSource
+    from loaderbench.images.canonical_store import CanonicalImages
 
 WORK = Work(batch_size=16, workers=2, image_size=32, dtype="uint8", passes=1, seed=0)
 
@@ -73,19 +73,19 @@ class TestTogether:
 
 
 class TestSamples:
-    def test_mapped_bytes_are_those_of_the_source(self, canonical: CanonicalSource) -> None:
+    def test_mapped_bytes_are_those_of_the_source(self, canonical: CanonicalImages) -> None:
         for index in range(len(canonical)):
             assert np.array_equal(canonical.mapped("pixels", index), canonical.pixels(index))
             assert canonical.mapped("jpeg", index).tobytes() == canonical.jpeg(index)
 
-    def test_decoded_originals_are_the_canonical_pixels(self, canonical: CanonicalSource) -> None:
+    def test_decoded_originals_are_the_canonical_pixels(self, canonical: CanonicalImages) -> None:
         order = [*range(len(canonical))]
         buffer = np.empty(1 << 20, np.uint8)
         for index, image in zip(order, steps.original(canonical, order), strict=True):
             assert image.turbo
             assert np.array_equal(image.decode(buffer), canonical.pixels(index))
 
-    def test_canonical_jpegs_are_decoded_like_pillow_does(self, canonical: CanonicalSource) -> None:
+    def test_canonical_jpegs_are_decoded_like_pillow_does(self, canonical: CanonicalImages) -> None:
         order = [*range(len(canonical))]
         buffer = np.empty(1 << 20, np.uint8)
         for index, image in zip(order, steps.jpeg(canonical, order), strict=True):
@@ -106,7 +106,7 @@ class TestSamples:
         if mode == "RGB":
             assert np.array_equal(decoded, pixels)
 
-    def test_a_file_that_cannot_be_decoded_is_left_out(self, canonical: CanonicalSource, tmp_path: Path) -> None:
+    def test_a_file_that_cannot_be_decoded_is_left_out(self, canonical: CanonicalImages, tmp_path: Path) -> None:
         class OneBroken:
             def original(self, index: int) -> Path:
                 if index:
@@ -118,7 +118,7 @@ class TestSamples:
         with pytest.raises(together.StepError, match="none of the files"):
             steps.original(OneBroken(), [0])
 
-    def test_no_more_is_drawn_than_fits(self, canonical: CanonicalSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_no_more_is_drawn_than_fits(self, canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch) -> None:
         order = [*range(len(canonical))]
         monkeypatch.setattr(steps, "POOL_BYTES", canonical.pixels(0).nbytes + 1)
         assert len(steps.raw(canonical, order)) == 2
@@ -176,7 +176,7 @@ class TestCrop:
         assert batch.images[:, 5, 7, 1].tolist() == [17, *range(2, 17)]
 
     def test_the_step_delivers_the_samples_into_a_batch(
-        self, canonical: CanonicalSource, monkeypatch: pytest.MonkeyPatch
+        self, canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         batch = steps.Batch(WORK)
         monkeypatch.setattr(steps, "Batch", lambda _: batch)

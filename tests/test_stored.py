@@ -13,25 +13,25 @@ from loaderbench.api import Encoding, Mode
 from loaderbench.formats import payloads as stored
 from loaderbench.formats.payloads import StoredError, read_back, unasked
 from loaderbench.formats.prepare import Prepared, prepare
-from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 
 pytestmark = pytest.mark.usefixtures("forked")
 
 
-def encoded(source: CanonicalSource, index: int, kind: str = "JPEG", **options: object) -> bytes:
+def encoded(source: CanonicalImages, index: int, kind: str = "JPEG", **options: object) -> bytes:
     """An image of the source as Pillow encodes it."""
     file = io.BytesIO()
     Image.fromarray(source.pixels(index)).save(file, kind, **options)
     return file.getvalue()
 
 
-def said(source: CanonicalSource, payloads: list[bytes]) -> str:
+def said(source: CanonicalImages, payloads: list[bytes]) -> str:
     return str(read_back(lambda: payloads, source)["stored"])
 
 
-def all_of(source: CanonicalSource, **options: object) -> list[bytes]:
+def all_of(source: CanonicalImages, **options: object) -> list[bytes]:
     return [encoded(source, index, **options) for index in range(len(source))]  # type: ignore[arg-type]
 
 
@@ -72,7 +72,7 @@ def test_writers_that_store_something_else_are_found_out_and_yet_measured(tree: 
 
 
 @pytest.mark.parametrize("quality", [1, 25, 50, 75, 90, 95, 100])
-def test_the_quality_is_told_whoever_encoded(canonical: CanonicalSource, quality: int) -> None:
+def test_the_quality_is_told_whoever_encoded(canonical: CanonicalImages, quality: int) -> None:
     bgr = [cv2.cvtColor(canonical.pixels(index), cv2.COLOR_RGB2BGR) for index in range(len(canonical))]
     by_opencv = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for image in bgr]
     by_pillow = all_of(canonical, quality=quality)
@@ -81,7 +81,7 @@ def test_the_quality_is_told_whoever_encoded(canonical: CanonicalSource, quality
     assert said(canonical, by_opencv).startswith(expected)
 
 
-def test_chroma_and_sizes_are_told(canonical: CanonicalSource) -> None:
+def test_chroma_and_sizes_are_told(canonical: CanonicalImages) -> None:
     payloads = all_of(canonical, quality=60, subsampling="4:4:4")
     measured = range(0, 96, 2)  # of 96 images at most 64: every other one
     mean = sum(len(payloads[index]) for index in measured) / len(measured)
@@ -91,13 +91,13 @@ def test_chroma_and_sizes_are_told(canonical: CanonicalSource) -> None:
     assert parts[-1] == f"{mean:,.0f} bytes per image instead of {instead:,.0f}"
 
 
-def test_the_distance_is_zero_where_nothing_is_lost(canonical: CanonicalSource) -> None:
+def test_the_distance_is_zero_where_nothing_is_lost(canonical: CanonicalImages) -> None:
     assert said(canonical, all_of(canonical, kind="PNG")).startswith(
         "PNG, full resolution, exactly the canonical pixels, "
     )
 
 
-def test_few_images_that_differ_are_described_too(canonical: CanonicalSource) -> None:
+def test_few_images_that_differ_are_described_too(canonical: CanonicalImages) -> None:
     payloads = [canonical.jpeg(index) for index in range(len(canonical))]
     payloads[40] = encoded(canonical, 40, quality=30)
     text = said(canonical, payloads)
@@ -106,7 +106,7 @@ def test_few_images_that_differ_are_described_too(canonical: CanonicalSource) ->
     assert unasked(Encoding("jpeg"), text) == "stores JPEG of quality about 30 where 90 was asked for"
 
 
-def test_at_most_so_many_are_measured(canonical: CanonicalSource, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_most_so_many_are_measured(canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     measure = stored._squared_error
     monkeypatch.setattr(stored, "_squared_error", lambda *args: calls.append(1) or measure(*args))  # type: ignore[func-returns-value]
@@ -124,7 +124,7 @@ def test_at_most_so_many_are_measured(canonical: CanonicalSource, monkeypatch: p
     ],
     ids=["missing", "more", "truncated", "nothing"],
 )
-def test_what_is_no_image_for_each_is_refused(canonical: CanonicalSource, change, reason: str) -> None:
+def test_what_is_no_image_for_each_is_refused(canonical: CanonicalImages, change, reason: str) -> None:
     payloads = [canonical.jpeg(index) for index in range(len(canonical))]
     with pytest.raises(StoredError, match=reason):
         read_back(lambda: change(payloads), canonical)

@@ -158,7 +158,7 @@ def test_a_worker_that_is_killed_is_an_error(tmp_path):
     def kill(_: int) -> None:
         multiprocessing.active_children()[0].kill()
 
-    with pytest.raises(RuntimeError, match=r"died \(exit code -9\)"):
+    with pytest.raises(RuntimeError, match=r"worker process died"):
         synthetic.write(tmp_path, 320, seed=0, on_progress=kill, processes=1)
     assert multiprocessing.active_children() == []
 

@@ -19,11 +19,11 @@ from loaderbench.campaign.campaign import Campaign
 from loaderbench.certify import observe, probe
 from loaderbench.formats.payloads import unasked
 from loaderbench.formats.prepare import prepare
-from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.machine import process
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import building, locked, write_whole
-from loaderbench.machine.workers import apply_to_all
+from loaderbench.machine.workers import map_processes
 from loaderbench.records.certificates import Certificate
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:
     if lacking:
         with (
             display.stage("certifying contestants", len(lacking)) as on_progress,
-            apply_to_all(_certificate, _PROCESSES) as certificates,
+            map_processes(_certificate, _PROCESSES) as certificates,
         ):
             for done, (job, certificate) in enumerate(zip(lacking, certificates(lacking), strict=True), 1):
                 kept[job.key] = certificate
@@ -151,4 +151,4 @@ def _certificate(job: _Job) -> Certificate:
             return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
         # What became of it later does not matter: to fail on empty files is what an honest loader does.
         job.log.unlink(missing_ok=True)
-        return judge(scratch, CanonicalSource(job.canonical), work, job.mode)
+        return judge(scratch, CanonicalImages(job.canonical), work, job.mode)

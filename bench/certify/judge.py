@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from loaderbench.api import Mode, Work
     from loaderbench.certify.pixels import Making
-    from loaderbench.images.canonical_store import CanonicalSource
+    from loaderbench.images.canonical_store import CanonicalImages
 
 
-def judge(scratch: Path, source: CanonicalSource, work: Work, mode: Mode) -> Certificate:
+def judge(scratch: Path, source: CanonicalImages, work: Work, mode: Mode) -> Certificate:
     """Tell what a contestant did from what `observe.run` left in `scratch`. `source`: the probe's images."""
     seen, emptied = _of_all_ranks(scratch, SEEN), _of_all_ranks(scratch, EMPTIED)
     assert seen

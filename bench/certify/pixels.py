@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from loaderbench.api import Mode
     from loaderbench.certify.observe import Observation
-    from loaderbench.images.canonical_store import CanonicalSource
+    from loaderbench.images.canonical_store import CanonicalImages
 
     Pixels = NDArray[np.uint8]
 
@@ -105,7 +105,7 @@ class Making:
             yield f"crops are made of the {self.base} in place of the {' or '.join(_BASES[mode])}"
 
 
-def making(seen: Observation, source: CanonicalSource) -> Making | None:
+def making(seen: Observation, source: CanonicalImages) -> Making | None:
     """Tell how the kept crops were made; None if there are none of known images. `source`: of the probe."""
     errors: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
     common: list[tuple[float, float]] = []
@@ -134,7 +134,7 @@ def making(seen: Observation, source: CanonicalSource) -> Making | None:
     return Making(*way, medians[way], own_largest, float(common_db), float(shift_px))
 
 
-def _images(source: CanonicalSource, label: int) -> dict[tuple[str, str], Pixels]:
+def _images(source: CanonicalImages, label: int) -> dict[tuple[str, str], Pixels]:
     """Return an image in every form in which a loader may have had it, by what it is made of and how it was decoded."""
     images: dict[tuple[str, str], Pixels] = {(PIXELS, ""): source.pixels(label)}
     for base, content in (

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from loaderbench.machine.workers import apply_to_all
+from loaderbench.machine.workers import map_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ SIGNATURE_SIDE = 16
 
 def write(out: Path, samples: int, on_progress: Callable[[int], None]) -> None:
     """Write image `i` as `out/<i>/<i>.jpg`, always the same."""
-    with apply_to_all(partial(_draw, out)) as draw:
+    with map_processes(partial(_draw, out)) as draw:
         for done, _ in enumerate(draw(range(samples)), 1):
             on_progress(done)
 

@@ -10,7 +10,7 @@ from typing import Any
 from loaderbench.api import Encoding
 from loaderbench.campaign import registry
 from loaderbench.formats import payloads as stored
-from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.machine.cpu import tree_seconds
 from loaderbench.machine.process_tree import processes
 
@@ -22,7 +22,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     took is not told of a conversion that went on.
     """
     writer = registry.writer(spec["writer"])
-    source = CanonicalSource(Path(spec["canonical"]))
+    source = CanonicalImages(Path(spec["canonical"]))
     out, encoding = Path(spec["out"]), Encoding(**spec["encoding"])
     for name in writer.requires:
         importlib.import_module(name)

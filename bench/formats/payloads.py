@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from loaderbench.api import Encoding, Mode
-    from loaderbench.images.canonical_store import CanonicalSource
+    from loaderbench.images.canonical_store import CanonicalImages
 
 ORIGINALS, PIXELS, JPEG = "original files", "canonical pixels", "canonical JPEG bytes"
 MEASURED = 64
@@ -44,7 +44,7 @@ class StoredError(Exception):
     """What is stored is not one readable image for each of the source's. The message is the reason."""
 
 
-def read_back(payloads: Callable[[], Iterable[bytes]], source: CanonicalSource) -> dict[str, Any]:
+def read_back(payloads: Callable[[], Iterable[bytes]], source: CanonicalImages) -> dict[str, Any]:
     """Return what is stored, as the columns of a record that tell of it.
 
     `payloads`: yields what is stored of each image, in the source's order, whenever it is called; see
@@ -96,7 +96,7 @@ def _share(count: int, total: int) -> str:
     return "" if count == total else f" ({min(max(round(100 * count / total), 1), 99)} %)"
 
 
-def _image(payload: bytes, index: int, source: CanonicalSource) -> Image.Image:
+def _image(payload: bytes, index: int, source: CanonicalImages) -> Image.Image:
     """Decode what is stored of one image; bare pixels have no `format`. Raises StoredError."""
     canonical = source.mapped("pixels", index)
     height, width, _ = canonical.shape
@@ -130,7 +130,7 @@ def _kind(image: Image.Image) -> str:
     return image.format or "pixels"
 
 
-def _measured(payloads: Iterable[bytes], chosen: Sequence[int], source: CanonicalSource) -> dict[str, str]:
+def _measured(payloads: Iterable[bytes], chosen: Sequence[int], source: CanonicalImages) -> dict[str, str]:
     """Return a description of each kind of image among the chosen payloads."""
     wanted = set(chosen)
     by_kind: dict[str, list[tuple[int, int, Image.Image]]] = {}
@@ -143,7 +143,7 @@ def _measured(payloads: Iterable[bytes], chosen: Sequence[int], source: Canonica
     return {kind: _description(kind, images, source) for kind, images in by_kind.items()}
 
 
-def _description(kind: str, images: Sequence[tuple[int, int, Image.Image]], source: CanonicalSource) -> str:
+def _description(kind: str, images: Sequence[tuple[int, int, Image.Image]], source: CanonicalImages) -> str:
     """Describe images of one kind, each given with its index and its stored bytes."""
     jpegs = [image for _, _, image in images if isinstance(image, JpegImageFile)]
     canonical = [source.mapped("pixels", index) for index, _, _ in images]

@@ -17,7 +17,7 @@ from loaderbench.formats import estimate
 from loaderbench.images import canonical, synthetic
 from loaderbench.images import find as ingest
 from loaderbench.images import tree as source
-from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.images.unpack import TRAIN
 from loaderbench.machine import process
 from loaderbench.machine.code_digest import code_digest
@@ -51,7 +51,7 @@ class _Conversion:
     """One format to be had: from `images`, as described by `record`, in `folder` once it is whole."""
 
     form: Format
-    images: CanonicalSource
+    images: CanonicalImages
     record: Record
     folder: Path
 
@@ -151,7 +151,7 @@ def publish(prepared: Prepared, to: str, display: Display) -> None:
             display.say(f"{artifact.format} is there already")
 
 
-def _tree(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> source.Tree:
+def _tree(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> source.ImageTree:
     if data:
         return ingest.scan(data, cache, display, campaign.data.split)
     if campaign.data.split not in {None, TRAIN}:
@@ -171,7 +171,7 @@ def synthetic_images(campaign: Campaign, cache: Path, display: Display) -> Path:
     return folder
 
 
-def _estimate(campaign: Campaign, tree: source.Tree, cache: Path, display: Display) -> estimate.Estimate:
+def _estimate(campaign: Campaign, tree: source.ImageTree, cache: Path, display: Display) -> estimate.Estimate:
     def sample(samples: int, scratch: Path) -> Prepared:
         data = campaign.data.model_copy(update={"samples": samples, "split": None})  # of a tree
         work = campaign.work.model_copy(update={"batch_size": 1})
@@ -190,31 +190,31 @@ def _say_what_it_takes(foreseen: estimate.Estimate, cache: Path, display: Displa
     _need(foreseen.size_bytes, cache, f"{foreseen.images:,} images in all formats")
 
 
-def _drawn(campaign: Campaign, tree: source.Tree) -> int:
+def _drawn(campaign: Campaign, tree: source.ImageTree) -> int:
     """Return how many images of the tree the campaign takes, if all can be read."""
     return min(len(tree.paths), campaign.data.samples or len(tree.paths))
 
 
 def _store(
-    campaign: Campaign, tree: source.Tree, key: tuple[int | None, int], cache: Path
-) -> tuple[canonical.Settings, Path]:
+    campaign: Campaign, tree: source.ImageTree, key: tuple[int | None, int], cache: Path
+) -> tuple[canonical.CanonicalSettings, Path]:
     """Return the settings of the canonical images of a longest side and a JPEG quality, and their folder."""
-    settings = canonical.Settings(campaign.data.samples, campaign.data.seed, *key)
+    settings = canonical.CanonicalSettings(campaign.data.samples, campaign.data.seed, *key)
     return settings, cache / "canonical" / canonical.fingerprint(tree, settings)
 
 
 def _canonical(
-    tree: source.Tree, settings: canonical.Settings, folder: Path, display: Display, *, strict: bool
-) -> CanonicalSource:
+    tree: source.ImageTree, settings: canonical.CanonicalSettings, folder: Path, display: Display, *, strict: bool
+) -> CanonicalImages:
     if not folder.exists():
         total = min(len(tree.paths), settings.samples or len(tree.paths))
         stage = display.stage("decoding once for all formats", total)
         with building(folder, goes_on=True) as partial, stage as on_progress:
             canonical.build(tree, partial, settings, strict=strict, on_progress=on_progress)
-    return CanonicalSource(folder)
+    return CanonicalImages(folder)
 
 
-def _describe(data: str | Path | None, campaign: Campaign, images: CanonicalSource) -> dict[str, Any]:
+def _describe(data: str | Path | None, campaign: Campaign, images: CanonicalImages) -> dict[str, Any]:
     """Return what the images are, for `env.json`."""
     manifest = images.manifest
     return {
@@ -238,7 +238,7 @@ def _origin(data: str | Path | None, campaign: Campaign) -> str:
     return str(data) if split in {None, TRAIN} else f"{data}, split {split}"
 
 
-def _conversion(campaign: Campaign, form: Format, images: CanonicalSource, cache: Path) -> _Conversion:
+def _conversion(campaign: Campaign, form: Format, images: CanonicalImages, cache: Path) -> _Conversion:
     adapter = registry.adapters("writer")[form.writer]
     record = Record(
         trial=f"write/{form.name}",

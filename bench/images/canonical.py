@@ -17,19 +17,19 @@ import numpy as np
 import PIL
 from PIL import features
 
-from loaderbench.images.canonical_store import LAYOUT, ROW, Manifest
+from loaderbench.images.canonical_store import LAYOUT, ROW, CanonicalManifest
 from loaderbench.images.pixel_journal import Filling, forget
 from loaderbench.images.tree import Rejected, SourceError, Unreadable, decode
 from loaderbench.machine.files import full_disk_explained
 from loaderbench.machine.text import names, printable
-from loaderbench.machine.workers import WorkerDiedError, apply_to_all
+from loaderbench.machine.workers import WorkerDiedError, map_processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from loaderbench.images.tree import Tree
+    from loaderbench.images.tree import ImageTree
 
     Convert = Callable[[Sequence[str]], Iterator[Any]]
 
@@ -38,7 +38,7 @@ PILOT = 32  # images decoded to foresee the size of the store
 
 
 @dataclass(frozen=True)
-class Settings:
+class CanonicalSettings:
     """Which images of a tree, in which canonical form."""
 
     samples: int | None
@@ -67,7 +67,7 @@ def versions() -> dict[str, str | None]:
     return {"layout": str(LAYOUT), "cv2": cv2.__version__, "Pillow": PIL.__version__, **codecs}
 
 
-def fingerprint(tree: Tree, settings: Settings) -> str:
+def fingerprint(tree: ImageTree, settings: CanonicalSettings) -> str:
     """Return a key that changes with the tree's paths, sizes or times and with the settings, "-", and one that changes
     with the versions of what decodes and encodes.
     """
@@ -99,9 +99,9 @@ def canonical(path: Path, max_side: int | None, quality: int) -> tuple[NDArray[n
 
 
 def build(  # noqa: PLR0913
-    tree: Tree,
+    tree: ImageTree,
     folder: Path,
-    settings: Settings,
+    settings: CanonicalSettings,
     *,
     strict: bool,
     on_progress: Callable[[int], None] | None = None,
@@ -118,7 +118,7 @@ def build(  # noqa: PLR0913
     order = list(range(len(tree.paths)))
     random.Random(settings.seed).shuffle(order)
     wanted = min(settings.samples or len(order), len(order))
-    with apply_to_all(partial(_convert, tree.root, settings), processes) as convert:
+    with map_processes(partial(_convert, tree.root, settings), processes) as convert:
         pilot = _images(convert, tree, order[:PILOT])
         sizes_bytes = [len(i.pixels) + len(i.jpeg) for i in pilot if isinstance(i, _Image)]
         need_bytes = wanted * (sum(sizes_bytes) / max(len(sizes_bytes), 1) + ROW.itemsize)
@@ -138,7 +138,7 @@ def build(  # noqa: PLR0913
 
 def _store(  # noqa: PLR0913, PLR0917
     convert: Convert,
-    tree: Tree,
+    tree: ImageTree,
     order: Sequence[int],
     wanted: int,
     filling: Filling,
@@ -172,7 +172,9 @@ def _store(  # noqa: PLR0913, PLR0917
     return rows[np.argsort(rows["tree_index"][:stored])], filling.failed
 
 
-def _describe(folder: Path, tree: Tree, rows: NDArray[np.void], failed: list[Rejected], settings: Settings) -> None:
+def _describe(
+    folder: Path, tree: ImageTree, rows: NDArray[np.void], failed: list[Rejected], settings: CanonicalSettings
+) -> None:
     """Write what makes the images a store; the manifest comes last."""
     kept, rows["label"] = np.unique(rows["label"], return_inverse=True)
     classes = tuple(tree.classes[label] for label in kept)
@@ -183,7 +185,7 @@ def _describe(folder: Path, tree: Tree, rows: NDArray[np.void], failed: list[Rej
         notes.append(f"{len(dropped)} classes have no image among the samples: {names(dropped)}.")
     rejected = [*tree.skipped, *failed]
     columns = ("pixels_sha256", "jpeg_sha256", "label")
-    manifest = Manifest(
+    manifest = CanonicalManifest(
         root=str(tree.root),
         classes=classes,
         found=len(tree.paths),
@@ -233,18 +235,18 @@ def _filled_up(folder: Path, need_bytes: float, why: str) -> SourceError:
     return SourceError(_no_space(folder, need_bytes, f"which filled up ({why}); nothing half-made is kept"))
 
 
-def _images(convert: Convert, tree: Tree, batch: Sequence[int]) -> Iterator[_Image | Unreadable]:
+def _images(convert: Convert, tree: ImageTree, batch: Sequence[int]) -> Iterator[_Image | Unreadable]:
     """Yield the canonical form of each image of the batch, in order."""
     try:
         yield from convert([tree.paths[index] for index in batch])
     except WorkerDiedError as error:
         raise SourceError(
-            f"a decoding process died (exit code {error.exit_code}) at or soon after "
+            "a decoding process died at or soon after "
             f"{printable(tree.root / str(error.item))}; if memory was short, run again, otherwise move that image away"
         ) from None
 
 
-def _convert(root: Path, settings: Settings, path: str) -> _Image | Unreadable:
+def _convert(root: Path, settings: CanonicalSettings, path: str) -> _Image | Unreadable:
     """Return the canonical form of one image of the tree, or why there is none."""
     try:
         pixels, jpeg = canonical(root / path, settings.max_side, settings.quality)

@@ -42,7 +42,7 @@ ROW = np.dtype(
 
 
 @dataclass(frozen=True)
-class Manifest:
+class CanonicalManifest:
     """A store in figures."""
 
     root: str
@@ -64,18 +64,18 @@ class Manifest:
     notes: tuple[str, ...]
 
 
-class CanonicalSource:
+class CanonicalImages:
     """The `loaderbench.api.Source` of a store. Pickled, it takes along the folder's path only."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         stored = json.loads((folder / "manifest.json").read_bytes())
         tuples = {name: tuple(stored[name]) for name in ("classes", "notes")}
-        self.manifest = Manifest(**{**stored, **tuples})
+        self.manifest = CanonicalManifest(**{**stored, **tuples})
         self.classes: tuple[str, ...] = self.manifest.classes
 
-    def __reduce__(self) -> tuple[type[CanonicalSource], tuple[Path]]:
-        return CanonicalSource, (self.folder,)
+    def __reduce__(self) -> tuple[type[CanonicalImages], tuple[Path]]:
+        return CanonicalImages, (self.folder,)
 
     def __len__(self) -> int:
         return self.manifest.samples

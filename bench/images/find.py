@@ -31,7 +31,7 @@ _KINDS = (imagenet, cifar, webdataset, parquet)
 """Each finds its own kind of archive; WebDataset takes any tar that the ones before it did not."""
 
 
-def scan(data: str | Path, cache: Path, display: Display, split: str | None = None) -> source.Tree:
+def scan(data: str | Path, cache: Path, display: Display, split: str | None = None) -> source.ImageTree:
     """Return the images that `data` names, with what was left out on the way. Raises SourceError."""
     return tree.with_record(source.scan(folder(data, cache, display, split)))
 

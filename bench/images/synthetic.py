@@ -19,7 +19,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from loaderbench.machine.workers import apply_to_all
+from loaderbench.machine.workers import map_processes
 
 Array = NDArray[Any]
 
@@ -71,7 +71,7 @@ def write(  # noqa: PLR0913 - what is written, and how
         raise ValueError(f"{samples=} and {classes=} must be at least 1, {seed=} at least 0")
     for label in range(min(classes, samples)):
         (out / f"c{label:03d}").mkdir(parents=True, exist_ok=True)
-    with apply_to_all(partial(_draw, out, seed, classes), processes) as draw:
+    with map_processes(partial(_draw, out, seed, classes), processes) as draw:
         for done, _ in enumerate(draw(range(samples)), 1):
             if on_progress:
                 on_progress(done)

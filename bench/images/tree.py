@@ -63,7 +63,7 @@ class Rejected:
 
 
 @dataclass(frozen=True, eq=False)
-class Tree:
+class ImageTree:
     """The images of a folder in the order of torchvision's ImageFolder.
 
     Paths and class names are as `os.fsdecode` gives them; `printable` makes them fit for messages.
@@ -120,7 +120,7 @@ def _decoding_reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def scan(root: Path) -> Tree:
+def scan(root: Path) -> ImageTree:
     """List the images below `root`: the first-level folder is the class, links are followed.
 
     Hidden entries are ignored. Raises SourceError.
@@ -138,7 +138,7 @@ def scan(root: Path) -> Tree:
         labels.append(np.full(len(files.names), label, np.int32))
         sizes_bytes.append(files.sizes_bytes)
         mtimes_ns.append(files.mtimes_ns)
-    return Tree(
+    return ImageTree(
         root,
         classes,
         tuple(paths),

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from loaderbench.images.archives import DamagedError
-from loaderbench.images.tree import EXTENSIONS, Rejected, SourceError, Tree
+from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError
 from loaderbench.images.unpack_journal import Unpacking
 from loaderbench.machine.files import full_disk_explained
 from loaderbench.machine.text import names, printable
@@ -144,7 +144,7 @@ def _unpack(shard: Shard, done: Unpacking, on_progress: Callable[[int], None]) -
     done.shard_is_whole()
 
 
-def with_record(tree: Tree) -> Tree:
+def with_record(tree: ImageTree) -> ImageTree:
     """Return the scanned tree with what was left out when it was made of an archive, if it was."""
     path = tree.root / _RECORD
     if not path.exists():

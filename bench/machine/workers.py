@@ -1,92 +1,88 @@
-"""How is a function applied to many items on all cores? In order, by processes that never outlive this one."""
+"""Map a function over many items in worker processes, in order."""
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
 import os
 import signal
-from contextlib import contextmanager, suppress
-from multiprocessing import get_context, resource_tracker
-from typing import TYPE_CHECKING, Any
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any
 
-import cv2
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from multiprocessing.connection import Connection
-
-AHEAD = 4  # items each process is given before the first result is taken from it
+Mapping = Callable[[Iterable[Any]], Iterator[Any]]
+AHEAD = 4
+"""Items for each process that are under way or wait for the process, while the caller uses an earlier result."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class WorkerDiedError(RuntimeError):
-    """A process ended without an answer, killed or crashed."""
+    """A worker process was killed or crashed."""
 
-    def __init__(self, exit_code: int | None, item: object) -> None:
-        super().__init__(f"a worker process died (exit code {exit_code}) at or soon after {item}")
-        self.exit_code = exit_code
+    def __init__(self, item: object) -> None:
+        super().__init__(f"a worker process died at or soon after {item}")
         self.item = item
+        """The first item without a result."""
 
 
 @contextmanager
-def apply_to_all(
-    function: Callable[[Any], Any], processes: int | None = None
-) -> Iterator[Callable[[Sequence[Any]], Iterator[Any]]]:
-    """Give a mapping from items to the function's results, in order; the processes serve until the block ends.
+def map_processes(function: Callable[[Any], Any], processes: int | None = None) -> Iterator[Mapping]:
+    """Give a `map` that applies `function` to items in worker processes and yields the results in order.
 
-    `function` and items must be picklable; OpenCV uses one thread in each process. `processes` is by default one per
-    allowed core. The mapping raises what the function raises, and WorkerDiedError.
+    `function` and the items must be picklable. `processes`: by default one for each allowed core. OpenCV uses one thread
+    in each of them. They end with the block, and if this process is killed.
+
+    The mapping raises what `function` raises, or WorkerDiedError.
     """
-    context = get_context("spawn")  # the caller may run threads, which a fork would break
-    workers: list[tuple[Any, Connection]] = []
-    resource_tracker.ensure_running()  # started later, it would unblock the signal below
-    # Ctrl-C reaches the whole process group: workers inherit this mask and leave it to the parent.
+    processes = processes or len(os.sched_getaffinity(0))
+    others = set(multiprocessing.active_children())
+    spawn = multiprocessing.get_context("spawn")  # the caller may run threads, which a fork would break
+    executor = ProcessPoolExecutor(processes, spawn, _begin, (os.getpid(),))
+    try:
+        yield lambda items: _results(executor, function, items, AHEAD * processes)
+    finally:
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()  # the executor would wait until each has finished its item
+        executor.shutdown(cancel_futures=True)
+
+
+def _results(
+    executor: ProcessPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], ahead: int
+) -> Iterator[Any]:
+    pending: deque[tuple[Any, Future[Any]]] = deque()
+    item = None
+    try:
+        for item in items:
+            pending.append((item, _submit(executor, function, item)))
+            if len(pending) > ahead:
+                yield pending[0][1].result()
+                pending.popleft()
+        while pending:
+            yield pending[0][1].result()
+            pending.popleft()
+    except BrokenProcessPool:
+        raise WorkerDiedError(pending[0][0] if pending else item) from None
+
+
+def _submit(executor: ProcessPoolExecutor, function: Callable[[Any], Any], item: Any) -> Future[Any]:
+    """Submit an item. Ctrl-C reaches all processes; one that this call starts inherits the mask and leaves it to us."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        for _ in range(processes or len(os.sched_getaffinity(0))):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, function), daemon=True)
-            process.start()
-            workers.append((process, ours))
-            theirs.close()  # the worker holds the only other end, so its death is our end of file
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        yield lambda items: _results(workers, items)
+        return executor.submit(function, item)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for process, ours in workers:
-            process.kill()
-            process.join()
-            ours.close()
 
 
-def _results(workers: Sequence[tuple[Any, Connection]], items: Sequence[Any]) -> Iterator[Any]:
-    def give(place: int) -> None:
-        with suppress(ConnectionError):  # taking from a dead worker says so, at the right item
-            workers[place % len(workers)][1].send(items[place])
+def _begin(parent: int) -> None:
+    """Prepare a worker process, which the kernel kills when its parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the parent process has ended")
 
-    ahead = AHEAD * len(workers)
-    for place in range(min(ahead, len(items))):
-        give(place)
-    for place, item in enumerate(items):
-        process, connection = workers[place % len(workers)]
-        try:
-            result, error = connection.recv()
-        except (EOFError, ConnectionError):
-            process.join()
-            raise WorkerDiedError(process.exitcode, item) from None
-        if place + ahead < len(items):
-            give(place + ahead)
-        if error:
-            raise error
-        yield result
+    import cv2
 
-
-def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
-    """Answer each item with the function's result or exception, until the parent has gone or kills this process."""
     cv2.setNumThreads(1)
-    with suppress(EOFError, ConnectionError):
-        while True:
-            item = connection.recv()
-            try:
-                answer: tuple[Any, Exception | None] = function(item), None
-            except Exception as error:  # noqa: BLE001 - the parent raises it
-                answer = None, error
-            connection.send(answer)

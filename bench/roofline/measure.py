@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loaderbench.api import CHANNELS, Work
-from loaderbench.images.canonical_store import CanonicalSource
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.machine import page_cache as pagecache
 from loaderbench.machine.parallel_rate import StepError, at_once, per_s
 from loaderbench.machine.touch import touch
@@ -115,7 +115,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
 
 def _measurements(spec: dict[str, Any]) -> Iterator[tuple[str, Callable[[], float]]]:
     """Yield the name and the measurement of each stage asked for."""
-    source, work, seconds = CanonicalSource(Path(spec["canonical"])), Work(**spec["work"]), spec["seconds"]
+    source, work, seconds = CanonicalImages(Path(spec["canonical"])), Work(**spec["work"]), spec["seconds"]
     drawn = np.random.default_rng(work.seed).permutation(len(source))[:SAMPLES].tolist()
 
     def on_images(step: Callable[..., Iterator[int]], samples: Callable[..., list[Any]]) -> float:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from loaderbench.api import Work
-    from loaderbench.images.canonical_store import CanonicalSource
+    from loaderbench.images.canonical_store import CanonicalImages
 
     Pixels = NDArray[np.uint8]
     Content = TypeVar("Content", bytes, NDArray[np.uint8])
@@ -85,19 +85,19 @@ def _decode_any(content: bytes | Pixels) -> Any:
     return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
-def raw(source: CanonicalSource, drawn: Sequence[int]) -> list[Pixels]:
+def raw(source: CanonicalImages, drawn: Sequence[int]) -> list[Pixels]:
     """Return the canonical pixels of samples, memory-mapped: RGB, H x W x 3."""
     return list(_fitting(source.mapped("pixels", index) for index in drawn))
 
 
-def jpeg(source: CanonicalSource, drawn: Sequence[int]) -> list[Encoded]:
+def jpeg(source: CanonicalImages, drawn: Sequence[int]) -> list[Encoded]:
     """Return the canonical JPEG bytes of samples, memory-mapped."""
     contents = list(_fitting(source.mapped("jpeg", index) for index in drawn))
     _make_resident(contents)
     return _encoded(contents)
 
 
-def original(source: CanonicalSource, drawn: Sequence[int]) -> list[Encoded]:
+def original(source: CanonicalImages, drawn: Sequence[int]) -> list[Encoded]:
     """Return the user's own files of samples, read into memory. Raises StepError if none can be decoded here."""
     return _encoded(_fitting(source.original(index).read_bytes() for index in drawn[:ORIGINALS]))
 

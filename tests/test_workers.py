@@ -1,0 +1,73 @@
+"""Worker processes answer in order, name the item of which one died, and never outlive the process that uses them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loaderbench.machine.workers import WorkerDiedError, map_processes
+
+ITEMS = 40
+
+
+def halved(item: int) -> float:
+    time.sleep(0.002 * (item % 3))  # later items may be done first
+    return 10 / (item - 30) if item >= 30 else item / 2
+
+
+def deadly(item: int) -> int:
+    if item == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+def test_results_come_in_order_and_the_functions_error_at_its_item() -> None:
+    found = []
+    with map_processes(halved, 2) as results, pytest.raises(ZeroDivisionError):
+        found += [result for result in results(range(30))]
+        found += [result for result in results(range(29, ITEMS))]
+    assert found == [item / 2 for item in range(30)]
+    assert multiprocessing.active_children() == []
+
+
+def test_the_first_item_without_a_result_is_named_if_a_worker_dies() -> None:
+    found = []
+    with map_processes(deadly, 1) as results, pytest.raises(WorkerDiedError, match=r"at or soon after \d") as error:
+        for result in results(range(ITEMS)):
+            found.append(result)
+    assert error.value.item == len(found) <= 7
+
+
+PROGRAM = """
+import sys, time
+from loaderbench.machine.workers import map_processes
+if __name__ == "__main__":
+    with map_processes(time.sleep, 2) as results:
+        for _ in results([0, 0, *[60] * 9]):
+            print("ready", flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_parent_and_say_nothing(tmp_path: Path, how: signal.Signals) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    parent = subprocess.Popen(
+        [sys.executable, program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert parent.stdout
+    assert parent.stdout.readline() == "ready\n"
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert len(children) >= 2
+    os.killpg(parent.pid, how) if how == signal.SIGINT else parent.kill()  # Ctrl-C reaches the whole group
+    _, printed = parent.communicate(timeout=60)
+    assert psutil.wait_procs(children, timeout=60)[1] == []
+    assert printed.count("Traceback") == (how == signal.SIGINT)
