@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,26 @@ def test_the_harness_names_no_library(path: Path) -> None:
 def test_only_the_plots_draw(path: Path) -> None:
     draws = any(name.split(".")[0] == "matplotlib" for name in imports(path))
     assert draws == (path.parent.name == "plots")
+
+
+def test_the_import_contracts_refuse_a_wrong_import(tmp_path: Path) -> None:
+    """`make lint` checks the contracts on the code as it is; here a copy gets an import that runs upwards."""
+    package = shutil.copytree(ROOT / "bench", tmp_path / "loaderbench")
+    for name in ("loaders", "writers"):
+        shutil.copytree(ROOT / name, package / name)
+    with (package / "machine" / "files.py").open("a") as file:
+        file.write("from loaderbench.report import report\n")
+    command = [Path(sys.executable).with_name("lint-imports"), "--config", ROOT / "pyproject.toml", "--no-cache"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "loaderbench.machine is not allowed to import loaderbench.report" in done.stdout
+
+
+def test_src_links_to_everything_that_is_in_the_package() -> None:
+    links = ROOT / "src" / "loaderbench"
+    inside = [path for path in (ROOT / "bench").iterdir() if path.name != "__pycache__"]
+    package = [*inside, ROOT / "loaders", ROOT / "writers"]
+    assert {link.resolve() for link in links.iterdir()} == {path.resolve() for path in package}
 
 
 def test_listing_adapters_imports_no_library() -> None:
