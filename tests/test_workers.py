@@ -30,19 +30,19 @@ def deadly(item: int) -> int:
 
 
 def test_results_come_in_order_and_the_functions_error_at_its_item() -> None:
-    found = []
-    with map_processes(halved, 2) as results, pytest.raises(ZeroDivisionError):
-        found += [result for result in results(range(30))]
-        found += [result for result in results(range(29, ITEMS))]
-    assert found == [item / 2 for item in range(30)]
+    with map_processes(halved, 2) as results:
+        assert list(results(range(30))) == [item / 2 for item in range(30)]
+        again = results(range(29, ITEMS))
+        assert next(again) == 14.5
+        with pytest.raises(ZeroDivisionError):
+            next(again)
     assert multiprocessing.active_children() == []
 
 
 def test_the_first_item_without_a_result_is_named_if_a_worker_dies() -> None:
-    found = []
+    found: list[int] = []
     with map_processes(deadly, 1) as results, pytest.raises(WorkerDiedError, match=r"at or soon after \d") as error:
-        for result in results(range(ITEMS)):
-            found.append(result)
+        found.extend(results(range(ITEMS)))
     assert error.value.item == len(found) <= 7
 
 

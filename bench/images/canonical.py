@@ -241,8 +241,8 @@ def _images(convert: Convert, tree: ImageTree, batch: Sequence[int]) -> Iterator
         yield from convert([tree.paths[index] for index in batch])
     except WorkerDiedError as error:
         raise SourceError(
-            "a decoding process died at or soon after "
-            f"{printable(tree.root / str(error.item))}; if memory was short, run again, otherwise move that image away"
+            f"a decoding process died at or soon after {printable(tree.root / str(error.item))}; if memory was short, "
+            "run again, otherwise move that image away"
         ) from None
 
 

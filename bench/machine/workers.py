@@ -33,8 +33,8 @@ class WorkerDiedError(RuntimeError):
 def map_processes(function: Callable[[Any], Any], processes: int | None = None) -> Iterator[Mapping]:
     """Give a `map` that applies `function` to items in worker processes and yields the results in order.
 
-    `function` and the items must be picklable. `processes`: by default one for each allowed core. OpenCV uses one thread
-    in each of them. They end with the block, and if this process is killed.
+    `function` and the items must be picklable. `processes`: by default one for each allowed core. Each has one OpenCV
+    thread. They end with the block, and if this process is killed.
 
     The mapping raises what `function` raises, or WorkerDiedError.
     """
