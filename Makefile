@@ -1,12 +1,12 @@
-# Each target does the set-up that it needs; `make` alone lists them.
+# Each target runs the set-up that it needs. `make` alone lists the targets.
 
 BIN := .venv/bin
 SUITABLE := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null
-# The system's own python3 first, for its headers and its venv module are the likeliest to be there.
+# Prefer the system's own python3: its headers and its venv module are most likely installed.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python $(SUITABLE) && echo $$python && break; done)
 SETUP = @python="$(PYTHON)"; "$$python" $(SUITABLE) || { \
-	echo 'Python 3.11, 3.12 or 3.13 is needed: install one, or say where: make PYTHON=/path/to/python3' >&2; \
+	echo 'loaderbench needs Python 3.11, 3.12 or 3.13: install one, or name it: make PYTHON=/path/to/python3' >&2; \
 	exit 1; }; "$$python" scripts/setup.py
 
 CAMPAIGN ?= quick
@@ -17,28 +17,28 @@ DATA_OPTION = $(if $(DATA),--data "$(DATA)")
 	format lock clean
 
 help:  ## list the targets
-	@echo 'make bench is the place to start.'
+	@echo 'Start with make bench.'
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup:  ## install everything into .venv; FFCV_WHEEL=file.whl uses a wheel built elsewhere
+setup:  ## install everything into .venv; FFCV_WHEEL=file.whl takes a wheel that was built elsewhere
 	$(SETUP) environment
 
-ffcv-wheel:  ## build the portable FFCV wheel once, and copy it to dist/
+ffcv-wheel:  ## build the portable FFCV wheel and copy it to dist/
 	$(SETUP) wheel
 
 data: setup  ## prepare the images and every format; DATA=path or DATA=s3://bucket/prefix uses your own images
 	$(BIN)/loaderbench prepare $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
 
-bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=path as above, CAMPAIGN=standard
+bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=... as above, CAMPAIGN=standard
 	$(BIN)/loaderbench bench $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
 
-bench-s3: setup  ## the same on images in S3: the synthetic set, from an S3 server that is started on loopback
+bench-s3: setup  ## the same with the synthetic images in a bucket, on an S3 server that it starts on loopback
 	$(BIN)/python -m tests.perf.on_s3 bench $(CAMPAIGN) $(BENCH_ARGS)
 
-report: setup  ## draw the plots and the report again
+report: setup  ## write the report and its plots again
 	$(BIN)/loaderbench report results/$(CAMPAIGN)
 
-# A loader's laps alternate with a reference's; only ratios within one run are compared.
+# Laps of a loader alternate with laps of a reference; only ratios within one run are compared.
 PERF_FILE := results/perf/$(shell date -u +%Y%m%dT%H%M%SZ).json
 
 perf: setup  ## measure the loaders for regressions; BASELINE=earlier.json fails if one became slower
@@ -53,17 +53,17 @@ overhead: setup  ## compare trials with bare loops over the same loaders, and wi
 	$(BIN)/python -m tests.perf.per_batch --train --pairs 100
 	$(BIN)/python -m tests.perf.overhead
 
-resolution: setup  ## what difference can this machine tell? Known pairs, measured for an hour
+resolution: setup  ## measure the smallest difference that this machine resolves, with known pairs, in an hour
 	$(BIN)/python -m tests.perf.resolution twins
 	$(BIN)/python -m tests.perf.resolution slowed
 
-honest: setup  ## is an honest loader ever blamed? All contestants certified with 20 seeds, in half an hour
+honest: setup  ## certify all contestants with 20 seeds, in half an hour: no honest loader may be faulted
 	$(BIN)/python -m tests.perf.honest
 
-unpacking: setup  ## is ImageNet's tar of tars unpacked as fast as by tar?
+unpacking: setup  ## compare unpacking ImageNet's tar of tars with tar itself
 	$(BIN)/python -m tests.perf.unpacking
 
-s3-rate: setup  ## how fast do objects come from S3? Alternated with s5cmd; and how soon does the first of a million
+s3-rate: setup  ## compare copying from S3 with s5cmd, and measure how soon the first of a million objects arrives
 	$(BIN)/python -m tests.perf.s3_rate
 	$(BIN)/python -m tests.perf.million_keys
 
@@ -76,14 +76,14 @@ lint: setup  ## check style, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: setup  ## format the code and mend what the linter can
+format: setup  ## format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 tools:
 	$(SETUP) tools
 
-lock: tools  ## choose the newest versions anew and write requirements/*.lock
+lock: tools  ## resolve the newest versions and write requirements/*.lock
 	$(COMPILE) --group tools --output-file requirements/tools.lock
 	$(COMPILE) pyproject.toml --all-extras --group dev --constraint requirements/tools.lock \
 		--no-emit-package ffcv --output-file requirements/all.lock

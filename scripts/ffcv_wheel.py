@@ -1,14 +1,14 @@
-"""How does one FFCV wheel run on any Linux, with no system library and no compiler?
+"""Build an FFCV wheel that runs on any Linux without system libraries and without a compiler.
 
     python ffcv_wheel.py find    # print the cached wheel for this machine, or nothing
     python ffcv_wheel.py build   # build it, put it in the cache, print its path
 
-FFCV's sources need OpenCV's `resize` and libturbojpeg. OpenCV's two modules are linked in from
-their static libraries, so that OpenGL and X11, which Debian's shared ones load, are not needed;
-auditwheel puts the shared rest into the wheel. FFCV's extension calls one function of Python, which
-is in the stable ABI, so the wheel serves every Python from 3.9 on.
+FFCV's sources need OpenCV's `resize` and libturbojpeg. The linker takes OpenCV's two modules from their
+static libraries, because Debian's shared ones load OpenGL and X11. auditwheel copies the other shared
+libraries into the wheel. FFCV's extension calls one function of Python, which is in the stable ABI, so
+the wheel works with every Python from 3.9 on.
 
-`FFCV_WHEEL=/path/to.whl` brings in a wheel built elsewhere.
+`FFCV_WHEEL=/path/to.whl` takes a wheel that was built elsewhere.
 """
 
 import ctypes
@@ -27,23 +27,23 @@ from packaging.utils import parse_wheel_filename
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = "1.0.2"
-BUILD = 1  # raise it when the recipe changes; wheels of another build are not taken from the cache
+BUILD = 1  # increase it when the recipe changes: cached wheels of another build are ignored
 STEM = f"ffcv-{VERSION}-{BUILD}-"
 
 OPENCV_HEADER = "#include <opencv2/imgproc.hpp>\n"
 OPENCV_PC = """\
 Name: OpenCV
-Description: the two modules that FFCV calls, in place of all of them
+Description: the two modules that FFCV calls, instead of all of them
 Version: 4
 Cflags: -I{include} -I/usr/include/opencv4
 Libs: -l:libopencv_imgproc.a -l:libopencv_core.a -ltbb -lz
 """
-# OpenCV asks GLX for OpenGL's functions, which FFCV never calls.
+# OpenCV looks up OpenGL's functions through GLX. FFCV never calls them.
 LDFLAGS = "-Wl,--as-needed,--gc-sections,--exclude-libs,ALL,--defsym=glXGetProcAddressARB=0"
 
 
 def cache_folder() -> Path:
-    """Return this user's folder of finished wheels, made if need be."""
+    """Return this user's folder of finished wheels, and create it if it is missing."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "loaderbench" / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,12 +51,12 @@ def cache_folder() -> Path:
 
 
 def fits(name: str) -> bool:
-    """Whether a wheel of this name is of this recipe and runs on this machine."""
+    """Return whether a wheel of this name was built by this recipe and runs on this machine."""
     return name.startswith(STEM) and not parse_wheel_filename(name)[3].isdisjoint(sys_tags())
 
 
 def find() -> Path | None:
-    """Return the cached wheel for this machine, after bringing in the one the user names."""
+    """Return the cached wheel for this machine, or None. Cache the wheel that the user names first."""
     given = os.environ.get("FFCV_WHEEL")
     if given:
         return keep(Path(given).expanduser())
@@ -64,9 +64,9 @@ def find() -> Path | None:
 
 
 def keep(wheel: Path) -> Path:
-    """Copy a wheel into the cache, where it appears whole or not at all."""
+    """Copy a wheel into the cache atomically and return its path there."""
     if not wheel.is_file():
-        sys.exit(f"FFCV_WHEEL: there is no file {wheel}")
+        sys.exit(f"FFCV_WHEEL: {wheel} does not exist")
     if not fits(wheel.name):
         sys.exit(f"{wheel.name} does not fit this machine; wanted: {STEM}*.whl for its platform")
     target = cache_folder() / wheel.name
@@ -76,7 +76,7 @@ def keep(wheel: Path) -> Path:
 
 
 def tool(*command: str | Path, cwd: Path, **env: str) -> None:
-    """Run a tool of this Python's environment, its chatter on standard error."""
+    """Run a tool of this Python's environment. Its output goes to standard error."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path} | env
     subprocess.run(command, cwd=cwd, env=environment, stdout=sys.stderr, check=True)
@@ -90,7 +90,7 @@ def compile_wheel(work: Path) -> Path:
     (work / "opencv4.pc").write_text(OPENCV_PC.format(include=headers.parent))
     tool(
         sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation",
-        "--no-cache-dir",  # pip would hand back a wheel that it once built with other flags
+        "--no-cache-dir",  # pip would return a wheel that it built earlier with other flags
         "--require-hashes", "--no-binary=ffcv", "-r", ROOT / "requirements" / "ffcv.lock",
         "--wheel-dir", "compiled",
         cwd=work,
@@ -102,7 +102,7 @@ def compile_wheel(work: Path) -> Path:
 
 
 def relabel(wheel: Path, work: Path) -> Path:
-    """Mark the wheel as stable ABI and correct what it requires."""
+    """Tag the wheel as stable ABI and correct its requirements."""
     tool(sys.executable, "-m", "wheel", "unpack", wheel, cwd=work)
     tree = work / f"ffcv-{VERSION}"
     extension = next(tree.glob("ffcv/_libffcv.*.so"))
@@ -122,14 +122,14 @@ def relabel(wheel: Path, work: Path) -> Path:
 
 
 def true_requirements() -> list[str]:
-    """Read what FFCV imports at run time where the lock reads it too."""
+    """Return what FFCV imports at run time, from the table that the lock uses too."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     (ffcv,) = project["tool"]["uv"]["dependency-metadata"]
     return list(ffcv["requires-dist"])
 
 
 def build() -> Path:
-    """Build the wheel beside its final place, and move it there only when it loads."""
+    """Build the wheel in a temporary folder, and cache it only if its extension loads."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "relabelled").mkdir()

@@ -1,10 +1,10 @@
-"""What must be installed before the project's commands can run, and what of it is still missing?
+"""Install what the project's commands need, and skip what is installed already.
 
     python3 setup.py [environment | wheel | tools]
 
-`tools` makes the virtual environment with the installer and the build tools in it, `wheel` adds the
-portable FFCV wheel, `environment` (the default) everything the lock names. What is already done is
-skipped. Standard library only, for it runs before anything is installed.
+`tools` makes the virtual environment with the installer and the build tools. `wheel` adds the portable
+FFCV wheel. `environment` (the default) adds everything in the lock and the project itself. This script
+uses the standard library only, because it runs before anything is installed.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ LOG_LINES_SHOWN = 25
 
 
 class SetupError(Exception):
-    """What went wrong, and how to mend it."""
+    """Set-up failed. The message says what went wrong and how to fix it."""
 
 
 def run(what: str, *command: str | Path, env: dict[str, str] | None = None) -> str:
-    """Say `what` is being done, do it with its chatter in the log, and return what it prints."""
+    """Print `what`, run the command with its error output in the log, and return its output."""
     print(f"set-up: {what}", flush=True)
     with LOG.open("a") as log:
         log.write(f"\n== {what}\n$ {' '.join(map(str, command))}\n")
@@ -57,14 +57,13 @@ def run(what: str, *command: str | Path, env: dict[str, str] | None = None) -> s
 
 
 class Stamp:
-    """A file in the environment that says for what a step was completed.
+    """A file in the environment that records the inputs of a completed step.
 
-    It is emptied before anything is changed and written last, so an empty one tells of an
-    interrupted set-up.
+    A step empties it first and writes it last, so an empty file marks an interrupted set-up.
     """
 
     def __init__(self, step: str, *inputs: Path) -> None:
-        """Describe `step` as done by this Python, in this folder, with these input files."""
+        """Describe `step` with this Python, this folder and these input files."""
         self.path = VENV / f"{step}.complete"
         digest = hashlib.sha256()
         for path in (*inputs, Path(__file__)):
@@ -72,15 +71,15 @@ class Stamp:
         self.text = f"{sys.version} {sys.base_prefix} {ROOT} {digest.hexdigest()}"
 
     def stands(self) -> bool:
-        """Whether the step was completed with the same Python and the same inputs."""
+        """Return whether the step was completed with the same Python and the same inputs."""
         return self.path.exists() and self.path.read_text() == self.text
 
     def was_interrupted(self) -> bool:
-        """Whether the step was begun and never completed."""
+        """Return whether the step was started and never completed."""
         return self.path.exists() and not self.path.read_text()
 
     def begin(self) -> None:
-        """Mark the step as begun."""
+        """Mark the step as started."""
         self.path.write_text("")
 
     def complete(self) -> None:
@@ -91,7 +90,7 @@ class Stamp:
 
 
 def apt_command() -> list[str] | None:
-    """Return how this user may install Debian packages, or None where that is not allowed."""
+    """Return the command with which this user can install Debian packages, or None if there is none."""
     if not shutil.which("apt-get"):
         return None
     apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-oDPkg::Lock::Timeout=300"]
@@ -102,7 +101,7 @@ def apt_command() -> list[str] | None:
 
 
 def install_system_packages(packages: list[str], otherwise: str) -> None:
-    """Install Debian packages, or name them and the other way, where that is not allowed."""
+    """Install Debian packages. Raise SetupError with their names and the alternative if this user may not."""
     if not packages:
         return
     apt, names = apt_command(), " ".join(packages)
@@ -113,7 +112,7 @@ def install_system_packages(packages: list[str], otherwise: str) -> None:
             f"Or:     {otherwise}"
         )
         raise SetupError(message)
-    with contextlib.suppress(SetupError):  # one source may be out of reach and not be needed
+    with contextlib.suppress(SetupError):  # an unreachable source may not be needed
         run("refreshing the list of system packages", *apt, "update")
     run(
         f"installing system packages: {names}",
@@ -122,7 +121,7 @@ def install_system_packages(packages: list[str], otherwise: str) -> None:
 
 
 def debian_package_is_missing(package: str) -> bool:
-    """Ask dpkg; where there is none, the package is not known to be there."""
+    """Return whether dpkg does not list the package as installed, or there is no dpkg."""
     query = ["dpkg-query", "-W", "-f=${db:Status-Status}", package]
     if not shutil.which(query[0]):
         return True
@@ -131,12 +130,12 @@ def debian_package_is_missing(package: str) -> bool:
 
 
 def python_package(part: str) -> str:
-    """Name the Debian package with a `part` of the running Python."""
+    """Return the name of the Debian package with a `part` of the running Python."""
     return f"python{sys.version_info.major}.{sys.version_info.minor}-{part}"
 
 
 def make_tools(*, anew: bool = False) -> None:
-    """Make the virtual environment, with the installer and the build tools in it."""
+    """Make the virtual environment with the installer and the build tools."""
     stamp = Stamp("tools", LOCKS / "tools.lock")
     if stamp.stands() and not anew:
         return
@@ -154,7 +153,7 @@ def make_tools(*, anew: bool = False) -> None:
 
 
 def make_wheel() -> Path:
-    """Return the cached portable FFCV wheel, building it where there is none."""
+    """Return the cached portable FFCV wheel, and build it if there is none."""
     make_tools()
     builder = (BIN / "python", WHEEL_BUILDER)
     path = run("looking for the portable FFCV wheel", *builder, "find")
@@ -165,7 +164,7 @@ def make_wheel() -> Path:
         if not Path(sysconfig.get_path("include"), "Python.h").exists():
             missing.append(python_package("dev"))
         other = (
-            "`make ffcv-wheel` on a machine where that is allowed, and here\n"
+            "`make ffcv-wheel` on a machine where you are root, and here\n"
             "        FFCV_WHEEL=/path/to/that.whl make setup"
         )
         install_system_packages(missing, other)
@@ -174,17 +173,17 @@ def make_wheel() -> Path:
 
 
 def make_environment() -> None:
-    """Install everything in the lock, FFCV from its wheel, and the project itself, editable."""
+    """Install everything in the lock, FFCV from its wheel, and the project in editable mode."""
     inputs = (LOCKS / "all.lock", LOCKS / "ffcv.lock", ROOT / "pyproject.toml", WHEEL_BUILDER)
     stamp = Stamp("environment", *inputs)
     if stamp.stands():
         return
-    make_tools(anew=stamp.was_interrupted())  # a package may be half there
+    make_tools(anew=stamp.was_interrupted())  # a package may be incomplete
     wheel = make_wheel()
     stamp.begin()
     uv = (BIN / "uv", "pip")
     env = {"VIRTUAL_ENV": str(VENV)}
-    # Bytecode is compiled now: a trial that had to would show it as time to import.
+    # Compile bytecode now. Otherwise a trial would compile it and count that as import time.
     run(
         "installing the locked packages (PyTorch makes this some gigabytes)",
         *uv, "sync", "--require-hashes", "--compile-bytecode", LOCKS / "all.lock", env=env,
@@ -199,7 +198,7 @@ def make_environment() -> None:
 
 
 def main(step: str = "environment") -> int:
-    """Run one step, alone in this checkout."""
+    """Run one step. A lock on the checkout keeps other set-ups waiting."""
     checkout = os.open(ROOT, os.O_RDONLY)
     fcntl.flock(checkout, fcntl.LOCK_EX)  # a second `make` waits for the first
     LOG.unlink(missing_ok=True)
