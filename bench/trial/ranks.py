@@ -45,6 +45,7 @@ _LARGEST = (
     "teardown_s",
     "throttle_events",
 )
+_TRIAL = "loaderbench.trial.trial.run"
 _MEANT = ("copy_overlap_pct", "copy_p50_ms", "loss_first", "loss_last", "step_p50_ms")
 
 
@@ -84,7 +85,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
         for left in processes()[1:]:  # what a killed rank had started is this process's now
             left.kill()
     reports = [json.loads(_result(spec, place).read_text()) for place in range(places)]
-    return together(spec, reports) if spec["task"] == "trial" else reports[0]
+    return together(spec, reports) if spec["task"] == _TRIAL else reports[0]
 
 
 def _are_jobs(spec: dict[str, Any]) -> bool:
