@@ -13,7 +13,7 @@ CAMPAIGN ?= quick
 DATA_OPTION = $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench bench-s3 report perf overhead resolution honest unpacking s3-rate test lint \
+.PHONY: help setup tools ffcv-wheel data bench bench-s3 report perf overhead resolution honest unpacking s3-rate test test-slow lint \
 	format lock clean
 
 help:  ## list the targets
@@ -68,8 +68,13 @@ s3-rate: setup  ## compare copying from S3 with s5cmd, and measure how soon the 
 	$(BIN)/python -m tests.perf.million_keys
 
 # Two at a time; a file's tests stay together, for what they share. Numba's quick compiling suits FFCV's short lives here.
-test: setup  ## tests
-	NUMBA_OPT=0 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
+PYTEST = NUMBA_OPT=0 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -p no:benchmark
+
+test: setup  ## run the tests, but for those that take long and rarely fail
+	$(PYTEST) -m 'not slow'
+
+test-slow: setup  ## run the tests that take long and rarely fail
+	$(PYTEST) -m slow
 
 lint: setup  ## check style, format and types
 	$(BIN)/ruff check

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +25,6 @@ from loaderbench.machine.progress import Display
 from tests.campaigns import Ready
 from tests.nursery import Nursery
 from tests.proxy import Proxy, point, proxy
-from tests.turns import one_at_a_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,11 +54,23 @@ def shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     return folder
 
 
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, for what one process makes for all processes of a test run."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # explicitly: a child may have a copy of the descriptor
+        os.close(descriptor)
+
+
 @pytest.fixture(scope="session")
 def tree(shared: Path) -> Path:
     """An ImageFolder tree of 96 small JPEGs of several sizes in 3 classes."""
     root = shared / "tree"
-    with one_at_a_time(shared):
+    with _one_at_a_time(shared):
         if not root.exists():
             with building(root) as partial:
                 _grow(partial)
@@ -113,7 +126,7 @@ def ready(tree: Path, shared: Path, nursery: Nursery) -> Ready:
     """Prepare a campaign on the tree, in one cache for all tests: whoever comes later finds it there."""
 
     def ready(chosen: Campaign) -> Prepared:
-        with one_at_a_time(shared), nursery.replacing():
+        with _one_at_a_time(shared), nursery.replacing():
             return prepare(chosen, tree, shared / "cache", Display(), strict=True)
 
     return ready
