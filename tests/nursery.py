@@ -46,7 +46,7 @@ _MESSAGE_BYTES = 1 << 18
 class Forked:
     """Stands for the `subprocess.Popen` of a child."""
 
-    returncode: int
+    returncode: int | None = None
 
     def __init__(self, pid: int, stdin: IO[bytes]) -> None:
         self.pid, self.stdin = pid, stdin

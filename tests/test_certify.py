@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.loaders import nvjpeg
 from loaderbench.machine.progress import Display
 from loaderbench.records.certificates import Certificate
+from loaderbench.trial.spec import ObserveSpec
 from tests.campaigns import campaign
 
 if TYPE_CHECKING:
@@ -72,16 +73,10 @@ def certified(
 
     def certify(cheat: str, ranks: int = 1) -> Certificate:
         work = replace(ASKED.work_on(SAMPLES, 1), image_size=64, passes=1, ranks=ranks)
-        spec = {
-            "loader": "cheater",
-            "artifact": asdict(prepared.artifacts["files"]),
-            "options": {"cheat": cheat},
-            "scratch": str(tmp_path),
-            "turn": str(tmp_path),
-        }
+        spec = ObserveSpec("cheater", prepared.artifacts["files"], work, {"cheat": cheat}, tmp_path, tmp_path)
         for rank in range(ranks):
             with suppress(ValueError):  # of the files that are emptied in the end
-                observe.run({**spec, "work": asdict(replace(work, rank=rank))})
+                observe.run(replace(spec, work=replace(work, rank=rank)))
         return judge(tmp_path, CanonicalImages(prepared.canonicals["files"]), work, "jpeg")
 
     return certify
@@ -110,9 +105,8 @@ def test_what_decodes_on_a_gpu_does_the_work_as_asked_where_a_cpu_decodes_for_it
     monkeypatch.setattr(registry, "loader", lambda _: SimpleNamespace(requires=(), stream=stream))
     asked = ASKED.work_on(SAMPLES, 1)
     work = replace(asked, image_size=64, passes=1, dtype="float16", normalised=True)
-    spec = {"loader": "nvjpeg", "artifact": asdict(prepared.artifacts["files"]), "options": {}, "work": asdict(work)}
     with suppress(RuntimeError):  # of the files that are emptied in the end
-        observe.run({**spec, "scratch": str(tmp_path), "turn": str(tmp_path)})
+        observe.run(ObserveSpec("nvjpeg", prepared.artifacts["files"], work, {}, tmp_path, tmp_path))
     certificate = judge(tmp_path, CanonicalImages(prepared.canonicals["files"]), work, "jpeg")
     assert certificate.faults == ()
     assert certificate.traits["batches"] == "(3, 64, 64), float16; contiguous; cpu"
@@ -163,5 +157,5 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
     monkeypatch.setattr(certify, "_certificate", lambda job: lacking.append(job) or Certificate())
     monkeypatch.setattr(certify, "map_processes", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
     again = certify.certify(small, prepared, tmp_path, Display())
-    assert [job.spec["options"] for job in lacking] == [{"end": "crash"}], "a failure may pass; it is tried again"
+    assert [job.spec.options for job in lacking] == [{"end": "crash"}], "a failure may pass; it is tried again"
     assert again["never-flips"] == certificates["never-flips"]

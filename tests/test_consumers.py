@@ -20,10 +20,14 @@ from loaderbench.machine.progress import Display
 from loaderbench.records import record as records
 from loaderbench.records.timeline import Timeline
 from loaderbench.run import runner
-from loaderbench.trial import consumers, trial
-from loaderbench.trial.consumers import lightning, paced, train
+from loaderbench.trial import consumers
+from loaderbench.trial import meter as meters
+from loaderbench.trial.checks import InvalidWorkError
+from loaderbench.trial.consumers import demand_sweep, lightning, train
 from loaderbench.trial.consumers.clock import CudaClock
-from loaderbench.trial.trial import InvalidWorkError, Meter, Timed, Window
+from loaderbench.trial.meter import Meter
+from loaderbench.trial.spec import Window
+from loaderbench.trial.trial import TimedLoader
 from tests.campaigns import Ready, campaign
 
 if TYPE_CHECKING:
@@ -65,13 +69,13 @@ class Prefetching:
 def swept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the sweep says of a loader of 1,000 images/s."""
     loader = Prefetching(1000)
-    monkeypatch.setattr(trial, "perf_counter_ns", lambda: loader.ns)
-    monkeypatch.setattr(paced, "time", loader)
-    return paced.sweep(WORK, Meter(loader, ARTIFACT, WORK, Window(0.3, 0.5, 8, None, whole_epoch=False), Gpu()))
+    monkeypatch.setattr(meters, "perf_counter_ns", lambda: loader.ns)
+    monkeypatch.setattr(demand_sweep, "time", loader)
+    return demand_sweep.sweep(WORK, Meter(loader, ARTIFACT, WORK, Window(0.3, 0.5, 8, None, whole_epoch=False), Gpu()))
 
 
 def test_the_sweep_finds_the_highest_demand_that_a_loader_feeds(swept: dict[str, Any]) -> None:
-    assert swept["fed_images_per_s"] == pytest.approx(1000 / paced.FED, rel=0.01)
+    assert swept["fed_images_per_s"] == pytest.approx(1000 / demand_sweep.FED, rel=0.01)
 
 
 def test_an_accelerator_that_wants_more_than_the_loader_makes_starves_as_predicted(swept: dict[str, Any]) -> None:
@@ -82,10 +86,10 @@ def test_an_accelerator_that_wants_more_than_the_loader_makes_starves_as_predict
 
 
 def test_a_demand_between_two_points_lies_on_the_line_through_them() -> None:
-    points = [paced.Point(2000, 0.5), paced.Point(1200, 0.8), paced.Point(1000, 1.0)]
-    assert paced.fed(points) == pytest.approx(1100)
-    assert paced.fed(points[:2]) is None
-    assert paced.fed(points[2:]) == 1000
+    points = [demand_sweep.Point(2000, 0.5), demand_sweep.Point(1200, 0.8), demand_sweep.Point(1000, 1.0)]
+    assert demand_sweep.fed(points) == pytest.approx(1100)
+    assert demand_sweep.fed(points[:2]) is None
+    assert demand_sweep.fed(points[2:]) == 1000
 
 
 class Event:
@@ -193,7 +197,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         return world.step(own.network.weight)
 
     world = World()
-    monkeypatch.setattr(trial, "perf_counter_ns", lambda: world.ns)
+    monkeypatch.setattr(meters, "perf_counter_ns", lambda: world.ns)
     monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: world.ns / 1e9))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(train.models, "get_model", lambda *_, **__: torch.nn.Linear(1, 1))
@@ -252,7 +256,7 @@ def test_under_lightning_the_datamodule_opens_the_loader_and_epochs_end(
 ) -> None:
     """Training stops in the middle of an epoch, or with its last batch, as soon as the window has closed."""
     window = Window(0, 0, window_batches, None, whole_epoch=False)
-    timed, meter = Timed(world, {}), Meter((), EPOCHS, WORK, window, Gpu())
+    timed, meter = TimedLoader(world, {}), Meter((), EPOCHS, WORK, window, Gpu())
     consumers.prepare("lightning", EPOCHS, replace(WORK, rank=1), ONE_WEIGHT)(timed, meter)
     assert world.opened == [replace(WORK, lasting=True, rank=0)]  # the rank is the Trainer's, of one process the first
     assert world.closed == 1

@@ -21,14 +21,17 @@ from loaderbench.machine.progress import Display
 from loaderbench.records import record as records
 from loaderbench.records.timeline import Timeline
 from loaderbench.report.report import write
-from loaderbench.roofline import ceilings as bounds
+from loaderbench.roofline import ceilings
+from loaderbench.roofline.measure import LimitSpec
 from loaderbench.run import runner
 from loaderbench.trial import device
-from loaderbench.trial.consumers import hungry, train
+from loaderbench.trial.checks import InvalidWorkError
+from loaderbench.trial.consumers import drain, train
 from loaderbench.trial.consumers.clock import CudaClock
-from loaderbench.trial.consumers.hungry import Arrivals
+from loaderbench.trial.consumers.drain import Arrivals
 from loaderbench.trial.device import Copies
-from loaderbench.trial.trial import InvalidWorkError, Meter, Window
+from loaderbench.trial.meter import Meter
+from loaderbench.trial.spec import Window
 from tests.campaigns import Ready, campaign
 
 if TYPE_CHECKING:
@@ -189,7 +192,7 @@ def test_what_a_loader_copied_itself_has_come_before_the_next_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, memory: str
 ) -> None:
     waiting: list[int] = []
-    monkeypatch.setattr(hungry, "taker", lambda _, behind: waiting.append(behind) or list)
+    monkeypatch.setattr(drain, "taker", lambda _, behind: waiting.append(behind) or list)
 
     class Once(SimpleNamespace):
         done = False
@@ -198,7 +201,7 @@ def test_what_a_loader_copied_itself_has_come_before_the_next_is_asked_for(
             yield torch.zeros(1), torch.zeros(1)
             self.done = True
 
-    hungry.take_all(ON_GPU, Once(batch_memory=memory))  # type: ignore[arg-type]
+    drain.take_all(ON_GPU, Once(batch_memory=memory))  # type: ignore[arg-type]
     assert waiting == [int(memory == "pinned")]
 
 
@@ -303,7 +306,7 @@ def test_a_copy_bounds_who_delivers_on_the_gpu_and_what_is_not_pinned_more(
     record = SimpleNamespace(cache="warm", batch_memory=memory, images_per_s=10.0)
     prepared = SimpleNamespace(canonicals={"files": "one"})
     trial = plan.Trial(1, 1, 1, asked.contestants[1])
-    columns = bounds.of_trial(asked, prepared, trial, record, rows)  # type: ignore[arg-type]
+    columns = ceilings.limit_columns(asked, prepared, trial, record, rows)  # type: ignore[arg-type]
     assert columns.get("bound_ips") == bound_ips
 
 
@@ -325,7 +328,7 @@ def test_a_copy_bounds_neither_who_converts_on_the_gpu_nor_several_ranks(
     record = SimpleNamespace(cache="warm", batch_memory=memory, images_per_s=10.0)
     prepared = SimpleNamespace(canonicals={"files": "one"})
     trial = plan.Trial(1, 1, 1, asked.contestants[0])
-    columns = bounds.of_trial(asked, prepared, trial, record, rows)  # type: ignore[arg-type]
+    columns = ceilings.limit_columns(asked, prepared, trial, record, rows)  # type: ignore[arg-type]
     assert columns["bound_ips"] == bound_ips
 
 
@@ -334,12 +337,13 @@ def test_limits_are_those_of_the_whole_machine_whatever_the_ranks(
 ) -> None:
     asked = campaign({"a": {}}, stage_s=0.05)
     asked = asked.model_copy(update={"work": asked.work.model_copy(update={"ranks": 2})})
-    specs: list[dict[str, Any]] = []
-    monkeypatch.setattr(bounds.process, "run", lambda _, spec, *__: specs.append(spec) or {"status": "ok"} | NO_LIMITS)
+    specs: list[LimitSpec] = []
+    answer = {"status": "ok"} | NO_LIMITS
+    monkeypatch.setattr(ceilings.process, "run_child", lambda _, spec, *__: specs.append(spec) or answer)
     prepared = SimpleNamespace(canonicals={"files": "one"}, artifacts={"files": ARTIFACT}, data={"samples": 8})
     trial = plan.Trial(1, 1, 1, asked.contestants[0])
-    assert list(bounds.measure(asked, prepared, trial, tmp_path, {}))  # type: ignore[arg-type]
-    assert [spec["work"]["ranks"] for spec in specs] == [1]
+    assert list(ceilings.measure(asked, prepared, trial, tmp_path, {}))  # type: ignore[arg-type]
+    assert [spec.work.ranks for spec in specs] == [1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

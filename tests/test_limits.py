@@ -2,53 +2,51 @@
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-from loaderbench.machine import page_cache as pagecache
-from loaderbench.machine import process
+from loaderbench.api import Work
+from loaderbench.machine import page_cache, process
 from loaderbench.roofline import measure as limits
+from loaderbench.roofline.measure import LimitSpec, Situation
 from tests.test_process import gone
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from loaderbench.formats.prepare import Prepared
     from loaderbench.images.canonical_store import CanonicalImages
 
-WORK = {"batch_size": 16, "workers": 2, "image_size": 32, "dtype": "uint8", "passes": 1, "seed": 0}
+WORK = Work(batch_size=16, workers=2, image_size=32)
+NAMES = [step.name for step in limits.STEPS]
 TO_DEVICE = ("host-to-device", "pageable-to-device")
 CORES = len(os.sched_getaffinity(0))
 
 
 @pytest.fixture(scope="module")
-def spec(everything: Prepared, canonical: CanonicalImages) -> dict[str, Any]:
-    return {
-        "canonical": str(canonical.folder),
-        "artifacts": {name: asdict(artifact) for name, artifact in everything.artifacts.items()},
-        "work": WORK,
-        "stages": limits.STAGES,
-        "seconds": 0.1,
-    }
+def spec(everything: Prepared, canonical: CanonicalImages) -> LimitSpec:
+    return LimitSpec(canonical.folder, everything.artifacts, WORK, NAMES, 0.1)
 
 
 @pytest.fixture(scope="module")
-def result(spec: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return process.run("loaderbench.roofline.measure.run", spec, tmp_path_factory.mktemp("limits") / "log", 600)
+def result(spec: LimitSpec, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return process.run_child("loaderbench.roofline.measure.run", spec, tmp_path_factory.mktemp("limits") / "log", 600)
 
 
 class TestRun:
     def test_every_stage_has_a_figure_or_a_reason(self, result: dict[str, Any], everything: Prepared) -> None:
         assert result["status"] == "ok", result
         disks = {f"disk/{name}" for name in everything.artifacts}
-        assert set(result["limits"]) == {*limits.STAGES, *disks} - {"disk"}
+        assert set(result["limits"]) == {*NAMES, *disks} - {"disk"}
         for stage, limit in result["limits"].items():
             assert (limit is None) == bool(result["reasons"].get(stage)), stage
             assert limit is None or limit > 0
@@ -67,19 +65,18 @@ class TestRun:
 
     @pytest.mark.parametrize(
         ("resident_pct", "reason"),
-        [(100.0, "100 % of the files stayed in the page cache"), (None, "the kernel does not tell")],
+        [(100.0, "100 % of the files stayed in the page cache"), (None, "the kernel does not report")],
     )
     def test_a_disk_that_cannot_be_reached_is_not_measured(
-        self, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch, resident_pct: float | None, reason: str
+        self, spec: LimitSpec, monkeypatch: pytest.MonkeyPatch, resident_pct: float | None, reason: str
     ) -> None:
-        monkeypatch.setattr(pagecache, "resident_pct", lambda _: resident_pct)
-        result = limits.run({**spec, "stages": ["disk"]})
+        monkeypatch.setattr(page_cache, "resident_pct", lambda _: resident_pct)
+        result = limits.run(replace(spec, steps=["disk"]))
         assert set(result["limits"].values()) == {None}
         assert result["reasons"]["disk/ffcv-raw"].startswith(reason)
 
-    def test_a_stage_that_fails_leaves_the_others(self, spec: dict[str, Any]) -> None:
-        work = {**spec["work"], "workers": 0}
-        result = limits.run({**spec, "work": work, "stages": ["transfer", "output"]})
+    def test_a_stage_that_fails_leaves_the_others(self, spec: LimitSpec) -> None:
+        result = limits.run(replace(spec, work=replace(WORK, workers=0), steps=["transfer", "output"]))
         assert result["limits"]["output"] > 0
         assert result["limits"]["transfer"] is None
         assert result["reasons"] == {"transfer": "the work has no worker processes"}
@@ -89,16 +86,19 @@ class TestRun:
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"
 
-    @pytest.mark.parametrize(("stage", "workers"), [("decode+crop", CORES), ("transfer", WORK["workers"])])
+    @pytest.mark.parametrize(("stage", "workers"), [("decode+crop", CORES), ("transfer", WORK.workers)])
     def test_when_the_harness_is_killed_so_are_all_processes(
-        self, spec: dict[str, Any], tmp_path: Path, stage: str, workers: int
+        self, spec: LimitSpec, tmp_path: Path, stage: str, workers: int
     ) -> None:
         program = (
-            "import json, sys, pathlib; from loaderbench.machine import process; "
-            "process.run('loaderbench.roofline.measure.run', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
+            "import pickle, sys, pathlib; from loaderbench.machine.process import run_child; "
+            "spec, log = pickle.load(sys.stdin.buffer), pathlib.Path(sys.argv[1]); "
+            "run_child('loaderbench.roofline.measure.run', spec, log, 600)"
         )
-        description = json.dumps({**spec, "stages": [stage], "seconds": 600})
-        harness = subprocess.Popen([sys.executable, "-c", program, description, str(tmp_path / "log")])
+        harness = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "log")], stdin=subprocess.PIPE)
+        assert harness.stdin
+        with harness.stdin:
+            pickle.dump(replace(spec, steps=[stage], seconds=600), harness.stdin)
         below: list[psutil.Process] = []
         deadline_s = time.monotonic() + 300
         while len(below) < 1 + workers:
@@ -109,6 +109,10 @@ class TestRun:
         harness.kill()
         harness.wait()
         assert all(gone(child.pid) for child in below)
+
+
+def _names(steps: Iterable[limits.Step]) -> tuple[str, ...]:
+    return tuple(step.name for step in steps)
 
 
 class TestBound:
@@ -123,21 +127,21 @@ class TestBound:
         ],
     )
     def test_the_format_decides_what_applies(self, mode: Any, stages: tuple[str, ...]) -> None:
-        assert limits.applicable(mode, cold=False, shared=False, on_gpu=False, pageable=False) == stages
-        more = limits.applicable(mode, cold=True, shared=True, on_gpu=True, pageable=True)
+        assert _names(limits.bounding(mode, Situation())) == stages
+        more = _names(limits.bounding(mode, Situation(cold=True, shared=True, on_gpu=True, pageable=True)))
         assert set(more) - set(stages) == {"disk", "transfer", *TO_DEVICE}
-        assert set(more) <= set(limits.STAGES)
 
     def test_what_is_measured_beside_what_bounds_is_the_copying_of_records(self) -> None:
         for mode, more in (("raw", {"gather"}), ("jpeg", set()), ("smart", set())):
-            bounding = limits.applicable(mode, cold=True, shared=True, on_gpu=True, pageable=True)  # type: ignore[arg-type]
-            assert set(limits.measurable(mode, cold=True)) - set(bounding) == more  # type: ignore[arg-type]
+            everywhere = Situation(cold=True, shared=True, on_gpu=True, pageable=True)
+            bounding = limits.bounding(mode, everywhere)  # type: ignore[arg-type]
+            measured = limits.measurable(mode, cold=True)  # type: ignore[arg-type]
+            assert {*_names(measured)} - {*_names(bounding)} == more
 
     def test_each_circumstance_adds_its_stage(self) -> None:
         stages = {"cold": "disk", "shared": "transfer", "on_gpu": "host-to-device", "pageable": "pageable-to-device"}
-        none = dict.fromkeys(stages, False)
         for name, stage in stages.items():
-            assert limits.applicable("smart", **{**none, name: True}) == ("output", stage)
+            assert _names(limits.bounding("smart", Situation(**{name: True}))) == ("output", stage)
 
     def test_it_is_the_smallest_that_applies(self) -> None:
         measured = {"crop": 50.0, "gather": 300.0, "output": 200.0, "decode": 10.0}

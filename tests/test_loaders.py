@@ -13,12 +13,13 @@ from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats.prepare import Prepared
 from loaderbench.loaders import pace
-from loaderbench.machine import process
 from loaderbench.machine.gpu import Gpu
 from loaderbench.run import runner
-from loaderbench.trial import trial
-from loaderbench.trial.consumers import hungry
-from loaderbench.trial.trial import Meter, Window
+from loaderbench.trial import measure
+from loaderbench.trial import meter as meters
+from loaderbench.trial.consumers import drain
+from loaderbench.trial.meter import Meter
+from loaderbench.trial.spec import Window
 
 NAMES = (
     "ffcv-raw-mapped",
@@ -40,7 +41,7 @@ def test_contestant(
     artifact = everything.artifacts[contestant.format]
     spec = runner.trial_spec(quick, contestant, artifact, tmp_path / "times.npz")
     log = tmp_path / "log"
-    result = process.run("loaderbench.trial.trial.run", spec, log, 600)
+    result = measure(spec, log, 600)
     assert result["status"] == "ok", log.read_text()
     assert result["images_per_s"] > 0
     assert result["batch_memory"] == ("private" if contestant.loader == "ffcv" else "shared")  # by worker processes
@@ -85,7 +86,7 @@ def test_pace_has_its_known_speed_and_burns_its_known_cpu(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(pace, "time", SimpleNamespace(**{n: getattr(clock, n) for n in dir(clock) if n[0] != "_"}))
-    monkeypatch.setattr(trial, "perf_counter_ns", lambda: clock.ns)
+    monkeypatch.setattr(meters, "perf_counter_ns", lambda: clock.ns)
     artifact, work = (
         Artifact("any", str(tmp_path), 96, 96, 0, 0, Encoding("raw")),
         Work(batch_size=16, workers=1, image_size=2, passes=2),
@@ -93,7 +94,7 @@ def test_pace_has_its_known_speed_and_burns_its_known_cpu(
     options = {"images_per_s": images_per_s, "burst_batches": burst, "own_cores": 0.25}
     with pace.stream(artifact, work, **options) as batches:
         meter = Meter(batches, artifact, work, Window(0.5, 2, 8, None, whole_epoch=False), Gpu())
-        hungry.take_all(work, meter)
+        drain.take_all(work, meter)
     columns = meter.columns()
     assert columns["images_per_s"] == pytest.approx(images_per_s, rel=0.01)
     assert clock.cpu_ns / 1e9 == pytest.approx(0.25 * meter.delivered / images_per_s, rel=0.01)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,44 +16,27 @@ import numpy as np
 import psutil
 import pytest
 
-from loaderbench.api import Artifact
+from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.machine import cache_state as cachestate
 from loaderbench.machine import page_cache as pagecache
-from loaderbench.machine import process
-from loaderbench.machine.memory import tree_memory
+from loaderbench.machine.counters import tree_memory
 from loaderbench.records.timeline import Timeline
+from loaderbench.trial import TrialSpec, Window, measure
 
 MIB = 1 << 20
 FILES_MIB = 32
-WORK = {"batch_size": 16, "workers": 2, "image_size": 64, "dtype": "uint8", "passes": 1, "seed": 0}
-ARTIFACT = {
-    "format": "f",
-    "path": "/",
-    "samples": 320,
-    "label_sum": 0,
-    "size_bytes": 1,
-    "payload_bytes": 1,
-    "encoding": {"mode": "jpeg"},
-}
-WINDOW = {"warmup_s": 0, "window_s": 0, "window_batches": 4, "pause_s": None, "whole_epoch": False}
+WORK = Work(batch_size=16, workers=2, image_size=64)
 pytestmark = pytest.mark.usefixtures("planted", "forked")
 
 
 def measured(folder: Path, *, loader: str, cold: bool = False, **options: Any) -> dict[str, Any]:
     """The columns of a trial of a loader of known behaviour, over the files in `folder/data`, if any."""
     sizes = {path: path.stat().st_size for path in folder.glob("data/*/*")}
-    found = {"path": str(folder / "data"), "samples": len(sizes), "label_sum": 0, "size_bytes": sum(sizes.values())}
-    spec = {
-        "loader": loader,
-        "artifact": {**ARTIFACT, **(found if sizes else {"path": str(folder)})},
-        "work": WORK,
-        "options": options,
-        "consumer": "hungry",
-        "consumer_options": {},
-        "window": {**WINDOW, "epochs": int(cold)},
-        "times": str(folder / "times.npz"),
-    }
-    result = process.run("loaderbench.trial.trial.run", spec, folder / "log", 600)
+    artifact = Artifact("f", str(folder), 320, 0, 1, 1, Encoding("jpeg"))
+    if sizes:
+        artifact = replace(artifact, path=str(folder / "data"), samples=len(sizes), size_bytes=sum(sizes.values()))
+    window = Window(0, 0, 4, None, whole_epoch=False, epochs=int(cold))
+    result = measure(TrialSpec(loader, artifact, WORK, window, folder / "times.npz", options), folder / "log", 600)
     assert result["status"] == "ok", result
     return result
 
@@ -142,7 +126,7 @@ def test_memory_counts_once_however_often_it_is_mapped(kind: str, tmp_path: Path
 
 
 def state(result: dict[str, Any], resident_pct: float, cache: Any) -> str:
-    artifact = Artifact.from_dict({**ARTIFACT, "size_bytes": FILES_MIB * MIB, "payload_bytes": FILES_MIB * MIB})
+    artifact = Artifact("f", "/", 320, 0, FILES_MIB * MIB, FILES_MIB * MIB, Encoding("jpeg"))
     return cachestate.judge(cache, artifact, resident_pct, result["read_bytes"], virtual_machine=False)
 
 
@@ -152,7 +136,7 @@ def test_what_is_read_cold_is_counted_and_proves_it(on_disk: Path) -> None:
     result = measured(on_disk, loader="planted", cold=True, behaviour="map")
     assert FILES_MIB <= result["read_bytes"] / MIB < 2 * FILES_MIB
     assert state(result, resident_pct, "cold") == "cold"
-    assert result["window_images"] == FILES_MIB - WORK["batch_size"]
+    assert result["window_images"] == FILES_MIB - WORK.batch_size
 
 
 def test_a_trial_of_files_in_memory_is_called_warm(data: Path) -> None:

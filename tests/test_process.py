@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -16,31 +16,17 @@ from typing import Any
 import psutil
 import pytest
 
+from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.machine import process
+from loaderbench.trial import TrialSpec, Window
+from loaderbench.trial.processes import TRIAL
 from tests.nursery import Nursery
 
-SPEC = {
-    "artifact": {
-        "format": "f",
-        "path": "",
-        "samples": 96,
-        "label_sum": 96,
-        "size_bytes": 1,
-        "payload_bytes": 1,
-        "encoding": {"mode": "jpeg"},
-    },
-    "work": {"batch_size": 16, "workers": 1, "image_size": 8, "dtype": "uint8", "passes": 1, "seed": 0},
-    "options": {},
-    "consumer": "hungry",
-    "consumer_options": {},
-    "window": {"warmup_s": 0, "window_s": 0.01, "window_batches": 1, "pause_s": 0},
-}
 
-
-def spec(tree: Path, loader: str = "planted", **options: Any) -> dict[str, Any]:
-    artifact = {**SPEC["artifact"], "path": str(tree)}
-    times = str(tree.parent / "times.npz")
-    return {**SPEC, "loader": loader, "artifact": artifact, "options": options, "times": times}
+def spec(tree: Path, loader: str = "planted", **options: Any) -> TrialSpec:
+    artifact = Artifact("f", str(tree), 96, 96, 1, 1, Encoding("jpeg"))
+    work = Work(batch_size=16, workers=1, image_size=8)
+    return TrialSpec(loader, artifact, work, Window(0, 0.01, 1, 0), tree.parent / "times.npz", options)
 
 
 def gone(pid: int, within_s: float = 300) -> bool:
@@ -69,9 +55,7 @@ def good(
 ) -> tuple[dict[str, Any], Path]:
     """The result of a trial that ends well and leaves a process running, and the folder of its log."""
     folder = tmp_path_factory.mktemp("good")
-    return process.run(
-        "loaderbench.trial.trial.run", spec(tree, pid_file=str(folder / "pids")), folder / "log", 600
-    ), folder
+    return process.run_child(TRIAL, spec(tree, pid_file=str(folder / "pids")), folder / "log", 600), folder
 
 
 @pytest.mark.usefixtures("planted", "child")
@@ -92,7 +76,7 @@ class TestEnds:
         self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pids = tmp_path / "pids"
-        wait = process._wait
+        wait = process.Child.wait
 
         def begun(*limits: Any) -> bool:
             """The limit, which is short, counts from when the trial hangs."""
@@ -100,22 +84,20 @@ class TestEnds:
                 time.sleep(0.02)
             return wait(*limits)
 
-        monkeypatch.setattr(process, "_wait", begun)
-        result = process.run(
-            "loaderbench.trial.trial.run", spec(tree, "doomed", end="hang", pid_file=str(pids)), tmp_path / "log", 0.2
-        )
+        monkeypatch.setattr(process.Child, "wait", begun)
+        result = process.run_child(TRIAL, spec(tree, "doomed", end="hang", pid_file=str(pids)), tmp_path / "log", 0.2)
         assert result["status"] == "timeout"
         assert result["reason"] == "killed after its time limit of 0.2 s"
         assert len(pids.read_text().split()) == 2
         assert all(gone(int(pid)) for pid in pids.read_text().split())
 
     def test_an_exception_is_the_reason_and_its_trace_is_in_the_log(self, tree: Path, tmp_path: Path) -> None:
-        result = process.run("loaderbench.trial.trial.run", spec(tree, "doomed", end="crash"), tmp_path / "log", 600)
+        result = process.run_child(TRIAL, spec(tree, "doomed", end="crash"), tmp_path / "log", 600)
         assert result == {"status": "failed", "reason": "ValueError: the planted | fault\nin two lines"}
         assert "Traceback" in (tmp_path / "log").read_text()
 
     def test_a_killed_child_is_a_failure_that_names_the_signal(self, tree: Path, tmp_path: Path) -> None:
-        result = process.run("loaderbench.trial.trial.run", spec(tree, "doomed", end="segfault"), tmp_path / "log", 600)
+        result = process.run_child(TRIAL, spec(tree, "doomed", end="segfault"), tmp_path / "log", 600)
         assert result["status"] == "failed"
         assert "SIGSEGV" in result["reason"]
 
@@ -125,11 +107,13 @@ class TestEnds:
 def test_when_the_harness_is_killed_so_is_the_trial(tree: Path, tmp_path: Path, how: int) -> None:
     pids = tmp_path / "pids"
     program = (
-        "import json, sys, pathlib; from loaderbench.machine import process; "
-        "process.run('loaderbench.trial.trial.run', json.loads(sys.argv[1]), pathlib.Path(sys.argv[2]), 600)"
+        "import pickle, sys, pathlib; from loaderbench.trial import measure; "
+        "measure(pickle.load(sys.stdin.buffer), pathlib.Path(sys.argv[1]), 600)"
     )
-    description = json.dumps(spec(tree, "doomed", end="hang", pid_file=str(pids)))
-    harness = subprocess.Popen([sys.executable, "-c", program, description, str(tmp_path / "log")])
+    harness = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "log")], stdin=subprocess.PIPE)
+    assert harness.stdin
+    with harness.stdin:
+        pickle.dump(spec(tree, "doomed", end="hang", pid_file=str(pids)), harness.stdin)
     while not pids.exists() or not pids.read_text():
         assert harness.poll() is None
         time.sleep(0.05)

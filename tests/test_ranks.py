@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import asdict
 from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +17,16 @@ from loaderbench.campaign.campaign import Campaign
 from loaderbench.certify import certify
 from loaderbench.findings import check
 from loaderbench.formats.prepare import Prepared
-from loaderbench.machine import gpu, process
+from loaderbench.machine import gpu
 from loaderbench.machine.gpu import Gpu
 from loaderbench.machine.progress import Display
 from loaderbench.records import record as records
 from loaderbench.records.timeline import Timeline, fairness
 from loaderbench.run import runner
-from loaderbench.trial import ranks
-from loaderbench.trial.trial import LEAD, Meter, Milestone, Window
+from loaderbench.trial import jobs, measure, ranks
+from loaderbench.trial.file_barrier import FileBarrier
+from loaderbench.trial.meter import LEAD, Meter
+from loaderbench.trial.spec import Peers, Several, TrialSpec, Window
 from tests.campaigns import Ready, campaign
 from tests.test_process import gone
 
@@ -68,7 +69,7 @@ def test_jobs_have_gpus_of_their_own_as_far_as_there_are_some(
     gpus: int, environment: dict[str, str], shown: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "count", lambda: gpus)
-    assert [ranks.own_gpu(job, environment).get("CUDA_VISIBLE_DEVICES") for job in range(3)] == shown
+    assert [jobs.own_gpu(job, environment).get("CUDA_VISIBLE_DEVICES") for job in range(3)] == shown
 
 
 @pytest.mark.parametrize("contestant", CONTESTANTS)
@@ -131,7 +132,7 @@ def _train(consumer: Consumer, ready: Ready, folder: Path, **options: str) -> di
     chosen = campaign({"planted": {"options": options}}, ranks=2, consumers={consumer: feeding})
     [artifact] = ready(chosen).artifacts.values()
     spec = runner.trial_spec(chosen, chosen.contestants[0], artifact, folder / "times.npz", consumer=consumer)
-    return process.run("loaderbench.trial.trial.run", spec, folder / "log", 600)
+    return measure(spec, folder / "log", 600)
 
 
 @pytest.mark.usefixtures("planted")
@@ -172,8 +173,9 @@ def test_jobs_know_nothing_of_each_other_and_are_told_together(ready: Ready, tmp
 
 def test_each_job_has_the_whole_work_with_a_seed_of_its_own() -> None:
     work = Work(batch_size=8, workers=1, image_size=32, seed=5)
-    spec = {"jobs": 2, "work": asdict(work), "result": "/nowhere/result.json"}
-    works = [Work(**ranks.of_one(spec, place)["work"]) for place in range(2)]
+    artifact = Artifact("f", "/nowhere", 10**6, 0, 1, 1, Encoding("jpeg"))
+    spec = TrialSpec("any", artifact, work, Window(0, 0, 1, None), Path("times.npz"), jobs=2)
+    works = [Several("task", spec, Path("folder")).of(job).work for job in range(2)]
     assert [(work.rank, work.ranks) for work in works] == [(0, 1), (0, 1)]
     assert works[0].seed == 5
     assert works[1].seed % 2**32 != 5
@@ -221,7 +223,7 @@ def _two_meters(folder: Path, *, in_step: bool) -> list[Meter]:
     for rank, window_batches in enumerate([3, 7]):
         work = Work(batch_size=2, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, rank=rank, ranks=2)
         window = Window(0, 0, window_batches, None, whole_epoch=False)
-        milestones = [Milestone(name, folder, rank, 2) for name in ("begun", "opened", "closed")]
+        milestones = [FileBarrier(name, Peers(folder, rank, 2)) for name in ("begun", "opened", "closed")]
         batches = [batch] * 2 if rank else repeat(batch)
         meters.append(Meter(batches, artifact, work, window, Gpu(), *milestones, in_step=in_step))
     return meters

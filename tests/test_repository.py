@@ -63,7 +63,7 @@ def test_a_process_finds_the_server_alone_whatever_aws_is_configured_as_here(
     (tmp_path / "format" / "manifest.json").write_text('{"kind": "write"}')
     spec = {"folders": [str(tmp_path / "format")], "to": HERE}
     with loopback.serve(tmp_path / "buckets") as endpoint:
-        result = process.run(
+        result = process.run_child(
             "loaderbench.bucket.tasks.publish", spec, tmp_path / "log", environment=loopback.environment(endpoint)
         )
     assert result == {"status": "ok", "reason": ""}
@@ -84,13 +84,13 @@ def content(path: str | Path) -> dict[str, bytes]:
 
 
 def refuse_to_convert(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = process.run
+    run = process.run_child
 
     def only_links(task: str, spec: dict[str, Any], *rest: Any, **named: Any) -> dict[str, Any]:
         assert spec["encoding"]["mode"] == "original", "converted what is published"
         return run(task, spec, *rest, **named)
 
-    monkeypatch.setattr(process, "run", only_links)
+    monkeypatch.setattr(process, "run_child", only_links)
 
 
 def change(bucket: Path, name: str, body: bytes) -> None:

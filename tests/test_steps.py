@@ -21,7 +21,8 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
 from loaderbench.api import Work
-from loaderbench.machine import parallel_rate as together
+from loaderbench.machine import parallel_rate
+from loaderbench.machine.parallel_rate import Share, StepError, rate_per_s
 from loaderbench.roofline import steps
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ WORK = Work(batch_size=16, workers=2, image_size=32, dtype="uint8", passes=1, se
 
 class TestTogether:
     def test_each_process_does_its_share(self) -> None:
-        shares = together.at_once(partial(steps.output, WORK), 3, 0.1)
+        shares = parallel_rate.shares(partial(steps.output, WORK), 3, 0.1)
         assert len(shares) == 3
         assert all(share.amount > 0 for share in shares)
 
     def test_they_are_processes_of_their_own(self) -> None:
-        pids = {share.amount for share in together.at_once(lambda _: iter([os.getpid()]), 3, 60)}
+        pids = {share.amount for share in parallel_rate.shares(lambda _: iter([os.getpid()]), 3, 60)}
         assert len(pids - {os.getpid()}) == 3
 
     def test_none_begins_before_all_are_ready(self, tmp_path: Path) -> None:
@@ -49,16 +50,16 @@ class TestTogether:
             (tmp_path / str(number)).write_text(str(time.perf_counter()))
             return iter([1])
 
-        shares = together.at_once(step, 3, 60)
+        shares = parallel_rate.shares(step, 3, 60)
         last_ready_s = max(float(path.read_text()) for path in tmp_path.iterdir())
         assert min(share.started_s for share in shares) >= last_ready_s
 
     def test_the_speed_is_over_the_time_of_all(self) -> None:
-        shares = [together.Share(100, 0.0, 2.0), together.Share(100, 1.0, 4.0)]
-        assert together.per_s(shares) == 50
+        shares = [Share(100, 0.0, 2.0), Share(100, 1.0, 4.0)]
+        assert rate_per_s(shares) == 50
 
     @pytest.mark.parametrize(
-        ("end", "reason"), [(lambda: os._exit(3), "died .exit code 3."), (lambda: 1 / 0, "ZeroDivisionError")]
+        ("end", "reason"), [(lambda: os._exit(3), "one of the processes died"), (lambda: 1 / 0, "ZeroDivisionError")]
     )
     def test_a_process_that_fails_or_dies_is_an_error_and_none_is_left(self, end: Any, reason: str) -> None:
         def step(number: int) -> Iterator[int]:
@@ -67,8 +68,8 @@ class TestTogether:
                 if number == 0:
                     end()
 
-        with pytest.raises(together.StepError, match=reason):
-            together.at_once(step, 3, 600)
+        with pytest.raises(StepError, match=reason):
+            parallel_rate.shares(step, 3, 600)
         assert not multiprocessing.active_children()
 
 
@@ -115,7 +116,7 @@ class TestSamples:
                 return tmp_path / "broken"
 
         assert len(steps.original(OneBroken(), [0, 1, 2])) == 2
-        with pytest.raises(together.StepError, match="none of the files"):
+        with pytest.raises(StepError, match="none of the files"):
             steps.original(OneBroken(), [0])
 
     def test_no_more_is_drawn_than_fits(self, canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch) -> None:

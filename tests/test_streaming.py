@@ -171,7 +171,7 @@ def test_a_server_that_dies_in_the_middle_is_a_failed_row_with_its_reason(  # no
     buckets = Path(shutil.copytree(place.scratch / "buckets", tmp_path / "buckets"))
     certificates = place.scratch / "certificates"
     carry, left, links = network.Link.carry, [size(everything, "litdata") // 2], []
-    wait = process._wait
+    wait = process.Child.wait
 
     def noticed(child: Any, limit_s: float, watch: Any) -> bool:
         """The limit, which is short, counts from when the trial could not connect any more."""
@@ -179,7 +179,7 @@ def test_a_server_that_dies_in_the_middle_is_a_failed_row_with_its_reason(  # no
             pass
         return ended or wait(child, limit_s, watch)
 
-    monkeypatch.setattr(process, "_wait", noticed)
+    monkeypatch.setattr(process.Child, "wait", noticed)
     with ExitStack() as server:
         endpoint = server.enter_context(loopback.serve(buckets, certificates=certificates))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +14,14 @@ import torch
 
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.campaign import registry
+from loaderbench.machine.counters import Memory
 from loaderbench.machine.gpu import Gpu, GpuLoad
-from loaderbench.machine.memory import Memory
-from loaderbench.trial import trial
-from loaderbench.trial.consumers import hungry
-from loaderbench.trial.trial import InvalidWorkError, Meter, Milestone, Window
+from loaderbench.trial import checks, file_barrier, meter, trial
+from loaderbench.trial.checks import InvalidWorkError
+from loaderbench.trial.consumers import drain
+from loaderbench.trial.file_barrier import FileBarrier
+from loaderbench.trial.meter import Meter
+from loaderbench.trial.spec import Peers, TrialSpec, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,9 +41,9 @@ def right() -> Batches:
 
 
 def consume(batches: Any, window: Window = AT_ONCE, work: Work = WORK, gpu: Gpu | None = None) -> Meter:
-    meter = Meter(batches, ARTIFACT, work, window, gpu or Gpu())
-    hungry.take_all(work, meter)
-    return meter
+    timed = Meter(batches, ARTIFACT, work, window, gpu or Gpu())
+    drain.take_all(work, timed)
+    return timed
 
 
 def test_right_work_is_measured() -> None:
@@ -51,11 +54,11 @@ def test_right_work_is_measured() -> None:
 
 def test_the_raw_times_of_the_harness_are_not_counted_as_memory_of_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three numbers of eight bytes for each batch up to then: one when it is the first, a MiB of them at the end."""
-    monkeypatch.setattr(trial, "tree_memory", lambda _: Memory(300.0, 200.0))
+    monkeypatch.setattr(meter, "tree_memory", lambda _: Memory(300.0, 200.0))
     batches = 2**20 // 24
-    meter = Meter(repeat(right()[0]), ARTIFACT, WORK, Window(0, 0, batches, None, whole_epoch=False), Gpu())
-    hungry.take_all(WORK, meter)
-    first, closed = meter.memory
+    timed = Meter(repeat(right()[0]), ARTIFACT, WORK, Window(0, 0, batches, None, whole_epoch=False), Gpu())
+    drain.take_all(WORK, timed)
+    first, closed = timed.memory
     assert first.total_mib == pytest.approx(300, abs=0.001)
     assert closed == Memory(pytest.approx(299, abs=0.001), pytest.approx(199, abs=0.001))
 
@@ -100,7 +103,7 @@ def each(change: Callable[[torch.Tensor], torch.Tensor]) -> Batches:
         ([(images, labels[:, None]) for images, labels in right()], "labels of shape"),
         (
             [(images[i : i + 1], labels[i : i + 1]) for images, labels in right() for i in range(len(labels))],
-            "60 batches, more than 10",
+            "60 batches, expected at most 10",
         ),
         ([(torch.cat([i, i]), torch.cat([n, n])) for i, n in right()], "with 1 to 8 images"),
     ],
@@ -144,13 +147,13 @@ def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
 def test_a_form_is_looked_at_once_whatever_epoch_it_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look would wait for a GPU."""
     looked_at: list[int] = []
-    check = Meter._check
+    check = checks.check_batch
 
-    def counted(meter: Meter, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def counted(images: torch.Tensor, labels: torch.Tensor, work: Work) -> str:
         looked_at.append(len(images))
-        check(meter, images, labels)
+        return check(images, labels, work)
 
-    monkeypatch.setattr(Meter, "_check", counted)
+    monkeypatch.setattr(meter, "check_batch", counted)
     consume(right(), Window(0, 0, 20, pause_s=None))
     assert looked_at == [8, 4]
 
@@ -160,7 +163,7 @@ class Steady:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 0
-        monkeypatch.setattr(trial, "perf_counter_ns", lambda: self.now_s * 10**9)
+        monkeypatch.setattr(meter, "perf_counter_ns", lambda: self.now_s * 10**9)
 
     def __iter__(self) -> object:
         for batch in right():
@@ -196,7 +199,7 @@ def test_what_it_costs_to_read_the_counters_is_told(monkeypatch: pytest.MonkeyPa
     """0.05 s of CPU at each edge of a window of 10 s."""
     now_s = iter([1.0, 1.05, 2.0, 2.05])
     loader = Steady(monkeypatch)
-    monkeypatch.setattr(trial.time, "thread_time", lambda: next(now_s))
+    monkeypatch.setattr(meter.time, "thread_time", lambda: next(now_s))
     assert consume(loader, Window(3, 10, 1, pause_s=0)).columns()["monitor_cpu_pct"] == pytest.approx(1)
 
 
@@ -246,22 +249,21 @@ def test_no_loader_is_there_while_another_job_measures_what_it_does_without_one(
 
     def sleep(_: float) -> None:
         seen.append("waited")
-        Milestone("ready", tmp_path, 1, 2).reached(0)
+        FileBarrier("ready", Peers(tmp_path, 1, 2)).reached(0)
 
-    monkeypatch.setattr(trial.time, "sleep", sleep)
+    monkeypatch.setattr(file_barrier.time, "sleep", sleep)
     monkeypatch.setattr(registry, "loader", lambda _: Stub())
-    spec = {"loader": "stub", "artifact": asdict(ARTIFACT), "work": asdict(WORK), "options": {}, "consumer": "hungry"}
-    spec |= {"consumer_options": {}, "window": asdict(AT_ONCE), "result": str(tmp_path / "result.json")}
+    spec = TrialSpec("stub", ARTIFACT, WORK, AT_ONCE, tmp_path / "times.npz", peers=Peers(tmp_path, 0, 2))
     with pytest.raises(NotImplementedError):
-        trial.run({**spec, "place": 0, "places": 2})
+        trial.run(spec)
     assert seen == ["waited", WORK]
 
 
 def test_batches_that_were_cut_for_the_ranks_to_keep_step_are_not_blamed_on_the_loader() -> None:
     """Of 60 images in batches of 8 there may be ten: one of each worker's may be partial."""
     parts = [(images, labels) for batch in right() for images, labels in zip(*(t.split(4) for t in batch), strict=True)]
-    meter = Meter(parts, ARTIFACT, WORK, Window(60, 60, 60, pause_s=60), Gpu(), cut=len(parts) - 10)
-    assert sum(len(labels) for _, labels in meter) == len(LABELS) * WORK.passes
-    meter.cut -= 1
-    with pytest.raises(InvalidWorkError, match="smaller than the batch size asked for"):
-        list(meter)
+    timed = Meter(parts, ARTIFACT, WORK, Window(60, 60, 60, pause_s=60), Gpu(), cut=len(parts) - 10)
+    assert sum(len(labels) for _, labels in timed) == len(LABELS) * WORK.passes
+    timed.cut -= 1
+    with pytest.raises(InvalidWorkError, match="smaller than the batch size"):
+        list(timed)

@@ -20,6 +20,7 @@ from loaderbench.machine.progress import Display
 from loaderbench.records import record as records
 from loaderbench.records.record import Record
 from loaderbench.run import runner
+from loaderbench.trial import TrialSpec
 from tests import fabricate
 from tests.campaigns import Ready, campaign
 
@@ -204,17 +205,17 @@ def test_one_that_can_try_nothing_is_at_its_best() -> None:
 @pytest.fixture
 def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
     """Give a function that makes the harness be interrupted in the trial after so many."""
-    run = process.run
+    run = process.run_child
 
     def arm(trials: int) -> None:
         left = iter(range(trials))
 
-        def until(task: str, *args: Any) -> Any:
+        def until(task: str, *args: Any, **named: Any) -> Any:
             if task == "loaderbench.trial.trial.run" and next(left, None) is None:
                 raise KeyboardInterrupt
-            return run(task, *args)
+            return run(task, *args, **named)
 
-        monkeypatch.setattr(process, "run", until)
+        monkeypatch.setattr(process, "run_child", until)
 
     yield arm
     monkeypatch.undo()
@@ -252,12 +253,12 @@ def test_a_real_search_is_bounded_resumed_and_followed_by_trials_at_what_it_foun
 def faked(monkeypatch: pytest.MonkeyPatch, **columns: Any) -> None:
     """Let each worker deliver 100 images/s, in a window as long as asked for, without any process."""
 
-    def run(task: str, spec: dict[str, Any], *_: Any) -> dict[str, Any]:
-        Path(spec["times"]).touch()
-        window_s, images_per_s = spec["window"]["window_s"], 100.0 * spec["work"]["workers"]
+    def run(task: str, spec: TrialSpec, *_: Any, **__: Any) -> dict[str, Any]:
+        spec.times.touch()
+        window_s, images_per_s = spec.window.window_s, 100.0 * spec.work.workers
         return {"status": "ok", "reason": "", "images_per_s": images_per_s, "window_s": window_s, **columns}
 
-    monkeypatch.setattr(process, "run", run)
+    monkeypatch.setattr(process, "run_child", run)
 
 
 def measured(ready: Ready, folder: Path, monkeypatch: pytest.MonkeyPatch, loader: str = "planted") -> dict[str, Record]:

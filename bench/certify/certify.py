@@ -11,20 +11,20 @@ import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from loaderbench.api import Work
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.certify import observe, probe
 from loaderbench.formats.payloads import unasked
 from loaderbench.formats.prepare import prepare
 from loaderbench.images.canonical_store import CanonicalImages
-from loaderbench.machine import process
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import building, locked, write_whole
 from loaderbench.machine.workers import map_processes
 from loaderbench.records.certificates import Certificate
+from loaderbench.trial import processes
+from loaderbench.trial.spec import ObserveSpec
 
 if TYPE_CHECKING:
     from loaderbench.api import Mode
@@ -44,8 +44,8 @@ _LIMIT_S = 240.0
 class _Job:
     """One contestant to be certified."""
 
-    spec: dict[str, Any]
-    """As `observe.run` takes it, but for `scratch` and `turn`."""
+    spec: ObserveSpec
+    """Without `scratch` and `turn`."""
     canonical: Path
     """Folder of the probe's canonical images."""
     mode: Mode
@@ -54,8 +54,9 @@ class _Job:
     @property
     def key(self) -> str:
         """Changes with everything that the certificate depends on."""
-        adapter = registry.adapters("loader")[self.spec["loader"]]
-        parts = json.dumps([self.spec, str(self.canonical), adapter.versions()], sort_keys=True).encode()
+        adapter = registry.adapters("loader")[self.spec.loader]
+        described = [asdict(self.spec), self.canonical, adapter.versions()]
+        parts = json.dumps(described, sort_keys=True, default=str).encode()
         code = adapter.code_digest() + code_digest(sorted(Path(__file__).parent.glob("*.py")))
         return hashlib.sha256(parts + code.encode()).hexdigest()[:16]
 
@@ -109,12 +110,8 @@ def _tree(cache: Path, display: Display, samples: int) -> Path:
 
 def _job(probing: Campaign, contestant: Contestant, probes: Prepared, cache: Path) -> _Job:
     artifact = probes.artifacts[contestant.format]
-    spec = {
-        "loader": contestant.loader,
-        "artifact": asdict(artifact),
-        "work": asdict(probing.work_on(artifact.samples, 1, contestant)),
-        "options": contestant.options,
-    }
+    work = probing.work_on(artifact.samples, 1, contestant)
+    spec = ObserveSpec(contestant.loader, artifact, work, contestant.options)
     log = cache / f"certify-{contestant.name}.log"
     return _Job(spec, probes.canonicals[contestant.format], artifact.encoding.mode, log)
 
@@ -144,9 +141,9 @@ def _certificate(job: _Job) -> Certificate:
     os.environ["NUMBA_OPT"] = "0"  # what is not timed need not be fast, and is compiled in half the time
     with TemporaryDirectory(prefix="loaderbench-") as name:
         scratch = Path(name)
-        spec = {**job.spec, "scratch": name, "turn": str(job.log.parent / "certificates")}
-        ended = process.run("loaderbench.certify.observe.run", spec, job.log, _LIMIT_S)
-        work = Work(**job.spec["work"])
+        spec = replace(job.spec, scratch=scratch, turn=job.log.parent / "certificates")
+        ended = processes.run("loaderbench.certify.observe.run", spec, job.log, _LIMIT_S)
+        work = spec.work
         if len(list(scratch.glob(f"rank*/{observe.SEEN}"))) < work.ranks:
             return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
         # What became of it later does not matter: to fail on empty files is what an honest loader does.

@@ -6,7 +6,7 @@ import importlib
 import shutil
 import time
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from loaderbench.api import Artifact, Work
+from loaderbench.api import Work
 from loaderbench.campaign import pixel_values as values
 from loaderbench.campaign import registry
 from loaderbench.certify import probe
 from loaderbench.machine import page_cache as pagecache
 from loaderbench.machine.files import take_turn
 from loaderbench.trial import device
+from loaderbench.trial.spec import ObserveSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -106,29 +107,28 @@ class Observation:
             return cls(**{field.name: stored[field.name][()] for field in fields(cls)})
 
 
-def run(spec: dict[str, Any]) -> dict[str, Any]:
+def run(spec: ObserveSpec) -> dict[str, Any]:
     """Observe two epochs, then empty the files and see what the loader still delivers.
 
-    `spec`: loader, artifact, work, options, scratch (a folder in which each rank makes one of its own, that the files
-    are copied to, and where it leaves `SEEN` and `EMPTIED`, each an `Observation`; the latter is missing if empty files
-    bring the loader down), turn (a folder whose lock lets observations, which take much memory, go on in turn).
+    Writes the observations `SEEN` and `EMPTIED` to the rank's folder below `spec.scratch`. The latter is missing if
+    empty files bring the loader down.
     """
     cv2.setNumThreads(1)  # its threads would not survive in the workers that a loader forks later
-    loader = registry.loader(spec["loader"])
+    loader = registry.loader(spec.loader)
     for name in loader.requires:
         importlib.import_module(name)
-    work = Work(**spec["work"])
+    work = spec.work
     device.demand(work)
     if work.rank == 0:
-        take_turn(Path(spec["turn"]))
-    scratch = Path(spec["scratch"], f"rank{work.rank}")
+        take_turn(spec.turn)
+    scratch = spec.scratch / f"rank{work.rank}"
     scratch.mkdir()
     files = scratch / "files"
-    shutil.copytree(spec["artifact"]["path"], files)  # symbolic links followed: what is emptied later is ours
-    artifact = Artifact.from_dict({**spec["artifact"], "path": str(files)})
-    with loader.stream(artifact, work, **spec["options"]) as batches:
+    shutil.copytree(spec.artifact.path, files)  # symbolic links followed: what is emptied later is ours
+    artifact = replace(spec.artifact, path=str(files))
+    with loader.stream(artifact, work, **spec.options) as batches:
         seen = _observe([batches] * EPOCHS, work)
-        with loader.stream(artifact, work, **spec["options"]) as second:
+        with loader.stream(artifact, work, **spec.options) as second:
             again = next(_labels(second), np.empty(0, np.int64))
         Observation(**seen, again_label=again).save(scratch / SEEN)
         if work.ranks > 1:

@@ -11,8 +11,7 @@ from loaderbench.api import Encoding
 from loaderbench.campaign import registry
 from loaderbench.formats import payloads as stored
 from loaderbench.images.canonical_store import CanonicalImages
-from loaderbench.machine.cpu import tree_seconds
-from loaderbench.machine.process_tree import processes
+from loaderbench.machine.counters import processes, tree_seconds
 
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:

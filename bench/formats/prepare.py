@@ -312,7 +312,7 @@ def _converted(conversion: _Conversion, partial: Path, log: Path, display: Displ
             if (written := written_bytes(pid)) is not None:
                 on_progress(min(kept_bytes + written, expected_bytes), expected_bytes)
 
-        return process.run("loaderbench.formats.conversion.run", spec, log, watch=progress)
+        return process.run_child("loaderbench.formats.conversion.run", spec, log, watch=progress)
 
 
 def _pulled(conversion: _Conversion, display: Display, repository: Repository) -> Record | None:

@@ -1,10 +1,10 @@
-"""What runs inside a child process: one task in, one result out. Started by `loaderbench.machine.process`."""
+"""Perform one task in a child process that `loaderbench.machine.process` has started."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -16,37 +16,37 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 def main() -> None:
-    """Do the task that the command line names, as standard input describes it."""
-    perform(sys.argv[1], json.load(sys.stdin))
+    """Perform the task that the command line names, with the specification from standard input."""
+    parent, result, spec = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the harness
+    if perform(sys.argv[1], spec, result, parent)["status"] != "ok":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # threads that a failed loader left behind may never end
 
 
-def perform(task: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Do a task in this process, which belongs to `spec["parent"]`; leave the result in the file that `spec` names, and
-    return it.
+def perform(task: str, spec: Any, result: Path, parent: int) -> dict[str, Any]:
+    """Call the function with the dotted name `task` and write its report to the file `result`; return the report.
+
+    From then on this process is killed when its `parent` ends, and all processes that it forks when it ends itself.
     """
-    _die_with_parent(spec["parent"])
-    os.register_at_fork(after_in_child=_set_death_signal)
-    # Orphans become children of this process: what they cost is still charged to it.
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    try:
-        module, _, function = task.rpartition(".")
-        result: dict[str, Any] = getattr(import_module(module), function)(spec)
-    except NotImplementedError as error:  # the loader's own word for work that it cannot do
-        result = {"status": "unavailable", "reason": str(error)}
-    except Exception as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason
-        traceback.print_exc()
-        result = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-    partial = Path(spec["result"]).with_suffix(".partial")
-    partial.write_text(json.dumps(result))
-    partial.rename(spec["result"])
-    return result
-
-
-def _die_with_parent(parent: int) -> None:
-    """Be killed when the harness is, however that happens."""
     _set_death_signal()
     if os.getppid() != parent:
         sys.exit("the harness has gone")
+    os.register_at_fork(after_in_child=_set_death_signal)
+    # Orphans become children of this process, so that their CPU time is still counted.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        module, _, function = task.rpartition(".")
+        report: dict[str, Any] = getattr(import_module(module), function)(spec)
+    except NotImplementedError as error:  # how a loader refuses work that it does not support
+        report = {"status": "unavailable", "reason": str(error)}
+    except Exception as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason
+        traceback.print_exc()
+        report = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    partial = result.with_suffix(".partial")
+    partial.write_bytes(pickle.dumps(report))
+    partial.rename(result)
+    return report
 
 
 def _set_death_signal() -> None:

@@ -1,33 +1,97 @@
-"""What has this process tree read from disk, how often did it fault and switch?"""
+"""Count the CPU time, memory, disk reads, page faults and context switches of a process tree."""
 
 from __future__ import annotations
 
 import resource
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
-if TYPE_CHECKING:
-    from loaderbench.machine.process_tree import Tree
+Tree = list[psutil.Process]
+"""A process and its live descendants, in this order."""
 
-_STAT_FIELDS_BEFORE_STATE = 2  # of proc(5)'s stat: the pid, and the name that may hold spaces
-_TELLS_BYTES = Path("/proc/self/io").exists()
+_KIB_PER_MIB = 1024
+_STAT_FIELDS_BEFORE_STATE = 2  # of proc(5)'s stat: the pid, and the name, which may hold spaces
 _MAJFLT, _CMAJFLT = 12, 13  # proc(5), counted from 1
+_READS_ARE_COUNTED = Path("/proc/self/io").exists()
+
+
+def processes() -> Tree:
+    """Return this process and its live descendants. Readings at the same moment share one list."""
+    own = psutil.Process()
+    return [own, *own.children(recursive=True)]
+
+
+def tree_seconds(tree: Tree) -> float:
+    """Return the CPU seconds, user and system, used so far by this process, its live descendants and every descendant
+    that was waited for.
+
+    The difference of two readings is exact: a process that ends between them moves from the second group to the third.
+    `tree`: as `processes` returns it.
+    """
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    total = time.process_time() + ended.ru_utime + ended.ru_stime
+    for process in tree[1:]:
+        try:
+            times = process.cpu_times()
+            total += _process_seconds(process.pid) + times.children_user + times.children_system
+        except (psutil.NoSuchProcess, OSError):  # it has ended, and its parent has waited for it
+            continue
+    return total
+
+
+def _process_seconds(pid: int) -> float:
+    """Return one process's CPU seconds, all threads, in nanosecond steps where /proc counts in ticks of 10 ms.
+
+    The clock's number is the one that clock_getcpuclockid(3) returns on Linux.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Proportional set size (PSS), summed over a process tree, so that shared pages count once."""
+
+    total_mib: float
+    anon_mib: float
+    """Anonymous and shared memory, without file-backed pages."""
+
+    def without(self, anon_mib: float) -> Memory:
+        """Return the memory less so much anonymous memory."""
+        return Memory(self.total_mib - anon_mib, self.anon_mib - anon_mib)
+
+
+def tree_memory(tree: Tree) -> Memory | None:
+    """Return the memory of the processes together; None if the kernel does not report PSS."""
+    kib = {"Pss": 0, "Pss_Anon": 0, "Pss_Shmem": 0}
+    for process in tree:
+        try:
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+        except ProcessLookupError:
+            continue
+        except FileNotFoundError:
+            if process.is_running():
+                return None
+            continue
+        values = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+        for name in kib:
+            kib[name] += values[name]
+    return Memory(kib["Pss"] / _KIB_PER_MIB, (kib["Pss_Anon"] + kib["Pss_Shmem"]) / _KIB_PER_MIB)
 
 
 @dataclass(frozen=True)
 class Counters:
-    """Counts since each process's start, summed over the tree; those of ended, awaited children are included."""
+    """Counts since each process's start, summed over the tree. Ended children that were waited for are included."""
 
     read_bytes: int | None
-    """Read from the storage layer, read-ahead and page faults included. None where the kernel does not tell."""
+    """Read from the storage layer, including read-ahead and page faults. None if the kernel does not report it."""
     major_faults: int
     """Page faults that needed input or output."""
     context_switches: int
-    """Voluntary and involuntary. Of children that have ended, only the trial's own are known."""
+    """Voluntary and involuntary. Of ended children, only those of this process itself are known."""
 
     def __add__(self, other: Counters) -> Counters:
         """Return the sum over two sets of processes."""
@@ -40,39 +104,37 @@ class Counters:
 
 
 def difference(before: int | None, after: int | None) -> int | None:
-    """Return how much was added; None if that is not known."""
+    """Return `after` - `before`; None if either is unknown."""
     return None if before is None or after is None else after - before
 
 
 def tree_counters(tree: Tree) -> Counters:
-    """Return the counts of this process and its live descendants together."""
+    """Return the counts of the processes together."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     total = Counters(0, 0, ended.ru_nvcsw + ended.ru_nivcsw)
     for process in tree:
-        try:
-            total += _of(process.pid)
-        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-            continue
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+            total += _process_counters(process.pid)
     return total
 
 
 def written_bytes(pid: int) -> int | None:
-    """Return what a process, its live descendants and those that were awaited have written to files and pipes so far.
+    """Return the bytes that a process, its live descendants and its ended children have written to files and pipes.
 
-    None where the kernel does not tell.
+    None if the kernel does not report it.
     """
     total = 0
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
-            with suppress(OSError):  # it ended meanwhile
+            with suppress(OSError):  # it has ended
                 total += _field(Path("/proc", str(process.pid), "io"), "wchar")
-    return total if _TELLS_BYTES else None
+    return total if _READS_ARE_COUNTED else None
 
 
-def _of(pid: int) -> Counters:
+def _process_counters(pid: int) -> Counters:
     folder = Path("/proc", str(pid))
-    read_bytes = _field(folder / "io", "read_bytes") if _TELLS_BYTES else None
+    read_bytes = _field(folder / "io", "read_bytes") if _READS_ARE_COUNTED else None
     stat = (folder / "stat").read_text().rpartition(")")[2].split()
     faults = sum(int(stat[number - 1 - _STAT_FIELDS_BEFORE_STATE]) for number in (_MAJFLT, _CMAJFLT))
     switches = sum(

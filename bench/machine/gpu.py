@@ -1,24 +1,27 @@
-"""What did the GPU do in the window? Nothing polls while a trial runs: NVML is asked at the window's two edges alone.
+"""Measure the GPU in the window, from what NVML reports at the window's two edges.
 
-What happened between them is in the samples and counters that the driver keeps anyway.
+Nothing polls while a trial runs: what happened between the edges is in the samples and counters that the driver keeps.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import pynvml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
     from typing import Self
 
-T = TypeVar("T")
 Samples = list[tuple[int, float]]
 """Time stamp, in NVML's microseconds, and value."""
+GpuSample = dict[str, Any]
+"""What NVML reported at one edge of the window, by the names in `_READINGS`. What it did not report is a
+`NoFigureError` with the reason."""
 
 ENERGY_WINDOW_S = 30.0
 """The energy counter is too coarse for shorter windows."""
@@ -32,50 +35,32 @@ _VALUE_FIELDS = {
     pynvml.NVML_VALUE_TYPE_SIGNED_INT: "siVal",
     pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: "usVal",
 }
-"""Which field of a sample's union holds the value."""
+"""The field of a sample's union that holds the value, by type."""
 _CLOCK_EVENTS = {
     pynvml.nvmlClocksEventReasonSwPowerCap: "software power cap",
     pynvml.nvmlClocksEventReasonHwSlowdown: "hardware slowdown",
     pynvml.nvmlClocksEventReasonSwThermalSlowdown: "software thermal slowdown",
     pynvml.nvmlClocksEventReasonHwThermalSlowdown: "hardware thermal slowdown",
     pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown: "hardware power brake",
-    pynvml.nvmlClocksThrottleReasonBoardLimit: "board limit",  # the binding has the last two by their old names only
+    pynvml.nvmlClocksThrottleReasonBoardLimit: "board limit",  # the binding has the old names of the last two only
     pynvml.nvmlClocksThrottleReasonReliability: "reliability",
 }
-
-
 _NO_THROTTLING = (
     pynvml.nvmlClocksEventReasonGpuIdle
     | pynvml.nvmlClocksEventReasonApplicationsClocksSetting
     | pynvml.nvmlClocksEventReasonSyncBoost
     | pynvml.nvmlClocksEventReasonDisplayClockSetting
 )
-"""To be idle, or at a clock that was set on purpose."""
+"""The GPU is idle, or its clock was set on purpose."""
 
 
 class NoFigureError(Exception):
-    """Why a figure is not known."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Edge:
-    """What NVML told at one edge of the window; where it told nothing, why."""
-
-    gpm_sample: Any
-    """An opaque handle; two of them give the GPM metrics of the time between."""
-    energy_mj: int | NoFigureError
-    clock_events: int | NoFigureError
-    """A bit mask."""
-    memory_bytes: int | NoFigureError
-    utilisation_pct: Samples | NoFigureError
-    """All samples in NVML's buffer, as the next two."""
-    power_mw: Samples | NoFigureError
-    sm_clock_mhz: Samples | NoFigureError
+    """The reason why a figure is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuLoad:
-    """The GPU's columns of `Record`, which tells what they are."""
+    """The GPU's columns of `Record`, where they are explained."""
 
     gpu_util_pct: float | None = None
     gpu_memory_mib: float | None = None
@@ -101,15 +86,16 @@ def count() -> int:
 
 
 class Gpu:
-    """The GPU that torch uses in this process when the window opens, or the first that NVML knows if torch uses none.
-    Without any, a reason in its place. Use as a context manager.
+    """The GPU that torch uses in this process when the window opens, or NVML's first GPU if torch uses none.
+
+    Without a GPU, `reason` says why. Use as a context manager.
     """
 
     def __init__(self) -> None:
         self.name: str | None = None
         self.reason = ""
         self.utilisation_pct: Samples = []
-        """NVML's samples of the last window that was closed; none if it told none."""
+        """NVML's samples in the last window that was closed; empty if there are none."""
         self._handle: Any = None
         self._gpm_samples: list[Any] = []
 
@@ -130,7 +116,7 @@ class Gpu:
         if self._handle is not None:
             pynvml.nvmlShutdown()
 
-    def open_window(self) -> Edge | None:
+    def open_window(self) -> GpuSample | None:
         """Return what `close_window` needs; None without a GPU, or if NVML does not know the one that torch uses."""
         if self._handle is None:
             return None
@@ -140,28 +126,21 @@ class Gpu:
         except pynvml.NVMLError as error:
             self.reason = f"NVML does not know the GPU that torch uses: {error}"
             return None
-        return self._edge()
+        return self._sample()
 
-    def close_window(self, opened: Edge | None, window_s: float) -> GpuLoad:
-        """Return the figures of the window that `opened` opened and that lasted `window_s`."""
+    def close_window(self, opened: GpuSample | None, window_s: float) -> GpuLoad:
+        """Return the figures of the window. `opened`: what `open_window` returned. `window_s`: its length."""
         if opened is None:
             return GpuLoad(gpu_reason=self.reason)
-        closed = self._edge()
-        self.utilisation_pct = _within(opened.utilisation_pct, closed.utilisation_pct)
-        figures: dict[str, Callable[[], float | str]] = {
-            "gpu_util_pct": lambda: _mean(opened.utilisation_pct, closed.utilisation_pct),
-            "gpu_memory_mib": lambda: max(_told(opened.memory_bytes), _told(closed.memory_bytes)) / _BYTES_PER_MIB,
-            "gpu_power_w": lambda: _mean(opened.power_mw, closed.power_mw) / 1000,
-            "gpu_energy_j": lambda: _energy_j(opened, closed, window_s),
-            "gpu_sm_clock_mhz": lambda: _mean(opened.sm_clock_mhz, closed.sm_clock_mhz),
-            "gpu_throttle": lambda: _throttle(_told(opened.clock_events) | _told(closed.clock_events)),
-            "gpu_sm_active_pct": lambda: _gpm(opened, closed, pynvml.NVML_GPM_METRIC_SM_UTIL),
-            "gpu_dram_pct": lambda: _gpm(opened, closed, pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL),
-        }
+        closed = self._sample()
+        self.utilisation_pct = _window_samples(opened["utilisation_pct"], closed["utilisation_pct"])
+        if window_s < ENERGY_WINDOW_S:
+            too_short = f"the energy counter is too coarse for windows below {ENERGY_WINDOW_S:.0f} s"
+            opened = opened | {"energy_mj": NoFigureError(too_short)}
         known: dict[str, Any] = {}
         missing: dict[str, list[str]] = {}
-        for column, figure in figures.items():
-            answer = _ask(figure)
+        for column, reading, figure in _FIGURES:
+            answer = _ask(figure, opened[reading], closed[reading])
             if isinstance(answer, NoFigureError):
                 missing.setdefault(str(answer), []).append(column)
             else:
@@ -169,18 +148,8 @@ class Gpu:
         reasons = (f"{', '.join(columns)}: {reason}" for reason, columns in missing.items())
         return GpuLoad(**known, gpu_reason="; ".join(reasons))
 
-    def _edge(self) -> Edge:
-        """Ask for everything, counters first: it is their difference that is held against the window."""
-        device = self._handle
-        return Edge(
-            gpm_sample=_ask(self._gpm_sample),
-            energy_mj=_ask(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(device)),
-            clock_events=_ask(lambda: pynvml.nvmlDeviceGetCurrentClocksEventReasons(device)),
-            memory_bytes=_ask(lambda: pynvml.nvmlDeviceGetMemoryInfo(device).used),
-            utilisation_pct=_ask(lambda: _samples(device, pynvml.NVML_GPU_UTILIZATION_SAMPLES)),
-            power_mw=_ask(lambda: _samples(device, pynvml.NVML_TOTAL_POWER_SAMPLES)),
-            sm_clock_mhz=_ask(lambda: _samples(device, pynvml.NVML_PROCESSOR_CLK_SAMPLES)),
-        )
+    def _sample(self) -> GpuSample:
+        return {"gpm_sample": _ask(self._gpm_sample)} | {name: _ask(read, self._handle) for name, read in _READINGS}
 
     def _gpm_sample(self) -> Any:
         if not pynvml.nvmlGpmQueryDeviceSupport(self._handle).isSupportedDevice:
@@ -190,30 +159,28 @@ class Gpu:
 
 
 def _uuid_in_use() -> str | None:
-    """Return what NVML calls torch's current CUDA device; None if torch has none, and it is not given one for this."""
+    """Return NVML's name of torch's current CUDA device; None if torch uses none. Does not initialise CUDA."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
     return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
 
 
-def _ask(call: Callable[[], T]) -> T | NoFigureError:
-    """Return the answer, or why there is none."""
+def _ask(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the answer of a call, or a NoFigureError: why it, or the first argument that is one, has none."""
+    for argument in arguments:
+        if isinstance(argument, NoFigureError):
+            return argument
     try:
-        return call()
+        return call(*arguments)
     except pynvml.NVMLError as error:
         return NoFigureError(f"NVML says {error}")
     except NoFigureError as why:
         return why
 
 
-def _told(answer: T | NoFigureError) -> T:
-    if isinstance(answer, NoFigureError):
-        raise answer
-    return answer
-
-
-def _samples(device: Any, kind: int) -> Samples:
+def _samples(kind: int, device: Any) -> Samples:
+    """Return all samples of one kind in NVML's buffer."""
     try:
         value_type, samples = pynvml.nvmlDeviceGetSamples(device, kind, 0)
     except pynvml.NVMLError_NotFound:  # the buffer is empty
@@ -223,26 +190,19 @@ def _samples(device: Any, kind: int) -> Samples:
     return [(sample.timeStamp, getattr(sample.sampleValue, _VALUE_FIELDS[value_type])) for sample in samples]
 
 
-def _within(opened: Samples | NoFigureError, closed: Samples | NoFigureError) -> Samples:
-    """Return the samples that came after the newest one of the opening."""
+def _window_samples(opened: Samples | NoFigureError, closed: Samples | NoFigureError) -> Samples:
+    """Return the samples that are newer than the newest one at the opening."""
     if isinstance(opened, NoFigureError) or isinstance(closed, NoFigureError):
         return []
     newest_us = max((stamp_us for stamp_us, _ in opened), default=0)
     return [(stamp_us, value) for stamp_us, value in closed if stamp_us > newest_us]
 
 
-def _mean(opened: Samples | NoFigureError, closed: Samples | NoFigureError) -> float:
-    """Return the mean of the window's samples."""
-    values = [value for _, value in _within(_told(opened), _told(closed))]
+def _mean(opened: Samples, closed: Samples) -> float:
+    values = [value for _, value in _window_samples(opened, closed)]
     if not values:
         raise NoFigureError("NVML took no sample in the window")
     return sum(values) / len(values)
-
-
-def _energy_j(opened: Edge, closed: Edge, window_s: float) -> float:
-    if window_s < ENERGY_WINDOW_S:
-        raise NoFigureError(f"the energy counter is too coarse for windows below {ENERGY_WINDOW_S:.0f} s")
-    return (_told(closed.energy_mj) - _told(opened.energy_mj)) / 1000
 
 
 def _throttle(events: int) -> str:
@@ -252,16 +212,36 @@ def _throttle(events: int) -> str:
     return "; ".join(names)
 
 
-def _gpm(opened: Edge, closed: Edge, metric: int) -> float:
-    """Return one GPM metric of the time between the two edges."""
+def _gpm(metric: int, opened: Any, closed: Any) -> float:
+    """Return one GPM metric of the time between two GPM samples."""
     request = pynvml.c_nvmlGpmMetricsGet_t(
-        version=pynvml.NVML_GPM_METRICS_GET_VERSION,
-        numMetrics=1,
-        sample1=_told(opened.gpm_sample),
-        sample2=_told(closed.gpm_sample),
+        version=pynvml.NVML_GPM_METRICS_GET_VERSION, numMetrics=1, sample1=opened, sample2=closed
     )
     request.metrics[0].metricId = metric
     answer = pynvml.nvmlGpmMetricsGet(request).metrics[0]
     if answer.nvmlReturn != pynvml.NVML_SUCCESS:
         raise pynvml.NVMLError(answer.nvmlReturn)
     return float(answer.value)
+
+
+_READINGS: list[tuple[str, Callable[[Any], Any]]] = [
+    ("energy_mj", lambda device: pynvml.nvmlDeviceGetTotalEnergyConsumption(device)),  # noqa: PLW0108 - looked up when called
+    ("clock_events", lambda device: pynvml.nvmlDeviceGetCurrentClocksEventReasons(device)),  # noqa: PLW0108
+    ("memory_bytes", lambda device: pynvml.nvmlDeviceGetMemoryInfo(device).used),
+    ("utilisation_pct", partial(_samples, pynvml.NVML_GPU_UTILIZATION_SAMPLES)),
+    ("power_mw", partial(_samples, pynvml.NVML_TOTAL_POWER_SAMPLES)),
+    ("sm_clock_mhz", partial(_samples, pynvml.NVML_PROCESSOR_CLK_SAMPLES)),
+]
+"""What is read at each edge, after the GPM sample: counters first, since their difference is compared with the
+window."""
+_FIGURES: list[tuple[str, str, Callable[[Any, Any], float | str]]] = [
+    ("gpu_util_pct", "utilisation_pct", _mean),
+    ("gpu_memory_mib", "memory_bytes", lambda opened, closed: max(opened, closed) / _BYTES_PER_MIB),
+    ("gpu_power_w", "power_mw", lambda opened, closed: _mean(opened, closed) / 1000),
+    ("gpu_energy_j", "energy_mj", lambda opened, closed: (closed - opened) / 1000),
+    ("gpu_sm_clock_mhz", "sm_clock_mhz", _mean),
+    ("gpu_throttle", "clock_events", lambda opened, closed: _throttle(opened | closed)),
+    ("gpu_sm_active_pct", "gpm_sample", partial(_gpm, pynvml.NVML_GPM_METRIC_SM_UTIL)),
+    ("gpu_dram_pct", "gpm_sample", partial(_gpm, pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL)),
+]
+"""Column, the reading that it follows from, and how, from the reading at the opening and at the close."""

@@ -1,17 +1,19 @@
-"""What do all cores do of one kind of work, when all do it at once? In forked processes that begin together."""
+"""Measure the combined throughput of one step in several forked processes that start together."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.synchronize import Barrier
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
 
 import cv2
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from multiprocessing.connection import Connection
+Step = Callable[[int], Iterator[int]]
+"""`step(index)` does one process's set-up and returns an iterator, whose items are the sizes of finished pieces."""
 
 
 class StepError(RuntimeError):
@@ -20,73 +22,66 @@ class StepError(RuntimeError):
 
 @dataclass(frozen=True)
 class Share:
-    """What one process has done."""
+    """Work done by one process."""
 
     amount: int
-    """Of what the step counts."""
+    """In images or bytes, as the step counts."""
     started_s: float
     ended_s: float
     """On a clock that all processes share."""
 
 
-def at_once(step: Callable[[int], Iterator[int]], processes: int, seconds: float) -> list[Share]:
-    """Run a step in so many processes and return what each has done.
+def parallel_rate(step: Step, processes: int, seconds: float) -> float:
+    """Return the combined rate per second of `processes` forked processes that run `step` at the same time.
 
-    `step` gets the process's number from 0 on, makes ready, and returns an iterator that does a piece of work for each
-    item, which is the piece's size. Each process works until `seconds` are over or nothing is left to do; OpenCV uses
-    one thread in it. Raises StepError if one fails or dies.
+    Iteration starts once all set-ups are done, and stops after `seconds` or when the iterator ends. The caller's memory
+    is shared copy-on-write; OpenCV uses one thread per process. Raises StepError if a process fails or dies.
     """
-    context = get_context("fork")  # what the caller holds in memory is there once, not once per process
-    workers: list[tuple[Any, Connection]] = []
+    return rate_per_s(shares(step, processes, seconds))
+
+
+def shares(step: Step, processes: int, seconds: float) -> list[Share]:
+    """Return what each process has done; see `parallel_rate`."""
+    fork = get_context("fork")
+    others = set(active_children())
+    executor = ProcessPoolExecutor(processes, fork, _begin, (step, fork.Barrier(processes), seconds))
     try:
-        for number in range(processes):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, step, number, seconds), daemon=True)
-            process.start()
-            workers.append((process, ours))
-            theirs.close()  # the process holds the only other end, so its death is our end of file
-        for process, ours in workers:
-            _answer(process, ours)
-        for _, ours in workers:
-            ours.send(None)
-        return [_answer(process, ours) for process, ours in workers]
+        return [future.result() for future in as_completed([executor.submit(_share, n) for n in range(processes)])]
+    except BrokenProcessPool:
+        raise StepError("one of the processes died") from None
+    except Exception as error:  # noqa: BLE001 - a library may raise anything
+        raise StepError(f"{type(error).__name__}: {error}") from None
     finally:
-        for process, ours in workers:
-            process.kill()
-            process.join()
-            ours.close()
+        for process in set(active_children()) - others:
+            process.kill()  # the executor would wait for their shares
+        executor.shutdown()
 
 
-def per_s(shares: Sequence[Share]) -> float:
-    """Return what the processes did together per second, from the first one's start to the last one's end."""
+def rate_per_s(shares: Sequence[Share]) -> float:
+    """Return the combined rate per second, from the earliest start to the latest end."""
     duration_s = max(share.ended_s for share in shares) - min(share.started_s for share in shares)
     return sum(share.amount for share in shares) / duration_s
 
 
-def _answer(process: Any, connection: Connection) -> Any:
-    try:
-        answer = connection.recv()
-    except (EOFError, ConnectionError):
-        process.join()
-        raise StepError(f"one of the processes died (exit code {process.exitcode})") from None
-    if isinstance(answer, Exception):
-        raise StepError(f"{type(answer).__name__}: {answer}")
-    return answer
+_inherited: tuple[Step, Barrier, float]
+"""In a forked process: the step, the barrier at which all processes wait for each other, and the time to work."""
 
 
-def _serve(connection: Connection, step: Callable[[int], Iterator[int]], number: int, seconds: float) -> None:
+def _begin(*inherited: object) -> None:
+    global _inherited  # noqa: PLW0603 - a pool's processes keep what they inherit in a global
+    _inherited = inherited  # type: ignore[assignment]
     cv2.setNumThreads(1)
-    try:
-        pieces = step(number)
-        connection.send(None)
-        connection.recv()
-        amount, started_s = 0, perf_counter()
-        ended_s = started_s
-        for size in pieces:
-            amount += size
-            ended_s = perf_counter()
-            if ended_s - started_s >= seconds:
-                break
-        connection.send(Share(amount, started_s, ended_s))
-    except Exception as error:  # noqa: BLE001 - the parent raises it
-        connection.send(error)
+
+
+def _share(index: int) -> Share:
+    step, barrier, seconds = _inherited
+    pieces = step(index)
+    barrier.wait()
+    amount, started_s = 0, perf_counter()
+    ended_s = started_s
+    for size in pieces:
+        amount += size
+        ended_s = perf_counter()
+        if ended_s - started_s >= seconds:
+            break
+    return Share(amount, started_s, ended_s)

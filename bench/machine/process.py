@@ -1,75 +1,120 @@
-"""How is one child process run, waited for without polling, and ended with all that it started?"""
+"""Run a task in a child process, wait for it without polling, and end it with all that it started."""
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import select
 import signal
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import psutil
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
 
 _WATCH_MS = 1000
 
 
-def run(  # noqa: PLR0913 - each is a way in which tasks differ
+def run_child(  # noqa: PLR0913 - each is a way in which tasks differ
     task: str,
-    spec: dict[str, Any],
+    spec: Any,
     log: Path,
     limit_s: float | None = None,
     *,
     watch: Callable[[int], None] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run `python -m loaderbench.machine.child TASK` in a process group of its own and return what it reports.
+    """Run one task in a process group of its own and return its report.
 
-    The result has at least `status` (`ok`, `invalid`, `failed`, `timeout`) and `reason`. Its output goes to `log`,
-    which is removed if all went well. However this ends, nothing of the group is left running. Several ranks, or jobs
-    side by side, are as many processes below the child, see `loaderbench.trial.ranks`.
+    The report has at least `status` (`ok`, `invalid`, `unavailable`, `failed`, `timeout`) and `reason`. However the
+    task ends, nothing of its group is left running.
 
-    `watch`: is called each second with the process's id. Not for what is measured, which it would disturb; without a
-    limit of time. `environment`: all variables of the child. None: this process's.
+    `task`: the dotted name of a function. `spec`: its picklable argument. `log`: receives the output; it is removed if
+    the status is `ok`. `limit_s`: the child is killed after this time. `watch`: called every second with the child's
+    pid; it disturbs a measurement, and cannot be combined with `limit_s`. `environment`: all variables of the child;
+    None takes those of this process.
     """
-    if spec.get("work", {}).get("ranks", 1) > 1 or spec.get("jobs", 1) > 1:
-        task, spec = "loaderbench.trial.ranks.run", {**spec, "task": task}
-    with tempfile.TemporaryDirectory(prefix="loaderbench-") as scratch:
-        result = Path(scratch, "result.json")
-        message = json.dumps({**spec, "result": str(result), "parent": os.getpid()})
-        with log.open("wb") as output:
-            child = _start(task, output, environment)
-            try:
-                _send(child, message)
-                ended = _wait(child, limit_s, watch)
-            finally:
-                others = psutil.Process(child.pid).children(recursive=True)  # ranks are in sessions of their own
-                # The child is not reaped yet, so the group's number cannot have passed to another.
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                for other in others:
-                    with suppress(psutil.NoSuchProcess):
-                        other.kill()
-                child.wait()
-        if not ended:
+    with log.open("wb") as output, started(task, spec, output, environment) as child:
+        if not child.wait(limit_s, watch):
             return {"status": "timeout", "reason": f"killed after its time limit of {limit_s:g} s"}
-        if not result.exists():
-            return {"status": "failed", "reason": death("the process", child.returncode)}
-        report: dict[str, Any] = json.loads(result.read_text())
+        report = child.report() or child.death("the process")
     if report["status"] == "ok":
         log.unlink()
     return report
 
 
-def _start(task: str, output: IO[bytes], environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+class Child:
+    """A child process that does one task."""
+
+    def __init__(self, process: subprocess.Popen[bytes], result: Path) -> None:
+        """`result`: the file in which the child leaves its report."""
+        self._process, self._result = process, result
+        self._descriptor = os.pidfd_open(process.pid)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable once the process has ended."""
+        return self._descriptor
+
+    def wait(self, limit_s: float | None = None, watch: Callable[[int], None] | None = None) -> bool:
+        """Sleep until the process has ended, for at most `limit_s`; return whether it has."""
+        poll = select.poll()
+        poll.register(self, select.POLLIN)
+        while watch and not poll.poll(_WATCH_MS):
+            watch(self._process.pid)
+        return bool(poll.poll(None if limit_s is None else limit_s * 1000))
+
+    def end(self) -> None:
+        """Kill the process, if it still runs, and all that it started."""
+        if self._process.returncode is not None:
+            return
+        others = psutil.Process(self._process.pid).children(recursive=True)  # ranks and jobs have sessions of their own
+        with suppress(ProcessLookupError):  # the process is not reaped yet, so its group's number is not reused
+            os.killpg(self._process.pid, signal.SIGKILL)
+        for other in others:
+            with suppress(psutil.NoSuchProcess):
+                other.kill()
+        self._process.wait()
+        os.close(self._descriptor)
+
+    def report(self) -> dict[str, Any] | None:
+        """Return what the ended process reports; None if it died before it could."""
+        self.end()
+        if not self._result.exists():
+            return None
+        report: dict[str, Any] = pickle.loads(self._result.read_bytes())  # noqa: S301 - written by our own child
+        return report
+
+    def death(self, who: str) -> dict[str, Any]:
+        """Return a report on an ended process that left none. `who`: names the process in the reason."""
+        return {"status": "failed", "reason": death(who, self._process.returncode)}
+
+
+@contextmanager
+def started(
+    task: str, spec: Any, output: IO[bytes] | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Child]:
+    """Start a task in a child process and end the child with the block. The arguments are those of `run_child`.
+
+    `output`: None lets the child write where this process writes.
+    """
+    with tempfile.TemporaryDirectory(prefix="loaderbench-") as scratch:
+        result = Path(scratch, "result")
+        process = _start(task, output, environment)
+        child = Child(process, result)
+        try:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError), process.stdin:
+                pickle.dump((os.getpid(), result, spec), process.stdin)
+            yield child
+        finally:
+            child.end()
+
+
+def _start(task: str, output: IO[bytes] | None, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "loaderbench.machine.child", task],
         stdin=subprocess.PIPE,
@@ -80,27 +125,8 @@ def _start(task: str, output: IO[bytes], environment: Mapping[str, str] | None) 
     )
 
 
-def _send(child: subprocess.Popen[bytes], message: str) -> None:
-    assert child.stdin is not None
-    with suppress(BrokenPipeError), child.stdin:
-        child.stdin.write(message.encode())
-
-
-def _wait(child: subprocess.Popen[bytes], limit_s: float | None, watch: Callable[[int], None] | None) -> bool:
-    """Sleep until the child has ended, at most `limit_s`; return whether it has."""
-    descriptor = os.pidfd_open(child.pid)
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        while watch and not poll.poll(_WATCH_MS):
-            watch(child.pid)
-        return bool(poll.poll(None if limit_s is None else limit_s * 1000))
-    finally:
-        os.close(descriptor)
-
-
 def death(who: str, code: int) -> str:
-    """Say how a process ended that left no result. `code`: as in `subprocess`, a signal's number below zero."""
+    """Return a sentence on how a process ended that left no report. `code`: as in `subprocess`, signals below zero."""
     if code >= 0:
         return f"{who} ended with {code} and no result"
     hint = " (out of memory?)" if -code == signal.SIGKILL else ""

@@ -1,57 +1,57 @@
-"""What bounds each contestant? The limits of an attempt at a block as rows, and what follows from them for a trial."""
+"""Record the machine's limits of each block, and compare a trial with the smallest limit that applies to it."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from loaderbench.campaign import plan
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.campaign.schema import Format
+from loaderbench.formats.prepare import Prepared
 from loaderbench.machine import process
-from loaderbench.records.record import Record, now
-from loaderbench.roofline import measure as limits
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    from loaderbench.campaign.campaign import Campaign
-    from loaderbench.campaign.schema import Format
-    from loaderbench.formats.prepare import Prepared
-    from loaderbench.records.record import Status
+from loaderbench.records.record import Record, Status, now
+from loaderbench.roofline.measure import LimitSpec, Situation, Step, bound, bounding, measurable
 
 _LIMIT_S = 120.0
-"""Measuring the limits of one set of images may take so long beyond the time of the steps themselves."""
+"""Time limit for measuring the steps on one set of images, beyond the time of the measurements themselves."""
 
 
 def measure(
     campaign: Campaign, prepared: Prepared, trial: plan.Trial, folder: Path, measured: Mapping[str, Record]
 ) -> Iterator[Record]:
-    """Yield a row for each limit that the trial's attempt at a block lacks, measured now. `measured`: rows by trial."""
-    if not (campaign.timing.stage_s and trial.block):  # a search is no part of any block
+    """Measure the limits that the trial's attempt at a block still lacks, and yield a row for each.
+
+    `folder`: the campaign's. `measured`: its rows by trial.
+    """
+    if not (campaign.timing.stage_s and trial.block):  # a search belongs to no block
         return
     prefix = _prefix(trial)
     for canonical in dict.fromkeys(prepared.canonicals.values()):
         formats = [f for f in campaign.formats if prepared.canonicals.get(f.name) == canonical]
         lacking = {
-            n: stage for n, stage in _names(campaign, formats, prepared).items() if f"{prefix}/{n}" not in measured
+            name: step
+            for name, step in _named(campaign, formats, prepared).items()
+            if f"{prefix}/{name}" not in measured
         }
         if not lacking:
             continue
-        # Whatever the ranks, a limit is that of the whole machine, on all cores at once.
-        work = replace(campaign.work_on(prepared.data["samples"], trial.block), ranks=1)
-        spec = {
-            "canonical": str(canonical),
-            "artifacts": {f.name: asdict(prepared.artifacts[f.name]) for f in formats if f"disk/{f.name}" in lacking},
-            "work": asdict(work),
-            "stages": sorted(set(lacking.values())),
-            "seconds": campaign.timing.stage_s,
-        }
+        spec = LimitSpec(
+            canonical=canonical,
+            artifacts={f.name: prepared.artifacts[f.name] for f in formats if f"disk/{f.name}" in lacking},
+            # Whatever the number of ranks, a limit is that of the whole machine, on all cores at once.
+            work=replace(campaign.work_on(prepared.data["samples"], trial.block), ranks=1),
+            steps={step.name for step in lacking.values()},
+            seconds=campaign.timing.stage_s,
+        )
         limit_s = _LIMIT_S + 2 * campaign.timing.stage_s * len(lacking)
         log = folder / f"{plan.prefix(trial.block, trial.attempt)}+limit.log"
         started_at = now()
-        result = process.run("loaderbench.roofline.measure.run", spec, log, limit_s)
-        for name, stage in lacking.items():
-            key = name if stage == "disk" else stage
+        result = process.run_child("loaderbench.roofline.measure.run", spec, log, limit_s)
+        for name, step in lacking.items():
+            key = name if step.name == "disk" else step.name
             speed = result.get("limits", {}).get(key)
             failure: Status = "unavailable" if result["status"] == "ok" else result["status"]
             yield Record(
@@ -65,45 +65,49 @@ def measure(
                 format=name.partition("/")[2],
                 status="ok" if speed else failure,
                 reason="" if speed else result.get("reasons", {}).get(key) or result["reason"],
-                batch_size=work.batch_size,
-                workers=work.workers,
+                batch_size=spec.work.batch_size,
+                workers=spec.work.workers,
                 images_per_s=speed,
             )
 
 
-def of_trial(
+def limit_columns(
     campaign: Campaign, prepared: Prepared, trial: plan.Trial, record: Record, measured: Mapping[str, Record]
 ) -> dict[str, Any]:
-    """Return the columns that tell how close a trial came to the least of the limits that hold for it; none of a
-    consumer that does not take batches as fast as they come, and of a contestant whose work is of another kind. That of
-    one that delivers in another form than all is bound by what is done to images alone.
+    """Return the columns of `Record` that compare a trial with the smallest limit that applies to it.
+
+    Empty for a consumer that does not drain the loader, and for a contestant that does other work by declaration. A
+    contestant that delivers in another form than the rest is limited by the steps on images alone.
     """
     contestant = trial.contestant
     if trial.consumer != "hungry" or contestant.apart:
         return {}
-    form = campaign.format_of(trial.contestant)
+    form = campaign.format_of(contestant)
     on_gpu = campaign.work.device != "cpu"
-    stages = limits.applicable(
+    memory = record.batch_memory
+    steps = bounding(
         form.mode,
-        cold=record.cache == "cold",
-        shared=record.batch_memory == "shared",
-        on_gpu=on_gpu,
-        pageable=on_gpu and record.batch_memory in {"shared", "private"},
+        Situation(
+            cold=record.cache == "cold",
+            shared=memory == "shared",
+            on_gpu=on_gpu,
+            pageable=on_gpu and memory in {"shared", "private"},
+        ),
     )
     if campaign.work.processes > 1:
-        stages = tuple(stage for stage in stages if stage not in limits.OF_ONE_PROCESS)
-    # One that delivers on the device may have written and copied bytes there, and made them what is asked for later.
-    converts_there = record.batch_memory == "device" and campaign.work.dtype != "uint8"
+        steps = tuple(step for step in steps if not step.one_process)
+    # A loader that delivers on the device may copy bytes there first, and convert them to the requested dtype later.
+    converts_there = memory == "device" and campaign.work.dtype != "uint8"
     if converts_there or campaign.work_on(1, 1, contestant) != campaign.work_on(1, 1):
-        stages = tuple(stage for stage in stages if stage not in limits.OF_ANY_IMAGES)
+        steps = tuple(step for step in steps if not step.any_images)
     found = {
-        stage: row.images_per_s
-        for stage in stages
-        if (row := measured.get(f"{_prefix(trial)}/{_name(stage, form, prepared)}")) is not None
+        step.name: row.images_per_s
+        for step in steps
+        if (row := measured.get(f"{_prefix(trial)}/{_name(step, form, prepared)}")) is not None
     }
-    if (disk_ips := found.get("disk")) is not None:  # of several visits to a sample in an epoch only the first reads
+    if (disk_ips := found.get("disk")) is not None:  # only the first visit to a sample in an epoch reads the disk
         found["disk"] = disk_ips * campaign.work_on(prepared.artifacts[form.name].samples, 1).passes
-    least = limits.bound(found, stages)
+    least = bound(found, found)
     if least is None or record.images_per_s is None:
         return {}
     bound_ips, bound_by = least
@@ -111,26 +115,26 @@ def of_trial(
 
 
 def _prefix(trial: plan.Trial) -> str:
-    """Return what the names of the limits begin with that hold for a trial: those of its attempt at the block."""
+    """Return the prefix of the names of all limits for a trial: those of its attempt at the block."""
     return f"{plan.prefix(trial.block, trial.attempt)}/limit"
 
 
-def _names(campaign: Campaign, formats: list[Format], prepared: Prepared) -> dict[str, str]:
-    """Return the stages that are measured for contestants of these formats, by the names of their rows."""
+def _named(campaign: Campaign, formats: list[Format], prepared: Prepared) -> dict[str, Step]:
+    """Return the steps that are measured for contestants of these formats, by the names of their rows."""
     cold = {c.format for c in campaign.contestants if c.name in campaign.cold}
     return {
-        _name(stage, f, prepared): stage
+        _name(step, f, prepared): step
         for f in formats
         if f.name in prepared.artifacts
-        for stage in limits.measurable(f.mode, cold=f.name in cold)
+        for step in measurable(f.mode, cold=f.name in cold)
     }
 
 
-def _name(stage: str, form: Format, prepared: Prepared) -> str:
-    """Return what a limit is called: the stage, of which format or images where that matters."""
-    if stage == "disk":
+def _name(step: Step, form: Format, prepared: Prepared) -> str:
+    """Return the name of a limit: its step, and the format or the images where they matter."""
+    if step.name == "disk":
         return f"disk/{form.name}"
     first = next(iter(prepared.canonicals.values()))
-    if stage in limits.OF_ANY_IMAGES or prepared.canonicals[form.name] == first:
-        return stage
-    return f"{stage}/{form.max_side or 'full'}px-q{form.quality}"
+    if step.any_images or prepared.canonicals[form.name] == first:
+        return step.name
+    return f"{step.name}/{form.max_side or 'full'}px-q{form.quality}"

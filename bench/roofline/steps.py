@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from loaderbench.machine import page_cache as pagecache
+from loaderbench.machine import page_cache
 from loaderbench.machine.parallel_rate import StepError
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def parts(folder: Path) -> list[Part]:
     """Return all files below a folder in parts, symbolic links to files followed, in order."""
     return [
         Part(path, offset, min(PART_BYTES, size - offset))
-        for path in pagecache.files(folder)
+        for path in page_cache.files(folder)
         for size in [path.stat().st_size]
         for offset in range(0, size, PART_BYTES)
     ]

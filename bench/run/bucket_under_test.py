@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter_ns
@@ -14,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loaderbench import trial
+from loaderbench.api import Artifact
 from loaderbench.bucket import loopback
 from loaderbench.bucket import metered_network as network
 from loaderbench.bucket.client import Location, S3Error
@@ -21,6 +22,7 @@ from loaderbench.bucket.repository import Repository
 from loaderbench.machine import process
 from loaderbench.machine.files import size_bytes
 from loaderbench.records.timeline import Timeline
+from loaderbench.trial import TrialSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,7 +52,7 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     """The variables of a process that reads from it."""
 
-    def run(self, transport: Transport, spec: dict[str, Any], log: Path, limit_s: float) -> dict[str, Any]:
+    def run(self, transport: Transport, spec: TrialSpec, log: Path, limit_s: float) -> dict[str, Any]:
         """Run a trial as `machine.process` does, with its data in the bucket, and return its columns of `Record`.
 
         Each gets a network of its own, its limits and counts with it, and an empty folder, which is removed.
@@ -64,38 +66,39 @@ class Place:
             with network.proxy(link) as url:
                 begun_ns = perf_counter_ns()
                 tunnelled = {"HTTPS_PROXY": url, "https_proxy": url, "NO_PROXY": "", "no_proxy": ""}
-                task = partial(process.run, log=log, limit_s=limit_s, environment={**self.environment, **tunnelled})
-                result = self._download(task, spec, own) if transport == "download" else {}
+                environment = {**self.environment, **tunnelled}
+                download = {"location": str(self.location), "name": _name(spec), "out": str(own)}
+                result: dict[str, Any] = {}
+                if transport == "download":
+                    task = "loaderbench.bucket.tasks.download"
+                    result = process.run_child(task, download, log, limit_s, environment=environment)
+                    if result["status"] != "ok":
+                        result["reason"] = f"download: {result['reason']}"
                 if result.get("status", "ok") == "ok":
-                    there = self._there(transport, spec, own)
+                    there = replace(spec, artifact=self._there(transport, spec, own))
                     with _watched(own, meanwhile=transport != "download") as most_mib:
-                        result |= task("loaderbench.trial.trial.run", {**spec, "artifact": spec["artifact"] | there})
+                        result |= trial.measure(there, log, limit_s, environment=environment)
                     end_mib = _size_mib(own)
                     result |= {"cache_end_mib": end_mib, "cache_peak_mib": max(most_mib(), end_mib)}
         finally:
             shutil.rmtree(own)
         if result["status"] != "ok":
             return {**result, "reason": "; ".join(filter(None, [result["reason"], link.trouble]))}
-        return {**result, "network_bytes": link.received_bytes(), **_epochs(link, Path(spec["times"]), begun_ns)}
+        return {**result, "network_bytes": link.received_bytes(), **_epochs(link, spec.times, begun_ns)}
 
-    def _download(self, task: Callable[[str, dict[str, Any]], dict[str, Any]], spec: dict[str, Any], own: Path) -> Any:
-        result = task(
-            "loaderbench.bucket.tasks.download", {"location": str(self.location), "name": _name(spec), "out": str(own)}
-        )
-        return result if result["status"] == "ok" else {**result, "reason": f"download: {result['reason']}"}
-
-    def _there(self, transport: Transport, spec: dict[str, Any], own: Path) -> dict[str, Any]:
-        """Return what differs of the artifact from the one on this machine."""
+    def _there(self, transport: Transport, spec: TrialSpec, own: Path) -> Artifact:
+        """Return the artifact as the loader finds it: downloaded to `own`, or in the bucket with its cache there."""
         if transport == "download":
-            return {"path": str(own)}
+            return replace(spec.artifact, path=str(own))
         bound_mib = self.settings.cache_mib if transport == "bounded" else None
         url = f"{self.location / _name(spec)}files"
-        return {"path": url, "cache": str(own), "cache_bytes": bound_mib and int(bound_mib * _MIB)}
+        cache_bytes = None if bound_mib is None else int(bound_mib * _MIB)
+        return replace(spec.artifact, path=url, cache=str(own), cache_bytes=cache_bytes)
 
 
-def _name(spec: dict[str, Any]) -> str:
+def _name(spec: TrialSpec) -> str:
     """Return a format's name in the cache, which it has in a bucket too."""
-    return Path(spec["artifact"]["path"]).parent.name
+    return Path(spec.artifact.path).parent.name
 
 
 def check(campaign: Campaign, artifacts: str | None) -> None:
@@ -162,7 +165,7 @@ def _served(settings: Stream, folders: Sequence[Path], scratch: Path, display: D
         here = Place(settings, Location(_BUCKET, ""), scratch, loopback.environment(endpoint, certificates))
         spec = {"folders": list(map(str, folders)), "to": str(here.location)}
         with display.stage("filling a bucket on loopback", None):
-            done = process.run(
+            done = process.run_child(
                 "loaderbench.bucket.tasks.publish", spec, scratch / "publish.log", environment=here.environment
             )
         if done["status"] != "ok":

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from loaderbench import trial as trials
 from loaderbench.campaign import plan, registry
 from loaderbench.campaign.pixel_values import delivers
 from loaderbench.machine import cache_state as cachestate
 from loaderbench.machine import cores as machine
-from loaderbench.machine import process
 from loaderbench.machine.files import locked, write_whole
 from loaderbench.machine.text import printable
 from loaderbench.records import record as records
 from loaderbench.records.certificates import load, save
 from loaderbench.records.record import Record
-from loaderbench.roofline import ceilings as bounds
+from loaderbench.roofline import ceilings
 from loaderbench.run import bucket_under_test as remote
 from loaderbench.run import environment
 from loaderbench.run.trial_table import trial_table
+from loaderbench.trial import TrialSpec, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,7 +76,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
                 with trial_table(display, campaign, done) as show:
                     for trial in _of_one_block(campaign, measured):
                         show(trial)
-                        for record in bounds.measure(campaign, prepared, trial, folder, measured):
+                        for record in ceilings.measure(campaign, prepared, trial, folder, measured):
                             records.append(rows, record)
                             measured[record.trial] = record
                         record = _measure(campaign, trial, prepared, folder, measured, place)
@@ -178,14 +179,14 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
     consumer: Consumer = "hungry",
     transport: Transport = "",
     settings: Settings | None = None,
-) -> dict[str, Any]:
-    """Return the description that `loaderbench.trial.trial.run` takes.
+) -> TrialSpec:
+    """Return the specification of a trial.
 
     `times`: where it keeps its raw times. `block`: 0 is a search. `settings`: in place of the contestant's own.
     """
-    work = asdict(campaign.work_on(artifact.samples, block, contestant))
+    work = campaign.work_on(artifact.samples, block, contestant)
     if transport:  # its first epoch fetches, and would find in its cache what it visits again
-        work |= {"passes": 1}
+        work = replace(work, passes=1)
     put = settings or {}
     window = campaign.timing.model_dump(include={"warmup_s", "window_s", "window_batches", "pause_s"})
     if not block:
@@ -196,17 +197,17 @@ def trial_spec(  # noqa: PLR0913 - all that a trial is
     if feeding or campaign.work.processes > 1:
         window |= {"pause_s": None}
     epochs = campaign.stream.epochs if transport and campaign.stream else int(cache == "cold")
-    return {
-        "loader": contestant.loader,
-        "artifact": asdict(artifact),
-        "work": work | {name: value for name, value in put.items() if name == "workers"},
-        "jobs": campaign.work.jobs,
-        "options": _options(contestant, put),
-        "consumer": consumer,
-        "consumer_options": feeding.model_dump().get("options", {}) if feeding else {},
-        "window": window | {"epochs": epochs},
-        "times": str(times),
-    }
+    return TrialSpec(
+        loader=contestant.loader,
+        artifact=artifact,
+        work=replace(work, workers=put.get("workers", work.workers)),
+        window=Window(**window, epochs=epochs),
+        times=times,
+        options=_options(contestant, put),
+        consumer=consumer,
+        consumer_options=feeding.model_dump().get("options", {}) if feeding else {},
+        jobs=campaign.work.jobs,
+    )
 
 
 def _options(contestant: Contestant, settings: Settings) -> dict[str, Any]:
@@ -275,17 +276,17 @@ def _measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
     if place and trial.transport:
         result = place.run(trial.transport, spec, log, limit_s)
     else:
-        result = process.run("loaderbench.trial.trial.run", spec, log, limit_s)
+        result = trials.measure(spec, log, limit_s)
     record = Record(
         **identity,
         samples=artifact.samples,
         size_bytes=artifact.size_bytes,
         bytes_per_image=artifact.size_bytes / artifact.samples,
-        batch_size=spec["work"]["batch_size"],
-        workers=spec["work"]["workers"],
-        ranks=spec["work"]["ranks"],
-        jobs=spec["jobs"],
-        delivers=delivers(spec["work"]),
+        batch_size=spec.work.batch_size,
+        workers=spec.work.workers,
+        ranks=spec.work.ranks,
+        jobs=spec.jobs,
+        delivers=delivers(vars(spec.work)),
         resident_pct=resident_pct,
         times=times.name if result["status"] == "ok" else "",
         canary_drift_pct=100 * (machine.canary_s() / canary_s - 1),
@@ -295,4 +296,4 @@ def _measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
         return record
     virtual = environment.virtual_machine() is not None
     state = cachestate.judge(trial.cache, artifact, resident_pct, record.read_bytes, virtual_machine=virtual)
-    return replace(record, cache_state=state, **bounds.of_trial(campaign, prepared, trial, record, measured))
+    return replace(record, cache_state=state, **ceilings.limit_columns(campaign, prepared, trial, record, measured))

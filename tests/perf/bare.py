@@ -6,14 +6,14 @@ shared memory, so that this first reading has to map every page: a cost of the c
 
 from __future__ import annotations
 
-import json
+import pickle
 import sys
 import time
 from typing import TYPE_CHECKING
 
-from loaderbench.api import Artifact, Work
 from loaderbench.campaign import registry
 from loaderbench.machine.touch import touch
+from loaderbench.trial import TrialSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,11 +44,11 @@ def images_per_s(
 
 def main() -> None:
     """Print the speed of the loader that standard input describes."""
-    spec = json.load(sys.stdin)
-    artifact = Artifact.from_dict(spec["artifact"])
-    with registry.loader(spec["loader"]).stream(artifact, Work(**spec["work"]), **spec["options"]) as batches:
-        warmup_s, window_s, window_batches = (spec["window"][n] for n in ("warmup_s", "window_s", "window_batches"))
-        speed = images_per_s(batches, warmup_s, window_s, window_batches, touching="--touch" in sys.argv)
+    spec: TrialSpec = pickle.load(sys.stdin.buffer)  # noqa: S301 - from overhead.py
+    with registry.loader(spec.loader).stream(spec.artifact, spec.work, **spec.options) as batches:
+        window = spec.window
+        lengths = window.warmup_s, window.window_s, window.window_batches
+        speed = images_per_s(batches, *lengths, touching="--touch" in sys.argv)
         print(f"images_per_s {speed}")
 
 

@@ -8,14 +8,13 @@ Nothing else should run on the machine meanwhile: a disturbed ratio tells of the
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from loaderbench.api import Artifact, Encoding, Work
-from loaderbench.machine import process
+from loaderbench.trial import TrialSpec, Window, measure
 
 IMAGES_PER_S, CORES, SHARED_MIB, READ_MIB = 400.0, 0.2, 400, 32
 EACH = {"own_cores": CORES, "child_cores": CORES, "grandchild_cores": CORES}
@@ -42,17 +41,10 @@ def main(window_s: float = 5.0) -> None:
 
 def measured(folder: Path, window_s: float, **options: Any) -> dict[str, Any]:
     """The columns of a trial of the pace loader."""
-    spec = {
-        "loader": "pace",
-        "artifact": asdict(Artifact("any", str(folder), 320, 7, 1, 1, Encoding("jpeg"))),
-        "work": asdict(Work(batch_size=16, workers=2, image_size=64)),
-        "options": options,
-        "consumer": "hungry",
-        "consumer_options": {},
-        "window": {"warmup_s": 0.5, "window_s": window_s, "window_batches": 4, "pause_s": None},
-        "times": str(folder / "times.npz"),
-    }
-    result = process.run("loaderbench.trial.trial.run", spec, folder / "log", 60 + 10 * window_s)
+    artifact = Artifact("any", str(folder), 320, 7, 1, 1, Encoding("jpeg"))
+    work, window = Work(batch_size=16, workers=2, image_size=64), Window(0.5, window_s, 4, None)
+    spec = TrialSpec("pace", artifact, work, window, folder / "times.npz", options)
+    result = measure(spec, folder / "log", 60 + 10 * window_s)
     assert result["status"] == "ok", result
     return result
 

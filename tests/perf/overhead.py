@@ -9,24 +9,24 @@ loop's, with a 95 % t interval on the logarithms. Beside it, the parent's larges
 from __future__ import annotations
 
 import csv
-import json
 import math
+import pickle
 import resource
 import subprocess
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from loaderbench.campaign import campaign as config
 from loaderbench.findings.comparison import ratio
 from loaderbench.formats.prepare import prepare
-from loaderbench.machine import process
 from loaderbench.machine.progress import Display
 from loaderbench.run import runner
+from loaderbench.trial import TrialSpec, measure
 
 
 def main(
@@ -64,18 +64,18 @@ def main(
     print(f"parent: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most")
 
 
-def harness(spec: dict[str, Any]) -> float:
+def harness(spec: TrialSpec) -> float:
     """Images per second that a trial reports."""
-    result = process.run("loaderbench.trial.trial.run", spec, Path(spec["times"]).with_name("log"), 300)
+    result = measure(spec, spec.times.with_name("log"), 300)
     assert result["status"] == "ok", result
     return float(result["images_per_s"])
 
 
-def bare(spec: dict[str, Any], *, touch: bool) -> float:
+def bare(spec: TrialSpec, *, touch: bool) -> float:
     """Images per second of the bare loop."""
     command = [sys.executable, "-m", "tests.perf.bare", *(["--touch"] if touch else [])]
-    done = subprocess.run(command, input=json.dumps(spec), capture_output=True, text=True, check=True)
-    [line] = [line for line in done.stdout.splitlines() if line.startswith("images_per_s ")]
+    done = subprocess.run(command, input=pickle.dumps(spec), capture_output=True, check=True)
+    [line] = [line for line in done.stdout.decode().splitlines() if line.startswith("images_per_s ")]
     return float(line.split()[1])
 
 

@@ -29,8 +29,9 @@ from loaderbench.formats.prepare import prepare
 from loaderbench.machine.gpu import Gpu
 from loaderbench.machine.progress import Display
 from loaderbench.machine.touch import touch
-from loaderbench.trial.consumers.hungry import take_all
-from loaderbench.trial.trial import Meter, Window
+from loaderbench.trial.consumers.drain import take_all
+from loaderbench.trial.meter import Meter
+from loaderbench.trial.spec import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

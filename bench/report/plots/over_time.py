@@ -18,7 +18,7 @@ from loaderbench.report.plots.style import (
     new_figure,
     wrapped,
 )
-from loaderbench.trial.consumers.paced import FED
+from loaderbench.trial.consumers.demand_sweep import FED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

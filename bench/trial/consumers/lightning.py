@@ -12,8 +12,8 @@ from lightning import Callback, LightningModule, Trainer
 
 from loaderbench.loaders.lightning import DataModule
 from loaderbench.loaders.lightning.datamodule import Epochs
+from loaderbench.trial.checks import InvalidWorkError
 from loaderbench.trial.consumers.train import columns, ready
-from loaderbench.trial.trial import InvalidWorkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from loaderbench.api import Artifact, Loader, Work
     from loaderbench.trial.consumers import Consume
     from loaderbench.trial.consumers.train import Training
-    from loaderbench.trial.trial import Meter
+    from loaderbench.trial.meter import Meter
 
 
 def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss_steps: int) -> Consume:

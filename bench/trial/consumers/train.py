@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from loaderbench.api import Artifact, Loader, Work
     from loaderbench.trial.consumers import Consume
-    from loaderbench.trial.trial import Meter
+    from loaderbench.trial.meter import Meter
 
 _LABEL_SMOOTHING = 0.1
 _MIXUP_ALPHA, _CUTMIX_ALPHA = 0.2, 1.0

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from loaderbench.trial.consumers.hungry import taker
+from loaderbench.trial.consumers.drain import taker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from loaderbench.api import Artifact, Loader, Work
     from loaderbench.trial.consumers import Consume
-    from loaderbench.trial.trial import Meter
+    from loaderbench.trial.meter import Meter
 
 FED = 0.9
 """Utilisation of an accelerator from which it counts as fed."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from loaderbench.api import Artifact, Loader, Work
     from loaderbench.trial.consumers import Consume
-    from loaderbench.trial.trial import Meter
+    from loaderbench.trial.meter import Meter
 
 
 def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others need to know

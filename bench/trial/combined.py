@@ -1,0 +1,95 @@
+"""Combine what the ranks or jobs of a trial report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Any
+
+from loaderbench.api import Artifact, Work
+from loaderbench.machine.gpu import GpuLoad
+from loaderbench.records.timeline import Timeline
+from loaderbench.trial.checks import EpochTotals, InvalidWorkError
+from loaderbench.trial.consumers.clock import stall_pct
+from loaderbench.trial.spec import Several, TrialSpec
+
+_COMBINED: dict[str, Callable[[list[float]], float]] = {
+    **dict.fromkeys(
+        (
+            "cached_images_per_s",
+            "context_switches",
+            "cores_used",
+            "cpu_load_pct",
+            "major_faults",
+            "monitor_cpu_pct",
+            "peak_anon_memory_mib",
+            "peak_memory_mib",
+            "read_bytes",
+        ),
+        sum,
+    ),
+    **dict.fromkeys(
+        (
+            "construct_s",
+            "gpu_starved_pct",
+            "import_s",
+            "starved_pct",
+            "steal_pct",
+            "teardown_s",
+            "throttle_events",
+        ),
+        max,
+    ),
+    **dict.fromkeys(("copy_overlap_pct", "copy_p50_ms", "loss_first", "loss_last", "step_p50_ms"), fmean),
+}
+"""How the values of the processes become one, by column. Columns of the whole machine are the first process's."""
+
+
+def refuse_one_accelerator(several: Several) -> None:
+    """Raise NotImplementedError for a consumer that takes batches in one process only."""
+    if isinstance(several.spec, TrialSpec) and several.spec.consumer == "paced":
+        raise NotImplementedError("one accelerator is emulated, and fed by one process")
+
+
+def columns(several: Several, reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a trial's columns of `Record` from those of its ranks or jobs, and write their raw times to one file."""
+    spec = several.spec
+    assert isinstance(spec, TrialSpec)
+    timelines = [Timeline.load(several.times(index)) for index in range(len(reports))]
+    epochs = [report.pop("epochs") for report in reports]
+    try:
+        if several.jobs == 1:  # jobs check their own epochs
+            _check_shared(epochs, spec.artifact, spec.work)
+        timeline = Timeline.together(timelines, [report.pop("first_asked_ns") for report in reports])
+    except (InvalidWorkError, ValueError) as error:
+        return {"status": "invalid", "reason": str(error)}
+    timeline.save(spec.times)
+    together = {**reports[0], **timeline.columns()}
+    together |= {name: _combined(name, reports) for name in _COMBINED if name in together}
+    if cached := together.get("cached_images_per_s"):
+        together["stall_vs_cached_pct"] = stall_pct(together["images_per_s"], cached)
+    busy_pct = sum(report["cpu_load_pct"] + report["other_cpu_pct"] for report in reports) / len(reports)
+    cpu_s = together["cores_used"] * together["window_s"]
+    several_gpus = "each of several processes may use a GPU of its own"
+    reason = several_gpus if reports[0]["gpu_util_pct"] is not None else reports[0]["gpu_reason"]
+    return together | {
+        **asdict(GpuLoad(gpu_reason=reason)),
+        "cpu_s": cpu_s,
+        "cpu_s_per_1k_images": 1000 * cpu_s / together["window_images"],
+        "other_cpu_pct": max(0.0, busy_pct - together["cpu_load_pct"]),
+    }
+
+
+def _check_shared(epochs: Sequence[Sequence[EpochTotals]], artifact: Artifact, work: Work) -> None:
+    """Raise InvalidWorkError unless every epoch that all ranks have ended is complete; one rank may be one ahead."""
+    for number, parts in enumerate(zip(*epochs, strict=False), 1):
+        images, label_sum, batches = (
+            sum(getattr(part, name) for part in parts) for name in ("images", "label_sum", "batches")
+        )
+        EpochTotals(images, label_sum, batches).check(number, artifact, work)
+
+
+def _combined(name: str, reports: Sequence[dict[str, Any]]) -> float | None:
+    values = [report[name] for report in reports]
+    return None if None in values else _COMBINED[name](values)

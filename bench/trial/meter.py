@@ -1,0 +1,254 @@
+"""Time and check the batches of a trial, and measure the window."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Any
+
+from loaderbench.api import Artifact, Loader, Work
+from loaderbench.machine.cores import Cores, cores
+from loaderbench.machine.counters import Counters, Memory, processes, tree_counters, tree_memory, tree_seconds
+from loaderbench.machine.gpu import Gpu, GpuLoad, GpuSample
+from loaderbench.records.timeline import Timeline
+from loaderbench.trial import device
+from loaderbench.trial.checks import EpochTotals, InvalidWorkError, check_batch
+from loaderbench.trial.consumers.clock import AHEAD
+from loaderbench.trial.device import Copies
+from loaderbench.trial.file_barrier import FileBarrier
+from loaderbench.trial.spec import Window
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LEAD = AHEAD + 1
+"""Maximum number of batches by which a rank can lead another in synchronous training.
+
+To finish a step, a rank needs the reduced gradients of the step `AHEAD` before it. By then every rank has finished the
+step before that one.
+"""
+
+
+@dataclass(frozen=True)
+class CounterSample:
+    """The counters at one edge of the window."""
+
+    cpu_s: float
+    counters: Counters
+    cores: Cores
+
+
+def _sample_counters() -> CounterSample:
+    """Read all counters; CPU time first, because it is compared with the length of the window."""
+    tree = processes()
+    return CounterSample(tree_seconds(tree), tree_counters(tree), cores())
+
+
+@dataclass
+class Meter:
+    """Iterate over the loader's batches, timing and checking them; each `iter()` is one epoch.
+
+    A consumer iterates until `done`, usually stopping in the middle of an epoch. Raises InvalidWorkError for a batch or
+    an epoch that does not match `work`.
+    """
+
+    batches: Iterable[tuple[Tensor, Tensor]]
+    artifact: Artifact
+    work: Work
+    window: Window
+    gpu: Gpu
+    begun: FileBarrier | None = None
+    """All ranks or jobs have a batch, and warm-up begins. None: there is one process only."""
+    opened: FileBarrier | None = None
+    """All windows are open. Each stays open until then, and from then on for its length."""
+    closed: FileBarrier | None = None
+    """All windows are closed. Each process continues until then, so that the others are measured beside it."""
+    copies: Copies | None = None
+    """Copies batches to the device of the work. None: that is the CPU."""
+    timeline: Timeline = field(default_factory=Timeline)
+    counters: list[CounterSample] = field(default_factory=list)
+    """At the edges of the window."""
+    memory: list[Memory] = field(default_factory=list)
+    """After the first batch, unless that opens the window, which the reading would delay; and after the close. Without
+    the raw times, which are the harness's own."""
+    own_cpu_s: float = 0.0
+    """CPU seconds of the readings that open and close the window."""
+    memory_format: str = ""
+    batch_memory: str = ""
+    delivered: int = 0
+    """Images so far."""
+    epochs: list[EpochTotals] = field(default_factory=list)
+    """Those that are over."""
+    begun_ns: int | None = None
+    """When all processes had a batch."""
+    opened_ns: int | None = None
+    """When all windows were open."""
+    forms: set[tuple[Any, ...]] = field(default_factory=set)
+    """Shapes, strides and types of the checked batches, each once."""
+    gpu_opened: GpuSample | None = None
+    gpu_load: GpuLoad = field(default_factory=GpuLoad)
+    done: bool = False
+    wanted: bool = False
+    """Whether the consumer wants more batches when everything is measured."""
+    in_step: bool = False
+    """Whether all ranks take each step together, so that all must be done after the same batch."""
+    cut: int = 0
+    """How many more batches than the loader made an epoch has, because the DataModule split some for the ranks."""
+
+    @contextmanager
+    def fed_by(self, loader: Loader, work: Work) -> Iterator[None]:
+        """Take the batches from a loader opened for `work`, until the block ends."""
+        with loader.stream(self.artifact, work) as self.batches:
+            yield
+            del self.batches
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        times = self.timeline
+        asked_ns, label_sum = perf_counter_ns(), 0
+        times.epochs.append(len(times.exits_ns))
+        for images_as_loaded, labels in self.batches:
+            images = self.copies.bring(images_as_loaded) if self.copies else images_as_loaded
+            times.exits_ns.append(perf_counter_ns())
+            times.asked_ns.append(asked_ns)
+            # Looking at the values of every batch would slow the loader down and wait for a GPU.
+            form = (images.shape, images.stride(), images.dtype, images.device, labels.shape, labels.dtype)
+            if form not in self.forms:
+                self._check(images, labels)
+                self.forms.add(form)
+            yield images, labels
+            times.images.append(len(images))
+            self.delivered += len(images)
+            label_sum += int(labels.sum())
+            self._edges()
+            if self._is_over():
+                self.done = True
+                return
+            asked_ns = perf_counter_ns()
+        self._end_epoch(label_sum)
+        self.done = len(self.epochs) == self.window.epochs
+
+    def _check(self, images: Tensor, labels: Tensor) -> None:
+        self.memory_format = check_batch(images, labels, self.work)
+        self.batch_memory = self.copies.memory if self.copies else device.memory(images)
+
+    def _edges(self) -> None:
+        """Open or close the window if this batch is its edge."""
+        times, now = self.timeline, len(self.timeline.exits_ns) - 1
+        if now == 0 and not self.window.epochs:
+            self._read_memory()
+        if times.opened is None:
+            if self._opens(now):
+                times.opened = now
+                with self._charged():
+                    self.counters.append(_sample_counters())
+                    self.gpu_opened = self.gpu.open_window()
+        elif times.closed is None and self._closes(now, times.opened):
+            times.closed = now
+            window_s = (times.exits_ns[now] - times.exits_ns[times.opened]) / 1e9
+            with self._charged():
+                self.counters.append(_sample_counters())
+                self.gpu_load = self.gpu.close_window(self.gpu_opened, window_s)
+                times.gpu_util_pct = self.gpu.utilisation_pct
+            self._read_memory()
+
+    def _read_memory(self) -> None:
+        if reading := tree_memory(processes()):
+            self.memory.append(reading.without(self.timeline.size_mib))
+
+    @contextmanager
+    def _charged(self) -> Iterator[None]:
+        """Count the CPU time of a reading."""
+        started_s = time.thread_time()
+        yield
+        self.own_cpu_s += time.thread_time() - started_s
+
+    def _opens(self, now: int) -> bool:
+        if self.window.epochs:
+            return True
+        exits_ns = self.timeline.exits_ns
+        if self.begun_ns is None and (self.begun is None or self.begun.reached(now + 1)):
+            self.begun_ns = exits_ns[now]
+        return self.begun_ns is not None and exits_ns[now] - self.begun_ns >= self.window.warmup_s * 1e9
+
+    def _closes(self, now: int, opened: int) -> bool:
+        if self.window.epochs:
+            return self.delivered == self.artifact.samples * self.work.passes * self.window.epochs
+        exits_ns = self.timeline.exits_ns
+        if self.opened_ns is None and (self.opened is None or self.opened.reached(now + 1)):
+            self.opened_ns = exits_ns[now if self.opened else opened]
+        long_enough = self.opened_ns is not None and exits_ns[now] - self.opened_ns >= self.window.window_s * 1e9
+        return long_enough and now - opened >= self.window.window_batches
+
+    def _is_over(self) -> bool:
+        """Return whether everything is measured."""
+        times = self.timeline
+        if self.wanted or times.closed is None or self.window.epochs:
+            return False
+        if self.window.whole_epoch and not times.complete:
+            return False
+        if self.closed and not self._all_closed(self.closed):
+            return False
+        return self.window.pause_s is None or self._prefetched_is_known(self.window.pause_s)
+
+    def _all_closed(self, closed: FileBarrier) -> bool:
+        """Return whether all windows are closed; in synchronous training, after the batch at which all ranks know."""
+        taken = len(self.timeline.exits_ns)
+        return closed.reached(taken) and not (self.in_step and taken < closed.last + LEAD)
+
+    def _prefetched_is_known(self, pause_s: float) -> bool:
+        """Pause once, then continue as long as the batches were ready."""
+        times = self.timeline
+        if times.paused is None:
+            times.paused = len(times.exits_ns)
+            time.sleep(pause_s)
+            return False
+        return times.bank_is_known()
+
+    def _end_epoch(self, label_sum: int) -> None:
+        """Record an epoch. One that several ranks share is checked when all of them have reported."""
+        first = self.timeline.epochs[-1]
+        images = self.timeline.images[first:]
+        self.epochs.append(EpochTotals(sum(images), label_sum, len(images) - self.cut))
+        if self.work.ranks == 1 or not images:
+            self.epochs[-1].check(len(self.epochs), self.artifact, self.work)
+        if len(self.epochs) == self.window.epochs and self.timeline.closed is None:
+            raise InvalidWorkError("all images came in one batch; the window runs from the first batch to the last")
+        self.timeline.complete += 1
+
+    def for_peers(self) -> dict[str, Any]:
+        """Return what `combined.columns` needs of each rank or job beside its columns."""
+        return {"epochs": self.epochs, "first_asked_ns": self.timeline.asked_ns[0]}
+
+    def columns(self) -> dict[str, Any]:
+        """Return the measured columns of `Record`."""
+        columns = self.timeline.columns()
+        opened, closed = self.counters
+        window_s, images = columns["window_s"], columns["window_images"]
+        assert window_s
+        assert images
+        cpu_s = closed.cpu_s - opened.cpu_s
+        allowed = len(os.sched_getaffinity(0))
+        others_s = closed.cores.busy_s - opened.cores.busy_s - cpu_s
+        return {
+            **columns,
+            "memory_format": self.memory_format,
+            "batch_memory": self.batch_memory,
+            "cpu_s": cpu_s,
+            "cpu_load_pct": 100 * cpu_s / window_s / allowed,
+            "cores_used": cpu_s / window_s,
+            "cpu_s_per_1k_images": 1000 * cpu_s / images,
+            "other_cpu_pct": 100 * max(0.0, others_s) / window_s / allowed,
+            "steal_pct": 100 * (closed.cores.steal_s - opened.cores.steal_s) / window_s / allowed,
+            "major_faults": closed.counters.major_faults - opened.counters.major_faults,
+            "context_switches": closed.counters.context_switches - opened.counters.context_switches,
+            "throttle_events": closed.cores.throttle_events - opened.cores.throttle_events,
+            "monitor_cpu_pct": 100 * self.own_cpu_s / window_s,
+            "peak_memory_mib": max((m.total_mib for m in self.memory), default=None),
+            "peak_anon_memory_mib": max((m.anon_mib for m in self.memory), default=None),
+            **asdict(self.gpu_load),
+            **(self.copies.clock.columns(self.timeline) if self.copies else {}),
+        }
