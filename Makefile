@@ -14,7 +14,7 @@ DATA_OPTION = $(if $(DATA),--data "$(DATA)")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tools ffcv-wheel data bench bench-s3 report perf overhead resolution honest unpacking s3-rate test test-slow lint \
-	format lock clean
+	docs format lock clean
 
 help:  ## list the targets
 	@echo 'Start with make bench.'
@@ -76,10 +76,21 @@ test: setup  ## run the tests, but for those that take long and rarely fail
 test-slow: setup  ## run the tests that take long and rarely fail
 	$(PYTEST) -m slow
 
-lint: setup  ## check style, format and types
+# Figures and lists are filled in below the comments that name them, see docs/figures.py.
+COG := $(BIN)/cog --verbosity=0 -P -I docs -p 'import figures, lists'
+PAGES := README.md $(wildcard docs/*.md)
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+lint: setup  ## check style, format, types and pages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(COG) --check --check-fail-msg='run: make docs' $(PAGES)
+	$(SITE)
+
+docs: setup  ## fill in the figures of README.md and docs/, and build the site into site/
+	$(COG) -r $(PAGES)
+	$(SITE)
 
 format: setup  ## format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix
@@ -99,4 +110,4 @@ COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fe
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
 clean:  ## remove the environment and caches; results, reports and data stay
-	rm -rf .venv dist setup.log .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv dist site setup.log .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""The worked example of CONTRIBUTING.md is installed as a third party's package, and measured."""
+"""The example of docs/adding-a-loader.md is installed as a third party's package, and measured."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ limit_s = 600.0
 stage_s = 0
 
 """
-"""What the example's campaign has for its timing here."""
+"""The timing of the example's campaign in this test."""
 
 
 def example(folder: Path) -> None:
-    """Write every file that CONTRIBUTING.md shows under its name."""
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+    """Write every file that the page shows, under its name."""
+    text = (ROOT / "docs" / "adding-a-loader.md").read_text()
     for name, content in re.findall(r"(?ms)^`(\S+)`\n```\w+\n(.*?)^```", text):
         (folder / name).write_text(content)
 

@@ -1,0 +1,53 @@
+"""Lists in docs/ that come from the code: shipped campaigns, rooms, commands. `figures.py` says how they get there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+
+from figures import table
+
+from loaderbench.campaign.campaign import CAMPAIGNS, load
+
+ROOT = Path(__file__).parent.parent
+
+
+def campaigns() -> str:
+    """Return the shipped campaigns, from their files."""
+    rows = []
+    for path in sorted(CAMPAIGNS.glob("*.toml")):
+        c = load(path.stem)
+        rows.append(
+            [f"`{c.name}`", c.question, str(len(c.competing)), str(c.timing.blocks), f"{c.timing.window_s:.0f} s"]
+        )
+    return table(["Campaign", "Question", "Contestants", "Blocks", "Window"], rows, numbers_from=2)
+
+
+def rooms() -> str:
+    """Return the rooms of bench/ from the bottom up, each with the first line of its docstring."""
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    rows = []
+    for layer in reversed(layers):
+        path = layer.replace("loaderbench.", "bench/")
+        room = import_module(layer)
+        rows.append(
+            [f"`{path}/`" if hasattr(room, "__path__") else f"`{path}.py`", (room.__doc__ or "").splitlines()[0]]
+        )
+    return table(["Room", "What happens in it"], rows)
+
+
+def command_line() -> str:
+    """Return every command with its options, as typer documents them."""
+    command = [sys.executable, "-m", "typer", "loaderbench.cli", "utils", "docs", "--name", "loaderbench"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return "\n## " + text.split("## ", 1)[1].strip() + "\n"
+
+
+def make_targets() -> str:
+    """Return the documented targets of the Makefile."""
+    targets = re.findall(r"^([a-z0-9-]+):.*## (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return table(["Target", "What it does"], ([f"`make {name}`", what] for name, what in targets))

@@ -1,0 +1,94 @@
+"""README.md, docs/ and the site that `make docs` builds of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+GENERATED = re.compile(r"<!-- \[\[\[cog.*?\[\[\[end\]\]\] -->", re.DOTALL)
+SPEED = re.compile(r"\d[\d,.]*\d? ?(?:images/s|\N{MULTIPLICATION SIGN}|times as fast)")
+
+
+def build(project: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of a project as `make docs` does."""
+    command = [
+        BIN / "mkdocs",
+        "build",
+        "--quiet",
+        "--strict",
+        "--config-file",
+        project / "mkdocs.yml",
+        "--site-dir",
+        site,
+    ]
+    env = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Return a copy of the project's pages; what is not a page is linked."""
+    root = tmp_path / "project"
+    shutil.copytree(ROOT / "docs", root / "docs", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "mkdocs.yml"):
+        shutil.copy(ROOT / name, root)
+    for name in ("bench", "examples", "reports", "results"):
+        (root / name).symlink_to(ROOT / name)
+    return root
+
+
+def test_the_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
+def test_pages_show_what_the_files_and_the_code_say() -> None:
+    command = [BIN / "cog", "--check", "--diff", "-P", "-I", "docs", "-p", "import figures, lists", *PAGES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"run: make docs\n{done.stdout}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_speed_is_typed_by_hand(page: Path) -> None:
+    assert not SPEED.findall(GENERATED.sub("", page.read_text()))
+
+
+def test_the_site_is_built_strictly_and_needs_no_network(tmp_path: Path) -> None:
+    done = build(ROOT, tmp_path)
+    assert done.returncode == 0, done.stderr
+    html = "".join(path.read_text() for path in tmp_path.rglob("*.html"))
+    assert (tmp_path / "docs" / "method.html").exists()
+    assert not re.findall(r'<(?:script|img|iframe)[^>]* src="(?:https?:)?//[^"]*"', html)
+    assert not re.findall(r'<link[^>]* rel="(?:stylesheet|preconnect)"[^>]* href="(?:https?:)?//[^"]*"', html)
+
+
+def dead_link(project: Path) -> None:
+    with (project / "README.md").open("a") as page:
+        page.write("\n[gone](docs/gone.md)\n")
+
+
+def dead_anchor(project: Path) -> None:
+    with (project / "docs" / "method.md").open("a") as page:
+        page.write("\n[gone](results.md#gone)\n")
+
+
+def unlisted_page(project: Path) -> None:
+    (project / "docs" / "unlisted.md").write_text("# Unlisted\n")
+
+
+@pytest.mark.parametrize("damage", [dead_link, dead_anchor, unlisted_page])
+def test_a_dead_link_or_an_unlisted_page_fails_the_build(
+    damage: Callable[[Path], None], project: Path, tmp_path: Path
+) -> None:
+    assert build(project, tmp_path / "before").returncode == 0
+    damage(project)
+    assert build(project, tmp_path / "after").returncode != 0
