@@ -1,19 +1,17 @@
-"""Lists in docs/ that come from the code: shipped campaigns, rooms, commands. `figures.py` says how they get there."""
+"""Lists in docs/ that come from the code: campaigns, rooms, commands, targets. See `front_page.py`."""
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tomllib
 from importlib import import_module
-from pathlib import Path
 
-from figures import table
+import typer
+from reference import ROOT, table
+from typer.cli import get_docs_for_click
 
 from loaderbench.campaign.campaign import CAMPAIGNS, load
-
-ROOT = Path(__file__).parent.parent
+from loaderbench.cli import app
 
 
 def campaigns() -> str:
@@ -42,9 +40,9 @@ def rooms() -> str:
 
 def command_line() -> str:
     """Return every command with its options, as typer documents them."""
-    command = [sys.executable, "-m", "typer", "loaderbench.cli", "utils", "docs", "--name", "loaderbench"]
-    text = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    return "\n## " + text.split("## ", 1)[1].strip() + "\n"
+    command = typer.main.get_command(app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="loaderbench")
+    return "\n## " + text.split("\n## ", 1)[1].strip() + "\n"
 
 
 def make_targets() -> str:
