@@ -84,7 +84,7 @@ def test_ranks_are_ranges_where_the_test_does_not_decide() -> None:
     rows = runs(FAST, *close) + runs(REFERENCE, *reversed(close)) + runs(SLOW, *[speed / 2 for speed in close])
     analysis = analysis_of(rows, blocks=6)
     assert {s.name: s.rank for s in analysis.summaries} == {"fast": (1, 2), "reference": (1, 2), "slow": (3, 3)}
-    assert {s.name for s in analysis.leaders} == {"fast", "reference"}
+    assert {s.name: s.faster_than for s in analysis.summaries}["fast"] == {"slow"}
 
 
 def test_with_few_blocks_there_is_no_rank() -> None:

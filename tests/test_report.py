@@ -9,6 +9,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from loaderbench.report import plots, report
+from loaderbench.report.markdown import anchor
 from tests import fabricate
 from tests.fabricate import CAST
 
@@ -49,63 +50,70 @@ def test_every_picture_is_shown_and_every_shown_picture_exists(tmp_path: Path, m
     assert made == {"report.md", *shown}
 
 
-def test_the_first_sentence_names_the_fastest_and_its_ratio(tmp_path: Path) -> None:
+def test_the_headline_names_the_fastest_and_its_ratio(tmp_path: Path) -> None:
     rows = [
         fabricate.load(actor, block, images_per_s=speed)
         for actor, speed in zip(CAST[:3], (3000.0, 1500.0, 1000.0), strict=True)
         for block in range(1, 7)
     ]
     text = written(tmp_path, rows, cast=CAST[:3], blocks=6)
-    assert "**FFCV raw, os_cache on is fastest here: 3,000 images/s**" in text
+    assert "**FFCV raw, os_cache on is fastest: 3,000 images/s**" in text
     assert "2.00 times the reference, FFCV raw, os_cache off" in text
-    assert "Descriptive" not in text
-    assert "unfinished" not in text
-    results = [cells for cells in rows_of(text, "FFCV JPEG, os_cache on") if len(cells) > 5]
-    assert results[0][:6] == [
-        "3",
-        "FFCV JPEG, os_cache on",
-        "1,000 [1,000\N{EN DASH}1,000]",
-        "0.667\N{MULTIPLICATION SIGN} [0.667\N{EN DASH}0.667]",
-        "slower (p 0.0312)",
-        "6",
-    ]
+    assert "descriptive" not in text
+    assert "Preliminary" not in text
+    place, title, speed, ratio, *_ = next(row for row in rows_of(text, "FFCV JPEG, os_cache on") if len(row) == 9)
+    assert (place, title, speed) == ("3", "FFCV JPEG, os_cache on", "1,000 [1,000\N{EN DASH}1,000]")
+    assert ratio == "0.667\N{MULTIPLICATION SIGN} [0.667\N{EN DASH}0.667]"
+    [tested] = [row for row in rows_of(text, "slower (p 0.0312)") if row[0] == title]
+    assert tested[1] == "6"
+
+
+def test_every_table_is_whole_and_every_link_leads_somewhere(tmp_path: Path) -> None:
+    text = written(tmp_path)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1, table
+    anchors = {anchor(heading) for heading in re.findall(r"^##+ (.*)$", text, re.MULTILINE)}
+    links = set(re.findall(r"\(#([^)]*)\)", text))
+    assert links
+    assert links <= anchors
 
 
 def test_few_blocks_claim_no_rank(tmp_path: Path) -> None:
     text = written(tmp_path, blocks=3)
-    assert "**Descriptive only**: fewer than 6 blocks" in text
-    assert "is fastest here" not in text
+    assert "- **Confidence:** descriptive only. There are 3 blocks; ranking needs at least 6." in text
+    assert "is fastest" not in text
     assert "| Rank |" not in text
 
 
-def test_leaders_that_the_spread_does_not_tell_apart_are_named(tmp_path: Path) -> None:
+def test_rivals_that_no_test_separates_are_named(tmp_path: Path) -> None:
     rows = [
         fabricate.load(actor, block, images_per_s=1000.0 + 10 * block + offset)
         for actor, offset in zip(CAST[:2], (0, 5), strict=True)
         for block in range(1, 7)
     ]
     text = written(tmp_path, rows, cast=CAST[:2], blocks=6)
-    assert "**FFCV raw, os_cache off has the highest median here" in text
-    assert "does not tell it from FFCV raw, os_cache on." in text
+    assert "**FFCV raw, os_cache off has the highest median: " in text
+    assert "no test separates it from FFCV raw, os_cache on." in text
 
 
-def test_with_data_in_a_bucket_it_is_told_who_overtakes_whom(tmp_path: Path) -> None:
+def test_with_data_in_a_bucket_the_report_says_who_overtakes_whom(tmp_path: Path) -> None:
     """LitData's 3,600 images/s begin after 5.0 s; ImageFolder downloads and is as fast; FFCV has 5,500 after 13 s."""
     text = written(tmp_path, blocks=1)
     streamed, ffcv = "LitData JPEG, streamed", "FFCV JPEG, os_cache on, downloaded first"
-    assert "**From a bucket**: ImageFolder 256 px, torchvision.io, downloaded first has the first batch soonest" in text
+    assert "**Data in S3:** ImageFolder 256 px, torchvision.io, downloaded first has the first batch soonest" in text
     assert "The bucket was s3://bucket/ready" in text
     assert "--artifacts s3://bucket/ready" in text
-    assert "limited to 50.0 MiB/s, all connections together, and each round trip made 20.0 ms longer" in text
+    assert "limited to 50.0 MiB/s, all connections together, and each round trip took 20.0 ms longer" in text
     [overtaking] = [cells for cells in tables(text) if cells[:2] == [streamed, ffcv]]
     assert overtaking[5:] == ["extrapolated", "1 of 1"]
     [never] = [cells for cells in tables(text) if cells[:2] == [streamed, f"never by {streamed}, cache bounded"]]
-    assert never[2:] == ["\N{EN DASH}"] * 3 + ["the speeds after the first epoch", "1 of 1"]
+    assert never[2:] == ["\N{EN DASH}"] * 3 + ["the speeds after epoch 1", "1 of 1"]
     [bounded] = [cells for cells in rows_of(text, "LitData JPEG, streamed, cache bounded") if len(cells) == 11]
     assert bounded[-2:] == ["48.0 (within its 64.0)", "4.00"]
 
 
-def test_the_courses_are_read_from_the_folder_and_one_without_them_is_not_drawn(tmp_path: Path) -> None:
+def test_delivery_curves_are_read_from_the_folder_and_may_be_missing(tmp_path: Path) -> None:
     folder = fabricate.campaign(tmp_path / "results" / "quick", blocks=1)
     (folder / "times" / "1+litdata-jpeg+stream.npz").unlink()
     text = report.write(folder, tmp_path / "reports" / "quick").read_text()
@@ -126,20 +134,30 @@ def test_what_is_not_ok_is_shown_with_its_reason(tmp_path: Path, status: str) ->
 
 def test_an_unfinished_campaign_says_so(tmp_path: Path) -> None:
     text = written(tmp_path, [fabricate.load(CAST[0], 1)], cast=CAST[:3])
-    assert "**This campaign is unfinished**: 1 of 9 planned trials are recorded." in text
+    assert "- **Preliminary:** after 0 of 3 blocks, 1 of 9 trials. Every figure can still change." in text
     assert f"{CAST[2].title} (not run yet)" in text
+
+
+def test_after_its_first_block_a_report_is_right_and_preliminary(tmp_path: Path) -> None:
+    text = written(tmp_path, [fabricate.load(actor, 1) for actor in CAST[:3]], cast=CAST[:3])
+    screen = text[: text.index("![")]
+    assert "FFCV raw, os_cache on has the highest median so far: " in screen
+    assert "(from one block)" in screen
+    assert "- **Preliminary:** after 1 of 3 blocks, 3 of 9 trials." in screen
+    assert "There is 1 block; ranking needs at least 6." in screen
+    assert "No speed" not in screen
 
 
 def test_no_rows_at_all_say_so(tmp_path: Path) -> None:
     text = written(tmp_path, [])
     assert "**No trial has been recorded yet**" in text
     assert "![" not in text
-    assert "## How to reproduce" in text
+    assert "## How can this be repeated?" in text
 
 
 def test_all_rows_failed(tmp_path: Path) -> None:
     text = written(tmp_path, [fabricate.failed(actor, 1) for actor in CAST])
-    assert "**No contestant has a speed**" in text
+    assert "**No contestant that does the requested work has a speed**" in text
     assert text.count("![") == 1
 
 
@@ -150,10 +168,10 @@ def test_a_single_contestant(tmp_path: Path) -> None:
 
 def test_what_other_consumers_get_has_sections_of_its_own(tmp_path: Path) -> None:
     text = written(tmp_path)
-    feeding = text[text.index("## Feeding an accelerator") : text.index("## Training")]
+    feeding = text[text.index("## How fast an accelerator") : text.index("## How fast is training")]
     [_, fastest, *_] = tables(feeding)
     assert fastest[:2] == ["FFCV raw, os_cache on", "11,222"]
-    training = text[text.index("## Training") : text.index("### What Lightning adds")]
+    training = text[text.index("## How fast is training") : text.index("### What does Lightning add?")]
     rows = {row[0]: row for row in tables(training)}
     assert rows["FFCV raw, os_cache on"][1:4] == ["1,669", "2,000", "16.5"]
     assert "LitData JPEG, under Lightning" in rows
@@ -166,27 +184,27 @@ def test_jobs_side_by_side_have_a_section_of_their_own(tmp_path: Path) -> None:
     env = fabricate.environment(CAST[:1], 1, CAST[0].name, feeding=[CAST[0].name])["campaign"]
     env["work"] |= {"jobs": 2, "ranks": 1}
     text = written(tmp_path, rows, cast=CAST[:1], blocks=1, campaign=env)
-    section = text[text.index("## Jobs side by side") : text.index("## The same work")]
+    section = text[text.index("## How do several processes") : text.index("## Do all contestants")]
     assert tables(section)[0][1:3] == ["Images/s of all 2 jobs", "Slowest job"]
     assert rows_of(section, CAST[0].title)[0][2:4] == ["900", "0.980"]
-    training = tables(text[text.index("## Training") :])
+    training = tables(text[text.index("## How fast is training") :])
     assert training[0][2] == "Slowest job"
     assert training[1][2] == "900"
     assert "in each of 2 jobs" in text
 
 
-def test_without_other_consumers_nothing_is_said_of_training(tmp_path: Path) -> None:
+def test_without_other_consumers_there_is_no_section_on_training(tmp_path: Path) -> None:
     text = written(tmp_path, cast=CAST[:2], best=[])
-    assert "## Training" not in text
+    assert "## How fast is training" not in text
     assert "**Training**: no model runs" in text
 
 
-def test_each_at_its_best_has_a_section_of_its_own(tmp_path: Path) -> None:
+def test_tuned_contestants_have_a_section_of_their_own(tmp_path: Path) -> None:
     cast = CAST[:6]
     text = written(tmp_path, cast=cast, blocks=6)
-    section = text[text.index("## Each at its best") : text.index("## Limits")]
-    assert text.index("## Results") < text.index("## Each at its best")
-    assert "**Each at its best**: FFCV raw is fastest, 11," in text
+    section = text[text.index("## What does tuning gain?") : text.index("## How close are")]
+    assert text.index("## How fast is each") < text.index("## What does tuning")
+    assert "**Tuned:** with settings tuned for each loader, FFCV raw is fastest: 11," in text
     times, arrow = "\N{MULTIPLICATION SIGN}", "\N{RIGHTWARDS ARROW}"
     [cells] = [row for row in rows_of(section, "FFCV raw") if len(row) == 9]
     assert cells[0] == "1"
@@ -196,11 +214,11 @@ def test_each_at_its_best_has_a_section_of_its_own(tmp_path: Path) -> None:
     assert cells[6] == "none: its own were the best found"
     tried = f"- **LitData raw**: workers 2 {arrow} 1: no gain, 0.55{times}; "
     assert f"{tried}prefetch_factor 2 {arrow} 4: no gain, 1.00{times}; tried all that it may (4 trials)." in section
-    assert "FFCV raw" not in {row[1] for row in tables(text[: text.index("## Each at its best")]) if len(row) > 1}
+    assert "FFCV raw" not in {row[1] for row in tables(text[: text.index("## What does tuning")]) if len(row) > 1}
 
 
 def test_without_a_search_there_is_no_second_track(tmp_path: Path) -> None:
-    assert "at its best" not in written(tmp_path, cast=CAST[:2], best=[]).lower()
+    assert "tuned" not in written(tmp_path, cast=CAST[:2], best=[]).lower()
 
 
 def test_a_search_that_failed_or_used_too_much_memory_says_so(tmp_path: Path) -> None:
@@ -245,30 +263,30 @@ def test_missing_figures_are_dashes(tmp_path: Path) -> None:
     bare = fabricate.failed(CAST[0], 1, status="ok", reason="")
     text = written(tmp_path, [fabricate.load(CAST[0], 1, cores_used=None), bare], cast=CAST)
     assert "None" not in text
-    assert "nan" not in text.lower().replace("unfinished", "")
+    assert "nan" not in text.lower()
 
 
-def test_what_a_format_stores_is_told_and_that_it_is_not_what_was_asked_for(tmp_path: Path) -> None:
+def test_a_format_that_stores_something_else_is_described(tmp_path: Path) -> None:
     less = "JPEG of quality about 75, 4:2:0, full resolution, 38.2 dB from the canonical pixels"
     rows = [fabricate.write("ffcv-jpeg"), fabricate.write("litdata-jpeg", stored=less)]
     text = written(tmp_path, [fabricate.load(CAST[0], 1), *rows])
     converted = {row[0]: row[2] for row in tables(text) if row[-1] == "ok"}
     assert converted == {"FFCV JPEG": "canonical JPEG bytes", "LitData JPEG": less}
-    assert re.findall(r"\*\*Not what was asked for\*\*: (.*)", text) == [
+    assert re.findall(r"\*\*Not what was requested\*\*: (.*)", text) == [
         "LitData JPEG stores JPEG of quality about 75 where 90 was asked for."
     ]
 
 
-def test_a_format_that_was_written_in_several_goes_has_no_seconds_and_it_is_said_why(tmp_path: Path) -> None:
+def test_a_format_that_was_written_in_several_runs_has_no_seconds(tmp_path: Path) -> None:
     untimed = fabricate.write("litdata-jpeg", write_s=None, cpu_s=None, images_per_s=None)
     text = written(tmp_path / "a", [fabricate.load(CAST[0], 1), fabricate.write("ffcv-jpeg"), untimed])
     [row] = [row for row in rows_of(text, "LitData JPEG") if row[-1] == "ok"]
     assert set(row[3:6]) == {"\N{EN DASH}"}
-    assert "- **No seconds**: written in several goes" in text
+    assert "- **No seconds**: the format was written in several runs" in text
     assert "No seconds" not in written(tmp_path / "b", [fabricate.load(CAST[0], 1), fabricate.write("ffcv-jpeg")])
 
 
-def test_what_was_published_and_what_the_set_up_was_worth_are_told(tmp_path: Path) -> None:
+def test_published_ratios_and_the_worth_of_each_change_are_shown(tmp_path: Path) -> None:
     cast = CAST[:3]
     rows = [
         fabricate.load(actor, block, images_per_s=speed)
@@ -287,7 +305,7 @@ def test_what_was_published_and_what_the_set_up_was_worth_are_told(tmp_path: Pat
 
 def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
     text = written(tmp_path, unreadable=[(f"{n}.jpg", "truncated") for n in range(25)])
-    assert "**25 unreadable images are** left out" in text
+    assert "**25 unreadable images** skipped in every format alike; the first 20:" in text
     assert len(rows_of(text, "truncated")) == report.SHOWN_UNREADABLE
 
 
@@ -296,6 +314,14 @@ def test_the_command_repeats_the_campaign_on_the_same_images(tmp_path: Path) -> 
     text = written(tmp_path, data=env["data"] | {"origin": "/my photos"})
     command = "loaderbench bench quick --data '/my photos' --samples 4096 --batch-size 128 --blocks 3"
     assert f"```\n{command}\n```" in text
+
+
+def test_the_command_names_the_split_and_images_whose_folder_is_called_synthetic(tmp_path: Path) -> None:
+    env = fabricate.environment(CAST, 3, CAST[0].name)
+    env["campaign"]["data"]["split"] = "val"
+    data = env["data"] | {"origin": "synthetic_faces, split val"}
+    text = written(tmp_path, cast=CAST, campaign=env["campaign"], data=data)
+    assert "loaderbench bench quick --data synthetic_faces --split val --samples" in text
 
 
 def test_a_missing_list_of_unreadable_images_is_an_empty_one(tmp_path: Path) -> None:
@@ -330,12 +356,12 @@ def test_a_crash_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.Monke
 WINDOWS = fabricate.certificate(faults=("shuffled only within windows of about 256 samples",))
 
 
-def test_other_work_is_told_first_and_shown_without_a_rank(tmp_path: Path) -> None:
+def test_different_work_is_on_the_first_screen_and_has_no_rank(tmp_path: Path) -> None:
     certified = {actor.name: fabricate.certificate() for actor in CAST} | {CAST[0].name: WINDOWS}
     text = written(tmp_path, blocks=6, certified=certified, cold=[])
     assert f"**{CAST[1].title}" in text.split("![")[0], "the fastest of the same work leads"
-    assert f"not ranked with these**: {CAST[0].title} (shuffled only within windows of about 256" in text
-    cells = next(row for row in rows_of(text, CAST[0].title) if row[0] == "other work")
+    assert f"**Not ranked:** {CAST[0].title} (shuffled only within windows of about 256" in text
+    cells = next(row for row in rows_of(text, CAST[0].title) if row[0] == "not ranked")
     assert cells[3].startswith("4.3")
     assert rows_of(text, CAST[1].title)[0][0] == "1"
 
@@ -348,5 +374,5 @@ def test_what_each_contestant_does_is_a_table(tmp_path: Path) -> None:
 
 def test_a_campaign_without_certificates_says_so(tmp_path: Path) -> None:
     text = written(tmp_path, certified={})
-    assert "**No certificates**" in text
-    assert "## The same work" not in text
+    assert "**No certificates:** this campaign did not check" in text
+    assert "## Do all contestants do the same work?" not in text

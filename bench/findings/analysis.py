@@ -195,6 +195,7 @@ def _summary(
         medians={str(column): float(value) for column, value in medians.items()},
         bound_by=_all(rows["bound_by"]),
         rank=_rank(name, compared) if compared and len(rows) >= RANKING_BLOCKS else None,
+        faster_than=frozenset(other for (one, other), c in compared.items() if one == name and c.verdict == "faster"),
         reference=compared.get((name, reference)),
         trouble=_trouble(loads[loads["contestant"] == name]),
     )

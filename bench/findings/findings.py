@@ -93,6 +93,8 @@ class ContestantSummary:
     """The step of the work that bounds it; several if blocks differ."""
     rank: tuple[int, int] | None
     """Best and worst rank that the comparisons leave open; None with fewer than `RANKING_BLOCKS` blocks."""
+    faster_than: frozenset[str]
+    """Names of the contestants than which a test finds it faster."""
     reference: Comparison | None
     """With the reference in the same blocks; None for the reference itself and where there is no common block."""
     unranked_reason: str = ""
@@ -288,12 +290,6 @@ class Analysis:
     def ranked(self) -> tuple[ContestantSummary, ...]:
         """Those of them that do the same work."""
         return tuple(s for s in self.measured if not s.unranked_reason)
-
-    @property
-    def leaders(self) -> tuple[ContestantSummary, ...]:
-        """The fastest contestant and those that the comparisons do not tell apart from it."""
-        first, *others = self.ranked
-        return (first, *(s for s in others if s.rank and s.rank[0] == 1))
 
     @property
     def beyond_limit(self) -> tuple[ContestantSummary, ...]:

@@ -1,119 +1,111 @@
-"""What did the campaign find? Its folder to Markdown and PNGs.
-
-Runs on any machine, and without the library of any loader.
-"""
+"""Write a report from a campaign's folder alone: Markdown and pictures, without the library of any loader."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-import shlex
 from dataclasses import replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, Undefined
-from markupsafe import Markup
-
-from loaderbench.api import Encoding
-from loaderbench.campaign.campaign import CAMPAIGNS
-from loaderbench.campaign.pixel_values import delivers
-from loaderbench.campaign.tuning import MARGIN
-from loaderbench.findings import gpu_uses
+from loaderbench.findings import gpu_uses, verdicts
 from loaderbench.findings.analysis import analyse
-from loaderbench.findings.comparison import RANKING_BLOCKS
 from loaderbench.findings.crossover import DeliveryCurve
-from loaderbench.findings.findings import shown
-from loaderbench.formats import payloads as stored
-from loaderbench.records import certificates
-from loaderbench.records import record as records
+from loaderbench.records import certificates, record
 from loaderbench.records.timeline import Timeline
-from loaderbench.report import plots
-from loaderbench.run.bucket_under_test import ON_LOOPBACK
+from loaderbench.report import conditions, plots, resources, results
+from loaderbench.report.first_screen import first_screen, setup
+from loaderbench.report.markdown import anchor, cell, templates, verbatim
+from loaderbench.report.material import Material
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from loaderbench.findings.findings import Analysis
+    from markupsafe import Markup
+
     from loaderbench.records.record import Record
 
 REPORT = "report.md"
-EN_DASH = "\N{EN DASH}"
 SHOWN_UNREADABLE = 20
-"""So many unreadable images are named; all are counted."""
+"""Number of unreadable images that a report names; it counts all."""
 _ENV_SCHEMA = 1
-_SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])|^[-+]")
-"""What Markdown would read as markup. An underscore within a word is none."""
+
+
+class Section(NamedTuple):
+    """One section. `values` returns what the template `name` prints, or None if there is nothing to show."""
+
+    name: str
+    heading: str
+    values: Callable[[Material], dict[str, Any] | None]
+
+
+SECTIONS = (
+    Section("first_screen", "", first_screen),
+    Section("results", "How fast is each contestant, and how sure is that?", results.results),
+    Section("processes", "How do several processes share the machine?", results.processes),
+    Section("work", "Do all contestants do the same work?", results.work),
+    Section("published", "How much of the published difference do the loaders make?", results.published),
+    Section("tuning", "What does tuning gain?", results.tuning),
+    Section("accelerator", "How fast an accelerator does each loader keep busy?", results.accelerator),
+    Section("training", "How fast is training with each loader?", results.training),
+    Section("bucket", "How soon do images from S3 arrive?", results.bucket),
+    Section("costs", "What does speed cost in CPU time and disk space?", resources.costs),
+    Section("limits", "How close are the loaders to the machine limit?", resources.limits),
+    Section("cold", "What does reading from disk cost?", resources.cold),
+    Section("waiting", "How long are start-up and waits?", resources.waiting),
+    Section("conversion", "What does writing each format cost?", resources.conversion),
+    Section("load", "How much CPU, GPU and memory does each loader use?", resources.load),
+    Section("conditions", "What was measured on what?", conditions.conditions),
+    Section("controls", "Did the harness pass its controls?", conditions.controls),
+    Section("noise", "Which trials were disturbed?", conditions.noise),
+    Section("failures", "What failed?", conditions.failures),
+    Section("gaps", "What does this report not show?", conditions.gaps),
+    Section("reproduction", "How can this be repeated?", conditions.reproduction),
+)
 
 
 def write(folder: Path, out: Path) -> Path:
-    """Write `report.md` and its PNGs into `out` and return its path; what else is there stays.
+    """Write `report.md` and its PNGs into `out` and return its path; other files there stay.
 
-    Reads the files of a campaign's folder alone. Raises FileNotFoundError without an `env.json`,
-    and ValueError if that or `trials.csv` was written by another version.
+    Raises FileNotFoundError without an `env.json`, and ValueError if another version wrote it or `trials.csv`.
     """
-    env = json.loads((folder / "env.json").read_text())
-    if env.get("schema") != _ENV_SCHEMA:
-        message = (
-            f"{folder / 'env.json'} has schema {env.get('schema')} and not {_ENV_SCHEMA}; "
-            f"use loaderbench {env.get('loaderbench', 'of the version that wrote it')}"
-        )
-        raise ValueError(message)
-    certified = certificates.load(folder)
-    rows = records.read(folder / "trials.csv")
-    analysis = analyse(rows, env["campaign"], certified, _curves(rows, folder / "times"))
-    analysis = replace(analysis, gpu_uses=gpu_uses.of(folder, rows, analysis))
-    unreadable, examples = _unreadable(folder / "unreadable.csv")
+    material = _read(folder)
     out.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".report-", dir=out) as name:
         made = Path(name)
-        pictures = plots.render(analysis, _caption(env, analysis), made)
-        text = (
-            _markdown()
-            .get_template("report.md.j2")
-            .render(
-                env=env,
-                campaign=env["campaign"],
-                analysis=analysis,
-                certified=certified,
-                plots={plot.file: plot for plot in pictures},
-                unreadable=unreadable,
-                examples=examples,
-                ranking_blocks=RANKING_BLOCKS,
-                margin=MARGIN,
-                command=_command(env),
-                unasked=_unasked(analysis),
-            )
-        )
-        (made / REPORT).write_text(re.sub(r"\n{3,}", "\n\n", text), encoding="utf-8")
+        drawn = plots.render(material.analysis, _caption(material), made)
+        material = replace(material, pictures={plot.file: plot.title for plot in drawn})
+        (made / REPORT).write_text(_markdown(material), encoding="utf-8")
         _publish(made, out)
     return out / REPORT
 
 
+def _read(folder: Path) -> Material:
+    """Return what a campaign's folder holds, and its findings, without pictures."""
+    env = json.loads((folder / "env.json").read_text())
+    if env.get("schema") != _ENV_SCHEMA:
+        writer = env.get("loaderbench", "of the version that wrote it")
+        raise ValueError(
+            f"{folder / 'env.json'} has schema {env.get('schema')} and not {_ENV_SCHEMA}; use loaderbench {writer}"
+        )
+    certified = certificates.load(folder)
+    rows = record.read(folder / "trials.csv")
+    analysis = analyse(rows, env["campaign"], certified, _curves(rows, folder / "times"))
+    analysis = replace(analysis, gpu_uses=gpu_uses.of(folder, rows, analysis))
+    unreadable, examples = _unreadable(folder / "unreadable.csv")
+    return Material(env, analysis, certified, unreadable, examples, pictures={})
+
+
 def _curves(rows: Sequence[Record], times: Path) -> dict[str, DeliveryCurve]:
-    """Return the delivery curves of the trials whose data was in a bucket and whose raw times are there."""
+    """Return the delivery curves of the trials with data in S3 whose raw times are there."""
     return {
         row.trial: DeliveryCurve.of(Timeline.load(times / row.times), row.until_asked_s)
         for row in rows
         if row.until_asked_s is not None and row.status == "ok" and (times / row.times).is_file()
     }
-
-
-def _publish(made: Path, out: Path) -> None:
-    """Move the new report into place.
-
-    The Markdown goes first and comes last: killed half-way, this leaves no report rather than one
-    that shows old pictures beside new figures.
-    """
-    (out / REPORT).unlink(missing_ok=True)
-    for plot in plots.PLOTS:
-        (out / plot.file).unlink(missing_ok=True)
-    for picture in made.glob("*.png"):
-        picture.replace(out / picture.name)
-    (made / REPORT).replace(out / REPORT)
 
 
 def _unreadable(path: Path) -> tuple[int, list[dict[str, str]]]:
@@ -126,87 +118,46 @@ def _unreadable(path: Path) -> tuple[int, list[dict[str, str]]]:
         return len(examples) + sum(1 for _ in rows), examples
 
 
-def _unasked(analysis: Analysis) -> dict[str, str]:
-    """Return why a format does not store what was asked for, by its title."""
-    reasons = {
-        w.title: stored.unasked(Encoding(**json.loads(w.options)), w.stored) for w in analysis.writes if w.stored
-    }
-    return {title: reason for title, reason in reasons.items() if reason}
+def _caption(material: Material) -> str:
+    """Return one line that says what was measured on what, for all pictures."""
+    found = material.analysis
+    blocks = verdicts.counted(found.blocks, "block") + (" (descriptive)" if found.descriptive else "")
+    progress = verdicts.progress(found)
+    return " · ".join([*setup(material), f"preliminary, {progress}" if progress else blocks])
 
 
-def _caption(env: Mapping[str, Any], analysis: Analysis) -> str:
-    """Say what was measured on what, in one line."""
-    host, data, work = env["host"], env["data"], env["campaign"]["work"]
-    blocks = f"{analysis.blocks} block{'s' if analysis.blocks != 1 else ''}"
-    parts = [
-        f"{' '.join(host['cpu'].split())}, {host['cores_allowed']} cores",
-        env["gpu"],
-        f"{data['samples']:,} images ({data['origin']})",
-        f"batch {work['batch_size']}, {_workers(env)} workers",
-        blocks + (" (descriptive)" if analysis.descriptive else ""),
-    ]
-    if analysis.recorded < analysis.planned:
-        parts.append(f"unfinished: {analysis.recorded:,} of {analysis.planned:,} trials")
-    return " · ".join(part for part in parts if part)
+def _markdown(material: Material) -> str:
+    """Return the text of a report: each section that has something to show, under its question."""
+    environment = templates()
+    shown = {section: values for section in SECTIONS if (values := section.values(material)) is not None}
+    headings = {section.name: section.heading for section in shown}
+
+    def picture(file: str, reading: str) -> Markup:
+        if file not in material.pictures:
+            return verbatim("")
+        return verbatim(f"![{cell(material.pictures[file])}]({file})\n\n{reading}\n")
+
+    def details(names: Sequence[str]) -> Markup:
+        links = [f"[{name}](#{anchor(headings[name])})" for name in names if name in headings]
+        return verbatim(f" ({', '.join(links)})" if links else "")
+
+    environment.globals |= {"picture": picture, "details": details}
+    texts = []
+    for section, values in shown.items():
+        text = environment.get_template(f"{section.name}.md.j2").render(values)
+        texts.append(f"## {section.heading}\n\n{text}" if section.heading else text)
+    return re.sub(r"\n{3,}", "\n\n", "\n\n".join(text.strip() for text in texts)) + "\n"
 
 
-def _workers(env: Mapping[str, Any]) -> int:
-    workers = env["campaign"]["work"]["workers"]
-    return int(env["host"]["cores_allowed"] if workers == "cores" else workers)
+def _publish(made: Path, out: Path) -> None:
+    """Move the new report into place.
 
-
-def _command(env: Mapping[str, Any]) -> str:
-    """Return the command line that repeats the campaign on the same images."""
-    campaign, origin = env["campaign"], str(env["data"]["origin"])
-    shipped = (CAMPAIGNS / f"{campaign['name']}.toml").exists()
-    words = ["loaderbench", "bench", campaign["name"] if shipped else f"{campaign['name']}.toml"]
-    if not origin.startswith("synthetic"):
-        words += ["--data", " ".join(origin.split())]
-    if (bucket := env["data"].get("bucket", ON_LOOPBACK)) != ON_LOOPBACK:
-        words += ["--artifacts", bucket]
-    if campaign["data"]["samples"] is not None:
-        words += ["--samples", campaign["data"]["samples"]]
-    words += ["--batch-size", campaign["work"]["batch_size"]]
-    if campaign["work"]["workers"] != "cores":
-        words += ["--workers", campaign["work"]["workers"]]
-    return shlex.join(map(str, [*words, "--blocks", campaign["timing"]["blocks"]]))
-
-
-def _markdown() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,  # a second net: all text has passed _cell before it
-        finalize=_cell,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"delivers": delivers, "ranges": _ranges, "settings": _settings, "verbatim": _verbatim}
-    return environment
-
-
-def _cell(value: object) -> Markup:
-    """Return what the template prints for a value: one line, no Markdown; missing is a dash."""
-    if isinstance(value, Markup):
-        return value
-    if value is None or value == "" or isinstance(value, Undefined):
-        return _verbatim(EN_DASH)
-    if isinstance(value, int | float):
-        return _verbatim(shown(value))
-    return _verbatim(_SPECIAL.sub(r"\\\g<0>", " ".join(str(value).split())))
-
-
-def _verbatim(text: str) -> Markup:
-    """Mark text as fit to print: escaped, or written by us."""
-    return Markup(text)  # noqa: S704 - this is Markdown, and not HTML to be trusted
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Return ascending numbers in short: 1 to 3 and 5 as `1-3, 5`, with en dashes."""
-    runs = [list(run) for _, run in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])]
-    ends = [(run[0][1], run[-1][1]) for run in runs]
-    return ", ".join(str(first) if first == last else f"{first}{EN_DASH}{last}" for first, last in ends)
-
-
-def _settings(options: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in options.items())
+    The old Markdown goes first and the new one comes last: a kill leaves no report rather than one that shows old
+    pictures beside new figures.
+    """
+    (out / REPORT).unlink(missing_ok=True)
+    for plot in plots.PLOTS:
+        (out / plot.file).unlink(missing_ok=True)
+    for picture in made.glob("*.png"):
+        picture.replace(out / picture.name)
+    (made / REPORT).replace(out / REPORT)

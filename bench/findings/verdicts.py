@@ -1,0 +1,268 @@
+"""State in sentences what a campaign found: what is fastest, how sure that is, its price, its limit, its caveats.
+
+All sentences are plain text; the report escapes and prints them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loaderbench.findings.comparison import RANKING_BLOCKS
+from loaderbench.findings.findings import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from loaderbench.findings.comparison import Comparison
+    from loaderbench.findings.findings import Analysis, ContestantSummary
+
+EN_DASH = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The answer of a campaign: a claim, and the rest of its sentence."""
+
+    claim: str
+    detail: str = "."
+
+
+def headline(analysis: Analysis) -> Headline:
+    """Return which contestant leads; it "is fastest" only if a test of a finished campaign says so of every pair."""
+    if not analysis.recorded:
+        return Headline("No trial has been recorded yet", ", so there is nothing to compare.")
+    if not analysis.ranked:
+        reason = "all that have a speed do different work" if analysis.measured else "every recorded trial failed"
+        return Headline("No contestant that does the requested work has a speed", f": {reason}.")
+    first, *others = analysis.ranked
+    speed = f"{shown(first.median)} images/s"
+    if not others:
+        return Headline(f"{first.title} delivers {speed}", ". No other contestant that does the same work has a speed.")
+    return Headline(f"{first.title} {_leads(analysis, analysis.ranked)}: {speed}", _against_reference(analysis))
+
+
+def _leads(analysis: Analysis, ranked: Sequence[ContestantSummary]) -> str:
+    if analysis.recorded < analysis.planned:
+        return "has the highest median so far"
+    return "has the highest median" if rivals(ranked) else "is fastest"
+
+
+def rivals(ranked: Sequence[ContestantSummary]) -> tuple[ContestantSummary, ...]:
+    """Return the contestants that no test separates from the first, also for want of blocks."""
+    return tuple(s for s in ranked[1:] if s.name not in ranked[0].faster_than)
+
+
+def _against_reference(analysis: Analysis) -> str:
+    first, second, *_ = analysis.ranked
+    if first.name == analysis.reference:
+        return f", and is the reference. Next is {second.title} with {shown(second.median)} images/s."
+    title = next(s.title for s in analysis.summaries if s.name == analysis.reference)
+    if not first.reference:
+        return f". There is no ratio to the reference, {title}, which has no speed in the same block."
+    ratio = first.reference.ratio
+    interval = "from one block" if ratio.low is None else f"95% CI {shown(ratio.low)}{EN_DASH}{shown(ratio.high or 0)}"
+    return f", {shown(ratio.mean)} times the reference, {title} ({interval})."
+
+
+def progress(analysis: Analysis) -> str:
+    """Return how far an unfinished campaign is, or an empty string."""
+    if analysis.recorded >= analysis.planned:
+        return ""
+    done = analysis.recorded * analysis.blocks // analysis.planned
+    return f"after {done} of {counted(analysis.blocks, 'block')}, {analysis.recorded:,} of {analysis.planned:,} trials"
+
+
+def confidence(analysis: Analysis) -> str:
+    """Return how sure the lead of the first contestant is, or an empty string without a comparison."""
+    if len(analysis.ranked) < 2:  # noqa: PLR2004 - a comparison takes two
+        return ""
+    first, *others = analysis.ranked
+    if analysis.descriptive:
+        most = max(len(s.speeds) for s in analysis.ranked)
+        measured = f"There {'is' if most == 1 else 'are'} {counted(most, 'block')}"
+        return f"descriptive only. {measured}; ranking needs at least {RANKING_BLOCKS}. The order is what was observed."
+    limit = f" Differences up to {shown(100 * analysis.least_difference)}% cannot be distinguished here."
+    open_pairs = rivals(analysis.ranked)
+    if not open_pairs:
+        rest = (
+            "the other ranked contestant" if len(others) == 1 else f"each of the other {len(others)} ranked contestants"
+        )
+        return f"tested. A sign-flip test over blocks, corrected for all pairs, finds it faster than {rest}.{limit}"
+    return f"no test separates it from {'; '.join(_with_blocks(first, s) for s in open_pairs)}.{limit}"
+
+
+def _with_blocks(first: ContestantSummary, rival: ContestantSummary) -> str:
+    few = min(len(first.speeds), len(rival.speeds))
+    return rival.title + (f" (only {counted(few, 'block')})" if few < RANKING_BLOCKS else "")
+
+
+_PRICES: tuple[tuple[str, Callable[[float], str]], ...] = (
+    ("bytes_per_image", lambda value: f"{shown(value)} bytes per image on disk"),
+    ("start_s", lambda value: f"{shown(value)} s to the first batch"),
+    ("cpu_s_per_1k_images", lambda value: f"{shown(value)} CPU-seconds per 1,000 images"),
+    ("peak_anon_memory_mib", lambda value: f"{shown(value)} MiB of anonymous and shared memory"),
+)
+"""What a contestant costs: columns and their words."""
+
+
+def price(analysis: Analysis) -> str:
+    """Return what the first contestant costs, beside the reference, or an empty string."""
+    if not analysis.ranked:
+        return ""
+    first = analysis.ranked[0]
+    reference = next((s for s in analysis.measured if s.name == analysis.reference and s != first), None)
+    costs = []
+    for column, words in _PRICES:
+        if (value := first.medians.get(column)) is not None:
+            other = reference.medians.get(column) if reference else None
+            costs.append(words(value) + ("" if other is None else f" (reference: {shown(other)})"))
+    return f"{'; '.join(costs)}." if costs else ""
+
+
+def machine_limit(analysis: Analysis) -> str:
+    """Return how close the first contestant comes to what the machine can do, or an empty string."""
+    if not analysis.ranked or "pct_of_bound" not in analysis.ranked[0].medians:
+        return ""
+    first = analysis.ranked[0]
+    share, speed = shown(first.medians["pct_of_bound"]), shown(first.medians["bound_ips"])
+    step = f" ({first.bound_by})" if first.bound_by else ""
+    return f"it reaches {share}% of the {speed} images/s that this machine can do of its slowest required step{step}."
+
+
+def beyond_limit(analysis: Analysis) -> str:
+    """Return which contestants are faster than the machine limit, and what that means, or an empty string."""
+    found = [f"{s.title} reaches {shown(s.medians['pct_of_bound'])}% ({s.bound_by})" for s in analysis.beyond_limit]
+    cause = "Above 100%, either the loader did less work than requested or the measured limit is too low"
+    return f"{'; '.join(found)}. {cause}." if found else ""
+
+
+def unranked(analysis: Analysis) -> str:
+    """Return which measured contestants do different work, by reason, or an empty string."""
+    by_reason: dict[str, list[str]] = defaultdict(list)
+    for s in analysis.measured:
+        if s.unranked_reason:
+            by_reason[s.unranked_reason].append(s.title)
+    return _sentence(f"{'; '.join(titles)} ({reason})" for reason, titles in by_reason.items())
+
+
+def unmeasured(analysis: Analysis) -> str:
+    """Return which contestants have no speed, and why, or an empty string."""
+    return _sentence(f"{s.title} ({s.trouble or 'not run yet'})" for s in analysis.summaries if not s.speeds)
+
+
+def controls_failed(analysis: Analysis) -> str:
+    """Return which controls failed, or an empty string."""
+    titles = dict.fromkeys(verdict.title for verdict in analysis.controls_failed)
+    return f"{'; '.join(titles)} failed. Do not trust any figure before the reason is known." if titles else ""
+
+
+def harness(analysis: Analysis) -> str:
+    """Return how many controls passed and how many trials are flagged, or an empty string without trials."""
+    said = []
+    if analysis.controls:
+        passed = sum(verdict.passed is True for verdict in analysis.controls)
+        said.append(f"{passed} of {counted(len(analysis.controls), 'control')} passed")
+        absent = [f"{verdict.title} ({verdict.expected})" for verdict in analysis.controls if verdict.passed is None]
+        said += [f"not measured: {', '.join(absent)}"] if absent else []
+    flagged, trials = len(analysis.flagged), len(analysis.flagged) + analysis.quiet
+    if trials:
+        said.append(f"{flagged:,} of {counted(trials, 'trial')} flagged as possibly disturbed")
+    return _sentence(said)
+
+
+def tuned(analysis: Analysis) -> str:
+    """Return which contestant leads with tuned settings, or an empty string."""
+    ranked = [b.tuned for b in analysis.tuned if b.tuned.speeds]
+    if not ranked:
+        return ""
+    leads = _leads(analysis, ranked) if len(ranked) > 1 else "is the only one measured"
+    return f"with settings tuned for each loader, {ranked[0].title} {leads}: {shown(ranked[0].median)} images/s."
+
+
+def accelerator(analysis: Analysis) -> str:
+    """Return which contestant keeps the fastest accelerator busy, or an empty string."""
+    fed = {
+        f.summary.title: f.summary.medians.get("fed_images_per_s")
+        for f in analysis.by_consumer
+        if f.consumer == "paced"
+    }
+    rates = sorted(((rate, title) for title, rate in fed.items() if rate), reverse=True)
+    if not rates:
+        return ""
+    (rate, title), *others = rates
+    rest = f"; the slowest is {others[-1][1]} with {shown(others[-1][0])}" if others else ""
+    return f"{title} keeps an accelerator 90% busy up to the highest demand, {shown(rate)} images/s{rest}."
+
+
+def training(analysis: Analysis) -> str:
+    """Return which contestant trains fastest in plain PyTorch, and what each costs at least, or an empty string."""
+    trained = [f.summary for f in analysis.by_consumer if f.consumer == "train" and f.summary.speeds]
+    if not trained:
+        return ""
+    first, last = trained[0], trained[-1]
+    rest = "" if first is last else f"; the slowest is {last.title} with {_stalled(last)}"
+    return f"{first.title} has the highest median in training: {_stalled(first)} than on one cached batch{rest}."
+
+
+def _stalled(s: ContestantSummary) -> str:
+    return f"{shown(s.median)} images/s, {shown(s.medians['stall_vs_cached_pct'])}% slower"
+
+
+def published(analysis: Analysis) -> str:
+    """Return the ranges of ratios as published and as measured here, or an empty string."""
+    pairs = [p for p in analysis.replications if p.name != analysis.reference]
+    measured = [p.measured.mean for p in pairs if p.measured]
+    equal = [p.equal.mean for p in pairs if p.equal]
+    if not measured and not equal:
+        return ""
+    found = [("published", [p.ratio for p in pairs]), ("measured with that set-up", measured)]
+    ranges = [f"{_range(ratios)} {what}" for what, ratios in (*found, ("with an equal set-up", equal)) if ratios]
+    return f"times the reference: {', '.join(ranges)}."
+
+
+def _range(values: Sequence[float]) -> str:
+    return EN_DASH.join(dict.fromkeys(map(shown, (min(values), max(values)))))
+
+
+def bucket(analysis: Analysis, epochs: int) -> str:
+    """Return who has the first batch and who finishes all epochs soonest with data in S3, or an empty string."""
+    racing = [f for f in analysis.by_transport if f.curves]
+    if not racing:
+        return ""
+    soonest, done = (min(racing, key=lambda f: getattr(f, column)) for column in ("first_batch_s", "end_s"))
+    return (
+        f"{soonest.title} has the first batch soonest, after {shown(soonest.first_batch_s or 0)} s; "
+        f"{done.title} finishes {counted(epochs, 'epoch')} soonest, after {shown(done.end_s or 0)} s."
+    )
+
+
+def places(ranked: Sequence[ContestantSummary], *, descriptive: bool) -> dict[str, str]:
+    """Return the place of each contestant by name: as observed, or as the ranks that the tests leave open."""
+    if descriptive:
+        return {s.name: str(place) for place, s in enumerate(ranked, 1)}
+    ends = {s.name: dict.fromkeys(s.rank or ()) for s in ranked}
+    return {name: EN_DASH.join(map(str, ranks)) for name, ranks in ends.items()}
+
+
+def tested(compared: Comparison | None) -> str:
+    """Return the verdict of a test with its p, or an empty string without a test."""
+    return f"{compared.verdict} (p {shown(compared.p)})" if compared and compared.p is not None else ""
+
+
+def losses(blocks: int) -> str:
+    """Return over how many blocks losses were compared, in words."""
+    if not blocks:
+        return "were not compared, because that takes two loaders in two blocks"
+    return f"were compared over {counted(blocks, 'block')}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, which ends in s unless the number is 1."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _sentence(texts: Iterable[str]) -> str:
+    found = "; ".join(texts)
+    return f"{found}." if found else ""

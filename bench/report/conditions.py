@@ -1,0 +1,140 @@
+"""Sections on conditions and trust: what was run, controls, disturbed trials, failures, gaps, and how to repeat it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from loaderbench.campaign.campaign import CAMPAIGNS
+from loaderbench.campaign.pixel_values import delivers
+from loaderbench.findings import verdicts
+from loaderbench.report.markdown import ranges, settings, verbatim
+from loaderbench.run.bucket_under_test import ON_LOOPBACK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from loaderbench.report.material import Material
+
+_KINDS = {"write": "Converting: ", "limit": "Limit: ", "tune": "Search: "}
+_NO_COLD = (
+    "the harness reads each format through before its trial. It verifies that the format is in the page cache and that "
+    "nothing is read from disk, and flags a trial for which it cannot. The campaign standard measures both."
+)
+_SYNTHETIC = re.compile(r"synthetic, seed \d+")
+
+
+def conditions(material: Material) -> dict[str, Any]:
+    """Return the values of the section on what was measured on what."""
+    env, campaign = material.env, material.campaign
+    contestants = [
+        (c["title"], c["loader"], c["format"], delivers(campaign["work"], c.get("work")), settings(c["options"]))
+        for c in campaign["contestants"]
+    ]
+    formats = [
+        (
+            *(f["name"], f["writer"], f["mode"]),
+            None if f["mode"] == "original" else f["max_side"],
+            None if f["mode"] in {"original", "raw"} else f["quality"],
+        )
+        for f in campaign["formats"]
+    ]
+    return {
+        "env": env,
+        "campaign": campaign,
+        "blocks": verdicts.counted(material.analysis.blocks, "block"),
+        "delivered": delivers(campaign["work"]),
+        "versions": settings(env["versions"]),
+        "processes": f"{material.processes} {material.process_noun}s" if material.process_noun else "",
+        "contestants": contestants,
+        "formats": formats,
+    }
+
+
+def controls(material: Material) -> dict[str, Any]:
+    """Return the values of the section on the controls."""
+    passed = {True: "yes", False: verbatim("**no**"), None: ""}
+    found = material.analysis.controls
+    return {"controls": [(c.title, c.expected, c.measured or "not measured", passed[c.passed]) for c in found]}
+
+
+def noise(material: Material) -> dict[str, Any]:
+    """Return the values of the section on disturbed trials."""
+    found = material.analysis
+    flagged = [
+        (row.trial, row.images_per_s, "yes" if row.trial in found.counted else "no", "; ".join(flags))
+        for row, flags in found.flagged
+    ]
+    trials, reruns = len(flagged) + found.quiet, material.campaign["timing"]["reruns"]
+    return {"flagged": flagged, "trials": trials, "reruns": reruns}
+
+
+def failures(material: Material) -> dict[str, Any]:
+    """Return the values of the section on failures and unreadable images."""
+    failed = [
+        (_KINDS.get(f.kind, "") + f.title, f.status, len(f.blocks) or 1, ranges(f.blocks), f.reason)
+        for f in material.analysis.failures
+    ]
+    examples = [(row["path"], row["reason"]) for row in material.examples]
+    images = verdicts.counted(material.unreadable, "unreadable image")
+    return {"failed": failed, "examples": examples, "unreadable": material.unreadable, "images": images}
+
+
+def gaps(material: Material) -> dict[str, Any]:
+    """Return the values of the section on what the report does not show."""
+    return {"gaps": list(_gaps(material))}
+
+
+def _gaps(material: Material) -> Iterator[tuple[str, str]]:
+    """Yield what is missing, and why."""
+    found, env, campaign = material.analysis, material.env, material.campaign
+    trained = [f for f in found.by_consumer if f.consumer in {"train", "lightning"}]
+    if found.gpu_reason or not env["gpu"]:
+        yield "GPU load", f"{found.gpu_reason or env['gpu_reason']}."
+    if not found.cold_starts:
+        yield "Cold reads", _NO_COLD
+    if not (trained and env["gpu"]):
+        yield "Data stall of a GPU", "no model was trained on a GPU here, so there are no steps to wait between."
+    if campaign["work"].get("device") == "cuda" and not any("copy_p50_ms" in f.summary.medians for f in trained):
+        cause = "" if env["gpu"] else ", because there was no GPU"
+        yield "Copies to the GPU", f"none was measured in training{cause}."
+    yield "Other machines", "all figures come from one machine and need not hold on another."
+    if not trained:
+        yield "Training", "no model runs; the harness takes batches as fast as possible."
+    samples = env["data"]["samples"]
+    if samples and (passes := round(campaign["work"]["epoch_images"] / samples)) > 1:
+        yield (
+            "Epochs of the data set",
+            f"each measured epoch visits every image {passes} times, so that a small data set gives a long epoch.",
+        )
+    if found.recorded < found.planned:
+        yield f"{found.planned - found.recorded:,} of {found.planned:,} trials", "not run yet."
+    for failure in found.failures:
+        if (failure.kind, failure.status) == ("load", "unavailable"):
+            yield failure.title, failure.reason
+
+
+def reproduction(material: Material) -> dict[str, Any]:
+    """Return the values of the section on how to repeat the campaign."""
+    return {"command": verbatim(_command(material.env))}
+
+
+def _command(env: Mapping[str, Any]) -> str:
+    """Return the command line that repeats the campaign on the same images."""
+    campaign, origin = env["campaign"], " ".join(str(env["data"]["origin"]).split())
+    split = campaign["data"].get("split")
+    shipped = (CAMPAIGNS / f"{campaign['name']}.toml").exists()
+    words = ["loaderbench", "bench", campaign["name"] if shipped else f"{campaign['name']}.toml"]
+    if not _SYNTHETIC.fullmatch(origin):
+        words += ["--data", origin.removesuffix(f", split {split}")]
+    if split:
+        words += ["--split", split]
+    if (bucket := env["data"].get("bucket", ON_LOOPBACK)) != ON_LOOPBACK:
+        words += ["--artifacts", bucket]
+    if campaign["data"]["samples"] is not None:
+        words += ["--samples", campaign["data"]["samples"]]
+    words += ["--batch-size", campaign["work"]["batch_size"]]
+    if campaign["work"]["workers"] != "cores":
+        words += ["--workers", campaign["work"]["workers"]]
+    return shlex.join(map(str, [*words, "--blocks", campaign["timing"]["blocks"]]))

@@ -1,0 +1,107 @@
+"""Sections on what loaders take: CPU, GPU, memory, disk and time; and on what this machine can do."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from loaderbench.api import Encoding
+from loaderbench.formats.payloads import unasked
+from loaderbench.report.markdown import interval, medians
+
+if TYPE_CHECKING:
+    from loaderbench.findings.findings import ContestantSummary
+    from loaderbench.report.material import Material
+
+_MB, _GB = 1e6, 1e9
+_BATCH_MEMORY = {
+    "shared": "worker processes",
+    "private": "its own process",
+    "pinned": "page-locked memory",
+    "device": "the GPU",
+}
+"""Where batches come from, by the column `batch_memory`."""
+_WAITS = (
+    *("import_s", "construct_s", "first_batch_s", "epoch_end_s"),
+    *("wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "wait_max_ms", "sustained_images_per_s", "bank_bias_bound_pct"),
+)
+_GPU = (
+    *("gpu_util_pct", "gpu_sm_active_pct", "gpu_dram_pct", "gpu_power_w"),
+    *("gpu_energy_j", "gpu_sm_clock_mhz", "gpu_memory_mib"),
+)
+
+
+def costs(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on speed against its price, which has pictures alone."""
+    return {} if {"speed-cost.png", "speed-size.png"} & material.pictures.keys() else None
+
+
+def limits(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on the machine limits."""
+    missing = {step: f"not measured: {reason}" for step, reason in material.analysis.limits_missing.items()}
+    steps = [*material.analysis.limits.items(), *missing.items()]
+    return {"steps": steps} if steps else None
+
+
+def cold(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on reading from disk."""
+    epochs = []
+    for c in material.analysis.cold_starts:
+        cold_s, speed, read_bytes = medians(c.cold, "epoch1_s", "images_per_s", "read_bytes")
+        read_mb = read_bytes / _MB if read_bytes else None
+        row = (c.warm.title, *medians(c.warm, "epoch1_s"), cold_s or c.cold.trouble, interval(c.ratio))
+        epochs.append((*row, speed, read_mb, c.states))
+    return {"epochs": epochs} if epochs else None
+
+
+def waiting(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on start-up and waits."""
+    if "first-batch.png" not in material.pictures:
+        return None
+    return {"waits": [(s.title, *medians(s, *_WAITS)) for s in material.analysis.measured]}
+
+
+def conversion(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on writing the formats."""
+    writes = material.analysis.writes
+    if not writes:
+        return None
+    formats = [
+        (
+            *(w.title, w.adapter, w.stored, w.write_s, w.images_per_s, w.cpu_s),
+            *(w.size_bytes / _GB if w.size_bytes else None, w.bytes_per_image, w.versions, w.status),
+        )
+        for w in writes
+    ]
+    deviations = [(w.title, unasked(Encoding(**json.loads(w.options)), w.stored)) for w in writes if w.stored]
+    return {
+        "formats": formats,
+        "untimed": any(w.status == "ok" and w.write_s is None for w in writes),
+        "deviations": [(title, reason) for title, reason in deviations if reason],
+    }
+
+
+def load(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on CPU, GPU and memory."""
+    if "load.png" not in material.pictures:
+        return None
+    measured = material.analysis.measured
+    uses = [
+        (
+            *(s.title, *medians(s, "cpu_s_per_1k_images", "cores_used", "peak_anon_memory_mib"), file_backed(s)),
+            *(_BATCH_MEMORY.get(s.batch_memory, s.batch_memory), _switches_per_s(s), *medians(s, "monitor_cpu_pct")),
+        )
+        for s in measured
+    ]
+    return {"uses": uses, "gpu": [(s.title, *medians(s, *_GPU)) for s in measured if material.env["gpu"]]}
+
+
+def file_backed(s: ContestantSummary) -> float | None:
+    """Return the memory that is backed by files, as the difference of two medians."""
+    total, anonymous = medians(s, "peak_memory_mib", "peak_anon_memory_mib")
+    return total - anonymous if total and anonymous else None
+
+
+def _switches_per_s(s: ContestantSummary) -> float | None:
+    switches, window_s = medians(s, "context_switches", "window_s")
+    return switches / window_s if switches and window_s else None

@@ -1,0 +1,254 @@
+"""Sections on what loaders deliver: speed, the same work, published ratios, tuning, training, and data in S3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from loaderbench.campaign.tuning import MARGIN
+from loaderbench.findings import verdicts
+from loaderbench.findings.comparison import RANKING_BLOCKS
+from loaderbench.report.first_screen import limit_share
+from loaderbench.report.markdown import cell, formatted, interval, medians, speed_range, verbatim
+from loaderbench.report.resources import file_backed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from markupsafe import Markup
+
+    from loaderbench.findings.crossover import Crossover
+    from loaderbench.findings.findings import ConsumerSummary, TransportSummary, TunedSummary
+    from loaderbench.findings.training import UnderLightning
+    from loaderbench.records.certificates import Certificate
+    from loaderbench.report.material import Material
+
+_MB = 1e6
+_EQUAL_DB = 99
+"""PSNR that certificates give images that are equal in every bit."""
+_TRAITS = ("stored", "crops of", "resampling")
+_SHUFFLE = (
+    "batch_spread",
+    "displacement",
+    "new_companions",
+    "neighbours_kept",
+    "crop_area_distance",
+    "crop_aspect_distance",
+    "crop_horizontal_position_distance",
+    "crop_vertical_position_distance",
+    "same_next_epoch_share",
+    "same_in_other_batch_share",
+)
+"""Figures of shuffling and augmentation in a certificate, in the order of the table."""
+
+
+def results(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on how fast each contestant is, and how sure that is."""
+    found = material.analysis
+    if not found.measured:
+        return None
+    tests = [
+        (
+            *(s.title, len(s.speeds), "" if s.unranked_reason else verdicts.tested(s.reference)),
+            *(s.medians.get("epoch1_images_per_s"), s.memory_format),
+        )
+        for s in found.measured
+    ]
+    return {
+        "tests": tests,
+        "descriptive": found.descriptive,
+        "ranking_blocks": RANKING_BLOCKS,
+        "least_difference_pct": 100 * found.least_difference,
+        "unranked": any(s.unranked_reason for s in found.measured),
+    }
+
+
+def processes(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on several jobs or ranks."""
+    if not material.process_noun:
+        return None
+    columns = ("images_per_s", "slowest_rank_images_per_s", "fairness", "peak_anon_memory_mib")
+    shares = [(s.title, *medians(s, *columns), file_backed(s)) for s in material.analysis.measured]
+    return {"shares": shares, "noun": material.process_noun, "processes": material.processes}
+
+
+def work(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on what work each contestant was seen to do, by its certificate."""
+    certified = material.certified
+    if not certified:
+        return None
+    seen = [(s, certified[s.name]) for s in material.analysis.summaries if s.name in certified]
+    return {
+        "kinds": [(s.title, s.unranked_reason or "the same", *_kind(one)) for s, one in seen],
+        "shuffle": [(s.title, *map(one.figures.get, _SHUFFLE)) for s, one in seen],
+        "seen_on": next((one.seen_on for one in certified.values() if one.seen_on), "nothing"),
+    }
+
+
+def _kind(certificate: Certificate) -> Iterable[object]:
+    """Yield the cells that say how a contestant does the work."""
+    traits, figures = certificate.traits, certificate.figures
+    own, common = (
+        "equal" if figures.get(name) == _EQUAL_DB else figures.get(name) for name in ("own_psnr_db", "common_psnr_db")
+    )
+    flipped = figures.get("flipped_share")
+    yield from map(traits.get, _TRAITS)
+    yield own
+    yield formatted("{} ({})", common, figures.get("shift_px"))
+    yield None if flipped is None else 100 * flipped
+    yield traits.get("order by seed")
+    yield traits.get("memory of a batch")
+
+
+def published(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on a published comparison, and on what each change of the set-up was worth."""
+    found = material.analysis
+    if not found.replications and not found.setup_effects:
+        return None
+    ratios = []
+    for p in found.replications:
+        own = [_by_epoch(p.ratios, "\N{MULTIPLICATION SIGN}"), interval(p.measured), interval(p.equal)]
+        if p.name == found.reference:
+            own = [cell("1 (reference)")] * len(own)
+        ratios.append((p.title, _by_epoch(p.images_per_s), *own, p.bytes_per_image, p.stored_bytes))
+    effects = [
+        (
+            *(e.what, e.before, e.after, interval(e.comparison)),
+            *(verdicts.tested(e.comparison), e.bytes_before, e.bytes_after),
+        )
+        for e in found.setup_effects
+    ]
+    reference = next((s.title for s in found.summaries if s.name == found.reference), found.reference)
+    source = (material.campaign["published"] or {}).get("source")
+    return {"ratios": ratios, "effects": effects, "source": source, "reference": reference}
+
+
+def _by_epoch(figures: Iterable[float], unit: str = "") -> Markup:
+    return verbatim(" / ".join(f"{cell(figure)}{unit}" for figure in figures))
+
+
+def tuning(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on what tuning gains."""
+    found, search = material.analysis, material.campaign["tuning"]
+    if not found.tuned:
+        return None
+    ranked = [b.tuned for b in found.tuned if b.tuned.speeds]
+    places = verdicts.places(ranked, descriptive=found.descriptive)
+    gains = [
+        (
+            *(places.get(b.tuned.name), b.tuned.title, b.shared.medians.get("images_per_s"), speed_range(b.tuned)),
+            *(interval(b.gain), verdicts.tested(b.gain), _changed(b)),
+            *(_budgeted(b, search["memory_mib"]), limit_share(b.tuned)),
+        )
+        for b in found.tuned
+    ]
+    return {
+        "place": "Order" if found.descriptive else "Rank",
+        "gains": gains,
+        "tried": [(b.tuned.title, _tried(b)) for b in found.tuned],
+        "search": search,
+        "margin_pct": f"{100 * MARGIN:g}",
+        "cores": material.env["host"]["cores_allowed"],
+    }
+
+
+def _budgeted(b: TunedSummary, budget_mib: float | None) -> object:
+    used_mib = b.tuned.medians.get("peak_anon_memory_mib")
+    over = budget_mib and used_mib and used_mib > budget_mib
+    return formatted("{} (over the budget)", used_mib) if over else used_mib
+
+
+def _changed(b: TunedSummary) -> str:
+    if b.search.gains:
+        return "; ".join(map(str, b.search.gains))
+    return "none: its own were the best found" if b.search.settings else "none keeps to the memory budget"
+
+
+def _tried(b: TunedSummary) -> str:
+    steps = "; ".join(map(str, b.search.steps)) or "nothing yet"
+    disturbed = f", of which {b.search.disturbed} disturbed" if b.search.disturbed else ""
+    return f"{steps}; {b.search.ended or 'unfinished'} ({verdicts.counted(len(b.search.rows), 'trial')}{disturbed})."
+
+
+def accelerator(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on feeding an emulated accelerator."""
+    paced = [f.summary for f in material.analysis.by_consumer if f.consumer == "paced"]
+    demands = [(s.title, s.medians.get("fed_images_per_s") or s.trouble, *medians(s, "images_per_s")) for s in paced]
+    return {"demands": demands} if demands else None
+
+
+def training(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on training."""
+    trained = [f for f in material.analysis.by_consumer if f.consumer in {"train", "lightning"}]
+    if not trained:
+        return None
+    noun = material.process_noun
+    columns = ("cached_images_per_s", "stall_vs_cached_pct", "starved_pct", "step_p50_ms")
+    columns = (*(("slowest_rank_images_per_s",) if noun else ()), *columns, "wait_p50_ms", "wait_p95_ms", "wait_p99_ms")
+    speeds = [
+        (
+            *(_trained_title(f), f.summary.medians.get("images_per_s") or f.summary.trouble),
+            *(*medians(f.summary, *columns), _loss(f, "loss_first"), _loss(f, "loss_last")),
+        )
+        for f in trained
+    ]
+    copied = [f for f in trained if "copy_p50_ms" in f.summary.medians]
+    blocks = {_CONSUMERS[f.consumer]: f.loss_blocks for f in trained}
+    return {
+        "speeds": speeds,
+        "noun": noun,
+        "copies": [(_trained_title(f), *medians(f.summary, "copy_p50_ms", "copy_overlap_pct")) for f in copied],
+        "losses": [(consumer, *map(verdicts.losses, compared)) for consumer, compared in blocks.items()],
+        "lightning": [_lightning_row(one, trained) for one in material.analysis.lightning],
+        "gpu": bool(material.env["gpu"]),
+    }
+
+
+_CONSUMERS = {"train": "In plain PyTorch", "lightning": "Under Lightning"}
+
+
+def _trained_title(f: ConsumerSummary) -> str:
+    return f"{f.summary.title}, under Lightning" if f.consumer == "lightning" else f.summary.title
+
+
+def _loss(f: ConsumerSummary, column: str) -> object:
+    value = f.summary.medians.get(column)
+    return formatted("{} (**outlier**)", value) if column in f.outlier_losses else value
+
+
+def _lightning_row(one: UnderLightning, trained: Iterable[ConsumerSummary]) -> tuple[object, ...]:
+    of = {f.consumer: f.summary for f in trained if f.summary.name == one.contestant}
+    mean, low, high = one.added_ms
+    added_ms = mean if low is None else formatted("{} [{} to {}]", mean, low, high)
+    return of["train"].title, of["train"].median, of["lightning"].median, interval(one.ratio), added_ms
+
+
+def bucket(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on data in S3."""
+    found, stream = material.analysis, material.campaign.get("stream")
+    if not found.by_transport or not stream:
+        return None
+    return {
+        "times": [_transport_row(f, stream["cache_mib"]) for f in found.by_transport],
+        "crossovers": [_crossover_row(c) for c in found.crossovers],
+        "stream": stream,
+        "bucket": material.env["data"].get("bucket"),
+    }
+
+
+def _transport_row(f: TransportSummary, bound_mib: float) -> tuple[object, ...]:
+    download_s, epoch2_s, most, end = medians(f.summary, "download_s", "epoch2_s", "cache_peak_mib", "cache_end_mib")
+    received = medians(f.summary, "network_bytes", "network_epoch1_bytes", "network_epoch2_bytes")
+    state = "within" if f.bound_held else "over"
+    kept = most if f.bound_held is None else formatted("{} ({} its {})", most, state, bound_mib)
+    return (
+        *(f.title, download_s, f.first_batch_s if f.curves else f.summary.trouble, f.epoch1_end_s, epoch2_s),
+        *(f.later_images_per_s, *(None if size is None else size / _MB for size in received), kept, end),
+    )
+
+
+def _crossover_row(c: Crossover) -> tuple[object, ...]:
+    if not (point := c.point):
+        blocks = f"{c.of_blocks} of {c.of_blocks}"
+        return c.first, f"never by {c.second}", None, None, None, "the speeds after epoch 1", blocks
+    known = point.certainty + ("" if point.lasting else ", until the measured end")
+    return c.first, c.second, point.seconds, point.images, point.epoch, known, f"{c.blocks} of {c.of_blocks}"

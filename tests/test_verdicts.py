@@ -1,0 +1,126 @@
+"""The sentences of a report's first screen claim what the tests say, and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from loaderbench.findings import verdicts
+from loaderbench.findings.analysis import analyse
+from tests import fabricate
+from tests.fabricate import CAST
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from loaderbench.findings.findings import Analysis
+    from loaderbench.records.record import Record
+
+FAST, OTHER, REFERENCE = CAST[0], CAST[1], CAST[8]
+
+
+def found(rows: Sequence[Record], blocks: int = 6, **changes: Any) -> Analysis:
+    campaign = fabricate.environment((FAST, OTHER, REFERENCE), blocks, REFERENCE.name)["campaign"]
+    return replace(analyse(rows, campaign), **changes)
+
+
+def runs(actor: fabricate.Actor, *speeds: float, **columns: Any) -> list[Record]:
+    return [fabricate.load(actor, block, images_per_s=speed, **columns) for block, speed in enumerate(speeds, 1)]
+
+
+def three(*others: float, blocks: int = 6) -> list[Record]:
+    """Rows of FAST, of OTHER at these speeds, and of the reference."""
+    return [*runs(FAST, *[3000.0] * blocks), *runs(OTHER, *others), *runs(REFERENCE, *[1000.0] * blocks)]
+
+
+def test_only_a_test_against_every_other_contestant_makes_one_the_fastest() -> None:
+    analysis = found(three(*[2000.0] * 6))
+    claim = verdicts.headline(analysis)
+    assert claim.claim == f"{FAST.title} is fastest: 3,000 images/s"
+    assert claim.detail == f", 3.00 times the reference, {REFERENCE.title} (95% CI 3.00\N{EN DASH}3.00)."
+    assert "finds it faster than each of the other 2 ranked contestants" in verdicts.confidence(analysis)
+
+
+def test_a_contestant_with_too_few_blocks_is_a_rival() -> None:
+    """Review E1: a rival that failed in one block had no rank, and so was taken for nobody."""
+    failed = fabricate.failed(OTHER, 6)
+    analysis = found([*three(*[2985.0] * 5), failed])
+    assert verdicts.headline(analysis).claim == f"{FAST.title} has the highest median: 3,000 images/s"
+    assert f"no test separates it from {OTHER.title} (only 5 blocks)." in verdicts.confidence(analysis)
+
+
+def test_a_rival_without_a_common_block_is_one() -> None:
+    rows = [replace(row, block=(row.block or 0) + 6, trial=f"later/{row.trial}") for row in runs(OTHER, *[2000.0] * 6)]
+    analysis = found([*runs(FAST, *[3000.0] * 6), *rows, *runs(REFERENCE, *[1000.0] * 6)], blocks=12)
+    assert [s.title for s in verdicts.rivals(analysis.ranked)] == [OTHER.title]
+
+
+def test_before_the_end_nobody_is_the_fastest() -> None:
+    analysis = found(three(*[2000.0] * 6), blocks=8)
+    assert verdicts.headline(analysis).claim == f"{FAST.title} has the highest median so far: 3,000 images/s"
+    assert verdicts.progress(analysis) == "after 6 of 8 blocks, 18 of 24 trials"
+
+
+@pytest.mark.parametrize(("blocks", "said"), [(1, "There is 1 block"), (3, "There are 3 blocks")])
+def test_few_blocks_are_descriptive(blocks: int, said: str) -> None:
+    analysis = found(three(*[2000.0] * blocks, blocks=blocks), blocks=blocks)
+    assert verdicts.confidence(analysis).startswith(f"descriptive only. {said}; ranking needs at least 6.")
+    assert ("from one block" in verdicts.headline(analysis).detail) is (blocks == 1)
+
+
+def test_where_all_ranked_contestants_failed_the_others_are_not_denied() -> None:
+    rows = runs(FAST, *[3000.0] * 3)
+    analysis = found(rows, blocks=3)
+    unranked = tuple(replace(s, unranked_reason="other work") for s in analysis.summaries)
+    claim = verdicts.headline(replace(analysis, summaries=unranked))
+    assert claim.claim == "No contestant that does the requested work has a speed"
+    assert claim.detail == ": all that have a speed do different work."
+
+
+def test_the_price_is_told_beside_that_of_the_reference() -> None:
+    price = verdicts.price(found(three(*[2000.0] * 6)))
+    assert price.startswith("142,400 bytes per image on disk (reference: 16,600); 11.7 s to the first batch")
+    assert price.endswith("640 MiB of anonymous and shared memory (reference: 640).")
+    assert "(reference" not in verdicts.price(found(runs(REFERENCE, 1000.0), blocks=1))
+
+
+def test_the_machine_limit_is_named_with_its_step() -> None:
+    rows = [replace(row, bound_ips=4000.0, pct_of_bound=75.0, bound_by="crop") for row in three(2000.0, blocks=1)]
+    assert verdicts.machine_limit(found(rows, blocks=1)) == (
+        "it reaches 75.0% of the 4,000 images/s that this machine can do of its slowest required step (crop)."
+    )
+    beyond = [replace(row, pct_of_bound=120.0) for row in rows]
+    assert f"{FAST.title} reaches 120% (crop)" in verdicts.beyond_limit(found(beyond, blocks=1))
+    bare = [replace(row, bound_ips=None, pct_of_bound=None) for row in rows]
+    assert verdicts.machine_limit(found(bare, blocks=1)) == verdicts.beyond_limit(found(bare, blocks=1)) == ""
+
+
+def test_contestants_of_different_work_are_grouped_by_reason() -> None:
+    analysis = found(three(2000.0, blocks=1), blocks=1)
+    apart = tuple(replace(s, unranked_reason="" if s.name == REFERENCE.name else "crops") for s in analysis.summaries)
+    assert verdicts.unranked(replace(analysis, summaries=apart)) == f"{FAST.title}; {OTHER.title} (crops)."
+
+
+def test_a_failed_control_forbids_trust() -> None:
+    campaign = fabricate.environment((FAST, REFERENCE), 6, REFERENCE.name)["campaign"]
+    twin = campaign["contestants"][1] | {"name": "twin", "title": "Twin", "control": "twin"}
+    campaign["contestants"].append(twin)
+    actor = replace(REFERENCE, name="twin", title="Twin")
+    for speed, passed in ((1000.0, True), (500.0, False)):
+        rows = [*three(*[2000.0] * 6), *runs(actor, *[speed] * 6)]
+        analysis = analyse(rows, campaign)
+        assert ("Do not trust any figure" in verdicts.controls_failed(analysis)) is not passed
+        assert f"{int(passed)} of 1 control passed" in verdicts.harness(analysis)
+
+
+def test_nothing_measured_says_nothing() -> None:
+    nothing = found([])
+    said = (
+        *(verdicts.confidence, verdicts.price, verdicts.machine_limit, verdicts.beyond_limit, verdicts.unranked),
+        *(verdicts.controls_failed, verdicts.harness, verdicts.tuned, verdicts.accelerator, verdicts.training),
+        verdicts.published,
+    )
+    assert {sentence(nothing) for sentence in said} == {""}
+    assert verdicts.progress(nothing) == "after 0 of 6 blocks, 0 of 18 trials"
