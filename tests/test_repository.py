@@ -139,7 +139,7 @@ def test_a_transfer_tells_how_far_it_is_within_a_file_and_stops_there(
                 told.append(done)
                 if done and not stop.is_set():
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                    stop.wait(60)
+                    stop.wait(300)
 
             yield on_progress
 
