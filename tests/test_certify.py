@@ -132,6 +132,7 @@ def test_a_picture_of_one_grey_has_not_moved_and_brings_nothing_down() -> None:
     assert pixels._shift_px(grey + 9, grey) == 0
 
 
+@pytest.mark.usefixtures("forked")
 def test_contestants_are_certified_in_processes_of_their_own_and_the_certificates_kept(
     tree: Path, tmp_path: Path, planted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

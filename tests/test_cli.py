@@ -82,13 +82,13 @@ def test_a_messy_tree_is_measured_and_what_is_left_out_is_listed(tmp_path: Path)
     assert len(left_out) > 1
     assert "unreadable" in report
     assert state(tree) == before
-    refused = loaderbench(
-        "bench", campaigns.file(tmp_path), "--data", tree, "--strict", *places, "--cache", tmp_path / "other"
-    )
-    assert refused.returncode == 1
-    assert "cannot be read" in refused.stderr
+    words = ["prepare", campaigns.file(tmp_path), "--data", tree, "--strict", "--cache", tmp_path / "other"]
+    refused = CliRunner().invoke(app, [*map(str, words)])
+    assert refused.exit_code == 1
+    assert "cannot be read" in str(refused.exception)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_writing_is_said_and_nothing_half_made_stays(tree: Path, tmp_path: Path) -> None:
     """FFCV's own writer would wait for ever for its workers."""
     mixed = '{ name = "mixed", title = "mixed", writer = "ffcv", mode = "proportion", max_side = 64, quality = 70 }'

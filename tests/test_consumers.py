@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from loaderbench.records.record import Consumer, Record
+
 pytestmark = pytest.mark.usefixtures("forked")
 
 ARTIFACT = Artifact("f", "/nowhere", 4096, 0, 1, 1, Encoding("jpeg"), classes=10)
@@ -275,17 +277,20 @@ def test_batches_that_lightning_would_leave_out_are_wrong_work(world: World) -> 
         consumers.prepare("lightning", EPOCHS, WORK, ONE_WEIGHT)(world, meter)
 
 
-def test_training_learns_and_is_held_against_the_same_batch_again_and_again(ready: Ready, tmp_path: Path) -> None:
+def consumed(ready: Ready, folder: Path, *names: Consumer) -> dict[str, Record]:
+    """Measure a real loader under each of these consumers and the drain, and return the rows."""
     feeding = {"contestants": ["files"], "warmup_s": 0, "window_s": 0.1, "window_batches": 24}
-    training = {**feeding, "options": {"model": "shufflenet_v2_x0_5", "cached_s": 0.2}}
-    chosen = campaign(
-        {"files": {"loader": "imagefolder"}},
-        consumers={"train": training, "lightning": training, "paced": {**feeding, "window_batches": 4}},
-        blocks=1,
-    )
-    folder = runner.run(chosen, ready(chosen), tmp_path / "results", Display())
-    rows = {row.consumer: row for row in records.read(folder / "trials.csv") if row.kind == "load"}
+    training = {"options": {"model": "shufflenet_v2_x0_5", "cached_s": 0.2}}
+    consumers = {name: feeding | ({} if name == "paced" else training) for name in names}
+    chosen = campaign({"files": {"loader": "imagefolder"}}, consumers=consumers, blocks=1)
+    results = runner.run(chosen, ready(chosen), folder / "results", Display())
+    rows = {row.consumer: row for row in records.read(results / "trials.csv") if row.kind == "load"}
     assert {row.status for row in rows.values()} == {"ok"}, [row.reason for row in rows.values()]
+    return rows
+
+
+def test_training_learns_and_is_compared_with_training_on_one_cached_batch(ready: Ready, tmp_path: Path) -> None:
+    rows = consumed(ready, tmp_path, "train")
     trained = rows["train"]
     assert trained.trial == "1/files/train"
     assert trained.loss_last
@@ -298,11 +303,18 @@ def test_training_learns_and_is_held_against_the_same_batch_again_and_again(read
     )
     assert trained.starved_pct is not None
     assert trained.gpu_starved_pct is None
+    assert rows["hungry"].starved_pct is None
+
+
+@pytest.mark.slow
+def test_lightning_trains_as_the_plain_loop_does_and_the_sweep_of_demands_runs(ready: Ready, tmp_path: Path) -> None:
+    rows = consumed(ready, tmp_path, "train", "lightning", "paced")
+    trained = rows["train"]
+    assert trained.loss_first
     assert rows["lightning"].loss_first == pytest.approx(trained.loss_first, rel=1e-4)
     assert rows["lightning"].loss_last == pytest.approx(trained.loss_last, rel=1e-3)
     assert rows["lightning"].starved_pct is not None
     assert rows["paced"].demand_curve
-    assert rows["hungry"].starved_pct is None
 
 
 def test_the_same_start_gives_the_same_first_loss() -> None:

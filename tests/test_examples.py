@@ -60,7 +60,10 @@ def cifar10(folder: Path, seed: int, images: int) -> Path:
     return tar(folder / "cifar-10-python.tar.gz", entries, "w:gz")
 
 
-@pytest.mark.parametrize(("example", "loader"), [("train_plain.py", "litdata"), ("train_lightning.py", "ffcv")])
+@pytest.mark.parametrize(
+    ("example", "loader"),
+    [("train_plain.py", "litdata"), pytest.param("train_lightning.py", "ffcv", marks=pytest.mark.slow)],
+)
 def test_cifar_is_learnt(example: str, loader: str, tmp_path: Path) -> None:
     form = {"writer": loader, "mode": "raw"}
     train, val = (
@@ -70,6 +73,7 @@ def test_cifar_is_learnt(example: str, loader: str, tmp_path: Path) -> None:
     assert accuracy(example, train, val, options) > 0.3, "by chance: 0.1"
 
 
+@pytest.mark.slow
 def test_the_synthetic_set_is_learnt(tmp_path: Path) -> None:
     sets = []
     for seed, images in ((0, 320), (config.load(str(ROOT / "examples" / "validation.toml")).data.seed, 160)):

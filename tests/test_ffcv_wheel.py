@@ -150,11 +150,13 @@ def unrepair(environment: Path) -> None:
     shutil.rmtree(site / "ffcv.libs")
 
 
+@pytest.mark.slow
 def test_wheel_reads_and_writes_without_the_systems_libraries(tmp_path, wheel, system_libraries):
     done = round_trip(clean_environment(tmp_path / "env", wheel), system_libraries)
     assert done.stdout.endswith("round trip done\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_wheel_that_was_not_repaired_is_told_apart(tmp_path, wheel, system_libraries):
     environment = clean_environment(tmp_path / "env", wheel)
     unrepair(environment)

@@ -23,7 +23,7 @@ from loaderbench.trial.spec import Window
 
 NAMES = (
     "ffcv-raw-mapped",
-    "ffcv-jpeg-slots",
+    pytest.param("ffcv-jpeg-slots", marks=pytest.mark.slow),
     "litdata-raw",
     "litdata-jpeg",
     "imagefolder-original-pil",
@@ -32,11 +32,9 @@ NAMES = (
 """Each loader with each of its formats and each of its options."""
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("name", NAMES)
-def test_contestant(
-    name: str, quick: Campaign, everything: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NUMBA_OPT", "0")  # FFCV does the same work more slowly, but compiles it in half the time
+def test_contestant(name: str, quick: Campaign, everything: Prepared, tmp_path: Path) -> None:
     [contestant] = [contestant for contestant in quick.contestants if contestant.name == name]
     artifact = everything.artifacts[contestant.format]
     spec = runner.trial_spec(quick, contestant, artifact, tmp_path / "times.npz")
@@ -103,14 +101,11 @@ def test_pace_has_its_known_speed_and_burns_its_known_cpu(
 def test_a_child_and_grandchildren_of_pace_burn_cpu_too(tmp_path: Path) -> None:
     """No more of it than is told, and as much as the machine lets them."""
     cores, wanted_s = 0.4, 0.3
-    artifact, work = (
-        Artifact("any", str(tmp_path), 96, 96, 0, 0, Encoding("raw")),
-        Work(batch_size=16, workers=1, image_size=2),
-    )
-    others = psutil.Process().children()
-    begun_s = time.monotonic()
+    artifact = Artifact("any", str(tmp_path), 96, 96, 0, 0, Encoding("raw"))
+    work = Work(batch_size=16, workers=1, image_size=2)
+    before, begun_s = psutil.Process().children(), time.monotonic()
     with pace.stream(artifact, work, child_cores=cores, grandchild_cores=cores):
-        [child] = set(psutil.Process().children()) - set(others)
+        [child] = set(psutil.Process().children()) - {*before}
         own_s = below_s = 0.0
         while min(own_s, below_s) < wanted_s:
             assert time.monotonic() < begun_s + 300

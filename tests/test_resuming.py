@@ -85,7 +85,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-FORMATS = [("imagefolder", "jpeg"), ("imagefolder", "original"), ("litdata", "raw"), ("litdata", "jpeg")]
+FORMATS = [
+    ("imagefolder", "jpeg"),
+    ("imagefolder", "original"),
+    ("litdata", "jpeg"),
+    pytest.param("litdata", "raw", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("name", "mode"), FORMATS)

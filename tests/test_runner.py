@@ -213,7 +213,17 @@ def test_the_same_campaign_is_not_measured_twice_at_once(run: Run, tmp_path: Pat
         run(campaign({"a": {}}), tmp_path)
 
 
-def test_after_a_kill_at_any_moment_the_next_run_goes_on(tree: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kills",
+    [
+        [signal.SIGKILL],
+        pytest.param([signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL], marks=pytest.mark.slow),
+    ],
+    ids=["once", "often"],
+)
+def test_after_a_kill_at_any_moment_the_next_run_goes_on(
+    kills: list[signal.Signals], tree: Path, tmp_path: Path
+) -> None:
     text = campaigns.TOML.replace("blocks = 1", "blocks = 3")
     toml = campaigns.file(
         tmp_path, text.replace('loader = "imagefolder"', 'loader = "planted"\noptions = { behaviour = "fork" }')
@@ -225,7 +235,7 @@ def test_after_a_kill_at_any_moment_the_next_run_goes_on(tree: Path, tmp_path: P
     rows = tmp_path / "results" / "small" / "trials.csv"
     moment = random.Random()
     seen: list[str] = []
-    for how in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+    for how in kills:
         harness = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         deadline = time.monotonic() + 300
         while len(whole(rows)) <= len(seen) and harness.poll() is None and time.monotonic() < deadline:

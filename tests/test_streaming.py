@@ -144,7 +144,9 @@ def test_the_largest_size_of_a_folder_is_seen_while_it_has_it(tmp_path: Path, mo
         assert most_mib() == 1
 
 
-@pytest.mark.parametrize("loader", NAMES)
+@pytest.mark.parametrize(
+    "loader", ["imagefolder", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ffcv", "litdata"))]
+)
 def test_what_is_downloaded_first_comes_over_the_network_before_the_first_epoch_alone(
     run: Run, everything: Prepared, loader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,44 +13,9 @@ from loaderbench.api import Work
 from loaderbench.campaign import pixel_values as values
 from loaderbench.campaign import registry
 from loaderbench.formats.prepare import Prepared
+from loaderbench.machine import process
 
-ROOT = Path(__file__).parent.parent
-DELIVER = """
-import json, sys
-import torch
-from torchvision.transforms import v2
-from loaderbench.campaign import pixel_values as values, registry
-from loaderbench.api import Artifact, Work
-
-class Watched(v2.RandomResizedCrop):
-    def forward(self, *images):
-        crops_tensors.add(isinstance(images[0], torch.Tensor))
-        return super().forward(*images)
-
-v2.RandomResizedCrop = Watched
-spec = json.load(sys.stdin)
-told = []
-
-def off(images, work):
-    "How far values lie from those that whole grey levels stand for, in levels."
-    levels = 255 * values.unnormalised(images, work)
-    return float((levels - levels.round()).abs().max())
-
-for options, changes in spec["options"]:
-    crops_tensors = set()
-    loader, work = registry.loader(spec["loader"]), Work(**{**spec["work"], **changes})
-    with loader.stream(Artifact.from_dict(spec["artifact"]), work, **options) as batches:
-        if work.device == "meta":  # where tensors have a form and no content
-            forms = {(tuple(images.shape[1:]), str(images.dtype), images.device.type, labels.device.type,
-                      images.is_contiguous(memory_format=torch.channels_last)) for images, labels in batches}
-            told.append(([], sorted(forms)))
-            continue
-        epochs = [[(int(n), float(i.min()), float(i.max()), str(i.dtype), off(i[None], work))
-                   for images, labels in batches for i, n in zip(images, labels)] for _ in range(2)]
-        told.append((epochs, eval(spec["look"])))
-print(json.dumps(told))
-"""
-
+pytestmark = pytest.mark.usefixtures("forked")
 
 HALF, NORMALISED = {"dtype": "float16"}, {"dtype": "float16", "normalised": True}
 
@@ -64,7 +26,7 @@ class Case(NamedTuple):
     form: str
     loader: str
     options: list[tuple[dict[str, Any], dict[str, Any]]]
-    look: str = "None"
+    look: str = ""
     seen: tuple[Any, ...] = (None,)
     workers: int = 1
 
@@ -79,7 +41,7 @@ CASES = [
             ({}, NORMALISED),
             ({}, {"dtype": "bfloat16", "normalised": True}),
         ],
-        "torch.multiprocessing.get_sharing_strategy()",
+        "sharing",
         ("file_system", "file_descriptor", "file_descriptor", "file_descriptor"),
     ),
     Case(
@@ -89,32 +51,41 @@ CASES = [
             ({"prefetch_factor": None}, NORMALISED),
             ({"prefetch_factor": None, "tensor_first": True, "sharing": "file_system"}, {}),
         ],
-        "[list(crops_tensors), torch.multiprocessing.get_sharing_strategy()]",
+        "crops",
         ([[False], "file_descriptor"], [[True], "file_system"]),
         workers=0,  # so that the crops are seen
     ),
     Case(
         "ffcv-raw",
         "ffcv",
-        [
-            ({"convert": "compiled"}, {}),
-            ({"convert": "compiled"}, NORMALISED),
-            ({"convert": "torchvision", "os_cache": False}, {"dtype": "bfloat16"}),
-            ({"convert": "compiled"}, NORMALISED | {"device": "meta"}),
-        ],
-        "[type(one).__name__ for one in batches.pipeline_specs['image'].transforms]",
-        (
-            ["RandomHorizontalFlip", "NormalizeImage", "ToTensor", "ToTorchImage"],
-            ["RandomHorizontalFlip", "NormalizeImage", "ToTensor", "ToTorchImage"],
-            ["RandomHorizontalFlip", "ToTensor", "ToTorchImage", "ModuleWrapper"],
-            [[[3, 32, 32], "torch.float16", "meta", "cpu", True]],
-        ),
+        [({"convert": "compiled"}, NORMALISED)],
+        "transforms",
+        (["RandomHorizontalFlip", "NormalizeImage", "ToTensor", "ToTorchImage"],),
     ),
 ]
+DEAR = Case(
+    "ffcv-raw",
+    "ffcv",
+    [
+        ({"convert": "compiled"}, {}),
+        ({"convert": "torchvision", "os_cache": False}, {"dtype": "bfloat16"}),
+        ({"convert": "compiled"}, NORMALISED | {"device": "meta"}),
+    ],
+    "transforms",
+    (
+        ["RandomHorizontalFlip", "NormalizeImage", "ToTensor", "ToTorchImage"],
+        ["RandomHorizontalFlip", "ToTensor", "ToTorchImage", "ModuleWrapper"],
+        [[[3, 32, 32], "torch.float16", "meta", "cpu", True]],
+    ),
+)
+"""FFCV compiles each of its pipelines anew."""
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.form for case in CASES])
-def test_floats_in_the_stored_order(everything: Prepared, case: Case) -> None:
+@pytest.mark.parametrize(
+    "case",
+    [*(pytest.param(case, id=case.form) for case in CASES), pytest.param(DEAR, id="ffcv", marks=pytest.mark.slow)],
+)
+def test_floats_in_the_stored_order(everything: Prepared, case: Case, tmp_path: Path) -> None:
     work = Work(batch_size=16, workers=case.workers, image_size=32, passes=2, seed=0, dtype="float32", shuffle=False)
     spec = {
         "loader": case.loader,
@@ -123,18 +94,9 @@ def test_floats_in_the_stored_order(everything: Prepared, case: Case) -> None:
         "options": case.options,
         "look": case.look,
     }
-    command = [sys.executable, "-c", DELIVER]
-    done = subprocess.run(
-        command,
-        env=os.environ | {"NUMBA_OPT": "0"},
-        input=json.dumps(spec),
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-        timeout=600,
-    )
-    told = json.loads(done.stdout.splitlines()[-1])
+    result = process.run("tests.delivering.run", {**spec, "told": str(tmp_path / "told")}, tmp_path / "log", 600)
+    assert result["status"] == "ok", (tmp_path / "log").read_text()
+    told = json.loads((tmp_path / "told").read_text())
     assert [seen for _, seen in told] == list(case.seen)
     every_epoch = [epoch for epochs, _ in told for epoch in epochs]
     orders = [[label for label, *_ in images] for images in every_epoch]
