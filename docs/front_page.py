@@ -18,15 +18,21 @@ def machine() -> str:
     """Return on what the reference campaigns ran, as a sentence."""
     host, data = env(QUICK)["host"], env(QUICK)["data"]
     gpu = "" if env(QUICK)["gpu"] else " and no GPU"
+    return (
+        f"\nMedians on an {host['cpu']} virtual machine with {host['cores_allowed']} cores{gpu}; "
+        f"{data['samples']:,} synthetic images.\n"
+    )
+
+
+def caution() -> str:
+    """Return how far to trust the rows of `who_wins`, as sentences."""
     tested = [name for name in (QUICK, TRAIN, JOBS, STREAM) if not analysis(name).descriptive]
     assert not tested, f"these campaigns have enough blocks for a ranking: {tested}; say so in docs/figures.py"
     blocks = " or ".join(sorted({str(analysis(name).blocks) for name in (QUICK, TRAIN, JOBS, STREAM)}))
     return (
-        f"\nMedians on an {host['cpu']} virtual machine with {host['cores_allowed']} cores{gpu}; "
-        f"{data['samples']:,} synthetic images. Each loader and format takes part with the faster of its settings.\n"
-        f"All rows but the last have {blocks} blocks: they show what was observed, not a tested ranking. "
-        f"The last has {analysis(PR572).blocks} blocks.\n"
-        "Measure your own machine: another one can turn the order around.\n"
+        "\nEach loader and format takes part with the faster of its settings. "
+        f"All rows but the last have {blocks} blocks:\nthey show what was observed, not a tested ranking. "
+        f"The last has {analysis(PR572).blocks} blocks. Another machine can turn the order around: measure yours.\n"
     )
 
 

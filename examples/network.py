@@ -1,4 +1,4 @@
-"""A network small enough to train in seconds without a GPU."""
+"""Define a network that trains in seconds without a GPU."""
 
 from itertools import pairwise
 

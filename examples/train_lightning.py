@@ -1,7 +1,7 @@
-"""Trains a small network by Lightning's Trainer, with any loader: images that grow, and transforms of torchvision's.
+"""Train a small network under Lightning with any loader, with progressive resizing and torchvision's transforms.
 
-loaderbench prepare --samples 2048                            # names the folder of each format
-loaderbench prepare examples/validation.toml --samples 512    # and of other images
+loaderbench prepare --samples 2048                            # prints the folder of each format
+loaderbench prepare examples/validation.toml --samples 512    # the same for other images
 python examples/train_lightning.py data/artifacts/ffcv-jpeg-... data/artifacts/ffcv-jpeg-... --loader ffcv
 """
 
@@ -16,14 +16,13 @@ from network import small
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
-from loaderbench.api import Artifact, Work
-from loaderbench.loaders.lightning import DataModule
+from loaderbench import Artifact, DataModule, Work
 
 NORMALIZE = v2.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
 
 
 class Classifier(LightningModule):
-    """Learns classes; tells the validation accuracy of every epoch."""
+    """Learn the classes, and print the validation accuracy after each epoch."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     workers: int = 2,
     devices: int = 1,
 ) -> None:
-    """Train on one folder that `loaderbench prepare` names, and validate on another."""
+    """Train on one folder that `loaderbench prepare` prints, and validate on another."""
     seed_everything(0)
     work = Work(
         batch_size=batch_size,

@@ -1,7 +1,7 @@
-"""Trains a small network in plain PyTorch, with any loader, and validates it after every epoch.
+"""Train a small network in plain PyTorch with any loader, and validate it after each epoch.
 
-loaderbench prepare --samples 2048                            # names the folder of each format
-loaderbench prepare examples/validation.toml --samples 512    # and of other images
+loaderbench prepare --samples 2048                            # prints the folder of each format
+loaderbench prepare examples/validation.toml --samples 512    # the same for other images
 python examples/train_plain.py data/artifacts/ffcv-jpeg-... data/artifacts/ffcv-jpeg-... --loader ffcv
 """
 
@@ -15,7 +15,7 @@ import typer
 from network import small
 from torch.nn.functional import cross_entropy
 
-from loaderbench.api import Artifact, Work
+from loaderbench import Artifact, Work
 from loaderbench.campaign import registry
 
 
@@ -29,7 +29,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     batch_size: int = 64,
     workers: int = 2,
 ) -> None:
-    """Train on one folder that `loaderbench prepare` names, and validate on another."""
+    """Train on one folder that `loaderbench prepare` prints, and validate on another."""
     torch.manual_seed(0)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images_to_train, images_to_validate = Artifact.load(train), Artifact.load(val)
@@ -39,7 +39,7 @@ def main(  # noqa: PLR0913 - each is an option of the command
     validation = replace(work, augment="validation", shuffle=False)
     stream = registry.loader(loader).stream
     with stream(images_to_train, work) as batches, stream(images_to_validate, validation) as val_batches:
-        for epoch in range(epochs):  # each pass over `batches` is an epoch, in an order of its own
+        for epoch in range(epochs):  # each pass over `batches` is an epoch in a new order
             network.train()
             for images, labels in batches:
                 loss = cross_entropy(network(images.to(device)), labels.to(device, torch.int64))
