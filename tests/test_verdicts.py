@@ -115,12 +115,23 @@ def test_a_failed_control_forbids_trust() -> None:
         assert f"{int(passed)} of 1 control passed" in verdicts.harness(analysis)
 
 
+def test_missing_certificates_are_named_until_they_come() -> None:
+    assert verdicts.unchecked(found(three(2000.0, blocks=1), blocks=1)).startswith("this campaign did not check")
+    assert verdicts.unchecked(found(three(2000.0, blocks=1), blocks=2)).startswith("this campaign has not yet checked")
+    assert verdicts.unchecked(found(three(2000.0, blocks=1), blocks=1, certified=True)) == ""
+
+
+def test_losses_that_were_not_compared_say_so_once() -> None:
+    assert verdicts.losses((3, 2)) == "the first losses were compared over 3 blocks, the later ones over 2 blocks"
+    assert verdicts.losses((0, 0)).startswith("no losses were compared")
+
+
 def test_nothing_measured_says_nothing() -> None:
     nothing = found([])
     said = (
         *(verdicts.confidence, verdicts.price, verdicts.machine_limit, verdicts.beyond_limit, verdicts.unranked),
         *(verdicts.controls_failed, verdicts.harness, verdicts.tuned, verdicts.accelerator, verdicts.training),
-        verdicts.published,
+        *(verdicts.published, verdicts.unchecked),
     )
     assert {sentence(nothing) for sentence in said} == {""}
     assert verdicts.progress(nothing) == "after 0 of 6 blocks, 0 of 18 trials"

@@ -74,6 +74,11 @@ def progress(analysis: Analysis) -> str:
     return f"after {done} of {counted(analysis.blocks, 'block')}, {analysis.recorded:,} of {analysis.planned:,} trials"
 
 
+def preliminary(analysis: Analysis) -> str:
+    """Return a warning of an unfinished campaign, or an empty string."""
+    return f"{said}. Every figure can still change." if (said := progress(analysis)) else ""
+
+
 def confidence(analysis: Analysis) -> str:
     """Return how sure the lead of the first contestant is, or an empty string without a comparison."""
     if len(analysis.ranked) < 2:  # noqa: PLR2004 - a comparison takes two
@@ -147,6 +152,14 @@ def unranked(analysis: Analysis) -> str:
     return _sentence(f"{'; '.join(titles)} ({reason})" for reason, titles in by_reason.items())
 
 
+def unchecked(analysis: Analysis) -> str:
+    """Return a warning that nothing is known of the contestants' work, or an empty string."""
+    if analysis.certified or not analysis.measured:
+        return ""
+    checked = "did not check" if analysis.recorded >= analysis.planned else "has not yet checked"
+    return f"this campaign {checked} whether the contestants do the same work."
+
+
 def unmeasured(analysis: Analysis) -> str:
     """Return which contestants have no speed, and why, or an empty string."""
     return _sentence(f"{s.title} ({s.trouble or 'not run yet'})" for s in analysis.summaries if not s.speeds)
@@ -164,8 +177,8 @@ def harness(analysis: Analysis) -> str:
     if analysis.controls:
         passed = sum(verdict.passed is True for verdict in analysis.controls)
         said.append(f"{passed} of {counted(len(analysis.controls), 'control')} passed")
-        absent = [f"{verdict.title} ({verdict.expected})" for verdict in analysis.controls if verdict.passed is None]
-        said += [f"not measured: {', '.join(absent)}"] if absent else []
+        absent = sum(verdict.passed is None for verdict in analysis.controls)
+        said[-1] += f", {absent} not measured" if absent else ""
     flagged, trials = len(analysis.flagged), len(analysis.flagged) + analysis.quiet
     if trials:
         said.append(f"{flagged:,} of {counted(trials, 'trial')} flagged as possibly disturbed")
@@ -183,17 +196,12 @@ def tuned(analysis: Analysis) -> str:
 
 def accelerator(analysis: Analysis) -> str:
     """Return which contestant keeps the fastest accelerator busy, or an empty string."""
-    fed = {
-        f.summary.title: f.summary.medians.get("fed_images_per_s")
-        for f in analysis.by_consumer
-        if f.consumer == "paced"
-    }
-    rates = sorted(((rate, title) for title, rate in fed.items() if rate), reverse=True)
-    if not rates:
+    fed = [f.summary for f in analysis.by_consumer if "fed_images_per_s" in f.summary.medians]
+    if not fed:
         return ""
-    (rate, title), *others = rates
-    rest = f"; the slowest is {others[-1][1]} with {shown(others[-1][0])}" if others else ""
-    return f"{title} keeps an accelerator 90% busy up to the highest demand, {shown(rate)} images/s{rest}."
+    first, last = ((s.title, shown(s.medians["fed_images_per_s"])) for s in (fed[0], fed[-1]))
+    rest = f"; the slowest is {last[0]} with {last[1]}" if len(fed) > 1 else ""
+    return f"{first[0]} keeps an accelerator 90% busy up to the highest demand, {first[1]} images/s{rest}."
 
 
 def training(analysis: Analysis) -> str:
@@ -207,7 +215,7 @@ def training(analysis: Analysis) -> str:
 
 
 def _stalled(s: ContestantSummary) -> str:
-    return f"{shown(s.median)} images/s, {shown(s.medians['stall_vs_cached_pct'])}% slower"
+    return f"{shown(s.median)} images/s, {shown(s.medians['stall_vs_cached_pct'])}% less"
 
 
 def published(analysis: Analysis) -> str:
@@ -251,11 +259,12 @@ def tested(compared: Comparison | None) -> str:
     return f"{compared.verdict} (p {shown(compared.p)})" if compared and compared.p is not None else ""
 
 
-def losses(blocks: int) -> str:
-    """Return over how many blocks losses were compared, in words."""
-    if not blocks:
-        return "were not compared, because that takes two loaders in two blocks"
-    return f"were compared over {counted(blocks, 'block')}"
+def losses(blocks: tuple[int, ...]) -> str:
+    """Return over how many blocks the first and the later losses of a consumer were compared."""
+    if not any(blocks):
+        return "no losses were compared, because that takes two loaders in two blocks"
+    first, later = (counted(number, "block") for number in blocks)
+    return f"the first losses were compared over {first}, the later ones over {later}"
 
 
 def counted(number: int, noun: str) -> str:

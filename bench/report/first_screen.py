@@ -36,14 +36,8 @@ def first_screen(material: Material) -> dict[str, Any]:
 
 def _points(material: Material) -> list[Point]:
     found, stream = material.analysis, material.campaign.get("stream") or {}
-    progress = verdicts.progress(found)
-    unchecked = (
-        ""
-        if found.certified or not found.measured
-        else "this campaign did not check whether the contestants do the same work."
-    )
     return [
-        Point("Preliminary", f"{progress}. Every figure can still change." if progress else ""),
+        Point("Preliminary", verdicts.preliminary(found)),
         Point("Controls failed", verdicts.controls_failed(found), ("controls",)),
         Point("Confidence", verdicts.confidence(found), ("results",)),
         Point("Published", verdicts.published(found), ("published",)),
@@ -57,7 +51,7 @@ def _points(material: Material) -> list[Point]:
         Point("Harness", verdicts.harness(found), ("controls", "noise")),
         Point("Beyond the machine limit", verdicts.beyond_limit(found), ("limits",)),
         Point("Not ranked", verdicts.unranked(found), ("work",)),
-        Point("No certificates", unchecked),
+        Point("No certificates", verdicts.unchecked(found)),
         Point("No speed", verdicts.unmeasured(found) if found.measured else "", ("failures",)),
     ]
 

@@ -62,7 +62,7 @@ def speed_range(s: ContestantSummary) -> Markup:
     """Return a contestant's median and range over blocks, the median in bold if it is ranked, or why it has none."""
     if not s.speeds:
         return cell(s.trouble or "not run yet")
-    pattern = "{} [{}{}{}]" if s.unranked_reason else "**{}** [{}{}{}]"
+    pattern = ("{}" if s.unranked_reason else "**{}**") + (" [{}{}{}]" if len(s.speeds) > 1 else "")
     return formatted(pattern, s.median, min(s.speeds), EN_DASH, max(s.speeds))
 
 

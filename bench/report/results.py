@@ -197,7 +197,7 @@ def training(material: Material) -> dict[str, Any] | None:
         "speeds": speeds,
         "noun": noun,
         "copies": [(_trained_title(f), *medians(f.summary, "copy_p50_ms", "copy_overlap_pct")) for f in copied],
-        "losses": [(consumer, *map(verdicts.losses, compared)) for consumer, compared in blocks.items()],
+        "losses": [(consumer, verdicts.losses(compared)) for consumer, compared in blocks.items()],
         "lightning": [_lightning_row(one, trained) for one in material.analysis.lightning],
         "gpu": bool(material.env["gpu"]),
     }
