@@ -81,10 +81,11 @@ COG := $(BIN)/cog --verbosity=0 -P -I docs -p 'import figures, front_page, lists
 PAGES := README.md $(wildcard docs/*.md)
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-lint: setup  ## check style, format, types and pages
+lint: setup  ## check style, format, types, rooms and pages
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(COG) --check --check-fail-msg='run: make docs' $(PAGES)
 	$(SITE)
 

@@ -150,8 +150,8 @@ def ffcv_pages() -> str:
     assert write.bytes_per_image
     assert plain.bytes_per_image
     return (
-        f"In the reference campaign, FFCV's JPEG format takes {shown(write.bytes_per_image)} bytes per image for "
-        f"{shown(plain.bytes_per_image)} bytes of JPEG."
+        f"\nIn the reference campaign, FFCV's JPEG format takes {shown(write.bytes_per_image)} bytes per image for "
+        f"{shown(plain.bytes_per_image)} bytes of JPEG.\n"
     )
 
 
@@ -161,8 +161,8 @@ def litdata_jpeg() -> str:
     assert change.bytes_before
     assert change.bytes_after
     return (
-        f"Asked for quality 90, it stored {shown(change.bytes_before)} bytes per image where the canonical JPEGs have "
-        f"{shown(change.bytes_after)} ([report](../reports/{PR572}/report.md))."
+        f"\nAsked for quality 90, it stored {shown(change.bytes_before)} bytes per image where the canonical JPEGs "
+        f"have {shown(change.bytes_after)} ([report](../reports/{PR572}/report.md)).\n"
     )
 
 
@@ -171,6 +171,6 @@ def litdata_cache() -> str:
     found = next(f for f in analysis(STREAM).by_transport if f.transport == "bounded")
     limit = env(STREAM)["campaign"]["stream"]["cache_mib"]
     return (
-        f"In the reference campaign, LitData kept at most {shown(found.summary.medians['cache_peak_mib'])} MiB on the "
-        f"disk with a limit of {limit:g} MiB ([report](../reports/{STREAM}/report.md))."
+        f"\nIn the reference campaign, LitData kept at most {shown(found.summary.medians['cache_peak_mib'])} MiB on "
+        f"the disk with a limit of {limit:g} MiB ([report](../reports/{STREAM}/report.md)).\n"
     )
