@@ -41,7 +41,16 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepare(campaign(contestants, forms), tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)
 
 
-@pytest.fixture(scope="module", params=[(name, ranks) for name in WORKERS for ranks in (1, 2)], ids=str)
+slow = pytest.mark.slow
+TRAININGS = [
+    ("imagefolder", 2),
+    ("litdata", 1),
+    *(pytest.param(each, marks=slow) for each in [("imagefolder", 1), ("litdata", 2), ("ffcv", 1), ("ffcv", 2)]),
+]
+"""Loaders with the numbers of their ranks."""
+
+
+@pytest.fixture(scope="module", params=TRAININGS, ids=str)
 def told(request, formats: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each rank of a training tells."""
     loader, ranks = request.param

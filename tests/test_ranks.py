@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 
     from loaderbench.records.record import Consumer, Record
 
-CONTESTANTS = ("ffcv-jpeg-mapped", "litdata-jpeg", "imagefolder-256-pil")
+slow = pytest.mark.slow
+CONTESTANTS = ("imagefolder-256-pil", "ffcv-jpeg-mapped", "litdata-jpeg")
 
 
-@pytest.fixture(scope="module")
-def two_ranks(quick: Campaign) -> Campaign:
-    """The real contestants, one of each library, in two ranks."""
-    content = quick.model_dump()
-    content["contestants"] = [c for c in content["contestants"] if c["name"] in CONTESTANTS]
+def in_two_ranks(quick: Campaign, *names: str) -> Campaign:
+    """Real contestants of the default campaign in two ranks."""
+    content = quick.model_dump() | {"reference": names[0]}
+    content["contestants"] = [c for c in content["contestants"] if c["name"] in names]
     formats = {c["format"] for c in content["contestants"]}
     content["formats"] = [f for f in content["formats"] if f["name"] in formats]
     content["work"] |= {"ranks": 2, "workers": 1}
@@ -50,10 +50,13 @@ def two_ranks(quick: Campaign) -> Campaign:
     return Campaign.model_validate(content)
 
 
-@pytest.fixture(scope="module")
-def measured(two_ranks: Campaign, everything: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of their trials."""
-    return runner.run(two_ranks, everything, tmp_path_factory.mktemp("results"), Display())
+@pytest.fixture(scope="module", params=[CONTESTANTS[0], *(pytest.param(name, marks=slow) for name in CONTESTANTS[1:])])
+def measured(
+    request: pytest.FixtureRequest, quick: Campaign, everything: Prepared, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of one contestant's trial."""
+    chosen = in_two_ranks(quick, request.param)
+    return runner.run(chosen, everything, tmp_path_factory.mktemp("results"), Display())
 
 
 @pytest.mark.parametrize(
@@ -72,9 +75,8 @@ def test_jobs_have_gpus_of_their_own_as_far_as_there_are_some(
     assert [jobs.own_gpu(job, environment).get("CUDA_VISIBLE_DEVICES") for job in range(3)] == shown
 
 
-@pytest.mark.parametrize("contestant", CONTESTANTS)
-def test_two_ranks_of_a_real_loader_share_each_epoch(contestant: str, measured: Path) -> None:
-    row = next(row for row in records.read(measured / "trials.csv") if row.contestant == contestant)
+def test_two_ranks_of_a_real_loader_share_each_epoch(measured: Path) -> None:
+    [row] = [row for row in records.read(measured / "trials.csv") if row.kind == "load"]
     assert row.status == "ok", row.reason
     assert row.ranks == 2
     assert row.images_per_s
@@ -88,11 +90,13 @@ def test_rows_of_several_ranks_follow_from_their_raw_times(measured: Path) -> No
     assert {j.what: j.reasons for j in check.check(measured) if j.state == "INVALID"} == {}
 
 
+@slow
 def test_two_ranks_of_the_real_loaders_are_certified_together(
-    two_ranks: Campaign, everything: Prepared, tmp_path: Path
+    quick: Campaign, everything: Prepared, tmp_path: Path
 ) -> None:
     # 257 images, which two ranks cannot share evenly.
-    chosen = two_ranks.model_copy(update={"data": two_ranks.data.model_copy(update={"probe": 257})})
+    chosen = in_two_ranks(quick, *CONTESTANTS)
+    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"probe": 257})})
     certificates = certify.certify(chosen, everything, tmp_path, Display())
     assert {name: c.faults or c.failure for name, c in certificates.items() if c.state != "as asked"} == {}
     assert certificates["litdata-jpeg"].seen_on.endswith("1 workers in each of 2 ranks")
@@ -135,6 +139,7 @@ def _train(consumer: Consumer, ready: Ready, folder: Path, **options: str) -> di
     return measure(spec, folder / "log", 600)
 
 
+@slow
 @pytest.mark.usefixtures("planted")
 def test_ranks_train_one_network_and_under_lightning_the_same(ready: Ready, tmp_path: Path) -> None:
     """Rank 0 has five batches an epoch, rank 1 two, of which under Lightning the DataModule makes five."""
@@ -186,7 +191,7 @@ def test_each_job_has_the_whole_work_with_a_seed_of_its_own() -> None:
     ("behaviour", "ending"),
     [
         ("die second", ("failed", "job 1 was ended by SIGKILL (out of memory?)")),
-        ("share unevenly", ("invalid", "epoch 1 delivered 72 images instead of 96")),
+        pytest.param("share unevenly", ("invalid", "epoch 1 delivered 72 images instead of 96"), marks=slow),
     ],
 )
 def test_a_job_that_ends_badly_ends_the_others(

@@ -479,6 +479,7 @@ def test_after_a_kill_at_any_of_20_points_the_copy_goes_on_and_nothing_on_record
     assert [path.name for path in folder.parent.iterdir() if path.name == "partial"] == []
 
 
+@pytest.mark.slow
 def test_a_million_keys_take_less_than_300_mib_and_the_first_is_fetched_while_they_are_listed(tmp_path: Path) -> None:
     """Simulated at the API: the client's listing, and fetching one object. A second page comes only after that."""
     command = [sys.executable, "-m", "tests.perf.million_keys"]
