@@ -32,14 +32,11 @@ def conditions(material: Material) -> dict[str, Any]:
         (c["title"], c["loader"], c["format"], delivers(campaign["work"], c.get("work")), settings(c["options"]))
         for c in campaign["contestants"]
     ]
-    formats = [
-        (
-            *(f["name"], f["writer"], f["mode"]),
-            None if f["mode"] == "original" else f["max_side"],
-            None if f["mode"] in {"original", "raw"} else f["quality"],
-        )
-        for f in campaign["formats"]
-    ]
+    formats = []
+    for f in campaign["formats"]:
+        side = None if f["mode"] == "original" else f["max_side"]
+        quality = None if f["mode"] in {"original", "raw"} else f["quality"]
+        formats.append([f["name"], f["writer"], f["mode"], side, quality])
     return {
         "env": env,
         "campaign": campaign,

@@ -21,14 +21,6 @@ _BATCH_MEMORY = {
     "device": "the GPU",
 }
 """Where batches come from, by the column `batch_memory`."""
-_WAITS = (
-    *("import_s", "construct_s", "first_batch_s", "epoch_end_s"),
-    *("wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "wait_max_ms", "sustained_images_per_s", "bank_bias_bound_pct"),
-)
-_GPU = (
-    *("gpu_util_pct", "gpu_sm_active_pct", "gpu_dram_pct", "gpu_power_w"),
-    *("gpu_energy_j", "gpu_sm_clock_mhz", "gpu_memory_mib"),
-)
 
 
 def costs(material: Material) -> dict[str, Any] | None:
@@ -58,7 +50,12 @@ def waiting(material: Material) -> dict[str, Any] | None:
     """Return the values of the section on start-up and waits."""
     if "first-batch.png" not in material.pictures:
         return None
-    return {"waits": [(s.title, *medians(s, *_WAITS)) for s in material.analysis.measured]}
+    waits = []
+    for s in material.analysis.measured:
+        start = medians(s, "import_s", "construct_s", "first_batch_s", "epoch_end_s")
+        waited = medians(s, "wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "wait_max_ms")
+        waits.append([s.title, *start, *waited, *medians(s, "sustained_images_per_s", "bank_bias_bound_pct")])
+    return {"waits": waits}
 
 
 def conversion(material: Material) -> dict[str, Any] | None:
@@ -66,13 +63,11 @@ def conversion(material: Material) -> dict[str, Any] | None:
     writes = material.analysis.writes
     if not writes:
         return None
-    formats = [
-        (
-            *(w.title, w.adapter, w.stored, w.write_s, w.images_per_s, w.cpu_s),
-            *(w.size_bytes / _GB if w.size_bytes else None, w.bytes_per_image, w.versions, w.status),
-        )
-        for w in writes
-    ]
+    formats = []
+    for w in writes:
+        size_gb = w.size_bytes / _GB if w.size_bytes else None
+        written = [w.write_s, w.images_per_s, w.cpu_s, size_gb, w.bytes_per_image]
+        formats.append([w.title, w.adapter, w.stored, *written, w.versions, w.status])
     deviations = [(w.title, unasked(Encoding(**json.loads(w.options)), w.stored)) for w in writes if w.stored]
     return {
         "formats": formats,
@@ -85,15 +80,14 @@ def load(material: Material) -> dict[str, Any] | None:
     """Return the values of the section on CPU, GPU and memory."""
     if "load.png" not in material.pictures:
         return None
-    measured = material.analysis.measured
-    uses = [
-        (
-            *(s.title, *medians(s, "cpu_s_per_1k_images", "cores_used", "peak_anon_memory_mib"), file_backed(s)),
-            *(_BATCH_MEMORY.get(s.batch_memory, s.batch_memory), _switches_per_s(s), *medians(s, "monitor_cpu_pct")),
-        )
-        for s in measured
-    ]
-    return {"uses": uses, "gpu": [(s.title, *medians(s, *_GPU)) for s in measured if material.env["gpu"]]}
+    uses, gpu = [], []
+    for s in material.analysis.measured:
+        used = medians(s, "cpu_s_per_1k_images", "cores_used", "peak_anon_memory_mib")
+        origin = _BATCH_MEMORY.get(s.batch_memory, s.batch_memory)
+        uses.append([s.title, *used, file_backed(s), origin, _switches_per_s(s), *medians(s, "monitor_cpu_pct")])
+        shares = medians(s, "gpu_util_pct", "gpu_sm_active_pct", "gpu_dram_pct")
+        gpu.append([s.title, *shares, *medians(s, "gpu_power_w", "gpu_energy_j", "gpu_sm_clock_mhz", "gpu_memory_mib")])
+    return {"uses": uses, "gpu": gpu if material.env["gpu"] else []}
 
 
 def file_backed(s: ContestantSummary) -> float | None:

@@ -46,13 +46,10 @@ def results(material: Material) -> dict[str, Any] | None:
     found = material.analysis
     if not found.measured:
         return None
-    tests = [
-        (
-            *(s.title, len(s.speeds), "" if s.unranked_reason else verdicts.tested(s.reference)),
-            *(s.medians.get("epoch1_images_per_s"), s.memory_format),
-        )
-        for s in found.measured
-    ]
+    tests = []
+    for s in found.measured:
+        tested = "" if s.unranked_reason else verdicts.tested(s.reference)
+        tests.append([s.title, len(s.speeds), tested, s.medians.get("epoch1_images_per_s"), s.memory_format])
     return {
         "tests": tests,
         "descriptive": found.descriptive,
@@ -84,19 +81,17 @@ def work(material: Material) -> dict[str, Any] | None:
     }
 
 
-def _kind(certificate: Certificate) -> Iterable[object]:
-    """Yield the cells that say how a contestant does the work."""
+def _kind(certificate: Certificate) -> list[object]:
+    """Return the cells that say how a contestant does the work."""
     traits, figures = certificate.traits, certificate.figures
-    own, common = (
-        "equal" if figures.get(name) == _EQUAL_DB else figures.get(name) for name in ("own_psnr_db", "common_psnr_db")
-    )
-    flipped = figures.get("flipped_share")
-    yield from map(traits.get, _TRAITS)
-    yield own
-    yield formatted("{} ({})", common, figures.get("shift_px"))
-    yield None if flipped is None else 100 * flipped
-    yield traits.get("order by seed")
-    yield traits.get("memory of a batch")
+    own, common, flipped = map(figures.get, ("own_psnr_db", "common_psnr_db", "flipped_share"))
+    common_shift = formatted("{} ({})", _psnr(common), figures.get("shift_px"))
+    shares = [_psnr(own), common_shift, None if flipped is None else 100 * flipped]
+    return [*map(traits.get, _TRAITS), *shares, traits.get("order by seed"), traits.get("memory of a batch")]
+
+
+def _psnr(value: float | None) -> object:
+    return "equal" if value == _EQUAL_DB else value
 
 
 def published(material: Material) -> dict[str, Any] | None:
@@ -110,13 +105,10 @@ def published(material: Material) -> dict[str, Any] | None:
         if p.name == found.reference:
             own = [cell("1 (reference)")] * len(own)
         ratios.append((p.title, _by_epoch(p.images_per_s), *own, p.bytes_per_image, p.stored_bytes))
-    effects = [
-        (
-            *(e.what, e.before, e.after, interval(e.comparison)),
-            *(verdicts.tested(e.comparison), e.bytes_before, e.bytes_after),
-        )
-        for e in found.setup_effects
-    ]
+    effects = []
+    for e in found.setup_effects:
+        speed, verdict = interval(e.comparison), verdicts.tested(e.comparison)
+        effects.append([e.what, e.before, e.after, speed, verdict, e.bytes_before, e.bytes_after])
     reference = next((s.title for s in found.summaries if s.name == found.reference), found.reference)
     source = (material.campaign["published"] or {}).get("source")
     return {"ratios": ratios, "effects": effects, "source": source, "reference": reference}
@@ -133,14 +125,12 @@ def tuning(material: Material) -> dict[str, Any] | None:
         return None
     ranked = [b.tuned for b in found.tuned if b.tuned.speeds]
     places = verdicts.places(ranked, descriptive=found.descriptive)
-    gains = [
-        (
-            *(places.get(b.tuned.name), b.tuned.title, b.shared.medians.get("images_per_s"), speed_range(b.tuned)),
-            *(interval(b.gain), verdicts.tested(b.gain), _changed(b)),
-            *(_budgeted(b, search["memory_mib"]), limit_share(b.tuned)),
-        )
-        for b in found.tuned
-    ]
+    gains = []
+    for b in found.tuned:
+        speeds = [b.shared.medians.get("images_per_s"), speed_range(b.tuned)]
+        gain = [interval(b.gain), verdicts.tested(b.gain), _changed(b)]
+        memory_mib = _budgeted(b, search["memory_mib"])
+        gains.append([places.get(b.tuned.name), b.tuned.title, *speeds, *gain, memory_mib, limit_share(b.tuned)])
     return {
         "place": "Order" if found.descriptive else "Rank",
         "gains": gains,
@@ -182,15 +172,13 @@ def training(material: Material) -> dict[str, Any] | None:
     if not trained:
         return None
     noun = material.process_noun
-    columns = ("cached_images_per_s", "stall_vs_cached_pct", "starved_pct", "step_p50_ms")
-    columns = (*(("slowest_rank_images_per_s",) if noun else ()), *columns, "wait_p50_ms", "wait_p95_ms", "wait_p99_ms")
-    speeds = [
-        (
-            *(_trained_title(f), f.summary.medians.get("images_per_s") or f.summary.trouble),
-            *(*medians(f.summary, *columns), _loss(f, "loss_first"), _loss(f, "loss_last")),
-        )
-        for f in trained
-    ]
+    slowest = ["slowest_rank_images_per_s"] if noun else []
+    steps = ("cached_images_per_s", "stall_vs_cached_pct", "starved_pct", "step_p50_ms")
+    speeds = []
+    for f in trained:
+        own = [f.summary.medians.get("images_per_s") or f.summary.trouble, *medians(f.summary, *slowest, *steps)]
+        waits = medians(f.summary, "wait_p50_ms", "wait_p95_ms", "wait_p99_ms")
+        speeds.append([_trained_title(f), *own, *waits, _loss(f, "loss_first"), _loss(f, "loss_last")])
     copied = [f for f in trained if "copy_p50_ms" in f.summary.medians]
     blocks = {_CONSUMERS[f.consumer]: f.loss_blocks for f in trained}
     return {
@@ -235,15 +223,15 @@ def bucket(material: Material) -> dict[str, Any] | None:
     }
 
 
-def _transport_row(f: TransportSummary, bound_mib: float) -> tuple[object, ...]:
+def _transport_row(f: TransportSummary, bound_mib: float) -> list[object]:
     download_s, epoch2_s, most, end = medians(f.summary, "download_s", "epoch2_s", "cache_peak_mib", "cache_end_mib")
+    first_batch = f.first_batch_s if f.curves else f.summary.trouble
     received = medians(f.summary, "network_bytes", "network_epoch1_bytes", "network_epoch2_bytes")
+    received_mb = [None if size is None else size / _MB for size in received]
     state = "within" if f.bound_held else "over"
     kept = most if f.bound_held is None else formatted("{} ({} its {})", most, state, bound_mib)
-    return (
-        *(f.title, download_s, f.first_batch_s if f.curves else f.summary.trouble, f.epoch1_end_s, epoch2_s),
-        *(f.later_images_per_s, *(None if size is None else size / _MB for size in received), kept, end),
-    )
+    times = [download_s, first_batch, f.epoch1_end_s, epoch2_s, f.later_images_per_s]
+    return [f.title, *times, *received_mb, kept, end]
 
 
 def _crossover_row(c: Crossover) -> tuple[object, ...]:
