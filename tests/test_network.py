@@ -138,7 +138,8 @@ def test_a_server_that_is_gone_is_told_to_the_client_and_to_the_harness() -> Non
 def test_what_is_no_tunnel_is_refused(request_line: bytes) -> None:
     with network.proxy(Link()) as url, socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
         client.sendall(request_line + b"\r\n\r\n")
-        assert client.recv(1 << 10).startswith(b"HTTP/1.1 501") or not client.recv(1)
+        answer = client.recv(1 << 10)
+        assert not answer or answer.startswith(b"HTTP/1.1 501")
 
 
 def test_the_end_of_the_proxy_ends_its_connections() -> None:

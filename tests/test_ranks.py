@@ -172,7 +172,6 @@ def test_jobs_know_nothing_of_each_other_and_are_told_together(ready: Ready, tmp
     assert row.slowest_rank_images_per_s
     assert 0 < row.slowest_rank_images_per_s <= row.images_per_s / 2 * 1.001
     assert row.fairness
-    assert 0.5 <= row.fairness <= 1
     assert check.check(tmp_path / "results" / "small")[-1].state != "INVALID"
 
 
