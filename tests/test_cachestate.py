@@ -7,17 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from loaderbench.api import Artifact, Encoding
-from loaderbench.machine import cache_state as cachestate
-from loaderbench.machine import page_cache as pagecache
-from loaderbench.records.record import Cache
+from loaderbench.machine.page_cache import Cache, cache_state, resident_pct, warm_or_evict
 
 SIZE, PAYLOAD, MIB = 1_000_000_000, 800_000_000, 1 << 20
-ARTIFACT = Artifact("f", "/nowhere", 10, 0, SIZE, PAYLOAD, Encoding("raw"))
 
 
 @pytest.mark.parametrize(
-    ("cache", "resident_pct", "read_bytes", "virtual", "state"),
+    ("cache", "resident", "read_bytes", "virtual", "state"),
     [
         ("warm", 99.0, SIZE // 100, True, "warm"),
         ("warm", 98.9, 0, True, "unproven"),
@@ -30,19 +26,20 @@ ARTIFACT = Artifact("f", "/nowhere", 10, 0, SIZE, PAYLOAD, Encoding("raw"))
         ("cold", 0.0, None, False, "unproven"),
     ],
 )
-def test_states(cache: Cache, resident_pct: float | None, read_bytes: int | None, virtual: bool, state: str) -> None:  # noqa: FBT001
-    assert cachestate.judge(cache, ARTIFACT, resident_pct, read_bytes, virtual_machine=virtual) == state
+def test_states(cache: Cache, resident: float | None, read_bytes: int | None, virtual: bool, state: str) -> None:  # noqa: FBT001
+    sizes = {"size_bytes": SIZE, "payload_bytes": PAYLOAD}
+    assert cache_state(cache, resident, read_bytes, **sizes, virtual_machine=virtual) == state
 
 
 def test_what_is_brought_about_is_what_the_kernel_tells(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(os.urandom(1 << 20))
-    if cachestate.bring_about(tmp_path, "cold"):
+    if warm_or_evict(tmp_path, "cold"):
         pytest.skip("these files are kept in memory and cannot be evicted")
-    assert pagecache.resident_pct(tmp_path) == 0
-    assert cachestate.bring_about(tmp_path, "warm") == 100
+    assert resident_pct(tmp_path) == 0
+    assert warm_or_evict(tmp_path, "warm") == 100
 
 
 @pytest.mark.parametrize(("read_bytes", "state"), [(MIB, "warm"), (MIB + 1, "unproven")])
 def test_a_small_format_is_warm_though_a_library_reads_a_page_of_its_own(read_bytes: int, state: str) -> None:
-    small = Artifact("f", "/nowhere", 10, 0, 1000, 1000, Encoding("raw"))
-    assert cachestate.judge("warm", small, 100.0, read_bytes, virtual_machine=False) == state
+    small = {"size_bytes": 1000, "payload_bytes": 1000}
+    assert cache_state("warm", 100.0, read_bytes, **small, virtual_machine=False) == state

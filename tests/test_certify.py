@@ -39,14 +39,17 @@ CHEATS = {
     "ignores shuffle": "samples come in the order in which they are stored: not shuffled",
     "shuffles in windows": "shuffled only within windows of about",
     "shuffles once": "every epoch comes in the same order",
-    "cuts the middle": "every image is cut at the same place, its middle, in place of at random",
+    "cuts the middle": "every image is cut at the same place, its middle, instead of at random",
     "never flips": "no image is flipped",
+    "has one epoch": "epoch 2 delivers no images",
+    "has huge labels": "in epoch 1, 300 of 300 samples never come, 300 labels name no sample",
+    "has negative labels": "in epoch 1, 300 of 300 samples never come, 300 labels name no sample",
     "halves images": "crops are made of the canonical JPEG at half their resolution",
     "shifts labels": "labels are shifted: an image comes with the label of the sample 1 after it",
-    "delivers floats": "images are (3, 64, 64), float32 in place of (3, 64, 64), uint8",
-    "delivers channels last": "images are (64, 64, 3), uint8 in place of (3, 64, 64), uint8",
-    "overwrites batches": "a batch is overwritten while it is still in use, before the next one is asked for",
-    "decodes once": "images go on coming when their files are empty: they are held in memory",
+    "delivers floats": "images are (3, 64, 64), float32 instead of (3, 64, 64), uint8",
+    "delivers channels last": "images are (64, 64, 3), uint8 instead of (3, 64, 64), uint8",
+    "overwrites batches": "a batch is overwritten while it is still in use, before the next one is requested",
+    "decodes once": "images still come when their files are empty: they are held in memory",
 }
 """What the planted loader does, and what must be said of it."""
 
@@ -160,3 +163,17 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
     again = certify.certify(small, prepared, tmp_path, Display())
     assert [job.spec.options for job in lacking] == [{"end": "crash"}], "a failure may pass; it is tried again"
     assert again["never-flips"] == certificates["never-flips"]
+
+
+def test_what_cannot_be_judged_is_a_failure_and_ends_nothing_else(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(_: str, spec: ObserveSpec, *__: object) -> dict[str, str]:
+        (spec.scratch / "rank0").mkdir()
+        (spec.scratch / "rank0" / "seen.npz").write_bytes(b"no observation")
+        return {"status": "ok", "reason": ""}
+
+    monkeypatch.setattr(certify.processes, "run", run)
+    spec = ObserveSpec("cheater", prepared.artifacts["files"], ASKED.work_on(SAMPLES, 1), {})
+    job = certify._Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log")
+    assert certify._certificate(job).failure.startswith("what it delivers cannot be judged: ")

@@ -17,8 +17,7 @@ import psutil
 import pytest
 
 from loaderbench.api import Artifact, Encoding, Work
-from loaderbench.machine import cache_state as cachestate
-from loaderbench.machine import page_cache as pagecache
+from loaderbench.machine import cores, page_cache
 from loaderbench.machine.counters import tree_memory
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial import TrialSpec, Window, measure
@@ -54,8 +53,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def on_disk(data: Path) -> Path:
     """The same, if it is really on a disk."""
-    pagecache.evict(data / "data")
-    if pagecache.resident_pct(data / "data") != 0:
+    page_cache.evict(data / "data")
+    if page_cache.resident_pct(data / "data") != 0:
         pytest.skip("these files are kept in memory, and there is no disk to read them from")
     return data
 
@@ -103,8 +102,8 @@ def holder(descriptor: int) -> Iterator[subprocess.Popen[str]]:
 def test_memory_counts_once_however_often_it_is_mapped(kind: str, tmp_path: Path) -> None:
     """By one process, again by the same, and by another."""
     (tmp_path / "file").write_bytes(os.urandom(FILES_MIB * MIB))
-    pagecache.evict(tmp_path)
-    on_disk = pagecache.resident_pct(tmp_path) == 0
+    page_cache.evict(tmp_path)
+    on_disk = page_cache.resident_pct(tmp_path) == 0
     descriptor = os.open(tmp_path / "file", os.O_RDWR) if kind == "file" else os.memfd_create("shared")
     if kind == "memory":
         os.write(descriptor, bytes(FILES_MIB * MIB))
@@ -126,12 +125,12 @@ def test_memory_counts_once_however_often_it_is_mapped(kind: str, tmp_path: Path
 
 
 def state(result: dict[str, Any], resident_pct: float, cache: Any) -> str:
-    artifact = Artifact("f", "/", 320, 0, FILES_MIB * MIB, FILES_MIB * MIB, Encoding("jpeg"))
-    return cachestate.judge(cache, artifact, resident_pct, result["read_bytes"], virtual_machine=False)
+    sizes = {"size_bytes": FILES_MIB * MIB, "payload_bytes": FILES_MIB * MIB}
+    return page_cache.cache_state(cache, resident_pct, result["read_bytes"], **sizes, virtual_machine=False)
 
 
 def test_what_is_read_cold_is_counted_and_proves_it(on_disk: Path) -> None:
-    resident_pct = cachestate.bring_about(on_disk / "data", "cold")
+    resident_pct = page_cache.warm_or_evict(on_disk / "data", "cold")
     assert resident_pct is not None
     result = measured(on_disk, loader="planted", cold=True, behaviour="map")
     assert FILES_MIB <= result["read_bytes"] / MIB < 2 * FILES_MIB
@@ -140,12 +139,12 @@ def test_what_is_read_cold_is_counted_and_proves_it(on_disk: Path) -> None:
 
 
 def test_a_trial_of_files_in_memory_is_called_warm(data: Path) -> None:
-    assert cachestate.bring_about(data / "data", "warm") == 100
+    assert page_cache.warm_or_evict(data / "data", "warm") == 100
     assert state(measured(data, loader="planted", behaviour="map"), 100, "warm") == "warm"
 
 
 def test_a_warm_trial_whose_files_were_evicted_is_not_called_warm(on_disk: Path) -> None:
-    resident_pct = cachestate.bring_about(on_disk / "data", "warm")
+    resident_pct = page_cache.warm_or_evict(on_disk / "data", "warm")
     assert resident_pct == 100
     result = measured(on_disk, loader="planted", behaviour="evict")
     assert state(result, resident_pct, "warm") == "unproven"
@@ -162,17 +161,33 @@ def test_what_pace_reads_and_holds_is_known(on_disk: Path, tmp_path: Path) -> No
 def test_what_was_evicted_is_not_called_resident(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(os.urandom(MIB))
-    assert pagecache.read_through(tmp_path) == MIB
-    assert pagecache.resident_pct(tmp_path) == 100
-    pagecache.evict(tmp_path)
-    left_pct = pagecache.resident_pct(tmp_path)
+    assert page_cache.read_through(tmp_path) == MIB
+    assert page_cache.resident_pct(tmp_path) == 100
+    page_cache.evict(tmp_path)
+    left_pct = page_cache.resident_pct(tmp_path)
     assert left_pct in {0, 100}  # a file system in memory has nowhere to evict to
     with path.open("rb") as file:
         pages = MIB // os.sysconf("SC_PAGE_SIZE")
         resident = pages * left_pct // 100
-        assert pagecache._mincore(file.fileno(), pages) == resident
-        assert pagecache._cachestat(file.fileno()) in {None, resident}
+        assert page_cache._mincore(file.fileno(), pages) == resident
+        assert page_cache._cachestat(file.fileno()) in {None, resident}
 
 
 def test_an_empty_folder_has_no_residency(tmp_path: Path) -> None:
-    assert pagecache.resident_pct(tmp_path) is None
+    assert page_cache.resident_pct(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("stats", "events"), [({"": 1, "slice": 20, "slice/job": 300}, 321), ({"slice": 20}, 20), ({}, None)]
+)
+def test_throttling_by_a_quota_is_counted_in_all_cgroups_above_and_unknown_where_none_reports_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stats: dict[str, int], events: int | None
+) -> None:
+    (tmp_path / "membership").write_text("4:memory:/elsewhere\n0::/slice/job\n")
+    (tmp_path / "cgroups" / "slice" / "job").mkdir(parents=True)
+    for cgroup, throttled in stats.items():
+        (tmp_path / "cgroups" / cgroup / "cpu.stat").write_text(f"usage_usec 5\nnr_throttled {throttled}\n")
+    monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "cgroups")
+    monkeypatch.setattr(cores, "_MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(cores, "_heat_events", lambda _: [])
+    assert cores.cores().throttle_events == events

@@ -1,42 +1,37 @@
-"""Are crops and flips drawn as asked, anew for each image and epoch?"""
+"""Check that crops and flips are drawn as requested, independently for each image and epoch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest, ks_2samp
 
-from loaderbench.certify.observe import EPOCHS
+from loaderbench.certify.observation import EPOCHS, Observation
 from loaderbench.certify.probe import SIZES
 from loaderbench.roofline.steps import random_crop
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from loaderbench.certify.observe import Observation
-
 REFERENCES = 8
-"""Draws of the reference for every crop that was delivered."""
+"""Reference crops that are drawn for every delivered crop."""
 SIGNIFICANCE = 1e-6
-"""Of each test: with a few tests for each of a few contestants, hardly ever a false alarm."""
+"""Level of each test: a few tests for each of a few contestants give hardly ever a false alarm."""
 _SAME = 0.02
-"""Edges that agree to this share of the image are the same; they are read more exactly than that."""
+"""Edges that differ by less than this share of the image are the same. They are read more exactly than that."""
 _SAME_AREA, _SAME_ASPECT = 0.004, 0.015
-"""Crops are cut at whole pixels, so the same numbers give areas and (logarithms of) aspects that differ by as much."""
+"""The same random numbers give areas and logarithms of aspects that differ by up to this, due to whole pixels."""
 _STALE_SHARE = 0.1
 _CHANCE = 2
 _NARROW = 0.85
-"""A crop wider than this share of the image has next to no choice of position."""
+"""The position of a crop wider than this share of the image is hardly random."""
 
 
 def examine(seen: Observation) -> tuple[dict[str, float], list[str]]:
-    """Return what was measured, and in words what is not drawn as asked.
+    """Return the measured figures, and in words what is not drawn as requested.
 
-    Measured: the largest distance of each distribution from the reference's (Kolmogorov and Smirnov's D, 0 to 1), the
-    share of flipped images, and the shares of crops that were drawn before.
+    The figures are the largest distance of each distribution from the reference's (Kolmogorov and Smirnov's D, 0 to 1),
+    the share of flipped images, and the shares of repeated crops.
     """
     if len(seen.edges) == 0:
         return {}, []
@@ -54,7 +49,7 @@ def _faults(seen: Observation, tests: dict[str, Any], found: dict[str, float]) -
     spread = seen.edges.std(axis=0).max()
     if spread < _SAME:
         middle = np.abs(seen.edges[:, :2] + seen.edges[:, 2:] - 1).max() < 2 * _SAME
-        yield f"every image is cut at the same place{', its middle,' if middle else ''} in place of at random"
+        yield f"every image is cut at the same place{', its middle,' if middle else ''} instead of at random"
     else:
         off = [f"{name} (D = {r.statistic:.2f})" for name, r in tests.items() if r.pvalue < SIGNIFICANCE]
         if off:
@@ -68,11 +63,11 @@ def _faults(seen: Observation, tests: dict[str, Any], found: dict[str, float]) -
     if flipped in {0, count}:
         yield "no image is flipped" if not flipped else "every image is flipped"
     elif binomtest(flipped, count).pvalue < SIGNIFICANCE:
-        yield f"{100 * flipped / count:.0f} % of the images are flipped in place of 50 %"
+        yield f"{100 * flipped / count:.0f} % of the images are flipped instead of 50 %"
 
 
 def _tests(seen: Observation) -> dict[str, Any]:
-    """Compare each of a crop's properties with the same of the reference, drawn for the same images."""
+    """Compare each property of the crops with that of reference crops, drawn for the same images."""
     random = np.random.default_rng(0)
     shape = _sizes(seen)
     drawn = []
@@ -96,7 +91,7 @@ def _properties(edges: NDArray[np.float64], sizes: NDArray[np.float64]) -> dict[
 
 
 def _same_next_epoch(seen: Observation) -> float:
-    """Return the share of samples whose crop in the second epoch is that of the first."""
+    """Return the share of samples with the same crop in both epochs."""
     of_sample: list[dict[int, NDArray[np.float64]]] = [{} for _ in range(EPOCHS)]
     count = len(seen.edges)
     for epoch, label, edges in zip(
@@ -109,8 +104,10 @@ def _same_next_epoch(seen: Observation) -> float:
 
 
 def _same_in_other_batch(seen: Observation) -> float:
-    """Return the largest share of a batch's crops that have the area and aspect of those at the same places of another
-    batch, as the same random numbers give to images of any size; 0 if there are no more than two, which may be chance.
+    """Return the largest share of a batch's crops that have the area and aspect of the crops at the same places of
+    another batch.
+
+    The same random numbers give that to images of any size. Up to two such crops may be chance and give 0.
     """
     count = len(seen.edges)
     key = seen.image_epoch[:count] * (seen.image_batch.max(initial=0) + 1) + seen.image_batch[:count]

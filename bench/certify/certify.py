@@ -1,7 +1,4 @@
-"""Does every contestant do the same work? Each gets a certificate, made untimed, on images that show what is done.
-
-A certificate is kept in the cache under all that it depends on.
-"""
+"""Certify which work each contestant does, untimed, on probe images; keep the certificates in the cache."""
 
 from __future__ import annotations
 
@@ -11,33 +8,37 @@ import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
-from loaderbench.campaign import registry
+from loaderbench.api import Mode
+from loaderbench.campaign import pixel_values, registry
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.certify import observe, probe
-from loaderbench.formats.payloads import unasked
-from loaderbench.formats.prepare import prepare
+from loaderbench.campaign.schema import Contestant, Format
+from loaderbench.certify import probe
+from loaderbench.certify.observation import SEEN
+from loaderbench.formats import payloads
+from loaderbench.formats.prepare import Prepared, prepare
+from loaderbench.images import canonical
 from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import building, locked, write_whole
+from loaderbench.machine.progress import Display
 from loaderbench.machine.workers import map_processes
 from loaderbench.records.certificates import Certificate
-from loaderbench.trial import processes
+from loaderbench.roofline import steps
+from loaderbench.trial import device, processes
 from loaderbench.trial.spec import ObserveSpec
 
-if TYPE_CHECKING:
-    from loaderbench.api import Mode
-    from loaderbench.campaign.schema import Contestant, Format
-    from loaderbench.formats.prepare import Prepared
-    from loaderbench.machine.progress import Display
-
 _PROCESSES = 2
-"""While one contestant is observed, which takes up to a gigabyte, another one is made ready or judged."""
+"""While one contestant is observed, which takes up to a gigabyte, another one is prepared or judged."""
 _BATCH_SIZE = 64
-"""At most: so that an epoch of the probe has a number of batches."""
+"""Maximum batch size, so that an epoch of the probe has several batches."""
 _LIMIT_S = 240.0
-"""Of an observation, and of the wait for the one before it to end."""
+"""Time limit of an observation, including the wait for the one before it to end."""
+_CODE = [
+    *sorted(Path(__file__).parent.glob("*.py")),
+    *(Path(str(module.__file__)) for module in (pixel_values, payloads, steps, device)),
+]
+"""The code that certificates depend on, beside the loader's."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,15 @@ class _Job:
 
     @property
     def key(self) -> str:
-        """Changes with everything that the certificate depends on."""
+        """Key of everything that the certificate depends on."""
         adapter = registry.adapters("loader")[self.spec.loader]
-        described = [asdict(self.spec), self.canonical, adapter.versions()]
-        parts = json.dumps(described, sort_keys=True, default=str).encode()
-        code = adapter.code_digest() + code_digest(sorted(Path(__file__).parent.glob("*.py")))
-        return hashlib.sha256(parts + code.encode()).hexdigest()[:16]
+        described = [asdict(self.spec), self.canonical, adapter.versions(), canonical.versions()]
+        parts = [json.dumps(described, sort_keys=True, default=str), adapter.code_digest(), code_digest(_CODE)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
 def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Display) -> dict[str, Certificate]:
-    """Return the certificate of every contestant that is no control, by name; none if the campaign wants none.
+    """Return the certificate of every contestant that is no control, by name; empty if the campaign has no probe.
 
     Raises PrepareError, SourceError or BusyError.
     """
@@ -87,7 +87,7 @@ def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Displa
 def _with_stored(certificate: Certificate, form: Format, prepared: Prepared) -> Certificate:
     """Add what the format was found to store when the campaign's own images were written."""
     stored = next(record.stored for record in prepared.records if record.format == form.name)
-    wrong = unasked(form.encoding, stored)
+    wrong = payloads.unasked(form.encoding, stored)
     traits = {"stored": stored, **certificate.traits} if stored else certificate.traits
     return replace(certificate, faults=(*filter(None, [wrong]), *certificate.faults), traits=traits)
 
@@ -103,8 +103,8 @@ def _tree(cache: Path, display: Display, samples: int) -> Path:
     folder = cache / "probe" / f"{samples}-{code_digest([Path(probe.__file__)])[:8]}"
     with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
         if not folder.exists():
-            with building(folder) as partial_, display.stage("making probe images", samples) as on_progress:
-                probe.write(partial_, samples, on_progress)
+            with building(folder) as partial, display.stage("making probe images", samples) as on_progress:
+                probe.write(partial, samples, on_progress)
     return folder
 
 
@@ -117,7 +117,7 @@ def _job(probing: Campaign, contestant: Contestant, probes: Prepared, cache: Pat
 
 
 def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:
-    """Return the jobs' certificates from the cache, made now if they are not there."""
+    """Return the jobs' certificates, from the cache if they are there."""
     folder = cache / "certificates"
     folder.mkdir(parents=True, exist_ok=True)
     kept = {path.stem: Certificate.from_dict(json.loads(path.read_text())) for path in folder.glob("*.json")}
@@ -129,23 +129,25 @@ def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:
         ):
             for done, (job, certificate) in enumerate(zip(lacking, certificates(lacking), strict=True), 1):
                 kept[job.key] = certificate
-                if not certificate.failure:  # which may pass
+                if not certificate.failure:  # the next run tries again after a failure
                     write_whole(folder / f"{job.key}.json", json.dumps(asdict(certificate), indent=1))
                 on_progress(done)
     return [kept[job.key] for job in jobs]
 
 
 def _certificate(job: _Job) -> Certificate:
-    from loaderbench.certify.judge import judge  # brings SciPy's statistics, for which the harness itself is too small
+    from loaderbench.certify.judge import judge  # loads SciPy's statistics, which the harness need not hold
 
-    os.environ["NUMBA_OPT"] = "0"  # what is not timed need not be fast, and is compiled in half the time
+    os.environ["NUMBA_OPT"] = "0"  # FFCV is slower then, but compiles in half the time
     with TemporaryDirectory(prefix="loaderbench-") as name:
         scratch = Path(name)
         spec = replace(job.spec, scratch=scratch, turn=job.log.parent / "certificates")
         ended = processes.run("loaderbench.certify.observe.run", spec, job.log, _LIMIT_S)
-        work = spec.work
-        if len(list(scratch.glob(f"rank*/{observe.SEEN}"))) < work.ranks:
+        if len(list(scratch.glob(f"rank*/{SEEN}"))) < spec.work.ranks:
             return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
-        # What became of it later does not matter: to fail on empty files is what an honest loader does.
+        # A failure after that does not matter: an honest loader fails on empty files.
         job.log.unlink(missing_ok=True)
-        return judge(scratch, CanonicalImages(job.canonical), work, job.mode)
+        try:
+            return judge(scratch, CanonicalImages(job.canonical), spec.work, job.mode)
+        except Exception as error:  # noqa: BLE001 - a broken loader may deliver anything
+            return Certificate(failure=f"what it delivers cannot be judged: {type(error).__name__}: {error}")

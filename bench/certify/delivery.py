@@ -1,36 +1,30 @@
-"""Is every sample there, once an epoch, in the form asked for, and is it what its label says?"""
+"""Check that every sample comes once an epoch, in the requested form, and matches its label."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
 
-from loaderbench.api import CHANNELS
-from loaderbench.campaign import pixel_values as values
-from loaderbench.certify.observe import EPOCHS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from loaderbench.api import Work
-    from loaderbench.certify.identity import Shown
-    from loaderbench.certify.observe import Observation
+from loaderbench.api import CHANNELS, Work
+from loaderbench.campaign import pixel_values
+from loaderbench.certify.identity import Shown
+from loaderbench.certify.observation import EPOCHS, Observation
 
 _MISTAKEN_SHARE = 0.02
-"""Up to this share of crops may be too small or too plain to be told from those of another image."""
+"""Maximum share of crops that are too small or too plain to be distinguished from those of another image."""
 _DARKEST, _LIGHTEST = 40, 215
-"""Any epoch of the probe has values below the first and above the second, of 0 to 255."""
+"""Every epoch of the probe has values below the first and above the second, of 0 to 255."""
 
 
 def faults(seen: Observation, shown: Shown, work: Work, samples: int) -> Iterator[str]:
-    """Tell in words what was delivered that was not asked for. `samples`: how many the probe has."""
+    """Yield in words how the delivery differs from the request. `samples`: number of samples in the probe."""
     yield from _form(seen, work)
     yield from _range(seen, work)
     if seen.changed_in_use:
-        yield "a batch is overwritten while it is still in use, before the next one is asked for"
+        yield "a batch is overwritten while it is still in use, before the next one is requested"
     coverage = list(_coverage(seen, work, samples))
     yield from coverage
     if not coverage:
@@ -39,27 +33,27 @@ def faults(seen: Observation, shown: Shown, work: Work, samples: int) -> Iterato
 
 
 def _form(seen: Observation, work: Work) -> Iterator[str]:
-    asked = f"({CHANNELS}, {work.image_size}, {work.image_size}), {work.dtype}"
+    requested = f"({CHANNELS}, {work.image_size}, {work.image_size}), {work.dtype}"
     for form in seen.forms:
         shape_and_type, memory, device = str(form).split("; ")
-        if shape_and_type != asked:
-            yield f"images are {shape_and_type} in place of {asked}"
+        if shape_and_type != requested:
+            yield f"images are {shape_and_type} instead of {requested}"
         if memory not in {"contiguous", "channels_last"}:
             yield f"images lie in memory with {memory}"
         if device != work.device:
             yield f"images are delivered on {device}"
     for form in seen.label_forms:
         if not re.fullmatch(r"1-dimensional, int\d+", str(form)):
-            yield f"labels are {form} in place of 1-dimensional, integer, on cpu"
+            yield f"labels are {form} instead of 1-dimensional, integer, on cpu"
 
 
 def _range(seen: Observation, work: Work) -> Iterator[str]:
-    full = values.LEVELS if work.dtype == "uint8" else 1
-    slack = values.rounding(work) if work.normalised else 0  # 0 and 1 themselves are exact in any dtype
-    dark, light = (level / values.LEVELS * full for level in (_DARKEST, _LIGHTEST))
+    full = pixel_values.LEVELS if work.dtype == "uint8" else 1
+    slack = pixel_values.rounding(work) if work.normalised else 0  # 0 and 1 themselves are exact in any dtype
+    dark, light = (level / pixel_values.LEVELS * full for level in (_DARKEST, _LIGHTEST))
     if not (-slack <= seen.lowest < dark and light < seen.highest <= full + slack):
         before = " before they were normalised" if work.normalised else ""
-        yield f"values go from {seen.lowest:.4g} to {seen.highest:.4g}, and not over 0 to {full}{before}"
+        yield f"values range from {seen.lowest:.4g} to {seen.highest:.4g} instead of 0 to {full}{before}"
 
 
 def _coverage(seen: Observation, work: Work, samples: int) -> Iterator[str]:
@@ -69,9 +63,12 @@ def _coverage(seen: Observation, work: Work, samples: int) -> Iterator[str]:
         counts = Counter(labels.tolist())
         missing = samples - sum(label in counts for label in range(samples))
         again = {label: count - 1 for label, count in counts.items() if count > 1}
-        # As many samples as keep the ranks equal may come once more.
+        # To give all ranks equally many, up to `ranks` - 1 samples may come once more.
         if not missing and sum(again.values()) < work.ranks and len(counts) == samples:
             continue
+        if not len(labels):
+            yield f"epoch {epoch + 1} delivers no images"
+            return
         last = batches == batches.max()
         if not missing and sum(again.values()) == len(labels) - samples and set(again) <= set(labels[last].tolist()):
             yield f"the last batch is filled up with {len(labels) - samples} samples that came before"
@@ -91,9 +88,9 @@ def _sizes(seen: Observation, work: Work) -> Iterator[str]:
     sizes = np.bincount(seen.image_batch[here])
     partial = int((sizes != work.batch_size).sum())
     if sizes.max() > work.batch_size:
-        yield f"a batch has {sizes.max()} images in place of {work.batch_size}"
+        yield f"a batch has {sizes.max()} images instead of {work.batch_size}"
     elif partial > max(1, work.workers) * work.ranks:  # a loader may leave one partial batch per worker
-        yield f"{partial} of {len(sizes)} batches are smaller than the {work.batch_size} images asked for"
+        yield f"{partial} of {len(sizes)} batches are smaller than the {work.batch_size} images requested"
 
 
 def _labels(shown: Shown) -> Iterator[str]:
@@ -104,7 +101,7 @@ def _labels(shown: Shown) -> Iterator[str]:
     if offset and count > 0.9 * len(shown.found):
         yield f"labels are shifted: an image comes with the label of the sample {abs(offset)} {_side(offset)}"
     elif len(shown.found) and len(set(shown.found.tolist())) < 0.5 * len(shown.found):
-        yield f"{100 * shown.wrong_share:.0f} % of the images are others than their labels say: the same come again"
+        yield f"{100 * shown.wrong_share:.0f} % of the images are not what their labels say: the same images come again"
     else:
         yield f"{100 * shown.wrong_share:.0f} % of the images are not what their labels say"
 

@@ -1,42 +1,37 @@
-"""Which image of the probe is it that a crop shows?"""
+"""Identify the image of the probe that a crop shows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from loaderbench.certify.observation import Observation
 from loaderbench.certify.probe import SIGNATURE_SIDE
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from loaderbench.certify.observe import Observation
-
 LIKE = 0.8
-"""Signatures of the same part of the same image correlate by more than this; those of two images do not."""
+"""Signatures of the same part of the same image correlate by more than this; those of two images by less."""
 SEARCHED = 24
-"""Of the crops that are not what their label says, so many are looked for among all images."""
+"""Maximum number of crops with a wrong label that are compared with all images."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the labels of the crops are worth."""
+    """Which images the crops show, compared with their labels."""
 
     right: NDArray[np.bool_]
-    """One per delivered image: whether it shows the image that its label names."""
+    """For each delivered image, whether it shows the image that its label names."""
     label: NDArray[np.int64]
     found: NDArray[np.int64]
-    """Of some that do not: their label, and which image they do show."""
+    """For some that do not: their label, and the image that they show."""
 
     @property
     def wrong_share(self) -> float:
-        """Share of the images that their labels do not name."""
+        """Share of the delivered images that are not what their labels say."""
         return float(1 - self.right.mean()) if len(self.right) else 0.0
 
 
@@ -46,7 +41,7 @@ def small(path: Path) -> NDArray[np.uint8]:
 
 
 def identify(seen: Observation, images: Sequence[NDArray[np.uint8]]) -> Shown:
-    """Compare every crop with what the image that its label names shows there. `images`: see `small`, by label."""
+    """Compare every crop with the same part of the image that its label names. `images`: from `small`, by label."""
     views = len(seen.signatures)
     right = np.array([_like(seen, number, images, int(seen.image_label[number])) for number in range(views)], bool)
     label, found = [], []
@@ -64,14 +59,14 @@ def _like(seen: Observation, number: int, images: Sequence[NDArray[np.uint8]], l
 
 
 def _correlation(seen: Observation, number: int, image: NDArray[np.uint8]) -> float:
-    """Return how like a crop is to the same part of an image: 1 if equal but for brightness and contrast."""
+    """Return the correlation of a crop with the same part of an image: 1 if only brightness and contrast differ."""
     height, width = image.shape
     left, top, right, bottom = (seen.edges[number] * [width, height, width, height]).tolist()
     if not (right - left >= 1 and bottom - top >= 1) or max(map(abs, (left, top, right, bottom))) > 2 * max(
         image.shape
     ):
         return 0.0
-    # From the middle of the first pixel of the signature to the middle of its last.
+    # From the centre of the signature's first pixel to the centre of its last.
     across, down = ((end - start) / SIGNATURE_SIDE for start, end in ((left, right), (top, bottom)))
     to_image = np.array([[across, 0, left + across / 2 - 0.5], [0, down, top + down / 2 - 0.5]])
     part = cv2.warpAffine(

@@ -1,30 +1,27 @@
-"""What did a contestant do, by what was seen of it?"""
+"""Turn the observations of one contestant into its certificate."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from loaderbench.api import Mode, Work
 from loaderbench.certify import augmentation, delivery, pixels, shuffle
 from loaderbench.certify.identity import identify, small
-from loaderbench.certify.observe import EMPTIED, HELD_BATCHES, SEEN, Observation
+from loaderbench.certify.observation import EMPTIED, HELD_BATCHES, SEEN, Observation
+from loaderbench.certify.pixels import Making
 from loaderbench.formats.payloads import ORIGINALS
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.records.certificates import Certificate
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from loaderbench.api import Mode, Work
-    from loaderbench.certify.pixels import Making
-    from loaderbench.images.canonical_store import CanonicalImages
+_HALF = 0.5
 
 
 def judge(scratch: Path, source: CanonicalImages, work: Work, mode: Mode) -> Certificate:
-    """Tell what a contestant did from what `observe.run` left in `scratch`. `source`: the probe's images."""
+    """Return the certificate for the observations that `observe.run` left in `scratch`. `source`: of the probe."""
     seen, emptied = _of_all_ranks(scratch, SEEN), _of_all_ranks(scratch, EMPTIED)
     assert seen
     samples = len(source)
@@ -32,7 +29,7 @@ def judge(scratch: Path, source: CanonicalImages, work: Work, mode: Mode) -> Cer
     shown = identify(seen, images)
     order = shuffle.figures(seen, samples)
     drawn, ill_drawn = augmentation.examine(seen)
-    made = pixels.making(seen, source) if shown.wrong_share < 0.5 else None  # noqa: PLR2004
+    made = pixels.making(seen, source) if shown.wrong_share < _HALF else None
     return Certificate(
         faults=(
             *delivery.faults(seen, shown, work, samples),
@@ -55,8 +52,8 @@ def _of_all_ranks(scratch: Path, name: str) -> Observation | None:
 
 
 def _kept_in_memory(emptied: Observation | None, images: Sequence[NDArray[np.uint8]]) -> Iterator[str]:
-    if emptied is not None and len(emptied.signatures) and identify(emptied, images).wrong_share < 0.5:  # noqa: PLR2004
-        yield "images go on coming when their files are empty: they are held in memory, and not read and decoded again"
+    if emptied is not None and len(emptied.signatures) and identify(emptied, images).wrong_share < _HALF:
+        yield "images still come when their files are empty: they are held in memory instead of being decoded again"
 
 
 def _traits(seen: Observation, made: Making | None) -> Iterator[tuple[str, str]]:

@@ -1,39 +1,35 @@
-"""Of what were the delivered pixels made, and how? Every usual way is tried, and the closest result tells."""
+"""Find out how delivered pixels were decoded and resized, by trying every usual way and taking the closest result."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image
 
+from loaderbench.api import Mode
+from loaderbench.certify.observation import Observation
 from loaderbench.formats.payloads import ORIGINALS, PIXELS
+from loaderbench.images.canonical_store import CanonicalImages
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    from loaderbench.api import Mode
-    from loaderbench.certify.observe import Observation
-    from loaderbench.images.canonical_store import CanonicalImages
-
-    Pixels = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 JPEG = "canonical JPEG"
 """Decoded."""
 CROPS = 12
+"""Maximum number of crops that are examined."""
 LEAST_DB = 30.0
-"""Of the closest way: with less, it is not what was done."""
+"""If even the closest way has a lower PSNR, none of the ways was taken."""
 EXACT_DB = 99.0
-"""Stands for pixels that are all equal."""
+"""Stands for the PSNR of equal pixels, which is infinite."""
 
 
 def _resized(image: Pixels, width: int, height: int, interpolation: int) -> Pixels:
-    """Return OpenCV's resize, of which the type says too little."""
+    """Resize by OpenCV, with a precise type."""
     return np.asarray(cv2.resize(image, (width, height), interpolation=interpolation), np.uint8)
 
 
@@ -55,7 +51,7 @@ FILTERS: dict[str, Callable[[Pixels, int], Pixels]] = {
     "Lanczos": _pil(Image.Resampling.LANCZOS),
 }
 COMMON = "bilinear, antialiased"
-"""What torchvision's RandomResizedCrop does."""
+"""The way of torchvision's RandomResizedCrop."""
 HALVED = "at half their resolution"
 _BASES: dict[Mode, tuple[str, ...]] = {
     "original": (ORIGINALS,),
@@ -69,25 +65,24 @@ _BASES: dict[Mode, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Making:
-    """How pixels were made, as far as is seen from them."""
+    """How pixels were made, as far as they show it. Figures are medians over the crops."""
 
     base: str
     """What was cropped: `original files`, `canonical pixels` or `canonical JPEG`."""
     decode: str
-    """How it was decoded, or nothing."""
+    """How it was decoded, or an empty string."""
     resampling: str
     own_db: float
-    """Peak signal-to-noise ratio of what was delivered against the same, made here: median over the crops, as of all
-    that follow; 99 if all pixels are equal."""
+    """PSNR of the delivered crop against our re-created crop; 99 if all pixels are equal."""
     own_largest_error: int
-    """In grey levels of 255."""
+    """Of the same, in grey levels of 255."""
     common_db: float
-    """Against the antialiased bilinear resampling of the same crop of the canonical pixels."""
+    """PSNR against the antialiased bilinear resampling of the same crop of the canonical pixels."""
     shift_px: float
-    """How far the delivered picture lies from that, in delivered pixels."""
+    """How far the delivered crop is shifted against that, in delivered pixels."""
 
     def figures(self) -> dict[str, float]:
-        """Return what was measured."""
+        """Return the figures of a certificate."""
         return {
             "own_psnr_db": self.own_db,
             "own_largest_error": self.own_largest_error,
@@ -96,17 +91,17 @@ class Making:
         }
 
     def faults(self, mode: Mode) -> Iterator[str]:
-        """Tell in words what is not as the format's mode has it."""
+        """Yield in words what does not fit the format's mode."""
         if self.own_db < LEAST_DB:
-            yield f"pixels are not what any usual way makes of the images: {self.own_db:.0f} dB from the closest"
+            yield f"no usual way of resizing gives these pixels; the closest has a PSNR of {self.own_db:.0f} dB"
         elif self.decode == HALVED:
             yield f"crops are made of the {self.base} {HALVED}"
         elif self.base not in _BASES[mode]:
-            yield f"crops are made of the {self.base} in place of the {' or '.join(_BASES[mode])}"
+            yield f"crops are made of the {self.base} instead of the {' or '.join(_BASES[mode])}"
 
 
 def making(seen: Observation, source: CanonicalImages) -> Making | None:
-    """Tell how the kept crops were made; None if there are none of known images. `source`: of the probe."""
+    """Return how the kept crops were made; None if no kept crop has a known label. `source`: the probe's images."""
     errors: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
     common: list[tuple[float, float]] = []
     known = [place for place, number in enumerate(seen.kept.tolist()) if 0 <= seen.image_label[number] < len(source)]
@@ -115,7 +110,7 @@ def making(seen: Observation, source: CanonicalImages) -> Making | None:
         number, crop = seen.kept[place], seen.crops[place]
         if seen.flipped[number]:
             crop = np.ascontiguousarray(crop[:, ::-1])
-        boxes: dict[tuple[int, ...], tuple[slice, slice]] = {}  # by size: decoders move nothing
+        boxes: dict[tuple[int, ...], tuple[slice, slice]] = {}  # by size: decoders do not shift images
         for (base, decode), image in _images(source, int(seen.image_label[number])).items():
             if image.shape not in boxes:
                 boxes[image.shape] = _box(image, seen.edges[number], crop)
@@ -135,7 +130,7 @@ def making(seen: Observation, source: CanonicalImages) -> Making | None:
 
 
 def _images(source: CanonicalImages, label: int) -> dict[tuple[str, str], Pixels]:
-    """Return an image in every form in which a loader may have had it, by what it is made of and how it was decoded."""
+    """Return an image in every form that a loader may have cropped, by its base and how it was decoded."""
     images: dict[tuple[str, str], Pixels] = {(PIXELS, ""): source.pixels(label)}
     for base, content in (
         (JPEG, source.jpeg(label)),
@@ -154,7 +149,7 @@ def _images(source: CanonicalImages, label: int) -> dict[tuple[str, str], Pixels
 
 
 def _box(image: Pixels, edges: NDArray[np.float64], crop: Pixels) -> tuple[slice, slice]:
-    """Return which rows and columns a crop shows: `edges` tell it to about a pixel, the crop itself exactly."""
+    """Return the rows and columns that a crop shows. `edges` are exact to about a pixel; comparing finds the rest."""
     height, width = image.shape[:2]
     most = np.array([width, height, width, height])
     grey, target = (np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8) for pixels in (image, crop))
@@ -180,13 +175,13 @@ def _box(image: Pixels, edges: NDArray[np.float64], crop: Pixels) -> tuple[slice
 
 
 def _error(one: Pixels, other: Pixels) -> tuple[float, int]:
-    """Return the peak signal-to-noise ratio in dB, and the largest difference in grey levels."""
+    """Return the PSNR in dB, and the largest difference in grey levels."""
     return min(EXACT_DB, cv2.PSNR(one, other)), int(cv2.norm(one, other, cv2.NORM_INF))
 
 
 def _shift_px(one: Pixels, other: Pixels) -> float:
-    """Return how far a picture has moved against another, by one step of Lucas and Kanade (1981): for small moves."""
+    """Return how far an image is shifted against another, by one step of Lucas and Kanade (1981), for small shifts."""
     moved, still = (cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float64) for pixels in (one, other))
     slopes = np.stack([slope.ravel() for slope in np.gradient(still)])
-    (down, across), *_ = np.linalg.lstsq(slopes.T, (still - moved).ravel())  # of what is one grey, none
+    (down, across), *_ = np.linalg.lstsq(slopes.T, (still - moved).ravel())  # 0 for an image of one grey
     return float(np.hypot(across, down))

@@ -1,43 +1,40 @@
-"""Which images show by themselves where they come from? A tree that certificates are made on.
+"""Make probe images, whose crops reveal their position, size, flip and image.
 
 Every image is a class of its own, so that its label names it. Blue-yellow chroma (Cb) rises from left to right and
-red-cyan chroma (Cr) from top to bottom: any crop of it tells where it was cut, at what size, and whether it was
-mirrored. Its luma is a texture that no other image has: it tells which image a crop is of, and how sharp it is.
+red-cyan chroma (Cr) from top to bottom: any crop shows where it was cut, at what size, and whether it was flipped. The
+luma is a texture unique to each image: it shows which image a crop is of, and how sharp it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from loaderbench.machine.workers import map_processes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
 SIZES = ((500, 375), (375, 500), (480, 360), (400, 400))
-"""Width and height in pixels, in turn: few, so that equal draws show as equal crops."""
+"""Width and height in pixels, in turn. There are few, so that equal random numbers show as equal crops."""
 _CHROMA = 45.0
-"""Cb and Cr go from 128 - 45 to 128 + 45: with the luma below, no colour has to be clipped."""
+"""Cb and Cr range from 128 - 45 to 128 + 45. With the luma below, no colour has to be clipped."""
 _LUMA = (88, 168)
 _FROM_RGB = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
 """Rows: Y, Cb - 128, Cr - 128 of RGB (JFIF 1.02)."""
 _MARGIN = 0.05
-"""Share of a crop at each side that its position is not read from: filters do as they like at an image's edge."""
+"""Share of a crop at each side that is ignored for its position: filters differ at the edge of an image."""
 _EVERY = 8
-"""Of so many rows or columns one is averaged: a position comes from more than enough pixels."""
+"""Every eighth row or column is averaged, which is more than enough for a position."""
 SIGNATURE_SIDE = 16
 
 
 def write(out: Path, samples: int, on_progress: Callable[[int], None]) -> None:
-    """Write image `i` as `out/<i>/<i>.jpg`, always the same."""
+    """Write image `i` as `out/<i>/<i>.jpg`; the images are always the same."""
     with map_processes(partial(_draw, out)) as draw:
         for done, _ in enumerate(draw(range(samples)), 1):
             on_progress(done)
@@ -72,13 +69,13 @@ class Views:
     edges: NDArray[np.float64]
     """n x 4: left, top, right and bottom edge in the image, as shares of its width and height."""
     flipped: NDArray[np.bool_]
-    """Whether left and right have changed places."""
+    """Whether the crop is flipped left to right."""
     signatures: NDArray[np.uint8]
     """n x 16 x 16: the luma, shrunk."""
 
 
 def read(crops: NDArray[Any]) -> Views:
-    """Tell from crops (n x 3 x H x W, RGB, 0 to 255) what part of which image they show."""
+    """Return what crops (n x 3 x H x W, RGB, 0 to 255) show."""
     _, _, height, width = crops.shape
     columns = crops[:, :, ::_EVERY].mean(axis=2, dtype=np.float32)  # n x 3 x W
     rows = crops[..., ::_EVERY].mean(axis=3, dtype=np.float32)
@@ -90,7 +87,7 @@ def read(crops: NDArray[Any]) -> Views:
 
 
 def _edges(profile: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where the first and the last pixel's outer edges lie in the image.
+    """Return the position of the first and the last pixel's outer edges in the image.
 
     `profile`: n x pixels, chroma averaged along the other direction.
     """

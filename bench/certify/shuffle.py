@@ -1,51 +1,50 @@
-"""In what order do the samples come, and is it another one in every epoch?"""
+"""Measure the order of samples, and check that it is shuffled, differently in every epoch."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from loaderbench.certify.observe import EPOCHS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from loaderbench.api import Work
-    from loaderbench.certify.observe import Observation
+from loaderbench.api import Work
+from loaderbench.certify.observation import EPOCHS, Observation
 
 _FULL = 0.9
-"""Batches drawn from all samples spread at least so far, of 1: for 8 batches of 64, all but one in a million."""
+"""Batches drawn from all samples have at least this spread, of 1: for 8 batches of 64, all but one in a million."""
 _ORDERED = 0.5
-"""Share of samples followed by their neighbour above which there is no shuffling to speak of; by chance it is 1/N."""
+"""If a larger share of samples is followed by its neighbour, the order is not shuffled; by chance the share is 1/N."""
 
 
 def figures(seen: Observation, samples: int) -> dict[str, float]:
-    """Return what tells orders apart, of the first epoch. All but the last are 1 for a perfect shuffle.
+    """Return figures on the first epoch's order. All but the last are 1 for a perfect shuffle.
 
     `displacement`: mean distance of a sample from its place in the source, over N/3, which chance gives.
     `batch_spread`: mean distance in the source between two samples of a batch, over (N + 1)/3.
-    `new_companions`: how seldom two samples of a batch share one again in the next epoch: chance over what was seen.
+    `new_companions`: chance over the observed share of pairs in a batch that share one again in the next epoch.
     `neighbours_kept`: share of samples that are followed by the one that follows them in the source.
+
+    Empty if the first epoch has fewer than two images.
     """
-    first, second = (seen.image_label[seen.image_epoch == epoch] for epoch in range(EPOCHS))
-    batches = [_batches(seen, epoch) for epoch in range(EPOCHS)]
+    (first, batches), second = (_epoch(seen, epoch) for epoch in range(EPOCHS))
+    if len(first) < 2:  # noqa: PLR2004 - no pair, no order
+        return {}
     return {
         "displacement": float(np.abs(np.arange(len(first)) - first).mean() / (samples / 3)),
-        "batch_spread": _spread(first, batches[0], samples),
-        "new_companions": _new_companions(first, batches[0], second, batches[1], samples),
+        "batch_spread": _spread(first, batches, samples),
+        "new_companions": _new_companions((first, batches), second, samples),
         "neighbours_kept": float((np.diff(first) == 1).mean()),
     }
 
 
 def faults(seen: Observation, work: Work, found: dict[str, float], samples: int) -> Iterator[str]:
-    """Tell in words what keeps the order from being the one asked for. `found`: what `figures` returned."""
-    first, second = (seen.image_label[seen.image_epoch == epoch] for epoch in range(EPOCHS))
+    """Yield in words how the order differs from the requested one. `found`: what `figures` returned."""
+    (first, _), (second, _) = (_epoch(seen, epoch) for epoch in range(EPOCHS))
+    if not found:
+        return
     if not work.shuffle:
         if not np.array_equal(first, second):
-            yield "epochs come in different orders, and the stored one was asked for"
+            yield "epochs come in different orders, and the stored one was requested"
     elif found["neighbours_kept"] > _ORDERED:
         yield "samples come in the order in which they are stored: not shuffled"
     elif np.array_equal(first, second):
@@ -54,9 +53,13 @@ def faults(seen: Observation, work: Work, found: dict[str, float], samples: int)
         yield f"shuffled only within windows of about {found['batch_spread'] * samples:.0f} samples"
 
 
-def _batches(seen: Observation, epoch: int) -> NDArray[np.int64]:
-    batches: NDArray[np.int64] = seen.image_batch[seen.image_epoch == epoch]
-    return batches
+Epoch = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Label and batch number of each image, in order of delivery."""
+
+
+def _epoch(seen: Observation, epoch: int) -> Epoch:
+    here = seen.image_epoch == epoch
+    return seen.image_label[here], seen.image_batch[here]
 
 
 def _spread(labels: NDArray[np.int64], batches: NDArray[np.int64], samples: int) -> float:
@@ -68,20 +71,22 @@ def _spread(labels: NDArray[np.int64], batches: NDArray[np.int64], samples: int)
     return float(distances / pairs / ((samples + 1) / 3)) if pairs else 1.0
 
 
-def _new_companions(
-    first: NDArray[np.int64],
-    first_batches: NDArray[np.int64],
-    second: NDArray[np.int64],
-    second_batches: NDArray[np.int64],
-    samples: int,
-) -> float:
-    """Return the pairs that would share a batch in both epochs by chance, over those that do; at most 1."""
-    place = np.full(max(samples, first.max(initial=0) + 1, second.max(initial=0) + 1), -1)
-    place[second] = second_batches
+def _new_companions(first: Epoch, second: Epoch, samples: int) -> float:
+    """Return the pairs that would share a batch in both epochs by chance, over those that do; at most 1.
+
+    Labels that name no sample are ignored.
+    """
+    (labels, batches), (then_labels, then_batches) = (
+        (labels[known], batches[known])
+        for labels, batches in (first, second)
+        for known in [(labels >= 0) & (labels < samples)]
+    )
+    place = np.full(samples, -1)
+    place[then_labels] = then_batches
     again = pairs = 0
-    for batch in np.unique(first_batches):
-        then = place[first[first_batches == batch]]
+    for batch in np.unique(batches):
+        then = place[labels[batches == batch]]
         again += int((then[:, None] == then).sum()) - len(then)
         pairs += len(then) * (len(then) - 1)
-    by_chance = sum(n * (n - 1) for n in np.bincount(second_batches)) / (samples * (samples - 1))
+    by_chance = sum(n * (n - 1) for n in np.bincount(then_batches)) / (samples * (samples - 1))
     return float(min(1.0, by_chance * pairs / again)) if again else 1.0

@@ -12,6 +12,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from loaderbench.machine.files import write_whole
+
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -43,9 +45,7 @@ def perform(task: str, spec: Any, result: Path, parent: int) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason
         traceback.print_exc()
         report = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
-    partial = result.with_suffix(".partial")
-    partial.write_bytes(pickle.dumps(report))
-    partial.rename(result)
+    write_whole(result, pickle.dumps(report), durable=False)
     return report
 
 

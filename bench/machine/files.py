@@ -1,21 +1,20 @@
-"""How does something that takes long to make come into being whole, or not at all?"""
+"""Write files and folders completely or not at all, resume interrupted folders, and lock folders."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
+from filelock import FileLock, Timeout
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Error numbers of a write for which there is no room."""
+"""Error numbers of a write for which there is no space."""
+_turns: list[FileLock] = []
+"""Locks that this process holds until it ends."""
 
 
 class BusyError(Exception):
@@ -23,12 +22,12 @@ class BusyError(Exception):
 
 
 class StoppedError(Exception):
-    """What is being built was stopped from outside, and can go on from what is there."""
+    """The building of a folder was stopped from outside, and can resume."""
 
 
 @contextmanager
 def full_disk_explained(explain: Callable[[str], Exception]) -> Iterator[None]:
-    """Raise what `explain` makes of the system's words, in place of the OSError of a write that finds no room."""
+    """Replace the OSError of a write that finds no space by `explain(message of the system)`."""
     try:
         yield
     except OSError as error:
@@ -38,7 +37,10 @@ def full_disk_explained(explain: Callable[[str], Exception]) -> Iterator[None]:
 
 
 def size_bytes(folder: Path, *, of: Callable[[os.stat_result], int] = lambda status: status.st_size) -> int:
-    """Return the size of all files below a folder, links as they are; 0 if it is not there. A file may be going."""
+    """Return the size of all files below a folder, links as they are; 0 if there is no folder.
+
+    Files may vanish meanwhile. `of`: the size of a file by its status.
+    """
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -47,7 +49,7 @@ def size_bytes(folder: Path, *, of: Callable[[os.stat_result], int] = lambda sta
 
 
 def force_to_disk(path: Path) -> None:
-    """Return when a file's content, or a folder's list of names, is on the disk."""
+    """Flush a file's content, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -55,36 +57,38 @@ def force_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, whatever happens to the machine."""
+def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write a file so that its path never names a part of it.
+
+    `durable`: flush the content to the disk first, so that this also holds after a power cut.
+    """
     partial = path.with_suffix(".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+    if durable:
+        force_to_disk(partial)
     partial.rename(path)
 
 
 def begun(folder: Path) -> bool:
-    """Return whether what is made by `building` is there, whole or in part."""
+    """Return whether a folder that `building` makes exists, complete or partial."""
     return folder.exists() or any(part.exists() for part in _parts(folder))
 
 
 def begun_bytes(folder: Path) -> int:
-    """Return the size of what a stop or a kill has left of what is made by `building`, or of what is `pulled`."""
-    come_bytes = size_bytes(pulled(folder), of=lambda status: status.st_blocks * 512)  # large files have holes
-    return sum(map(size_bytes, _parts(folder))) + come_bytes
+    """Return the size of what an interrupt or a kill left of a folder that `building` makes or that is `pulled`."""
+    received = size_bytes(pulled(folder), of=lambda status: status.st_blocks * 512)  # large files have holes
+    return sum(map(size_bytes, _parts(folder))) + received
 
 
 def pulled(folder: Path) -> Path:
-    """Return where the files of what is taken from elsewhere wait until all have come, whatever stops that."""
+    """Return where downloaded files of a folder wait until all have been received, whatever interrupts that."""
     return folder.with_name(folder.name + ".pulled")
 
 
 def forget_earlier(folder: Path) -> None:
-    """Remove what earlier versions of the project or its libraries had begun of `folder` and never will go on with.
+    """Remove partial folders that earlier versions of the project or its libraries left and that never resume.
 
-    Its name ends in "-" and a key of what makes it; what comes before is the key of what it is. Call it under a lock.
+    The folder's name is "WHAT-KEY": `WHAT` is the key of its content, `KEY` that of the code. Call this under a lock.
     """
     what, now = folder.name.rpartition("-")[0], _parts(folder)
     for part in now:
@@ -94,16 +98,16 @@ def forget_earlier(folder: Path) -> None:
 
 
 def _parts(folder: Path) -> tuple[Path, Path]:
-    """Return where it comes into being: what begins anew each time, and what goes on."""
+    """Return the names of the partial folder: one that restarts from scratch, and one that resumes."""
     return folder.with_name(folder.name + ".partial"), folder.with_name(folder.name + ".begun")
 
 
 @contextmanager
 def building(folder: Path, *, goes_on: bool = False) -> Iterator[Path]:
-    """Give an empty folder beside `folder`, and rename it to `folder` when the block has ended well and all of it is on
-    the disk. A folder that exists under its own name is therefore whole. Call it under a lock.
+    """Give an empty folder beside `folder`; when the block succeeds, flush it to the disk and rename it to `folder`.
 
-    `goes_on`: what a stop or a kill leaves is kept and given again; what an error leaves is not, but for StoppedError.
+    So a folder under its own name is complete. Call this under a lock. `goes_on`: after an interrupt or a kill, keep
+    the partial folder and give it again. After an error it is deleted; a StoppedError counts as an interrupt.
     """
     partial = _parts(folder)[goes_on]
     if partial.exists() and not goes_on:
@@ -121,17 +125,21 @@ def building(folder: Path, *, goes_on: bool = False) -> Iterator[Path]:
 
 
 def take_turn(folder: Path) -> None:
-    """Wait for the folder's lock and hold it until this process has ended."""
-    fcntl.flock(os.open(folder / ".lock", os.O_WRONLY | os.O_CREAT, 0o644), fcntl.LOCK_EX)
+    """Wait for the folder's lock and hold it until this process ends."""
+    _turns.append(FileLock(folder / ".lock"))
+    _turns[-1].acquire()
 
 
 @contextmanager
 def locked(folder: Path, busy: str) -> Iterator[None]:
     """Hold the folder's lock, which ends with the process. Raises BusyError with the message `busy`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(busy) from None
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise BusyError(busy) from None
+    try:
         yield
+    finally:
+        lock.release()

@@ -1,27 +1,54 @@
-"""Which part of a format is in the page cache? Asked of the kernel, without root."""
+"""Put a format into the page cache or evict it, and check afterwards that a trial read it from there."""
 
 from __future__ import annotations
 
 import ctypes
 import mmap
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Literal
 
-if TYPE_CHECKING:
-    from pathlib import Path
+Cache = Literal["warm", "cold"]
 
+WARM_RESIDENT_PCT, WARM_READ_PCT = 99, 1
+WARM_READ_BYTES = 1 << 20
+"""A warm trial may read this much whatever the format's size: a library's page may be used for the first time."""
+COLD_RESIDENT_PCT, COLD_READ_PCT = 1, 95
 _SYS_CACHESTAT = 451  # Linux 6.5; the same number on all architectures
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Range(ctypes.Structure):
-    _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
+def warm_or_evict(folder: Path, cache: Cache) -> float | None:
+    """Read a format's files, or evict them; return the share that is then in the page cache, as `resident_pct` does."""
+    if cache == "warm":
+        read_through(folder)
+    else:
+        evict(folder)
+    return resident_pct(folder)
 
 
-class _CacheStat(ctypes.Structure):
-    _fields_ = tuple(
-        (name, ctypes.c_uint64) for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
-    )
+def cache_state(  # noqa: PLR0913 - what proves it
+    cache: Cache,
+    resident_pct: float | None,
+    read_bytes: int | None,
+    *,
+    size_bytes: int,
+    payload_bytes: int,
+    virtual_machine: bool,
+) -> str:
+    """Return the `cache_state` of a trial, as `Record` explains it.
+
+    `resident_pct`: before the trial. `read_bytes`: by the trial, of a format of `size_bytes`, of which reading every
+    sample must read `payload_bytes`.
+    """
+    if resident_pct is None or read_bytes is None:
+        return "unproven"
+    if cache == "warm":
+        most_bytes = max(WARM_READ_BYTES, WARM_READ_PCT * size_bytes / 100)
+        return "warm" if resident_pct >= WARM_RESIDENT_PCT and read_bytes <= most_bytes else "unproven"
+    if resident_pct > COLD_RESIDENT_PCT or 100 * read_bytes < COLD_READ_PCT * payload_bytes:
+        return "unproven"
+    return "guest-cold" if virtual_machine else "cold"
 
 
 def read_through(folder: Path) -> int:
@@ -36,17 +63,18 @@ def read_through(folder: Path) -> int:
 
 
 def evict(folder: Path) -> None:
-    """Take every file out of the page cache as far as the kernel will: what is mapped or in memory only stays."""
+    """Take every file out of the page cache. Pages that are mapped, or of a file system in memory, stay there."""
     for path in files(folder):
         with path.open("rb") as file:
-            os.fsync(file.fileno())  # what is not yet on the disk cannot be dropped
+            os.fsync(file.fileno())  # pages that are not on the disk yet cannot be dropped
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def resident_pct(folder: Path) -> float | None:
-    """Return the share of the files' pages that is in the page cache; None where the kernel does not tell.
+    """Return the share of the files' pages that is in the page cache, in %; None if the kernel does not report it.
 
-    cachestat(2) where it is there and allowed, else mincore(2), which tells the truth about the user's own files only.
+    Without root: by cachestat(2) if it exists and is allowed, else by mincore(2), which is true for the user's own
+    files only.
     """
     resident = pages = 0
     for path in files(folder):
@@ -65,6 +93,16 @@ def resident_pct(folder: Path) -> float | None:
 def files(folder: Path) -> list[Path]:
     """Return all files below a folder in order, symbolic links to files followed."""
     return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+class _Range(ctypes.Structure):
+    _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
+
+
+class _CacheStat(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64) for name in ("cached", "dirty", "writeback", "evicted", "recently_evicted")
+    )
 
 
 def _cachestat(descriptor: int) -> int | None:

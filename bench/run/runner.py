@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from loaderbench import trial as trials
 from loaderbench.campaign import plan, registry
 from loaderbench.campaign.pixel_values import delivers
-from loaderbench.machine import cache_state as cachestate
-from loaderbench.machine import cores as machine
+from loaderbench.machine import page_cache
+from loaderbench.machine.cores import canary_s
 from loaderbench.machine.files import locked, write_whole
 from loaderbench.machine.text import printable
 from loaderbench.records import record as records
@@ -270,8 +270,8 @@ def _measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
         transport=trial.transport,
         settings=trial.settings,
     )
-    resident_pct = None if trial.transport else cachestate.bring_about(Path(artifact.path), trial.cache)
-    canary_s = machine.canary_s()
+    resident_pct = None if trial.transport else page_cache.warm_or_evict(Path(artifact.path), trial.cache)
+    canary_before_s = canary_s()
     log, limit_s = folder / f"{file_name}.log", campaign.timing.limit_s
     if place and trial.transport:
         result = place.run(trial.transport, spec, log, limit_s)
@@ -289,11 +289,18 @@ def _measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
         delivers=delivers(vars(spec.work)),
         resident_pct=resident_pct,
         times=times.name if result["status"] == "ok" else "",
-        canary_drift_pct=100 * (machine.canary_s() / canary_s - 1),
+        canary_drift_pct=100 * (canary_s() / canary_before_s - 1),
         **result,
     )
     if record.status != "ok" or trial.transport or not registry.loader(contestant.loader).reads:
         return record
     virtual = environment.virtual_machine() is not None
-    state = cachestate.judge(trial.cache, artifact, resident_pct, record.read_bytes, virtual_machine=virtual)
+    state = page_cache.cache_state(
+        trial.cache,
+        resident_pct,
+        record.read_bytes,
+        size_bytes=artifact.size_bytes,
+        payload_bytes=artifact.payload_bytes,
+        virtual_machine=virtual,
+    )
     return replace(record, cache_state=state, **ceilings.limit_columns(campaign, prepared, trial, record, measured))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from loaderbench.machine.files import write_whole
 from loaderbench.trial.spec import Peers
 
 _LOOK_S = 0.01
@@ -21,9 +22,7 @@ class FileBarrier:
     def reached(self, batches: int) -> bool:
         """Report that this process has reached the point after `batches` batches; return whether all have."""
         if self._own in self._missing and not self._own.exists():
-            partial = self._own.with_suffix(".partial")
-            partial.write_text(str(batches))
-            partial.rename(self._own)
+            write_whole(self._own, str(batches), durable=False)
         there = [path for path in self._missing if path.exists()]
         self.last = max([self.last, *(int(path.read_text()) for path in there)])
         self._missing = [path for path in self._missing if path not in there]

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from loaderbench.api import Artifact, Loader, Work
 from loaderbench.machine.cores import Cores, cores
-from loaderbench.machine.counters import Counters, Memory, processes, tree_counters, tree_memory, tree_seconds
+from loaderbench.machine.counters import (
+    Counters,
+    Memory,
+    difference,
+    processes,
+    tree_counters,
+    tree_memory,
+    tree_seconds,
+)
 from loaderbench.machine.gpu import Gpu, GpuLoad, GpuSample
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial import device
@@ -245,7 +253,7 @@ class Meter:
             "steal_pct": 100 * (closed.cores.steal_s - opened.cores.steal_s) / window_s / allowed,
             "major_faults": closed.counters.major_faults - opened.counters.major_faults,
             "context_switches": closed.counters.context_switches - opened.counters.context_switches,
-            "throttle_events": closed.cores.throttle_events - opened.cores.throttle_events,
+            "throttle_events": difference(opened.cores.throttle_events, closed.cores.throttle_events),
             "monitor_cpu_pct": 100 * self.own_cpu_s / window_s,
             "peak_memory_mib": max((m.total_mib for m in self.memory), default=None),
             "peak_anon_memory_mib": max((m.anon_mib for m in self.memory), default=None),

@@ -35,12 +35,17 @@ def stream(artifact, work, *, cheat=""):
         return made[:, ::-1] if crop.flipped else made
 
     class Epochs:
+        begun = 0
+
         def __iter__(self):
+            self.begun += 1
+            if cheat == "has one epoch" and self.begun > 1:
+                return
             order = ORDERS.get(cheat, _shuffled)(np.arange(len(paths)), shared, work.batch_size)[share]
             for start in range(0, len(order), work.batch_size):
                 chosen = order[start : start + work.batch_size]
                 images = np.stack([one(index) for index in chosen]).transpose(0, 3, 1, 2)
-                labels = (chosen + (cheat == "shifts labels")) % len(paths)
+                labels = (chosen + (cheat == "shifts labels")) % len(paths) + LABELS.get(cheat, 0)
                 yield torch.from_numpy(deliver(np.ascontiguousarray(images), random)), torch.from_numpy(labels)
 
     yield Epochs()
@@ -117,6 +122,7 @@ ORDERS = {
     "shuffles once": _once,
     "pads the last batch": _padded,
 }
+LABELS = {"has huge labels": 10**15, "has negative labels": -(10**6)}
 CUTS = {"cuts the middle": _middle, "never flips": _unflipped}
 DELIVERIES = {
     "delivers floats": lambda images, _: images.astype(np.float32),

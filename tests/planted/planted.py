@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from loaderbench.machine import page_cache as pagecache
+from loaderbench.machine import page_cache
 
 requires = ("torch",)
 reads = ("imagefolder", "planted-writer", "planted-empty")
@@ -45,7 +45,7 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
         if behaviour == "fork" and not os.fork():
             time.sleep(600)  # as a worker process that nobody tells to end
         if behaviour == "evict":
-            pagecache.evict(Path(artifact.path))
+            page_cache.evict(Path(artifact.path))
         for path in Path(artifact.path).glob("*/*"):
             if behaviour in MAPPING:
                 sum(stack.enter_context(_mapped(path))[:: mmap.PAGESIZE])
