@@ -14,6 +14,7 @@ IN_THE_SITE = (
     "CHANGELOG.md",
     "LICENSE",
     "docs/*.md",
+    "docs/*.css",
     "examples/*.*",
     "bench/api.py",
     "bench/campaign/shipped/*.toml",
