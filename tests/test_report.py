@@ -184,7 +184,7 @@ def test_jobs_side_by_side_have_a_section_of_their_own(tmp_path: Path) -> None:
     env = fabricate.environment(CAST[:1], 1, CAST[0].name, feeding=[CAST[0].name])["campaign"]
     env["work"] |= {"jobs": 2, "ranks": 1}
     text = written(tmp_path, rows, cast=CAST[:1], blocks=1, campaign=env)
-    section = text[text.index("## How do several processes") : text.index("## Do all contestants")]
+    section = text[text.index("## How do several jobs share") : text.index("## Do all contestants")]
     assert tables(section)[0][1:3] == ["Images/s of all 2 jobs", "Slowest job"]
     assert rows_of(section, CAST[0].title)[0][2:4] == ["900", "0.980"]
     training = tables(text[text.index("## How fast is training") :])

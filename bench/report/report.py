@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from loaderbench.findings import gpu_uses, verdicts
 from loaderbench.findings.analysis import analyse
@@ -22,7 +22,7 @@ from loaderbench.report.markdown import anchor, cell, templates, verbatim
 from loaderbench.report.material import Material
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from markupsafe import Markup
 
@@ -34,37 +34,29 @@ SHOWN_UNREADABLE = 20
 _ENV_SCHEMA = 1
 
 
-class Section(NamedTuple):
-    """One section. `values` returns what the template `name` prints, or None if there is nothing to show."""
-
-    name: str
-    heading: str
-    values: Callable[[Material], dict[str, Any] | None]
-
-
 SECTIONS = (
-    Section("first_screen", "", first_screen),
-    Section("results", "How fast is each contestant, and how sure is that?", results.results),
-    Section("processes", "How do several processes share the machine?", results.processes),
-    Section("work", "Do all contestants do the same work?", results.work),
-    Section("published", "How much of the published difference do the loaders make?", results.published),
-    Section("tuning", "What does tuning gain?", results.tuning),
-    Section("accelerator", "How fast an accelerator does each loader keep busy?", results.accelerator),
-    Section("training", "How fast is training with each loader?", results.training),
-    Section("bucket", "How soon do images from S3 arrive?", results.bucket),
-    Section("costs", "What does speed cost in CPU time and disk space?", resources.costs),
-    Section("limits", "How close are the loaders to the machine limit?", resources.limits),
-    Section("cold", "What does reading from disk cost?", resources.cold),
-    Section("waiting", "How long are start-up and waits?", resources.waiting),
-    Section("conversion", "What does writing each format cost?", resources.conversion),
-    Section("load", "How much CPU, GPU and memory does each loader use?", resources.load),
-    Section("conditions", "What was measured on what?", conditions.conditions),
-    Section("controls", "Did the harness pass its controls?", conditions.controls),
-    Section("noise", "Which trials were disturbed?", conditions.noise),
-    Section("failures", "What failed?", conditions.failures),
-    Section("gaps", "What does this report not show?", conditions.gaps),
-    Section("reproduction", "How can this be repeated?", conditions.reproduction),
+    results.results,
+    results.processes,
+    results.work,
+    results.published,
+    results.tuning,
+    results.accelerator,
+    results.training,
+    results.bucket,
+    resources.costs,
+    resources.limits,
+    resources.cold,
+    resources.waiting,
+    resources.conversion,
+    resources.load,
+    conditions.conditions,
+    conditions.controls,
+    conditions.noise,
+    conditions.failures,
+    conditions.gaps,
+    conditions.reproduction,
 )
+"""Each section makes the values of the template of its name, or None if there is nothing to show."""
 
 
 def write(folder: Path, out: Path) -> Path:
@@ -127,26 +119,22 @@ def _caption(material: Material) -> str:
 
 
 def _markdown(material: Material) -> str:
-    """Return the text of a report: each section that has something to show, under its question."""
+    """Return the text of a report: the first screen, then each section that has something to show."""
     environment = templates()
-    shown = {section: values for section in SECTIONS if (values := section.values(material)) is not None}
-    headings = {section.name: section.heading for section in shown}
 
     def picture(file: str, reading: str) -> Markup:
         if file not in material.pictures:
             return verbatim("")
         return verbatim(f"![{cell(material.pictures[file])}]({file})\n\n{reading}\n")
 
-    def details(names: Sequence[str]) -> Markup:
-        links = [f"[{name}](#{anchor(headings[name])})" for name in names if name in headings]
-        return verbatim(f" ({', '.join(links)})" if links else "")
+    def rendered(name: str, values: Mapping[str, Any]) -> str:
+        return environment.get_template(f"{name}.md.j2").render(values, picture=picture).strip()
 
-    environment.globals |= {"picture": picture, "details": details}
-    texts = []
-    for section, values in shown.items():
-        text = environment.get_template(f"{section.name}.md.j2").render(values)
-        texts.append(f"## {section.heading}\n\n{text}" if section.heading else text)
-    return re.sub(r"\n{3,}", "\n\n", "\n\n".join(text.strip() for text in texts)) + "\n"
+    made = {section.__name__: section(material) for section in SECTIONS}
+    texts = {name: rendered(name, values) for name, values in made.items() if values is not None}
+    anchors = {name: anchor(text.partition("\n")[0].removeprefix("## ")) for name, text in texts.items()}
+    texts = {"": rendered("first_screen", {**first_screen(material), "anchors": anchors}), **texts}
+    return re.sub(r"\n{3,}", "\n\n", "\n\n".join(texts.values())) + "\n"
 
 
 def _publish(made: Path, out: Path) -> None:

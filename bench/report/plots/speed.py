@@ -37,7 +37,7 @@ def _steady_row(s: ContestantSummary, analysis: Analysis, palette: Palette) -> R
     title = s.title + (" (reference)" if s.name == analysis.reference else "")
     if not s.speeds:
         return Row(title, [Bar(excuse=s.trouble or "not run yet")])
-    parts = [(s.median, 0.45 if s.unranked_reason else 1.0)]
+    parts = [(s.median, 0.45 if s.unranked_reason or s.beyond_limit else 1.0)]
     bar = Bar(look=palette.look(s), parts=parts, alarm=s.beyond_limit, dots=s.speeds)
     return Row(title, [bar], Label(shown(s.median), _steady_note(s, analysis), ALARM if s.beyond_limit else GREY))
 
