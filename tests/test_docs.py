@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import os
 import re
 import shutil
@@ -51,6 +53,21 @@ def test_pages_show_what_the_files_and_the_code_say() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_speed_is_typed_by_hand(page: Path) -> None:
     assert not SPEED.findall(GENERATED.sub("", page.read_text()))
+
+
+def test_python_on_the_pages_imports_what_there_is() -> None:
+    blocks = [block for page in PAGES for block in re.findall(r"(?ms)^```python\n(.*?)^```", page.read_text())]
+    imports = [
+        (node.module, name.name)
+        for block in blocks
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("loaderbench")
+        for name in node.names
+    ]
+    assert imports
+    for module, name in imports:
+        found = importlib.import_module(module)
+        assert hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}"), f"from {module} import {name}"
 
 
 def test_the_site_is_built_strictly_and_needs_no_network(tmp_path: Path) -> None:
