@@ -113,7 +113,7 @@ def bench(
 ) -> None:
     """Prepare the data, measure every contestant, and write the report after each block. Resumes an earlier run."""
     from loaderbench.certify import certify as certifying
-    from loaderbench.formats.prepare import prepare as make_ready
+    from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
     from loaderbench.report import report
     from loaderbench.run import bucket_under_test, runner
@@ -148,7 +148,7 @@ def bench(
 @on_campaign
 def prepare(chosen: Chosen, *, artifacts: ArtifactsOption = None, strict: StrictOption = False) -> None:
     """Prepare the images and every format of a campaign, without measuring any loader."""
-    from loaderbench.formats.prepare import prepare as make_ready
+    from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
 
     display = Display()
@@ -171,10 +171,10 @@ def estimate(
     usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="What the machine costs.")] = None,
 ) -> None:
     """Measure on samples how much time, disk and money it takes to prepare the images in every format."""
-    from loaderbench.formats.prepare import foresee
+    from loaderbench.formats import estimate as estimate_formats
     from loaderbench.machine.progress import Display
 
-    for line in foresee(chosen.campaign, chosen.data, chosen.cache, Display()).lines(usd_per_hour):
+    for line in estimate_formats(chosen.campaign, chosen.data, chosen.cache, Display()).lines(usd_per_hour):
         typer.echo(line)
 
 
@@ -186,8 +186,8 @@ def publish(
     strict: StrictOption = False,
 ) -> None:
     """Upload every format of a campaign to a bucket, where `--artifacts` finds it for the same images anywhere."""
-    from loaderbench.formats.prepare import prepare as make_ready
-    from loaderbench.formats.prepare import publish as upload
+    from loaderbench.formats import prepare as make_ready
+    from loaderbench.formats import publish as upload
     from loaderbench.machine.progress import Display
 
     display = Display()
@@ -198,7 +198,7 @@ def publish(
 def certify(chosen: Chosen, *, strict: StrictOption = False) -> None:
     """Check each contestant's output against the requested work; exit 1 unless all match."""
     from loaderbench.certify import certify as certifying
-    from loaderbench.formats.prepare import prepare as make_ready
+    from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
 
     display = Display()
@@ -309,12 +309,10 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Run the command line. Print errors that the user can fix in plain words, without a traceback."""
-    from loaderbench.formats.prepare import PrepareError
-
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
-    except (CampaignError, PrepareError, FixableError, BusyError) as error:
+    except (CampaignError, FixableError, BusyError) as error:
         typer.echo(f"loaderbench: {error}", err=True)
         sys.exit(1)
 

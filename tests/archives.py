@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from loaderbench.images import find as ingest
-from loaderbench.images.tree import ImageTree
+from loaderbench.campaign.schema import Data
+from loaderbench.images import ImageTree, find
 from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def packed(entries: Iterable[tuple[str, bytes] | tarfile.TarInfo], mode: str = "
 
 def read(data: Path, cache: Path, split: str | None = None) -> ImageTree:
     """What the harness makes of `--data`."""
-    return ingest.scan(data, cache, Display(), split)
+    return find(data, Data(split=split), cache, Display())
 
 
 def contents(tree: ImageTree) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.formats.prepare import Prepared
+from loaderbench.formats import Prepared
 
 Ready = Callable[[Campaign], Prepared]
 """What the fixture `ready` gives."""

@@ -18,8 +18,8 @@ from loaderbench.bucket import loopback
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.formats.prepare import Prepared, prepare
-from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.formats import Prepared, prepare
+from loaderbench.images import CanonicalImages
 from loaderbench.machine.files import building
 from loaderbench.machine.progress import Display
 from tests.campaigns import Ready

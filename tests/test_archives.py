@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from loaderbench.images import SourceError
 from loaderbench.images import archives as reading
-from loaderbench.images import find as ingest
-from loaderbench.images.tree import SourceError
+from loaderbench.images.sources import local_folder
+from loaderbench.machine.disk import DiskSpaceError
 from loaderbench.machine.progress import Display
 from tests import archives
 from tests.archives import image, link, packed, reasons, tar
@@ -47,8 +49,8 @@ def evil(folder: Path) -> list[tuple[str, bytes] | tarfile.TarInfo]:
 
 
 REASONS = {
-    "../up.jpg": "a name that leads astray",
-    "a/../../up.jpg": "a name that leads astray",
+    "../up.jpg": "a name that leads out of the archive",
+    "a/../../up.jpg": "a name that leads out of the archive",
     "link.jpg": "a link",
     "out": "a link",
     "hard.jpg": "a link",
@@ -86,7 +88,7 @@ def test_a_name_with_nul_is_left_out(tmp_path):
     info = tarfile.TarInfo("x.jpg")
     info.pax_headers = {"path": "a\0b.jpg"}
     path = tar(tmp_path / "train.tar", [synset([info, ("good.jpg", image(1))])])
-    assert list(reasons(archives.read(path, tmp_path / "cache")).values()) == ["a name that leads astray"]
+    assert list(reasons(archives.read(path, tmp_path / "cache")).values()) == ["a name that leads out of the archive"]
 
 
 def test_what_is_too_large_for_an_image_is_not_read(tmp_path, monkeypatch):
@@ -112,7 +114,7 @@ def test_links_and_names_that_lead_out_are_left_out_of_the_outer_tar_too(tmp_pat
     ]
     tree = archives.read(tar(tmp_path / "train.tar", outer), tmp_path / "cache")
     assert archives.contents(tree) == {"000000/a.jpg": image(2)}
-    assert reasons(tree) == {"n00.tar": "a link", "../n01.tar": "a name that leads astray"}
+    assert reasons(tree) == {"n00.tar": "a link", "../n01.tar": "a name that leads out of the archive"}
 
 
 def cuts() -> dict[str, tuple[bytes, str]]:
@@ -121,11 +123,11 @@ def cuts() -> dict[str, tuple[bytes, str]]:
     second = two.index(b"2.jpg")
     bad_header = two[:second] + b"X" + two[second + 1 :]
     return {
-        "within an image": (two[: second + 700], "1 images came before"),
-        "within a header": (two[: second + 100], "1 images came before"),
-        "between two members": (two[:second], "1 images came before"),
-        "before the end mark": (two[: second + 512 + (len(image(2)) + 511) // 512 * 512], "2 images came before"),
-        "damaged header": (bad_header, "1 images came before"),
+        "within an image": (two[: second + 700], "The 1 images before it"),
+        "within a header": (two[: second + 100], "The 1 images before it"),
+        "between two members": (two[:second], "The 1 images before it"),
+        "before the end mark": (two[: second + 512 + (len(image(2)) + 511) // 512 * 512], "The 2 images before it"),
+        "damaged header": (bad_header, "The 1 images before it"),
     }
 
 
@@ -134,7 +136,7 @@ def test_a_damaged_archive_says_where_and_how_much_came_before_and_nothing_is_ke
     content, before = cuts()[cut]
     path = tar(tmp_path / "train.tar", [("n01440764.tar", content)])
     with pytest.raises(
-        SourceError, match=r"train.tar: n01440764.tar cannot be read on from byte [\d,]+ \(.+\)"
+        SourceError, match=r"train.tar: n01440764.tar cannot be read from byte [\d,]+ on \(.+\)"
     ) as error:
         archives.read(path, tmp_path / "cache")
     assert before in str(error.value)
@@ -144,7 +146,7 @@ def test_a_damaged_archive_says_where_and_how_much_came_before_and_nothing_is_ke
 def test_half_a_download_of_the_outer_tar_is_found_before_anything_is_written(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))]), synset([("2.jpg", image(2))], "n02")])
     path.write_bytes(path.read_bytes()[:-11_000])
-    with pytest.raises(SourceError, match=r"train.tar cannot be read on from byte [\d,]+ .*: get it again"):
+    with pytest.raises(SourceError, match=r"train.tar cannot be read from byte [\d,]+ on .*; download it again"):
         archives.read(path, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
@@ -154,7 +156,7 @@ def test_half_a_download_of_a_compressed_archive_is_found(tmp_path, suffix):
     path = tar(tmp_path / f"shard.tar.{suffix}", [(f"{n}.{s}", c) for n in range(9) for s, c in SAMPLE], f"w:{suffix}")
     assert len(archives.read(path, tmp_path / "cache").paths) == 9
     path.write_bytes(path.read_bytes()[:-4000])
-    with pytest.raises(SourceError, match=r"cannot be read on from byte"):
+    with pytest.raises(SourceError, match=r"cannot be read from byte"):
         archives.read(path, tmp_path / "cache")
 
 
@@ -164,7 +166,7 @@ SAMPLE = (("jpg", image(0)), ("cls", b"0"))
 @pytest.mark.parametrize("content", [b"", b"no tar at all", bytes(5000)[:100]])
 def test_a_file_that_is_only_called_tar_is_refused(tmp_path, content):
     (tmp_path / "x.tar").write_bytes(content)
-    with pytest.raises(SourceError, match=r"x.tar cannot be read on"):
+    with pytest.raises(SourceError, match=r"x.tar cannot be read from"):
         archives.read(tmp_path / "x.tar", tmp_path / "cache")
 
 
@@ -176,28 +178,28 @@ def test_an_archive_without_images_says_what_it_holds(tmp_path):
 
 def test_what_is_there_is_not_read_again_and_a_changed_archive_is(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
-    first = ingest.folder(path, tmp_path / "cache", Display())
+    first = local_folder(path, None, tmp_path / "cache", Display())
     made = (first / "000000" / "1.jpg").stat()
-    assert ingest.folder(path, tmp_path / "cache", Display()) == first
+    assert local_folder(path, None, tmp_path / "cache", Display()) == first
     assert (first / "000000" / "1.jpg").stat() == made
     tar(path, [synset([("2.jpg", image(2))])])
-    assert ingest.folder(path, tmp_path / "cache", Display()) != first
+    assert local_folder(path, None, tmp_path / "cache", Display()) != first
 
 
 def test_what_an_earlier_version_had_begun_of_the_archive_is_removed(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
-    made = ingest.folder(path, tmp_path / "cache", Display())
+    made = local_folder(path, None, tmp_path / "cache", Display())
     made.rename(made.with_name(made.name.partition("-")[0] + "-earlier.begun"))
     (other := made.with_name("other-earlier.begun")).mkdir()
-    assert ingest.folder(path, tmp_path / "cache", Display()) == made
+    assert local_folder(path, None, tmp_path / "cache", Display()) == made
     assert set(made.parent.iterdir()) == {made, other}
 
 
 def test_an_archive_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
-    usage = ingest.shutil.disk_usage(tmp_path)._replace(free=100)
-    monkeypatch.setattr(ingest.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(SourceError, match=r"need about .* GiB is free: use --cache DIR"):
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DiskSpaceError, match=r"need about .* GiB is free; use --cache DIR"):
         archives.read(path, tmp_path / "cache")
     assert list((tmp_path / "cache" / "ingested").iterdir()) == []
 
@@ -207,9 +209,7 @@ def test_a_disk_that_fills_up_is_said_and_nothing_is_kept(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # a write stops after so many bytes, as on a full disk
     try:
-        with pytest.raises(
-            SourceError, match=r"filled up \(File too large\); nothing half-made is kept: use --cache DIR"
-        ):
+        with pytest.raises(DiskSpaceError, match=r"filled up \(File too large\): .*nothing is kept; use --cache DIR"):
             archives.read(path, tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -217,7 +217,7 @@ def test_a_disk_that_fills_up_is_said_and_nothing_is_kept(tmp_path):
 
 
 def test_a_folder_of_class_folders_is_used_as_it_is(tree, tmp_path):
-    assert ingest.folder(tree, tmp_path, Display()) == tree
+    assert local_folder(tree, None, tmp_path, Display()) == tree
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,9 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loaderbench.images.canonical import CanonicalSettings, build, canonical, fingerprint
-from loaderbench.images.canonical_store import CanonicalImages
-from loaderbench.images.tree import SourceError, Unreadable, decode, scan
+from loaderbench.images import CanonicalImages, CanonicalSettings, SourceError, canonical_folder
+from loaderbench.images.canonical_build import build
+from loaderbench.images.canonical_form import canonical_form
+from loaderbench.images.decoding import Unreadable, decode
+from loaderbench.images.tree import scan
+from loaderbench.machine.disk import DiskSpaceError
 from tests import messy
 
 SETTINGS = CanonicalSettings(samples=None, seed=0, max_side=32, quality=90)
@@ -32,10 +35,14 @@ def state(*roots):
     return metadata, [path.read_bytes() for path in regular]
 
 
+def ignored(_):
+    """Progress of which nothing is wanted."""
+
+
 def built(tree, folder, **changes):
     folder.mkdir()
     settings = {field.name: changes.pop(field.name) for field in fields(CanonicalSettings) if field.name in changes}
-    build(tree, folder, replace(SETTINGS, **settings), **{"strict": False, "processes": 1, **changes})
+    build(tree, folder, replace(SETTINGS, **settings), **{"strict": False, "on_progress": ignored, **changes})
     return CanonicalImages(folder)
 
 
@@ -51,7 +58,7 @@ def tree(root):
 
 @pytest.fixture(scope="module")
 def source(tree, tmp_path_factory):
-    return built(tree, tmp_path_factory.mktemp("cache") / "store", processes=2)
+    return built(tree, tmp_path_factory.mktemp("cache") / "store")
 
 
 @pytest.fixture
@@ -85,7 +92,7 @@ def test_every_entry_that_cannot_be_read_is_listed_with_its_reason(source, tree)
 
 def test_samples_are_the_canonical_form_of_their_originals(source):
     for i in range(len(source)):
-        pixels, jpeg = canonical(source.original(i), max_side=32, quality=90)
+        pixels, jpeg = canonical_form(source.original(i), max_side=32, quality=90)
         assert np.array_equal(source.pixels(i), pixels)
         assert source.jpeg(i) == jpeg
 
@@ -93,13 +100,13 @@ def test_samples_are_the_canonical_form_of_their_originals(source):
 def test_images_within_the_largest_side_keep_their_pixels(root):
     path = root / "cats" / "plain.jpg"
     for max_side in (None, messy.WIDTH, messy.WIDTH + 1):
-        assert np.array_equal(canonical(path, max_side, 90)[0], decode(path))
+        assert np.array_equal(canonical_form(path, max_side, 90)[0], decode(path))
 
 
 def test_larger_images_are_shrunk_to_the_largest_side(root):
     path = root / "cats" / "plain.jpg"
     expected = cv2.resize(decode(path), (32, 24), interpolation=cv2.INTER_AREA)
-    assert np.array_equal(canonical(path, 32, 90)[0], expected)
+    assert np.array_equal(canonical_form(path, 32, 90)[0], expected)
 
 
 def test_jpeg_bytes_decode_to_nearly_the_pixels_in_rgb(source):
@@ -160,11 +167,11 @@ def test_the_users_tree_is_left_as_it_was(root, tmp_path):
     assert state(root, root.parent / "outside") == before
 
 
-def test_the_same_seed_draws_the_same_samples_on_any_number_of_processes(clean, tmp_path):
-    stores = [
-        built(clean, tmp_path / f"{seed}-{processes}", samples=9, seed=seed, processes=processes)
-        for seed, processes in ((0, 1), (0, 3), (1, 1))
-    ]
+def test_the_same_seed_draws_the_same_samples_on_any_number_of_processes(clean, tmp_path, monkeypatch):
+    stores = []
+    for seed, cores in ((0, 1), (0, 3), (1, 1)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        stores.append(built(clean, tmp_path / f"{seed}-{cores}", samples=9, seed=seed))
     one, same, other = (store.manifest.digest for store in stores)
     assert one == same != other
     names = ("index.bin", "pixels.bin", "jpeg.bin", "sources.bin")
@@ -182,7 +189,7 @@ def test_unreadable_images_are_replaced_by_others(tree, tmp_path):
 def test_fewer_images_than_asked_for_is_noted(clean, tmp_path):
     source = built(clean, tmp_path / "store", samples=50)
     assert len(source) == 40
-    assert "50 images were asked for; the folder has 40." in source.manifest.notes
+    assert "50 images were requested; the folder has 40." in source.manifest.notes
 
 
 def test_classes_without_samples_are_dropped_and_labels_stay_contiguous(clean, tmp_path):
@@ -223,12 +230,12 @@ def test_a_tree_of_broken_images_is_refused(tmp_path):
 def test_extreme_shapes_are_unreadable(tmp_path, size, max_side, reason):
     Image.new("RGB", size).save(tmp_path / "1.png")
     with pytest.raises(Unreadable, match=reason):
-        canonical(tmp_path / "1.png", max_side, 90)
+        canonical_form(tmp_path / "1.png", max_side, 90)
 
 
 def test_too_small_a_disk_is_said_before_starting(clean, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(SourceError, match=r"need .* GiB in .*/store, .*free: use --samples N"):
+    with pytest.raises(DiskSpaceError, match=r"/store: .* need about .* GiB, .*free; use --cache DIR .* --samples N"):
         built(clean, tmp_path / "store")
     assert not list((tmp_path / "store").iterdir())
 
@@ -237,8 +244,8 @@ def test_a_full_disk_is_said(clean, tmp_path):
     store = tmp_path / "store"
     store.mkdir()
     (store / "pixels.bin").symlink_to("/dev/full")
-    with pytest.raises(SourceError, match=r"filled up .*nothing half-made is kept: use"):
-        build(clean, store, SETTINGS, strict=False, processes=1)
+    with pytest.raises(DiskSpaceError, match=r"filled up .*nothing is kept; use"):
+        build(clean, store, SETTINGS, strict=False, on_progress=ignored)
     assert not (store / "manifest.json").exists()
 
 
@@ -265,13 +272,14 @@ def end_early(tree, folder, at, ending):
     folder.mkdir()
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from loaderbench.images import canonical, pixel_journal as filling; from loaderbench.images.tree import scan\n"
-        "filling.EVERY = 90\n"
+        "from loaderbench.images import CanonicalSettings, canonical_build, journal\n"
+        "from loaderbench.images.tree import scan\n"
+        "journal.IMAGES_PER_ENTRY = 90\n"
         f"def end(done):\n if done == {at}: {ending}\n"
-        "settings = canonical.CanonicalSettings(samples=None, seed=0, max_side=32, quality=90)\n"
+        "settings = CanonicalSettings(samples=None, seed=0, max_side=32, quality=90)\n"
         f"tree, folder = scan(Path({str(tree.root)!r})), Path({str(folder)!r})\n"
         "if __name__ == '__main__':\n"
-        " canonical.build(tree, folder, settings, strict=False, processes=1, on_progress=end)"
+        " canonical_build.build(tree, folder, settings, strict=False, on_progress=end)"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
 
@@ -294,7 +302,7 @@ def test_a_build_that_was_ended_goes_on_and_comes_to_the_same(tmp_path, ending, 
     tree, calls = scan(tmp_path / "root"), []
     whole = built(tree, tmp_path / "whole")
     end_early(tree, tmp_path / "store", at, ending)
-    build(tree, tmp_path / "store", SETTINGS, strict=False, processes=1, on_progress=calls.append)
+    build(tree, tmp_path / "store", SETTINGS, strict=False, on_progress=calls.append)
     again = CanonicalImages(tmp_path / "store")
     assert calls == list(range(goes_on_at, 180))
     assert again.manifest == whole.manifest
@@ -303,7 +311,7 @@ def test_a_build_that_was_ended_goes_on_and_comes_to_the_same(tmp_path, ending, 
         assert [hashlib.sha256(stored(i)).digest() for i in range(179)] == whole.digests(kind)
     sizes_bytes, expected = ({p.name: p.stat().st_size for p in s.folder.iterdir()} for s in (again, whole))
     assert sizes_bytes == expected
-    assert not {"done.bin", "failed.jsonl"} & expected.keys()
+    assert set(expected) == {"index.bin", "jpeg.bin", "manifest.json", "pixels.bin", "rejected.json", "sources.bin"}
 
 
 def test_progress_goes_up_to_the_number_of_samples(clean, tmp_path):
@@ -312,11 +320,15 @@ def test_progress_goes_up_to_the_number_of_samples(clean, tmp_path):
     assert calls == list(range(1, 10))
 
 
+def fingerprint(tree, **changes):
+    return canonical_folder(tree, replace(SETTINGS, **changes), Path()).name
+
+
 def test_the_fingerprint_is_that_of_tree_and_settings(clean):
-    key = fingerprint(clean, SETTINGS)
-    assert fingerprint(scan(clean.root), SETTINGS) == key
+    key = fingerprint(clean)
+    assert fingerprint(scan(clean.root)) == key
     changes = {"samples": 3, "seed": 1, "max_side": None, "quality": 91}
-    keys = {fingerprint(clean, replace(SETTINGS, **{name: value})) for name, value in changes.items()}
+    keys = {fingerprint(clean, **{name: value}) for name, value in changes.items()}
     assert len(keys | {key}) == 5
 
 
@@ -329,7 +341,7 @@ def test_the_fingerprint_changes_with_the_tree(clean, change):
         "remove": path.unlink,
         "dangle": lambda: (clean.root / "c0" / "new.jpg").symlink_to("nowhere"),
     }[change]()
-    assert fingerprint(scan(clean.root), SETTINGS) != fingerprint(clean, SETTINGS)
+    assert fingerprint(scan(clean.root)) != fingerprint(clean)
 
 
 def test_names_that_are_not_utf_8_come_back(source, root):

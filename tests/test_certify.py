@@ -15,8 +15,8 @@ from loaderbench.api import Artifact, Work
 from loaderbench.campaign import registry
 from loaderbench.certify import certify, observe, pixels, probe
 from loaderbench.certify.judge import judge
-from loaderbench.formats.prepare import Prepared, prepare
-from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.formats import Prepared, prepare
+from loaderbench.images import CanonicalImages
 from loaderbench.loaders import nvjpeg
 from loaderbench.machine.progress import Display
 from loaderbench.records.certificates import Certificate
@@ -154,7 +154,7 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
     assert certificates["honest"].state == "as asked"
     assert certificates["honest"].traits["stored"] == "canonical JPEG bytes"
     assert certificates["never-flips"].faults == ("no image is flipped",)
-    assert "stores JPEG of quality about 60 where 90 was asked for" in certificates["lossy"].faults
+    assert "stores JPEG of quality about 60 where 90 was requested" in certificates["lossy"].faults
     assert certificates["absent"].failure.startswith("not installed: no_such_library")
     assert "the planted | fault" in certificates["crashing"].failure
     lacking = []

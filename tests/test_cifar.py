@@ -9,7 +9,8 @@ import pickle
 import numpy as np
 import pytest
 
-from loaderbench.images.tree import SourceError, decode
+from loaderbench.images import SourceError
+from loaderbench.images.decoding import decode
 from tests.archives import python2_pickle, read, tar
 
 ROWS = 4
@@ -103,13 +104,13 @@ def test_a_folder_that_holds_the_archive_gives_the_same(archive, tmp_path):
 
 def test_that_test_images_are_left_out_is_noted(archive, tmp_path):
     tree = read(archive("cifar-10-python.tar.gz"), tmp_path / "cache")
-    assert any("its test images are left out" in note for note in tree.notes)
+    assert any("its test images are skipped" in note for note in tree.notes)
 
 
 def test_a_missing_batch_is_named(tmp_path):
     folder = unpack("cifar-10-python.tar.gz", tmp_path / "data")
     (folder / "data_batch_3").unlink()
-    with pytest.raises(SourceError, match=r"lacks data_batch_3; get cifar-10-python.tar.gz again"):
+    with pytest.raises(SourceError, match=r"lacks data_batch_3; download cifar-10-python.tar.gz again"):
         read(folder, tmp_path / "cache")
 
 
@@ -138,7 +139,7 @@ def test_a_pickle_that_asks_for_a_program_is_refused_and_runs_nothing(tmp_path, 
     folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
     content = pickle.dumps({**HUNDRED["train"], b"data": EVIL[kind](mark)}, protocol=2)
     (folder / "train").write_bytes(content)
-    with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(it asks for .*nothing of it was run"):
+    with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(it refers to .*nothing was run"):
         read(folder, tmp_path / "cache")
     assert not mark.exists()
     pickle.loads(content)  # noqa: S301
@@ -165,5 +166,5 @@ def test_a_pickle_that_asks_for_another_codec_is_refused(tmp_path):
 def test_what_is_no_batch_is_named(tmp_path, content):
     folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
     (folder / "train").write_bytes(content)
-    with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(.+\); get cifar-100-python.tar.gz again"):
+    with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(.+\); download .*100-python.tar.gz again"):
         read(folder, tmp_path / "cache")

@@ -137,7 +137,7 @@ def test_undoing_stops_before_anything_if_the_user_put_something_in(source, tmp_
     classes.number(source, tmp_path / "out", move=move)
     (tmp_path / "out" / "mine.txt").write_text("mine")
     before = state(tmp_path)
-    with pytest.raises(SourceError, match=r"holds other things: mine.txt"):
+    with pytest.raises(SourceError, match=r"holds other files: mine.txt"):
         classes.undo(tmp_path / "out")
     assert state(tmp_path) == before
 
@@ -146,7 +146,7 @@ def test_undoing_a_move_never_covers_what_has_come_in_its_place(source, tmp_path
     classes.number(source, tmp_path / "out", move=True)
     (source / SYNSETS[0]).mkdir()
     before = state(tmp_path)
-    with pytest.raises(SourceError, match="something else is where these came from"):
+    with pytest.raises(SourceError, match="these folders exist again where they came from"):
         classes.undo(tmp_path / "out")
     assert state(tmp_path) == before
 
@@ -160,10 +160,10 @@ def test_what_cannot_be_done_is_said_before_anything_is_changed(source, tmp_path
     before = state(tmp_path)
     for arguments, message in (
         ((tmp_path / "nowhere", tmp_path / "out"), "is no folder"),
-        ((source, source / "out"), "lies within"),
+        ((source, source / "out"), "is inside"),
         ((source, tmp_path / "full"), "is not empty"),
         ((tmp_path / "none", tmp_path / "out"), "holds no class folders"),
-        ((tmp_path / "links", tmp_path / "out"), "leave out --move"),
+        ((tmp_path / "links", tmp_path / "out"), "omit --move"),
     ):
         with pytest.raises(SourceError, match=message):
             classes.number(*arguments, move=True)
@@ -172,7 +172,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_changed(source, tmp_path
 
 def test_another_way_into_the_same_folder_is_refused(source, tmp_path):
     classes.number(source, tmp_path / "out", move=False)
-    with pytest.raises(SourceError, match=r"was made otherwise; first loaderbench classes '.*/out' --undo"):
+    with pytest.raises(SourceError, match=r"made from another .*undo it: loaderbench classes '.*/out' --undo"):
         classes.number(source, tmp_path / "out", move=True)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from loaderbench.api import Artifact, Work
 from loaderbench.certify import probe
-from loaderbench.formats.prepare import Prepared, prepare
+from loaderbench.formats import Prepared, prepare
 from loaderbench.loaders.lightning import DataModule
 from loaderbench.loaders.lightning.datamodule import Epochs, lacking
 from loaderbench.machine.progress import Display

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from loaderbench.campaign import campaign as config
-from loaderbench.formats.prepare import prepare
+from loaderbench.formats import prepare
 from loaderbench.images import synthetic
 from loaderbench.machine.progress import Display
 from tests.archives import python2_pickle, tar
@@ -77,7 +77,7 @@ def test_cifar_is_learnt(example: str, loader: str, tmp_path: Path) -> None:
 def test_the_synthetic_set_is_learnt(tmp_path: Path) -> None:
     sets = []
     for seed, images in ((0, 320), (config.load(str(ROOT / "examples" / "validation.toml")).data.seed, 160)):
-        synthetic.write(tmp_path / str(seed), images, seed)
+        synthetic.write(tmp_path / str(seed), images, seed, lambda _: None)
         sets.append(prepared(tmp_path / str(seed), {"writer": "imagefolder", "mode": "jpeg"}, tmp_path))
     options = {"loader": "imagefolder", "epochs": 6, "image-size": 32, "batch-size": 16}
     assert accuracy("train_plain.py", *sets, options) > 0.2, "by chance: 0.06"

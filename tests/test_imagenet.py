@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from loaderbench.images.tree import SourceError
+from loaderbench.images import SourceError
 from tests.archives import contents, image, packed, read, tar
 
 SYNSETS = ("n01440764", "n01443537", "n02119789", "n03000684")  # sorted
@@ -95,7 +95,7 @@ def test_no_inner_tar_is_written(training, tmp_path):
 
 
 def test_fewer_synsets_than_imagenets_are_noted(training, tmp_path):
-    assert any("holds 4 synsets and not 1000" in note for note in read(training, tmp_path / "cache").notes)
+    assert any("holds 4 synsets instead of 1000" in note for note in read(training, tmp_path / "cache").notes)
 
 
 def test_the_users_files_are_only_read(training, tmp_path):
@@ -157,5 +157,5 @@ def test_a_validation_image_without_ground_truth_is_left_out(validation, tmp_pat
 def test_a_damaged_ground_truth_is_named(validation, tmp_path, name, content):
     loose_files(validation.parent)
     (validation.parent / name).write_bytes(content)
-    with pytest.raises(SourceError, match=rf"{name}.* is not as ImageNet's"):
+    with pytest.raises(SourceError, match=rf"{name}.* does not look like ImageNet's"):
         read(validation, tmp_path / "cache")

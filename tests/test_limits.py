@@ -23,8 +23,8 @@ from tests.test_process import gone
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from loaderbench.formats.prepare import Prepared
-    from loaderbench.images.canonical_store import CanonicalImages
+    from loaderbench.formats import Prepared
+    from loaderbench.images import CanonicalImages
 
 WORK = Work(batch_size=16, workers=2, image_size=32)
 NAMES = [step.name for step in limits.STEPS]

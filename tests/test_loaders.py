@@ -11,7 +11,7 @@ import pytest
 
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.formats.prepare import Prepared
+from loaderbench.formats import Prepared
 from loaderbench.loaders import pace
 from loaderbench.machine.gpu import Gpu
 from loaderbench.run import runner

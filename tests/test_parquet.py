@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from loaderbench.images.tree import SourceError
+from loaderbench.images import SourceError
 from tests.archives import contents, image, read
 
 FEATURES = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog", "fox"], "_type": "ClassLabel"}}
@@ -61,7 +61,7 @@ def test_the_columns_are_those_that_the_features_name(tmp_path):
     path = dataset(tmp_path / "x.parquet", ROWS, features, columns, coarse_label=coarse, score=score)
     tree = read(path, tmp_path / "cache")
     assert contents(tree) == EXPECTED
-    assert "The columns img and fine_label are read; coarse_label are left out." in tree.notes
+    assert "The columns img and fine_label are read; coarse_label are skipped." in tree.notes
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif"])
@@ -99,13 +99,13 @@ def test_a_row_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, row, re
 )
 def test_a_file_whose_features_name_no_images_with_labels_says_so(tmp_path, features):
     path = dataset(tmp_path / "x.parquet", ROWS, features)
-    with pytest.raises(SourceError, match=r"x.parquet names no column .*features Image and ClassLabel"):
+    with pytest.raises(SourceError, match=r"x.parquet: the schema's .* do not name a column .*Image and ClassLabel"):
         read(path, tmp_path / "cache")
 
 
 def test_a_file_without_features_says_so(tmp_path):
     pq.write_table(pa.table({"image": [b"x"], "label": [1]}), tmp_path / "x.parquet")
-    with pytest.raises(SourceError, match=r"x.parquet names no column"):
+    with pytest.raises(SourceError, match=r"x.parquet: the schema's .* do not name a column"):
         read(tmp_path / "x.parquet", tmp_path / "cache")
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_file_says_how_much_came_before_and_nothing_is_kept(tmp_path):
     start = column.dictionary_page_offset or column.data_page_offset
     content[start : start + 40] = b"\xff" * 40
     path.write_bytes(content)
-    with pytest.raises(SourceError, match=r"x.parquet cannot be read as Parquet .* images came before; none"):
+    with pytest.raises(SourceError, match=r"x.parquet cannot be read as Parquet .* images before it are not kept"):
         read(path, tmp_path / "cache")
     assert list((tmp_path / "cache" / "ingested").iterdir()) == []
 
@@ -134,7 +134,7 @@ def test_rows_are_read_a_few_at_a_time(tmp_path):
     rows = [(b"\xff\xd8\xff" + noise[n % 16] + bytes([n % 256, n // 256]), 0) for n in range(1200)]
     path = dataset(tmp_path / "x.parquet", rows)
     script = (
-        "import sys, pathlib, pyarrow; from loaderbench.images.find import parquet; "
+        "import sys, pathlib, pyarrow; from loaderbench.images.sources import parquet; "
         f"archive = parquet.find(pathlib.Path({str(path)!r}), 'train'); "
         "samples = (s for shard in archive.shards(print) for s in shard.samples(print)); "
         "print(sum(len(s.content) for s in samples), pyarrow.default_memory_pool().max_memory())"

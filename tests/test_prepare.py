@@ -14,8 +14,8 @@ import pytest
 
 from loaderbench.api import Artifact
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.formats import prepare as preparing
-from loaderbench.formats.prepare import Prepared, PrepareError, prepare
+from loaderbench.formats import Prepared, PrepareError, prepare
+from loaderbench.machine.disk import DiskSpaceError
 from loaderbench.machine.files import BusyError, building, locked
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
@@ -127,7 +127,7 @@ def test_fewer_images_than_a_batch_is_said_with_what_mends_it(tree: Path, tmp_pa
     few = campaign({"a": {"loader": "imagefolder"}}).model_copy(
         update={"data": campaign({"a": {"loader": "imagefolder"}}).data.model_copy(update={"samples": 5})}
     )
-    with pytest.raises(PrepareError, match="5 readable images, fewer than one batch of 16; use --batch-size 5"):
+    with pytest.raises(PrepareError, match="only 5 readable images, but the batch size is 16; use --batch-size 5"):
         ready(few, tree, tmp_path)
 
 
@@ -138,8 +138,8 @@ def test_too_little_disk_is_said_before_anything_is_written(
     usage = shutil.disk_usage(tmp_path)._replace(free=100_000)  # type: ignore[attr-defined]
     ready(chosen, tree, tmp_path)
     shutil.rmtree(tmp_path / "artifacts")
-    monkeypatch.setattr(preparing.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(PrepareError, match="use --cache for a folder with more room"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(DiskSpaceError, match=r"1 formats need about .* use --cache DIR for another disk"):
         ready(chosen, tree, tmp_path)
     assert not (tmp_path / "artifacts").exists()
 

@@ -16,7 +16,7 @@ from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.certify import certify
 from loaderbench.findings import check
-from loaderbench.formats.prepare import Prepared
+from loaderbench.formats import Prepared
 from loaderbench.machine import gpu
 from loaderbench.machine.gpu import Gpu
 from loaderbench.machine.progress import Display

@@ -273,7 +273,7 @@ def test_a_format_that_stores_something_else_is_described(tmp_path: Path) -> Non
     converted = {row[0]: row[2] for row in tables(text) if row[-1] == "ok"}
     assert converted == {"FFCV JPEG": "canonical JPEG bytes", "LitData JPEG": less}
     assert re.findall(r"\*\*Not what was requested\*\*: (.*)", text) == [
-        "LitData JPEG stores JPEG of quality about 75 where 90 was asked for."
+        "LitData JPEG stores JPEG of quality about 75 where 90 was requested."
     ]
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from loaderbench.bucket import loopback, repository, transfer, upload
 from loaderbench.bucket.client import PassingError, S3Error
-from loaderbench.formats.prepare import Prepared, PrepareError, prepare, publish
+from loaderbench.formats import Prepared, PrepareError, prepare, publish
 from loaderbench.machine import process
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
@@ -215,7 +215,7 @@ class TestRepository:
         manifest = json.loads(path.read_text())
         manifest["record"][column] = value
         change(bucket, "manifest.json", json.dumps(manifest).encode())
-        with pytest.raises(PrepareError, match="tells of another format than its name"):
+        with pytest.raises(PrepareError, match="describes another format than its name"):
             ready(tree, tmp_path / "second", HERE)
 
     @pytest.mark.parametrize("stored", ["{", "[]", '{"layout": 2, "record": {}, "files": []}'])

@@ -19,11 +19,9 @@ import pytest
 from loaderbench.api import Encoding
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.formats import prepare
-from loaderbench.formats.prepare import Prepared
-from loaderbench.images import canonical
-from loaderbench.images.canonical import CanonicalSettings, build
-from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.formats import Prepared, prepare, writing
+from loaderbench.images import CanonicalImages, CanonicalSettings, canonical_build
+from loaderbench.images.canonical_build import build
 from loaderbench.images.tree import scan
 from loaderbench.machine import process
 from loaderbench.machine.progress import Display
@@ -59,7 +57,7 @@ class Deadly:
 def source(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> CanonicalImages:
     """The tree's canonical images."""
     folder = tmp_path_factory.mktemp("canonical")
-    build(scan(tree), folder, CanonicalSettings(None, 0, 256, 90), strict=True)
+    build(scan(tree), folder, CanonicalSettings(None, 0, 256, 90), strict=True, on_progress=lambda _: None)
     return CanonicalImages(folder)
 
 
@@ -139,7 +137,7 @@ def test_litdata_writes_and_removes_nothing_outside_its_own_folders(
 
 
 def ready(chosen: Campaign, tree: Path, cache: Path) -> Prepared:
-    return prepare.prepare(chosen, tree, cache, Display(), strict=True)
+    return prepare(chosen, tree, cache, Display(), strict=True)
 
 
 def stop(cache: Path, suffix: str) -> Path:
@@ -165,7 +163,7 @@ def test_what_was_written_is_kept_what_is_not_whole_is_mended_and_the_time_is_no
     assert record.write_s is record.cpu_s is record.images_per_s is record.cpu_s_per_1k_images is None
     paths = sorted(Path(prepared.artifacts["files"].path).glob("*/*"))
     assert {path.name: path.stat().st_mtime_ns for path in paths[2:]} == times
-    assert "files was stopped at 0.00 GiB; it goes on from there" in capsys.readouterr().out
+    assert "files was stopped at 0.00 GiB; it resumes" in capsys.readouterr().out
 
 
 def test_after_its_process_was_killed_the_same_command_goes_on(
@@ -176,11 +174,11 @@ def test_after_its_process_was_killed_the_same_command_goes_on(
     left = {path: path.stat().st_mtime_ns for path in stop(tmp_path, ".begun").glob("*/*")}
     with monkeypatch.context() as patch:
         patch.setattr(process, "_WATCH_MS", 1)
-        patch.setattr(prepare, "written_bytes", lambda pid: os.kill(pid, signal.SIGKILL))
+        patch.setattr(writing, "written_bytes", lambda pid: os.kill(pid, signal.SIGKILL))
         [record] = ready(chosen, tree, tmp_path).records
     assert record.status == "failed"
     assert "was ended by SIGKILL (out of memory?)" in record.reason
-    assert record.reason.endswith("what is whole is kept, and the same command goes on from there")
+    assert record.reason.endswith("what is complete is kept, and the same command resumes")
     assert {path: path.stat().st_mtime_ns for path in left} == left
     assert [record.status for record in ready(chosen, tree, tmp_path).records] == ["ok"]
 
@@ -195,7 +193,10 @@ def test_what_cannot_go_on_starts_anew_and_says_so(
     [record] = ready(chosen, tree, tmp_path).records
     assert record.size_bytes == first.size_bytes
     assert record.write_s
-    assert "raw was stopped at 0.00 GiB; it starts anew, for it is not written in parts" in capsys.readouterr().out
+    assert (
+        "raw was stopped at 0.00 GiB; it restarts from scratch, because its library cannot resume"
+        in capsys.readouterr().out
+    )
 
 
 def test_it_is_shown_how_far_the_writing_is(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +209,7 @@ def test_it_is_shown_how_far_the_writing_is(tree: Path, tmp_path: Path, monkeypa
             yield lambda done, total: told.append((done, total))
 
     monkeypatch.setattr(process, "_WATCH_MS", 10)
-    prepared = prepare.prepare(campaign({"a": {"loader": "imagefolder"}}), tree, tmp_path, Told(), strict=True)
+    prepared = prepare(campaign({"a": {"loader": "imagefolder"}}), tree, tmp_path, Told(), strict=True)
     assert {total for _, total in told} == {prepared.artifacts["files"].payload_bytes}
     assert told == sorted(told)
 
@@ -223,7 +224,7 @@ def test_what_an_earlier_version_had_begun_is_removed_and_nothing_else(
     store.rename(store.with_name(store.name + ".begun"))
     (other := tmp_path / "artifacts" / f"files-{'0' * 16}-{'0' * 8}.begun").mkdir()  # of other images
     monkeypatch.setattr(registry.Adapter, "code_digest", lambda _: "of another version")
-    monkeypatch.setattr(canonical, "versions", lambda: {"cv2": "another"})
+    monkeypatch.setattr(canonical_build, "versions", lambda: {"cv2": "another"})
     prepared = ready(chosen, tree, tmp_path)
     written = Path(prepared.artifacts["files"].path).parent
     assert set((tmp_path / "artifacts").iterdir()) == {other, written}
@@ -235,5 +236,5 @@ def test_what_is_there_needs_no_room_again(tree: Path, tmp_path: Path, monkeypat
     ready(chosen, tree, tmp_path)
     stop(tmp_path, ".begun")
     usage = shutil.disk_usage(tmp_path)._replace(free=10)  # type: ignore[attr-defined]
-    monkeypatch.setattr(prepare.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert ready(chosen, tree, tmp_path).artifacts

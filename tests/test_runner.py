@@ -18,7 +18,7 @@ import pytest
 
 from loaderbench.campaign.disturbances import disturbances
 from loaderbench.findings import check
-from loaderbench.formats.prepare import prepare
+from loaderbench.formats import prepare
 from loaderbench.machine import page_cache
 from loaderbench.machine.files import BusyError, locked
 from loaderbench.machine.progress import Display

@@ -8,9 +8,9 @@ import pytest
 
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign.campaign import CampaignError
-from loaderbench.formats.prepare import PrepareError, prepare
+from loaderbench.formats import prepare
+from loaderbench.images import SourceError
 from loaderbench.images.imagenet import SOLUTION, TRAINING, VALIDATION
-from loaderbench.images.tree import SourceError
 from loaderbench.machine.progress import Display
 from tests import test_cifar, test_parquet
 from tests.archives import contents, image, packed, read, tar
@@ -40,7 +40,7 @@ def parquet(folder: Path) -> Path:
 def test_shards_and_parquet_files_are_chosen_by_their_names(tmp_path, make, split, numbers):
     tree = read(make(tmp_path / "data"), tmp_path / "cache", split)
     assert sorted(contents(tree).values()) == sorted(map(image, numbers))
-    told = f"The files of the split {split} are read; {4 - len(numbers)} others are left out: "
+    told = f"The files of the split {split} are read; {4 - len(numbers)} others are skipped: "
     assert any(note.startswith(told) for note in tree.notes)
 
 
@@ -129,7 +129,7 @@ def test_a_split_that_is_not_there_is_refused_and_those_that_are_there_are_named
 
 
 def test_where_no_name_tells_of_a_split_its_own_folder_has_to_be_named(tree, tmp_path):
-    with pytest.raises(SourceError, match=r"has no split val: its names tell of none, and the split's own folder"):
+    with pytest.raises(SourceError, match=r"has no split val: no file name contains a split; name the split"):
         read(tree, tmp_path / "cache", "val")
 
 
@@ -141,7 +141,7 @@ def test_a_campaign_is_of_one_split_and_tells_it(tmp_path):
     prepared = prepare(chosen, shards(tmp_path / "shards"), tmp_path / "cache", Display(), strict=True)
     assert prepared.artifacts["files"].samples == 1
     assert prepared.data["origin"] == f"{tmp_path / 'shards'}, split test"
-    with pytest.raises(PrepareError, match="the synthetic images have no splits: leave out --split"):
+    with pytest.raises(SourceError, match="the synthetic images have no splits: omit --split"):
         prepare(chosen, None, tmp_path / "cache", Display(), strict=True)
 
 

@@ -28,8 +28,8 @@ from loaderbench.roofline import steps
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from loaderbench.formats.prepare import Prepared
-    from loaderbench.images.canonical_store import CanonicalImages
+    from loaderbench.formats import Prepared
+    from loaderbench.images import CanonicalImages
 
 WORK = Work(batch_size=16, workers=2, image_size=32, dtype="uint8", passes=1, seed=0)
 

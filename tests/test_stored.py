@@ -1,4 +1,4 @@
-"""What a format stores is told from what was read back, whatever it was asked for."""
+"""What a format stores is told from what was read back, whatever it was requested."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from loaderbench.api import Encoding, Mode
-from loaderbench.formats import payloads as stored
-from loaderbench.formats.payloads import StoredError, read_back, unasked
-from loaderbench.formats.prepare import Prepared, prepare
-from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.formats import Prepared, deviation, payloads, prepare
+from loaderbench.formats.payloads import StoredError, read_back
+from loaderbench.images import CanonicalImages
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 
@@ -42,7 +41,7 @@ def test_what_the_libraries_store_is_canonical_unless_one_encodes_again(everythi
     assert texts.pop("jpeg-files") == texts.pop("ffcv-jpeg") == texts.pop("litdata-jpeg") == "canonical JPEG bytes"
     again = texts.pop("litdata-again")
     assert again.startswith("JPEG of quality about 75, 4:2:0, full resolution, ")
-    assert unasked(Encoding("jpeg-reencoded"), again) == "stores JPEG of quality about 75 where 90 was asked for"
+    assert deviation(Encoding("jpeg-reencoded"), again) == "stores JPEG of quality about 75 where 90 was requested"
     shares = {record.format: round(100 * (record.stored_raw or 0) / 96) for record in everything.records}
     for name, text in texts.items():
         assert text == f"canonical pixels ({shares[name]} %) and canonical JPEG bytes ({100 - shares[name]} %)"
@@ -64,11 +63,11 @@ def test_writers_that_store_something_else_are_found_out_and_yet_measured(tree: 
     assert 4 < float(texts["dark"][2].removesuffix(" dB from the canonical pixels")) < 12
     assert texts["small"][:2] == ["pixels", "50 % of the width and height"]
     assert texts["lossy"][:3] == ["JPEG of quality about 60", "4:2:0", "full resolution"]
-    reasons = {f.name: unasked(f.encoding, ", ".join(texts[f.name])) for f in chosen.formats}
+    reasons = {f.name: deviation(f.encoding, ", ".join(texts[f.name])) for f in chosen.formats}
     assert reasons["dark"].startswith("stores pixels, full resolution, ")
-    assert reasons["dark"].endswith(" where canonical pixels were asked for")
+    assert reasons["dark"].endswith(" where canonical pixels were requested")
     assert "50 % of the width and height" in reasons["small"]
-    assert reasons["lossy"] == "stores JPEG of quality about 60 where 90 was asked for"
+    assert reasons["lossy"] == "stores JPEG of quality about 60 where 90 was requested"
 
 
 @pytest.mark.parametrize("quality", [1, 25, 50, 75, 90, 95, 100])
@@ -103,22 +102,22 @@ def test_few_images_that_differ_are_described_too(canonical: CanonicalImages) ->
     text = said(canonical, payloads)
     assert text.startswith("canonical JPEG bytes (99 %) and JPEG of quality about 30, 4:2:0, full resolution, ")
     assert text.endswith(" (1 %)")
-    assert unasked(Encoding("jpeg"), text) == "stores JPEG of quality about 30 where 90 was asked for"
+    assert deviation(Encoding("jpeg"), text) == "stores JPEG of quality about 30 where 90 was requested"
 
 
 def test_at_most_so_many_are_measured(canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    measure = stored._squared_error
-    monkeypatch.setattr(stored, "_squared_error", lambda *args: calls.append(1) or measure(*args))  # type: ignore[func-returns-value]
+    measure = payloads._squared_error
+    monkeypatch.setattr(payloads, "_squared_error", lambda *args: calls.append(1) or measure(*args))  # type: ignore[func-returns-value]
     said(canonical, all_of(canonical, quality=60))
-    assert 0 < len(calls) <= stored.MEASURED < len(canonical)
+    assert 0 < len(calls) <= payloads.MEASURED < len(canonical)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (lambda payloads: payloads[:-1], "95 images are stored instead of 96"),
-        (lambda payloads: [*payloads, payloads[0]], "more images are stored than there are, 96"),
+        (lambda payloads: [*payloads, payloads[0]], "more than 96 images are stored"),
         (lambda payloads: [*payloads[:9], payloads[9][:-40], *payloads[10:]], "of image 10 cannot be read"),
         (lambda payloads: [b"?", *payloads[1:]], "of image 1 cannot be read: neither an image file nor the pixels"),
     ],
@@ -135,16 +134,16 @@ def test_what_is_no_image_for_each_is_refused(canonical: CanonicalImages, change
     [
         ("original", "original files", ""),
         ("raw", "canonical pixels", ""),
-        ("raw", "canonical JPEG bytes", "stores canonical JPEG bytes where canonical pixels were asked for"),
+        ("raw", "canonical JPEG bytes", "stores canonical JPEG bytes where canonical pixels were requested"),
         ("jpeg", "canonical JPEG bytes", ""),
         ("smart", "canonical pixels (51 %) and canonical JPEG bytes (49 %)", ""),
         (
             "jpeg",
             "canonical pixels (51 %) and canonical JPEG bytes (49 %)",
-            "stores canonical pixels where canonical JPEG bytes were asked for",
+            "stores canonical pixels where canonical JPEG bytes were requested",
         ),
-        ("proportion", "PNG (5 %)", "stores PNG where canonical pixels or canonical JPEG bytes were asked for"),
+        ("proportion", "PNG (5 %)", "stores PNG where canonical pixels or canonical JPEG bytes were requested"),
     ],
 )
 def test_what_was_not_asked_for_is_named(mode: Mode, text: str, reason: str) -> None:
-    assert unasked(Encoding(mode), text) == reason
+    assert deviation(Encoding(mode), text) == reason

@@ -21,7 +21,7 @@ from loaderbench.bucket import metered_network as network
 from loaderbench.bucket.client import S3Error
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign.campaign import Campaign, CampaignError
-from loaderbench.formats.prepare import Prepared
+from loaderbench.formats import Prepared
 from loaderbench.machine import process
 from loaderbench.machine.progress import Display
 from loaderbench.records import record as records
@@ -277,7 +277,7 @@ def test_a_program_that_the_bucket_on_loopback_needs_is_missed_before_anything_i
     monkeypatch.setattr(loopback, "_INSTALLED_WITH", {"rclone": "make setup"})
     monkeypatch.setattr(loopback.shutil, "which", lambda name, path: None if name == "rclone" else name)
     monkeypatch.setattr("sys.argv", ["loaderbench", "bench", "stream", "--cache", str(tmp_path / "cache")])
-    monkeypatch.setattr("loaderbench.formats.prepare.prepare", lambda *_, **__: pytest.fail("prepared"))
+    monkeypatch.setattr("loaderbench.formats.prepare", lambda *_, **__: pytest.fail("prepared"))
     with pytest.raises(S3Error, match="rclone is not installed"):
         cli.app(standalone_mode=False)
     remote.check(config.load("stream"), "s3://ready")

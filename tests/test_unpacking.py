@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from loaderbench.images import find as ingest
-from loaderbench.images import unpack_journal as unpacking
+from loaderbench.images import journal, sources
 from loaderbench.machine.progress import Display
 from tests.archives import contents, image, link, packed, read, reasons, tar
 from tests.test_parquet import dataset
 
 IMAGES = 12
+JOURNAL = ".loaderbench.unpacked.jsonl"
 
 
 def imagenet(folder: Path) -> Path:
@@ -52,17 +52,17 @@ def stopped(data: Path, cache: Path, at: int, monkeypatch: pytest.MonkeyPatch) -
         if done == at:
             raise SystemExit
 
-    real = ingest.tree.write
+    real = sources.unpack.unpack
     with monkeypatch.context() as patch, suppress(SystemExit):
-        patch.setattr(ingest.tree, "write", lambda archive, out, _: real(archive, out, on_progress))
-        ingest.folder(data, cache, Display())
+        patch.setattr(sources.unpack, "unpack", lambda archive, out, _: real(archive, out, on_progress))
+        sources.local_folder(data, None, cache, Display())
     return told
 
 
 @pytest.fixture(params=[imagenet, webdataset, parquet], ids=lambda make: make.__name__)
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """An archive of 4 shards, each of which is made to last at once."""
-    request.getfixturevalue("monkeypatch").setattr(unpacking, "EVERY_BYTES", 0)
+    request.getfixturevalue("monkeypatch").setattr(journal, "BYTES_PER_ENTRY", 0)
     return request.param(tmp_path)
 
 
@@ -79,12 +79,12 @@ def test_stopped_within_a_shard_or_at_its_end_and_again_it_goes_on_and_the_tree_
         [begun] = (cache / "ingested").iterdir()
         newest = max(begun.glob("0*/*"), key=lambda path: path.stat().st_mtime_ns)
         newest.write_bytes(newest.read_bytes()[:10])  # a kill may leave half an image
-        with (begun / unpacking._JOURNAL).open("ab") as journal:
-            journal.write(b'{"sha')  # and half a line
+        with (begun / JOURNAL).open("ab") as lines:
+            lines.write(b'{"sha')  # and half a line
         tree = read(data, cache)
         assert contents(tree) == contents(whole)
         assert sorted(reasons(tree).items()) == sorted(reasons(whole).items())
-        assert not (tree.root / unpacking._JOURNAL).exists()
+        assert not (tree.root / JOURNAL).exists()
 
 
 def test_images_of_whole_shards_are_not_written_again(
@@ -99,6 +99,6 @@ def test_images_of_whole_shards_are_not_written_again(
 
 
 def test_shards_are_made_to_last_only_now_and_then(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "EVERY_BYTES", 4 * len(image(0)))
+    monkeypatch.setattr(journal, "BYTES_PER_ENTRY", 4 * len(image(0)))
     assert stopped(data, tmp_path / "cache", 10, monkeypatch)
     assert stopped(data, tmp_path / "cache", 10, monkeypatch)[0] == 7

@@ -7,8 +7,8 @@ import json
 import pytest
 from webdataset import ShardWriter
 
-from loaderbench.formats.prepare import prepare
-from loaderbench.images.tree import SourceError
+from loaderbench.formats import prepare
+from loaderbench.images import SourceError
 from loaderbench.machine.progress import Display
 from tests.archives import contents, image, packed, read, tar
 from tests.campaigns import campaign
@@ -113,7 +113,7 @@ def test_of_several_splits_the_training_shards_are_read_and_the_others_noted(tmp
     shards(tmp_path / "shards", samples(4), "validation-%06d.tar")
     tree = read(tmp_path / "shards", tmp_path / "cache")
     assert contents(tree) == EXPECTED
-    assert any("1 others are left out: validation-000000.tar" in note for note in tree.notes)
+    assert any("1 others are skipped: validation-000000.tar" in note for note in tree.notes)
 
 
 def test_a_tar_beside_class_folders_changes_nothing(tree, tmp_path):
@@ -149,8 +149,6 @@ def test_what_is_left_out_of_shards_is_left_out_of_every_format_and_strict_refus
     chosen = campaign({"a": {"loader": "imagefolder", "format": "files"}})
     chosen = chosen.model_copy(update={"work": chosen.work.model_copy(update={"batch_size": 4})})
     prepared = prepare(chosen, folder, tmp_path / "cache", Display(), strict=False)
-    assert [entry.reason for entry in prepared.rejected] == [
-        "no label: neither a number as cls nor one as label in json"
-    ]
+    assert [entry.reason for entry in prepared.rejected] == ["no label: no number in cls, and none as label in json"]
     with pytest.raises(SourceError, match="1 images cannot be read"):
         prepare(chosen, folder, tmp_path / "other", Display(), strict=True)

@@ -12,7 +12,7 @@ import pytest
 from loaderbench.api import Work
 from loaderbench.campaign import pixel_values as values
 from loaderbench.campaign import registry
-from loaderbench.formats.prepare import Prepared
+from loaderbench.formats import Prepared
 from loaderbench.machine import process
 
 pytestmark = pytest.mark.usefixtures("forked")

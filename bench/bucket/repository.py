@@ -58,7 +58,7 @@ class _Manifest:
 
 
 class Repository:
-    """The artifacts below a location. What an artifact is made of is in its name; see `loaderbench.formats.prepare`."""
+    """The artifacts below a location. What an artifact is made of is in its name; see `loaderbench.formats.writing`."""
 
     def __init__(self, url: str) -> None:
         """Connect. Raises S3Error."""

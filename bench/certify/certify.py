@@ -15,10 +15,9 @@ from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.schema import Contestant, Format
 from loaderbench.certify import probe
 from loaderbench.certify.observation import SEEN
-from loaderbench.formats import payloads
-from loaderbench.formats.prepare import Prepared, prepare
-from loaderbench.images import canonical
-from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.formats import Prepared, modes, prepare
+from loaderbench.images import CanonicalImages
+from loaderbench.images.canonical_form import versions
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import building, locked, write_whole
 from loaderbench.machine.progress import Display
@@ -36,7 +35,7 @@ _LIMIT_S = 240.0
 """Time limit of an observation, including the wait for the one before it to end."""
 _CODE = [
     *sorted(Path(__file__).parent.glob("*.py")),
-    *(Path(str(module.__file__)) for module in (pixel_values, payloads, steps, device)),
+    *(Path(str(module.__file__)) for module in (pixel_values, modes, steps, device)),
 ]
 """The code that certificates depend on, beside the loader's."""
 
@@ -56,7 +55,7 @@ class _Job:
     def key(self) -> str:
         """Key of everything that the certificate depends on."""
         adapter = registry.adapters("loader")[self.spec.loader]
-        described = [asdict(self.spec), self.canonical, adapter.versions(), canonical.versions()]
+        described = [asdict(self.spec), self.canonical, adapter.versions(), versions()]
         parts = [json.dumps(described, sort_keys=True, default=str), adapter.code_digest(), code_digest(_CODE)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
@@ -87,7 +86,7 @@ def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Displa
 def _with_stored(certificate: Certificate, form: Format, prepared: Prepared) -> Certificate:
     """Add what the format was found to store when the campaign's own images were written."""
     stored = next(record.stored for record in prepared.records if record.format == form.name)
-    wrong = payloads.unasked(form.encoding, stored)
+    wrong = modes.deviation(form.encoding, stored)
     traits = {"stored": stored, **certificate.traits} if stored else certificate.traits
     return replace(certificate, faults=(*filter(None, [wrong]), *certificate.faults), traits=traits)
 

@@ -13,8 +13,8 @@ from loaderbench.certify import augmentation, delivery, pixels, shuffle
 from loaderbench.certify.identity import identify, small
 from loaderbench.certify.observation import EMPTIED, HELD_BATCHES, SEEN, Observation
 from loaderbench.certify.pixels import Making
-from loaderbench.formats.payloads import ORIGINALS
-from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.formats.modes import ORIGINALS
+from loaderbench.images import CanonicalImages
 from loaderbench.records.certificates import Certificate
 
 _HALF = 0.5

@@ -13,8 +13,8 @@ from PIL import Image
 
 from loaderbench.api import Mode
 from loaderbench.certify.observation import Observation
-from loaderbench.formats.payloads import ORIGINALS, PIXELS
-from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.formats.modes import ORIGINALS, PIXELS
+from loaderbench.images import CanonicalImages
 
 Pixels = NDArray[np.uint8]
 

@@ -1,43 +1,55 @@
-"""How long does one conversion take, and what did it store? Runs in a fresh process."""
+"""Write one format with its library, time it, and check what it stored. Runs in a fresh process."""
 
 from __future__ import annotations
 
 import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from loaderbench.api import Encoding
 from loaderbench.campaign import registry
-from loaderbench.formats import payloads as stored
+from loaderbench.formats.modes import ORIGINALS
+from loaderbench.formats.payloads import StoredError, read_back
 from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.machine.counters import processes, tree_seconds
 
 
-def run(spec: dict[str, Any]) -> dict[str, Any]:
-    """Write one format and tell what it stored.
+@dataclass(frozen=True)
+class Conversion:
+    """What to write, and where."""
 
-    `spec`: writer, canonical (folder), out (empty, or what a stopped conversion left), encoding, workers. How long it
-    took is not told of a conversion that went on.
+    writer: str
+    images: CanonicalImages
+    encoding: Encoding
+    workers: int
+    out: Path
+    """The folder is empty, or holds what a stopped conversion left."""
+
+
+def run(spec: Conversion) -> dict[str, Any]:
+    """Write one format and return the columns of `Record` that describe it.
+
+    A conversion that resumes reports no times. A format that does not store one readable image for each source image
+    is reported as `invalid`.
     """
-    writer = registry.writer(spec["writer"])
-    source = CanonicalImages(Path(spec["canonical"]))
-    out, encoding = Path(spec["out"]), Encoding(**spec["encoding"])
+    writer, source, out = registry.writer(spec.writer), spec.images, spec.out
     for name in writer.requires:
         importlib.import_module(name)
-    goes_on = any(out.iterdir())
+    resumes = any(out.iterdir())
     cpu_s, started = tree_seconds(processes()), perf_counter()
-    writer.write(source, out, encoding, spec["workers"])
+    writer.write(source, out, spec.encoding, spec.workers)
     write_s, cpu_s = perf_counter() - started, tree_seconds(processes()) - cpu_s
     size_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     try:
-        if encoding.mode == "original":
-            columns = {"stored": stored.ORIGINALS, "payload_bytes": size_bytes}
+        if spec.encoding.mode == "original":
+            columns = {"stored": ORIGINALS, "payload_bytes": size_bytes}
         else:
-            columns = stored.read_back(lambda: writer.payloads(out), source)
-    except stored.StoredError as error:
+            columns = read_back(lambda: writer.payloads(out), source)
+    except StoredError as error:
         return {"status": "invalid", "reason": str(error)}
-    took = {
+    times = {
         "write_s": write_s,
         "cpu_s": cpu_s,
         "images_per_s": len(source) / write_s,
@@ -46,7 +58,7 @@ def run(spec: dict[str, Any]) -> dict[str, Any]:
     return {
         "status": "ok",
         "reason": "",
-        **({} if goes_on else took),
+        **({} if resumes else times),
         "size_bytes": size_bytes,
         "bytes_per_image": size_bytes / len(source),
         **columns,

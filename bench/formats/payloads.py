@@ -1,54 +1,40 @@
-"""What does a format store of each image? Its payloads against the canonical pixels and JPEG bytes, in words."""
+"""Compare what a format stores of each image with the canonical pixels and JPEG bytes, and describe deviations."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import math
-import re
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from loaderbench.images.tree import FORMATS
+from loaderbench.formats.modes import JPEG, PIXELS, jpeg_of
+from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.images.decoding import FORMATS
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from loaderbench.api import Encoding, Mode
-    from loaderbench.images.canonical_store import CanonicalImages
-
-ORIGINALS, PIXELS, JPEG = "original files", "canonical pixels", "canonical JPEG bytes"
 MEASURED = 64
-"""At most so many images that are stored otherwise are measured, spread over the set."""
-_ASKED: dict[Mode, tuple[str, ...]] = {
-    "original": (ORIGINALS,),
-    "raw": (PIXELS,),
-    "jpeg": (JPEG,),
-    "jpeg-reencoded": (JPEG,),
-    "proportion": (PIXELS, JPEG),
-    "smart": (PIXELS, JPEG),
-}
-_SHARE = re.compile(r" \(\d+ %\)(?: and )?")
-_SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}  # as `get_sampling` counts them
+"""Maximum number of non-canonical images to measure, sampled evenly over the data set."""
+_SUBSAMPLING = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
+"""Chroma subsampling by the number that `get_sampling` returns."""
 
 
 class StoredError(Exception):
-    """What is stored is not one readable image for each of the source's. The message is the reason."""
+    """A format that does not store one readable image for each source image. The message is the reason."""
 
 
 def read_back(payloads: Callable[[], Iterable[bytes]], source: CanonicalImages) -> dict[str, Any]:
-    """Return what is stored, as the columns of a record that tell of it.
+    """Return the columns of `Record` that describe what is stored.
 
-    `payloads`: yields what is stored of each image, in the source's order, whenever it is called; see
-    `loaderbench.api.Writer.payloads`. All of them are compared by SHA-256, and those that differ are decoded. Raises
+    `payloads`: whenever it is called, yields what is stored of each image in the source's order; see
+    `loaderbench.api.Writer.payloads`. All are compared by SHA-256, and those that differ are decoded. Raises
     StoredError.
     """
     canonical = list(zip(source.digests("pixels"), source.digests("jpeg"), strict=True))
@@ -56,7 +42,7 @@ def read_back(payloads: Callable[[], Iterable[bytes]], source: CanonicalImages) 
     payload_bytes = 0
     for index, payload in enumerate(payloads()):
         if index == len(canonical):
-            raise StoredError(f"more images are stored than there are, {len(canonical)}")
+            raise StoredError(f"more than {len(canonical)} images are stored")
         digest, (pixels, jpeg) = hashlib.sha256(payload).digest(), canonical[index]
         payload_bytes += len(payload)
         kinds.append(PIXELS if digest == pixels else JPEG if digest == jpeg else _kind(_image(payload, index, source)))
@@ -75,29 +61,12 @@ def read_back(payloads: Callable[[], Iterable[bytes]], source: CanonicalImages) 
     }
 
 
-def unasked(encoding: Encoding, stored: str) -> str:
-    """Return why what is stored, in the words of a record, is not what the encoding asks for; nothing if it is."""
-    asked = _ASKED[encoding.mode]
-    for part in filter(None, _SHARE.split(stored)):
-        codec = part.partition(",")[0]
-        if part in asked:
-            continue
-        if JPEG in asked and codec.startswith("JPEG") and codec != _jpeg_of(encoding.quality):
-            return f"stores {codec} where {encoding.quality} was asked for"
-        return f"stores {part} where {' or '.join(asked)} were asked for"
-    return ""
-
-
-def _jpeg_of(quality: int | str) -> str:
-    return f"JPEG of quality about {quality}"
-
-
 def _share(count: int, total: int) -> str:
     return "" if count == total else f" ({min(max(round(100 * count / total), 1), 99)} %)"
 
 
 def _image(payload: bytes, index: int, source: CanonicalImages) -> Image.Image:
-    """Decode what is stored of one image; bare pixels have no `format`. Raises StoredError."""
+    """Decode what is stored of one image. Bare pixels become an image without `format`. Raises StoredError."""
     canonical = source.mapped("pixels", index)
     height, width, _ = canonical.shape
     try:
@@ -114,7 +83,7 @@ def _image(payload: bytes, index: int, source: CanonicalImages) -> Image.Image:
 
 
 def _size(payload_bytes: int, height: int, width: int) -> tuple[int, int]:
-    """Return width and height of bare RGB pixels of so many bytes, in the proportions of the canonical ones.
+    """Return width and height of bare RGB pixels of this size, with the aspect ratio of the canonical image.
 
     Raises ValueError if there is no such image.
     """
@@ -123,7 +92,7 @@ def _size(payload_bytes: int, height: int, width: int) -> tuple[int, int]:
     for h in (likely, likely - 1, likely + 1):
         if not rest and h > 0 and pixels % h == 0 and abs(pixels // h - h * width / height) <= 1 + width / height:
             return pixels // h, h
-    raise ValueError("neither an image file nor the pixels of one")
+    raise ValueError("neither an image file nor the pixels of an image")
 
 
 def _kind(image: Image.Image) -> str:
@@ -134,9 +103,7 @@ def _measured(payloads: Iterable[bytes], chosen: Sequence[int], source: Canonica
     """Return a description of each kind of image among the chosen payloads."""
     wanted = set(chosen)
     by_kind: dict[str, list[tuple[int, int, Image.Image]]] = {}
-    if not wanted:
-        return {}
-    for index, payload in enumerate(payloads):
+    for index, payload in enumerate(payloads if wanted else ()):
         if index in wanted:
             image = _image(payload, index, source)
             by_kind.setdefault(_kind(image), []).append((index, len(payload), image))
@@ -150,8 +117,9 @@ def _description(kind: str, images: Sequence[tuple[int, int, Image.Image]], sour
     pairs = [(image, pixels) for (_, _, image), pixels in zip(images, canonical, strict=True)]
     mean_bytes = fmean(size for _, size, _ in images)
     instead = [pixels.size for pixels in canonical] if kind == "pixels" else [len(source.jpeg(i)) for i, _, _ in images]
+    qualities = sorted({_quality(image) for image in jpegs})
     parts = [
-        _jpeg_of(_span([_quality(image) for image in jpegs])) if jpegs else kind,
+        jpeg_of(" to ".join(map(str, dict.fromkeys(qualities[:1] + qualities[-1:])))) if jpegs else kind,
         *sorted({_SUBSAMPLING[found] for image in jpegs if (found := get_sampling(image)) in _SUBSAMPLING}),
         _resolution([math.sqrt(image.width * image.height * 3 / pixels.size) for image, pixels in pairs]),
         _distance(fmean(_squared_error(image, pixels) for image, pixels in pairs)),
@@ -161,20 +129,15 @@ def _description(kind: str, images: Sequence[tuple[int, int, Image.Image]], sour
 
 
 def _resolution(sides: Sequence[float]) -> str:
-    """Say how long sides are, in those of the canonical pixels."""
+    """Describe the sides of images. They are given as multiples of the canonical images' sides."""
     return "full resolution" if set(sides) == {1.0} else f"{100 * fmean(sides):.0f} % of the width and height"
 
 
 def _distance(squared_error: float) -> str:
-    """Say the peak signal-to-noise ratio (PSNR), in decibels."""
+    """Describe a mean squared difference as peak signal-to-noise ratio (PSNR), in decibels."""
     if not squared_error:
         return "exactly the canonical pixels"
     return f"{10 * math.log10(255**2 / squared_error):.1f} dB from the canonical pixels"
-
-
-def _span(values: Sequence[int]) -> str:
-    low, high = min(values), max(values)
-    return str(low) if low == high else f"{low} to {high}"
 
 
 def _squared_error(image: Image.Image, canonical: NDArray[np.uint8]) -> float:
@@ -187,17 +150,14 @@ def _squared_error(image: Image.Image, canonical: NDArray[np.uint8]) -> float:
 
 
 def _quality(image: JpegImageFile) -> int:
-    """Return the quality, 1 to 100, for which libjpeg makes a table of luminance most like the image's.
-
-    libjpeg scales the table in Annex K of the JPEG standard by 50 / quality below 50, by 2 - quality / 50 above.
-    """
+    """Return the quality, 1 to 100, whose luminance table from libjpeg is most like the image's."""
     table = np.array(image.quantization[min(image.quantization)])
     return min(range(1, 101), key=lambda quality: int(np.abs(_tables()[quality - 1] - table).sum()))
 
 
 @cache
 def _tables() -> list[NDArray[np.int64]]:
-    """Return the tables of luminance of all qualities from 1, as libjpeg itself writes them."""
+    """Return libjpeg's luminance tables for the qualities 1 to 100."""
     tables = []
     for quality in range(1, 101):
         file = io.BytesIO()

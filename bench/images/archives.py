@@ -1,8 +1,8 @@
-"""Which members of a tar archive may be read? Regular files with plain names, each once; none is extracted by name.
+"""Read the regular files of a tar archive safely: none is extracted by its name.
 
-Python's `tarfile` takes a damaged header, or a missing end, for the end of the archive. Here both are damage, so that
-half a download is never taken for the whole. Its `data` filter, which makes extracting by name safe, has nothing to do
-where nothing is extracted by name: whoever reads members here writes them under names of its own.
+Python's `tarfile` takes a damaged header, or a missing end, for the end of the archive. Here both are errors, so that
+half a download is never taken for the whole archive. The `data` filter of `tarfile` makes extracting by name safe; it
+is not needed here, because callers write members under names of their own.
 """
 
 from __future__ import annotations
@@ -11,51 +11,48 @@ import gzip
 import lzma
 import tarfile
 import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO, Self
 
 from loaderbench.images.tree import SourceError
 from loaderbench.machine.text import printable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-    from typing import Self
-
-    Reject = Callable[[str, str], None]
-    """Is told the path and the reason of each entry that is left out."""
+Reject = Callable[[str, str], None]
+"""Gets the path of each skipped entry and the reason."""
 
 LARGEST_BYTES = 256 << 20
-"""What is larger is no image, and could fill the memory."""
+"""Largest member that may be an image. A larger one could fill the memory."""
 _LONGEST_HEADER_BYTES = 1 << 20
 _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
-"""Headers that go on in blocks of their own, which `tarfile` reads into memory."""
+"""Types of headers with content, which `tarfile` reads into memory."""
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _DAMAGE = (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
 
 
 class DamagedError(SourceError):
-    """An archive that ends early, or that is not what it seems. The message says which, where and why."""
+    """An archive that ends early or is damaged. The message names it, the place and the reason."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One regular file of an archive, to be read before the next one is asked for."""
+    """One regular file of an archive. It must be read before the next one is requested."""
 
     name: str
-    """As in the archive: to be compared, not to be written to."""
+    """As in the archive. It is not trusted: compare it, but never write to it."""
     archive: str
     file: IO[bytes]
 
     @property
     def path(self) -> str:
-        """Where it comes from, for messages."""
+        """Return where it comes from, for messages."""
         return f"{self.archive}: {self.name}"
 
     @property
     def basename(self) -> str:
-        """Return the name without its folders: no `/` is in it."""
+        """Return the name without its folders; it contains no `/`."""
         return self.name.rpartition("/")[2]
 
     def read(self) -> bytes:
@@ -81,16 +78,16 @@ class _Header(tarfile.TarInfo):
 
 
 def is_tar(path: Path) -> bool:
-    """Return whether this is a tar archive by its name."""
+    """Return whether a file's name is that of a tar archive."""
     return path.name.lower().endswith(SUFFIXES) and path.is_file()
 
 
 def members(
     file: IO[bytes], archive: str, reject: Reject, *, largest_bytes: int | None = LARGEST_BYTES
 ) -> Iterator[Member]:
-    """Yield the regular files of a tar archive, compressed or not, in one pass; what is refused goes to `reject`.
+    """Yield the regular files of a tar archive, compressed or not, in one pass. `reject` gets the skipped members.
 
-    `archive` names it in messages. Raises DamagedError.
+    `archive`: its name in messages. Raises DamagedError.
     """
     names: set[str] = set()
     with _damage_explained(archive, file), tarfile.open(fileobj=file, mode="r:*", tarinfo=_Header) as tar:
@@ -108,14 +105,14 @@ def members(
 
 
 def first_name(path: Path) -> str:
-    """Return the name of an archive's first regular file, or nothing. Raises DamagedError."""
+    """Return the name of an archive's first regular file, or an empty string. Raises DamagedError."""
     with path.open("rb") as file:
         first = next(members(file, str(path), lambda *_: None, largest_bytes=None), None)
         return first.name if first else ""
 
 
 def _refusal(info: tarfile.TarInfo, largest_bytes: int | None) -> str:
-    """Return why a member is not to be read, or nothing."""
+    """Return why a member is skipped, or an empty string."""
     if info.issym() or info.islnk():
         return "a link"
     if not info.isreg() or info.issparse():
@@ -123,7 +120,7 @@ def _refusal(info: tarfile.TarInfo, largest_bytes: int | None) -> str:
     if info.name.startswith("/"):
         return "an absolute name"
     if ".." in info.name.split("/") or "\0" in info.name:
-        return "a name that leads astray"
+        return "a name that leads out of the archive"
     if largest_bytes is not None and info.size > largest_bytes:
         return f"larger than {largest_bytes >> 20} MiB"
     return ""
@@ -136,6 +133,6 @@ def _damage_explained(archive: str, file: IO[bytes]) -> Iterator[None]:
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DamagedError(
-            f"{printable(archive)} cannot be read on from byte {file.tell():,} ({reason}): "
-            "get it again, and compare its checksum"
+            f"{printable(archive)} cannot be read from byte {file.tell():,} on ({reason}); "
+            "download it again, and compare its checksum"
         ) from None

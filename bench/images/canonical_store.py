@@ -1,7 +1,7 @@
-"""What does every format store? The canonical pixels and JPEG bytes of each image, read from their folder.
+"""Read canonical images, which every format stores, from their folder in the cache.
 
-`pixels.bin` and `jpeg.bin` hold the bytes end to end, `index.bin` a `ROW` per sample, `sources.bin` their paths, each
-ended by NUL, `rejected.json` what was left out and `manifest.json` the rest. Samples are in the order of torchvision's
+`pixels.bin` and `jpeg.bin` hold all images end to end, `index.bin` a `ROW` per sample, `sources.bin` the paths, each
+ended by NUL, `rejected.json` what was skipped, and `manifest.json` the rest. Samples are in the order of torchvision's
 ImageFolder.
 """
 
@@ -14,21 +14,19 @@ import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loaderbench.images.tree import Rejected, SourceError
 from loaderbench.machine.text import printable
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
 LAYOUT = 1
-"""Version of the store; raise it when what is stored changes."""
+"""Version of these files. Raise it when their content changes: the cache then makes them again."""
 ROW = np.dtype(
     [
-        ("tree_index", "<i8"),  # of its path in the tree it was drawn from
+        ("tree_index", "<i8"),  # in the tree that the image was drawn from
         ("pixels_at", "<i8"),
         ("jpeg_at", "<i8"),
         ("jpeg_bytes", "<i4"),
@@ -43,29 +41,29 @@ ROW = np.dtype(
 
 @dataclass(frozen=True)
 class CanonicalManifest:
-    """A store in figures."""
+    """What a folder of canonical images holds."""
 
     root: str
     classes: tuple[str, ...]
-    """Those with a sample; a label is an index into them."""
+    """Classes with a sample; a label is an index into them."""
     found: int
     """Images in the tree."""
     drawn: int
-    """Images tried: the samples, and those that could not be decoded."""
+    """The samples and the images that could not be decoded."""
     samples: int
     rejected: int
-    """Entries left out: those the scan skipped, and those drawn that could not be decoded."""
+    """Skipped: entries that are no readable file, and drawn images that could not be decoded."""
     digest: str
-    """SHA-256 over all pixels' and JPEGs' digests and the labels."""
+    """SHA-256 over the digests of all pixels and JPEG bytes, and the labels."""
     pixels_bytes_mean: float
     jpeg_bytes_mean: float
     versions: dict[str, str | None]
-    """Of what decoded, resized and encoded."""
+    """Versions of all that pixels and JPEG bytes depend on."""
     notes: tuple[str, ...]
 
 
 class CanonicalImages:
-    """The `loaderbench.api.Source` of a store. Pickled, it takes along the folder's path only."""
+    """Canonical images as a `loaderbench.api.Source`. Pickled, only the folder's path is stored."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -120,13 +118,13 @@ class CanonicalImages:
         return [row.tobytes() for row in self._rows[f"{kind}_sha256"]]
 
     def rejected(self) -> tuple[Rejected, ...]:
-        """Return what was left out, with the reasons."""
+        """Return the skipped entries with their reasons."""
         stored = json.loads((self.folder / "rejected.json").read_bytes())
         return tuple(Rejected(**entry) for entry in stored)
 
     def _check(self, read_bytes: int, stored_bytes: int) -> None:
         if read_bytes != stored_bytes:
-            raise SourceError(f"{printable(self.folder)} is damaged; delete it and run again")
+            raise SourceError(f"{printable(self.folder)} is damaged; delete it and run the command again")
 
     @cached_property
     def _rows(self) -> NDArray[np.void]:

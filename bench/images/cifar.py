@@ -1,31 +1,27 @@
-"""CIFAR-10 and CIFAR-100 as their Python archives: which pixels and which label has each image?
+"""Read the Python archives of CIFAR-10 and CIFAR-100.
 
-The batches are pickles, and a pickle may run any program. These are read by an unpickler that knows arrays, dicts,
-lists, bytes and text, and refuses all else. The pixels become PNG files, which lose nothing.
+The batches are pickles, and a pickle can run any program. The unpickler here therefore knows only arrays, dicts, lists,
+bytes and text, and refuses everything else. The pixels become PNG files, which are lossless.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import cv2
 import numpy as np
 
-from loaderbench.images.archives import DamagedError, first_name, is_tar, members
+from loaderbench.images.archives import DamagedError, Reject, first_name, is_tar, members
+from loaderbench.images.splits import TRAIN, no_split
 from loaderbench.images.tree import SourceError
-from loaderbench.images.unpack import TRAIN, Archive, Sample, no_split, one_shard
+from loaderbench.images.unpack import Archive, Sample, one_shard
 from loaderbench.machine.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from loaderbench.images.archives import Reject
 
 SIDE = 32
 """Height and width of every image, pixels."""
@@ -37,9 +33,9 @@ class _Edition:
     folder: str
     tar: str
     mark: str
-    """A file that only this edition's folder holds."""
+    """A file that only the folder of this edition holds."""
     batches: tuple[str, ...]
-    """Those of the training images."""
+    """File names of the training images."""
     test_batch: str
     labels: bytes
     """Key of a batch's class indices."""
@@ -61,7 +57,7 @@ _IMAGES = {"train": 50_000, "test": 10_000}
 
 
 def find(path: Path, split: str | None) -> Archive | None:
-    """Return the archive that a tar file, its extracted folder, or the folder that holds one of them is, if it is one.
+    """Return CIFAR's archive for its tar file, the extracted folder, or a folder that holds one of them, else None.
 
     Raises SourceError.
     """
@@ -86,7 +82,7 @@ def _archive(place: Path, edition: _Edition, split: str) -> Archive:
         edition = replace(edition, batches=(edition.test_batch,))
     unpacked = (place / name for name in edition.batches if (place / name).is_file())
     files = (place,) if place.is_file() else tuple(unpacked)
-    note = f"These are {edition.name}'s {what} images; its {others} images are left out."
+    note = f"These are {edition.name}'s {what} images; its {others} images are skipped."
     shards = partial(one_shard, partial(_samples, place, edition))
     return Archive(f"{edition.name}'s {what} images", files, shards, _IMAGES[split], (note,))
 
@@ -101,7 +97,7 @@ def _samples(place: Path, edition: _Edition, reject: Reject) -> Iterator[Sample]
             png = cv2.imencode(".png", bgr)[1].tobytes()
             yield Sample(label, f"{name}-{row:05d}.png", png, f"{origin}, image {row}")
     if missing:
-        raise SourceError(f"{printable(place)} lacks {', '.join(sorted(missing))}; get {edition.tar} again")
+        raise SourceError(f"{printable(place)} lacks {', '.join(sorted(missing))}; download {edition.tar} again")
 
 
 def _batches(place: Path, edition: _Edition, reject: Reject) -> Iterator[tuple[str, bytes]]:
@@ -126,13 +122,13 @@ def _images(content: bytes, edition: _Edition, origin: str) -> Iterator[tuple[np
         labels = [int(label) for label in labels]
     except Exception as error:  # noqa: BLE001 - a damaged pickle can make the unpickler raise anything
         reason = str(error) if isinstance(error, (pickle.UnpicklingError, ValueError)) else repr(error)
-        message = f"{printable(origin)} is no batch of {edition.name} ({reason}); get {edition.tar} again"
+        message = f"{printable(origin)} is no batch of {edition.name} ({reason}); download {edition.tar} again"
         raise DamagedError(message) from None
     yield from zip(pixels, labels, strict=True)
 
 
 def _text_to_bytes(text: str, encoding: str) -> bytes:
-    """Stand for `codecs.encode`, by which Python 3 pickles bytes in protocol 2."""
+    """Replace `codecs.encode`, with which Python 3 pickles bytes in protocol 2."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"it encodes text as {encoding!r}")
     return text.encode("latin1")
@@ -151,5 +147,5 @@ _KNOWN: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no batch needs; nothing of it was run")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no batch needs; nothing was run")
         return _KNOWN[module, name]

@@ -1,8 +1,8 @@
-"""How do synset folders become class-index folders, and back? By links, or by renaming them, with a journal.
+"""Number class folders by links or by renaming, and undo that.
 
-The index is the place of the folder's name among the sorted names: for ImageNet's 1000 synsets, the standard index. A
-loader that sorts class-index folders as text, as torchvision's ImageFolder does, gives the same labels only if they
-have leading zeros: 000002 stands before 000010, but 10 before 2.
+The number is the position of the folder's name in sorted order: for ImageNet's 1000 synsets, the standard class index.
+Numbers have leading zeros because torchvision's ImageFolder sorts names as text: 000002 comes before 000010, but 10
+before 2.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from loaderbench.machine.files import force_to_disk, write_whole
 from loaderbench.machine.text import names, printable
 
 JOURNAL = ".loaderbench-classes.json"
-"""In the folder of class-index folders, from before the first is made until the last is gone: where each came from."""
+"""In the folder of class-index folders as long as one of them exists: where each came from."""
 
 
 @dataclass(frozen=True)
-class _Journal:
+class _Numbering:
+    """Which class folders were numbered, and how."""
+
     source: str
     classes: list[str]
     """Names of the class folders, sorted."""
@@ -34,40 +36,43 @@ class _Journal:
 
 
 def number(source: Path, out: Path, *, move: bool) -> int:
-    """Give each class folder in `source` its class index, as a link in `out`, or with `move` by renaming it into `out`.
+    """Number the class folders in `source`: link to them in `out`, or with `move` rename them into `out`.
 
-    Returns the number of classes. After a kill the same call goes on, and `undo` restores. Raises SourceError.
+    Return the number of classes. After a kill the same call resumes, and `undo` restores. Raises SourceError.
     """
     source, out = source.resolve(), out.resolve()
-    journal = _read(out) or _begin(source, out, move=move)
-    if (journal.source, journal.move) != (str(source), move):
-        raise SourceError(f"{printable(out)} was made otherwise; first loaderbench classes '{printable(out)}' --undo")
-    for folder, numbered in journal.folders(out):
+    numbering = _read(out) or _begin(source, out, move=move)
+    if (numbering.source, numbering.move) != (str(source), move):
+        raise SourceError(
+            f"{printable(out)} was made from another folder or with another --move setting. "
+            f"First undo it: loaderbench classes '{printable(out)}' --undo"
+        )
+    for folder, numbered in numbering.folders(out):
         if move and folder.exists():
             _rename(folder, numbered)
         elif not move and not numbered.is_symlink():
             numbered.symlink_to(folder, target_is_directory=True)
-    return len(journal.classes)
+    return len(numbering.classes)
 
 
 def undo(out: Path) -> int:
-    """Put everything back to where `number` found it, and remove `out`.
+    """Restore what `number` changed, and remove `out`.
 
-    Returns the number of classes. After a kill the same call goes on. Raises SourceError, before anything is changed.
+    Return the number of classes. After a kill the same call resumes. Raises SourceError before anything is changed.
     """
     out = out.resolve()
-    journal = _read(out)
-    if not journal:
+    numbering = _read(out)
+    if not numbering:
         raise SourceError(f"{printable(out)} was not made by loaderbench classes (no {JOURNAL}); nothing is changed")
-    folders = journal.folders(out)
+    folders = numbering.folders(out)
     ours = {JOURNAL, *(numbered.name for _, numbered in folders)}
     if strange := sorted({path.name for path in out.iterdir()} - ours):
-        raise SourceError(f"{printable(out)} holds other things: {names(strange)}; move these away first")
+        raise SourceError(f"{printable(out)} holds other files: {names(strange)}; move them away first")
     taken = [str(folder) for folder, numbered in folders if folder.exists() and numbered.exists()]
-    if journal.move and taken:
-        raise SourceError(f"something else is where these came from: {names(taken)}; move that away first")
+    if numbering.move and taken:
+        raise SourceError(f"these folders exist again where they came from: {names(taken)}; move them away first")
     for folder, numbered in folders:
-        if not journal.move:
+        if not numbering.move:
             numbered.unlink(missing_ok=True)
         elif numbered.exists():
             _rename(numbered, folder)
@@ -76,29 +81,29 @@ def undo(out: Path) -> int:
     return len(folders)
 
 
-def _begin(source: Path, out: Path, *, move: bool) -> _Journal:
-    """Check that it can be done, and write the journal. Raises SourceError."""
+def _begin(source: Path, out: Path, *, move: bool) -> _Numbering:
+    """Check that the folders can be numbered, and write the numbering. Raises SourceError."""
     if not source.is_dir():
-        raise SourceError(f"{printable(source)} is no folder; name the one that holds the class folders")
+        raise SourceError(f"{printable(source)} is no folder; name the folder of class folders")
     if out.is_relative_to(source):
-        raise SourceError(f"{printable(out)} lies within {printable(source)}; name a folder outside it")
+        raise SourceError(f"{printable(out)} is inside {printable(source)}; name a folder outside it")
     if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-        raise SourceError(f"{printable(out)} is not empty; name a folder that is not there yet")
+        raise SourceError(f"{printable(out)} is not empty; name a folder that does not exist yet")
     folders = sorted(entry for entry in source.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not folders:
-        raise SourceError(f"{printable(source)} holds no class folders; name the one that does")
+        raise SourceError(f"{printable(source)} holds no class folders; name a folder that does")
     if move and (links := [folder.name for folder in folders if folder.is_symlink()]):
-        raise SourceError(f"these class folders are links: {names(links)}; leave out --move to link to them")
-    journal = _Journal(str(source), [folder.name for folder in folders], move)
+        raise SourceError(f"these class folders are links: {names(links)}; omit --move to link to them")
+    numbering = _Numbering(str(source), [folder.name for folder in folders], move)
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / JOURNAL, json.dumps(asdict(journal)))
+    write_whole(out / JOURNAL, json.dumps(asdict(numbering)))
     force_to_disk(out)
-    return journal
+    return numbering
 
 
-def _read(out: Path) -> _Journal | None:
+def _read(out: Path) -> _Numbering | None:
     path = out / JOURNAL
-    return _Journal(**json.loads(path.read_text())) if path.exists() else None
+    return _Numbering(**json.loads(path.read_text())) if path.exists() else None
 
 
 def _rename(before: Path, after: Path) -> None:
@@ -107,5 +112,5 @@ def _rename(before: Path, after: Path) -> None:
     except OSError as error:
         raise SourceError(
             f"{printable(before)} cannot be moved to {printable(after)} ({os.strerror(error.errno or 0).lower()}); "
-            f"loaderbench classes '{printable(after.parent)}' --undo moves all back; links need no --move"
+            f"loaderbench classes '{printable(after.parent)}' --undo restores all; links need no --move"
         ) from None

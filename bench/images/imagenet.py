@@ -1,8 +1,8 @@
-"""ImageNet as it is distributed: which image has which class index? That of its synset among the sorted synsets.
+"""Read ImageNet's original tar archives. An image's class index is the position of its synset in sorted order.
 
-- `ILSVRC2012_img_train.tar` holds one tar per synset; these are read as streams, and none is written to the disk.
-- `ILSVRC2012_img_val.tar` holds images alone. Their synsets are in files beside it: `LOC_val_solution.csv`, or the
-  development kit, `ILSVRC2012_devkit_t12.tar.gz`, packed or unpacked, of which `meta.mat` explains the ids.
+- `ILSVRC2012_img_train.tar` holds one tar per synset. These are read as streams and not written to disk.
+- `ILSVRC2012_img_val.tar` holds images only. Their synsets are in files beside it: `LOC_val_solution.csv`, or the
+  development kit, `ILSVRC2012_devkit_t12.tar.gz`, packed or unpacked. The kit's `meta.mat` maps ids to synsets.
 """
 
 from __future__ import annotations
@@ -10,21 +10,17 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loaderbench.images.archives import first_name, is_tar, members
+from loaderbench.images.archives import Member, Reject, first_name, is_tar, members
+from loaderbench.images.splits import TRAIN, no_split
 from loaderbench.images.tree import SourceError
-from loaderbench.images.unpack import TRAIN, Archive, Sample, Shard, no_split, one_shard
+from loaderbench.images.unpack import Archive, Sample, Shard, one_shard
 from loaderbench.machine.text import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from loaderbench.images.archives import Member, Reject
 
 TRAINING, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 SOLUTION = "LOC_val_solution.csv"
@@ -37,7 +33,7 @@ _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 def find(path: Path, split: str | None) -> Archive | None:
-    """Return the archive that a tar file or a folder of the distributed tars is, if it is one. Raises SourceError."""
+    """Return ImageNet's archive for one of its tar files or a folder that holds them, else None. Raises SourceError."""
     if path.is_dir() and (there := {key: path / name for key, name in SPLITS.items() if (path / name).is_file()}):
         if split and split not in there:
             raise no_split(split, path, there)
@@ -65,12 +61,12 @@ def _training_archive(path: Path) -> Archive:
     shards = partial(_training, path, labels)
     if len(labels) == SYNSETS:
         return Archive("ImageNet's training images", (path,), shards, IMAGES["training"])
-    note = f"{path.name} holds {len(labels)} synsets and not {SYNSETS}: class indices count those that are there."
+    note = f"{path.name} holds {len(labels)} synsets instead of {SYNSETS}; class indices count only these."
     return Archive("ImageNet's training images", (path,), shards, notes=(note,))
 
 
 def _labels(path: Path) -> dict[str, int]:
-    """Return the class index of each synset, from the headers of the outer tar alone."""
+    """Return the class index of each synset, from the headers of the outer tar."""
     with path.open("rb") as file:
         tars = members(file, str(path), lambda *_: None, largest_bytes=None)
         synsets = sorted({PurePosixPath(tar.name).stem for tar in tars if tar.name.endswith(".tar")})
@@ -113,7 +109,7 @@ def _ground_truth(folder: Path) -> dict[str, str]:
     solution, kit = folder / SOLUTION, _kit(folder)
     if not solution.is_file() and kit.keys() != {TRUTH, META}:
         raise SourceError(
-            f"the classes of {VALIDATION} are not in {printable(folder)}: put {SOLUTION} beside it, or {KIT}, "
+            f"{printable(folder)} lacks the classes of {VALIDATION}: put {SOLUTION} beside it, or {KIT}, "
             f"which holds {TRUTH} and {META}"
         )
     try:
@@ -125,11 +121,13 @@ def _ground_truth(folder: Path) -> dict[str, str]:
         return {f"ILSVRC2012_val_{number:08d}": synset_of[int(id_)] for number, id_ in enumerate(ids, 1)}
     except Exception as error:  # noqa: BLE001 - a damaged file can make a parser raise anything
         which = SOLUTION if solution.is_file() else f"{TRUTH} or {META}"
-        raise SourceError(f"{which} in {printable(folder)} is not as ImageNet's ({error!r}); get it again") from None
+        raise SourceError(
+            f"{which} in {printable(folder)} does not look like ImageNet's ({error!r}); download it again"
+        ) from None
 
 
 def _kit(folder: Path) -> dict[str, bytes]:
-    """Return the development kit's ground truth and explanation, as far as they are there; unpacked ones come first."""
+    """Return the contents of the development kit's two files, if they are there. Unpacked files take priority."""
     kit: dict[str, bytes] = {}
     if (folder / KIT).is_file():
         with (folder / KIT).open("rb") as file:

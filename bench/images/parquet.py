@@ -1,28 +1,25 @@
-"""Hugging Face Parquet data sets: which column holds the images, and which their class index?
+"""Read Hugging Face data sets in Parquet files.
 
-The schema's metadata says so: the first feature of type Image, and the first of type ClassLabel. A row's image is a
-struct of the encoded file's bytes and its former path.
+The schema's metadata names the columns: the first feature of type Image, and the first of type ClassLabel. A row's
+image is a struct of the encoded file's bytes and its former path.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from loaderbench.images.archives import DamagedError
+from loaderbench.images.archives import DamagedError, Reject
+from loaderbench.images.splits import files_of
 from loaderbench.images.tree import SourceError
-from loaderbench.images.unpack import Archive, Sample, Shard, part
+from loaderbench.images.unpack import Archive, Sample, Shard
 from loaderbench.machine.text import printable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from loaderbench.images.archives import Reject
-
 _ROWS = 64
-"""Read at a time, which bounds the memory."""
+"""Rows that are read at a time, which limits the memory."""
 _SIGNATURES = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG\r\n\x1a\n": "png",
@@ -35,14 +32,14 @@ _SIGNATURES = {
 
 
 def find(path: Path, split: str | None) -> Archive | None:
-    """Return the data set that a Parquet file, a folder of such, or a repository with a folder `data` is, if it is one.
+    """Return the archive for a Parquet file, a folder of them, or a repository with a folder `data`, else None.
 
     Raises SourceError.
     """
     found = [path] if path.suffix == ".parquet" and path.is_file() else []
     if path.is_dir():
         found = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-    files, notes = part(found, split)
+    files, notes = files_of(split, found)
     if not files:
         return None
     images = sum(_open(file).metadata.num_rows for file in files)
@@ -74,7 +71,7 @@ def _samples(number: int, path: Path, reject: Reject) -> Iterator[Sample]:
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield rows as dicts, a few at a time. Raises DamagedError."""
+    """Yield rows as dicts. Raises DamagedError."""
     batches = _open(path).iter_batches(_ROWS, columns=columns)
     while True:
         try:
@@ -87,7 +84,7 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def _columns(path: Path) -> tuple[str, str, tuple[str, ...]]:
-    """Return the columns of the image and of its class index, and a note if there was a choice. Raises SourceError."""
+    """Return the columns of image and class index, and a note if there are other candidates. Raises SourceError."""
     schema = _open(path).schema_arrow
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
@@ -97,21 +94,21 @@ def _columns(path: Path) -> tuple[str, str, tuple[str, ...]]:
         image, label = images[0], labels[0]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise SourceError(
-            f"{printable(path)} names no column of images with one of class labels in its schema's `huggingface` "
-            "metadata; write it with the library datasets, with the features Image and ClassLabel"
+            f"{printable(path)}: the schema's `huggingface` metadata do not name a column of images and one of class "
+            "labels; write the file with the library datasets and its features Image and ClassLabel"
         ) from None
     others = [*images[1:], *labels[1:]]
-    note = f"The columns {image} and {label} are read; {', '.join(others)} are left out."
+    note = f"The columns {image} and {label} are read; {', '.join(others)} are skipped."
     return image, label, (note,) if others else ()
 
 
 def _holds_bytes(type_: Any) -> bool:
-    """Return whether a column's type is a struct with the bytes of a file."""
+    """Return whether a column's type is a struct with the field `bytes`."""
     return any(type_.field(place).name == "bytes" for place in range(type_.num_fields))
 
 
 def _open(path: Path) -> Any:
-    """Return the file, of which only the end is read so far. Raises SourceError."""
+    """Open a file, and read only its metadata. Raises SourceError."""
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
@@ -124,4 +121,4 @@ def _open(path: Path) -> Any:
 
 def _damaged(path: Path, error: Exception) -> DamagedError:
     reason = " ".join(str(error).split())
-    return DamagedError(f"{printable(path)} cannot be read as Parquet ({reason}): get it again")
+    return DamagedError(f"{printable(path)} cannot be read as Parquet ({reason}); download it again")

@@ -1,58 +1,34 @@
-"""Which images does this folder hold, and can they be read? Nothing in it is ever written."""
+"""List the images of a folder of class folders, as torchvision's ImageFolder orders them."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import stat
-import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from numpy.typing import NDArray
 
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import names, printable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""Those of torchvision's ImageFolder, in any case."""
-SPLITS = {"train", "val", "valid", "validation", "test"}
-ORIENTATION = 0x0112  # EXIF tag
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# A file is what its content says, not its name. Pillow's other formats stay out: some run programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "AVIF")
-# Without a handler of its own, Pillow's log would reach the terminal.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
+"""Extensions that torchvision's ImageFolder reads, in lower or upper case."""
+_SPLITS = {"train", "val", "valid", "validation", "test"}
+_NAMED_EXTENSIONS = 5
 
 
 class SourceError(FixableError):
     """Images that cannot be used."""
 
 
-class Unreadable(Exception):  # noqa: N818, it names a property of the image
-    """One image that cannot be read. The message is the reason, in one line without the path."""
-
-
 @dataclass(frozen=True)
 class Rejected:
-    """An entry of the tree that is left out of every format."""
+    """An image or another entry that is skipped, in every format."""
 
     path: str
     """Relative to the root."""
@@ -83,47 +59,10 @@ class ImageTree:
     """What the user may want to know, one sentence each."""
 
 
-def decode(path: Path) -> NDArray[np.uint8]:
-    """Return the first frame of an image file, upright: RGB, H x W x 3.
-
-    Raises Unreadable.
-    """
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
-            image.load()
-            return np.asarray(_rgb(_upright(image)))
-    except Exception as error:  # noqa: BLE001, a damaged file can make a decoder raise anything
-        raise Unreadable(_decoding_reason(error)) from None
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation. Pillow has done so for TIFF on loading."""
-    try:
-        turn = UPRIGHT.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # noqa: BLE001, damaged metadata do not make the pixels unreadable
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
-        # 16 bits per pixel, which Pillow's conversion would clip at 255.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _decoding_reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that can be decoded"
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno).lower()
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def scan(root: Path) -> ImageTree:
     """List the images below `root`: the first-level folder is the class, links are followed.
 
-    Hidden entries are ignored. Raises SourceError.
+    Hidden entries are ignored, and nothing is written. Raises SourceError.
     """
     root = root.absolute()
     walk = _Walk(root)
@@ -151,22 +90,22 @@ def scan(root: Path) -> ImageTree:
 
 
 def _classes(root: Path, walk: _Walk) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
-    """Return class names, the folders with images in torchvision's order, and notes."""
+    """Return class names, the folders with images in torchvision's order, and notes. Raises SourceError."""
     notes = []
     folders = sorted(filter(None, walk.folders), key=lambda path: (path.partition("/")[0], path))
     classes = tuple(sorted({path.partition("/")[0] for path in folders}))
     if classes and (stray := walk.folders.get("")):
-        notes.append(f"{len(stray.names)} images beside the class folders are left out.")
+        notes.append(f"{len(stray.names)} images beside the class folders are skipped.")
     if not classes:
         if "" not in walk.folders:
             raise SourceError(_no_images(root, walk))
         classes, folders = (root.name or "images",), [""]
-        notes.append("The images lie in no class folder: all are of one class.")
+        notes.append("The images are in no class folder: all are of one class.")
     elif len(classes) == 1:
         notes.append(f"There is one class only: {printable(classes[0])}.")
     if empty := sorted(walk.top - set(classes)):
-        notes.append(f"{len(empty)} class folders without images are left out: {names(empty)}.")
-    if folders != [""] and {name.lower() for name in classes} <= SPLITS:
+        notes.append(f"{len(empty)} class folders without images are skipped: {names(empty)}.")
+    if folders != [""] and {name.lower() for name in classes} <= _SPLITS:
         meant = printable(root / ("train" if "train" in classes else classes[0]))
         notes.append(f"The class folders look like splits ({names(classes)}): did you mean DATA={meant}?")
     if walk.others:
@@ -186,9 +125,9 @@ def _no_images(root: Path, walk: _Walk) -> str:
 
 
 def _count(others: Counter[str]) -> str:
-    frequent = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
+    frequent = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:_NAMED_EXTENSIONS]
     kinds = ", ".join(f"{printable(kind)} {count}" for kind, count in frequent)
-    rest = ", ..." if len(others) > 5 else ""  # noqa: PLR2004
+    rest = ", ..." if len(others) > _NAMED_EXTENSIONS else ""
     return f"{others.total()} files that are not images by name ({kinds}{rest})"
 
 
@@ -202,7 +141,7 @@ class _Files:
 
 
 class _Walk:
-    """What lies below a root, folder by folder; paths are relative to it."""
+    """What is below a root, folder by folder; paths are relative to it. Raises SourceError."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -252,7 +191,7 @@ class _Walk:
         self._pending.append((path, ancestors | {identity}))
 
     def _image(self, path: str, entry: os.DirEntry[str]) -> Iterable[tuple[str, int, int]]:
-        """Return the name, size and time of a file that is an image by name."""
+        """Return the name, size and modification time of a file that is an image by name."""
         is_image = entry.name.lower().endswith(EXTENSIONS)
         if is_image or entry.is_symlink():  # a dangling link may have been a folder of images
             status = entry.stat()
@@ -283,5 +222,5 @@ def _root_message(root: Path, error: OSError) -> str:
     if isinstance(error, NotADirectoryError):
         return f"{where} is a file; name its folder: make bench DATA={printable(root.parent)}"
     if isinstance(error, PermissionError):
-        return f"{where} may not be read by this user; let them: chmod -R u+rX '{where}'"
+        return f"{where} may not be read by this user; allow it: chmod -R u+rX '{where}'"
     return f"{where} cannot be read: {os.strerror(error.errno or 0).lower()}"

@@ -1,34 +1,26 @@
-"""How do an archive's images become a tree of class-index folders? Each is written once, byte by byte as it is."""
+"""Write an archive's images as files in class-index folders, byte for byte."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from loaderbench.images.archives import DamagedError
+from loaderbench.images.archives import DamagedError, Reject
+from loaderbench.images.journal import UnpackJournal
 from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError
-from loaderbench.images.unpack_journal import Unpacking
+from loaderbench.machine.disk import filled_up
 from loaderbench.machine.files import full_disk_explained
-from loaderbench.machine.text import names, printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
-    from loaderbench.images.archives import Reject
+from loaderbench.machine.text import printable
 
 _RECORD = ".loaderbench.json"
-"""In the tree, hidden from every reader of images: what was left out of it."""
+"""In the unpacked folder, hidden from every reader of images: notes, and what was skipped."""
 _LONGEST_NAME_BYTES = 255
 _LABELS = 1_000_000
-TRAIN = "train"
-"""The split that is read if none is asked for, and it is there."""
-_SPLIT = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
-_SHORT = {"valid": "val", "validation": "val"}
 
 
 @dataclass(frozen=True)
@@ -46,30 +38,30 @@ class Sample:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of an archive. No image of another one has the same label and name."""
+    """A part of an archive. No image of another shard has the same label and name."""
 
     samples: Callable[[Reject], Iterator[Sample]]
-    """Yields the images in one pass; raises SourceError."""
+    """Yields the images in one pass. Raises SourceError."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Images that are not a tree of files yet."""
+    """Images that are not files in class folders yet."""
 
     what: str
     """For messages."""
     files: tuple[Path, ...]
-    """All that it is read from. They are only read."""
+    """All files that it is read from. They are only read."""
     shards: Callable[[Reject], Iterator[Shard]]
-    """Yields the parts, always in the same order; each is read, or left alone, before the next one is asked for."""
+    """Yields the shards, always in the same order. Each is read, or skipped, before the next one is requested."""
     images: int | None = None
-    """How many there are, if that is known before they are read."""
+    """Number of images, if it is known before they are read."""
     notes: tuple[str, ...] = ()
     """What the user may want to know, one sentence each."""
 
 
 def one_shard(samples: Callable[[Reject], Iterator[Sample]], _: Reject) -> Iterator[Shard]:
-    """Yield all images as one part."""
+    """Yield all images as one shard."""
     yield Shard(samples)
 
 
@@ -78,74 +70,36 @@ def class_folder(label: int) -> str:
     return f"{label:06d}"
 
 
-def part(files: list[Path], split: str | None) -> tuple[list[Path], tuple[str, ...]]:
-    """Return the files of a split, told by the last word for one in their names, and a note unless these are all and of
-    training. None takes the only split that all names tell of, or training.
+def unpack(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> None:
+    """Write the archive's images as `out/<class index>/<name>`. `on_progress` gets the number written so far.
 
-    Where no name tells of training, what tells of no split is it. Raises SourceError.
-    """
-    words = {file: found[-1] for file in files if (found := _SPLIT.findall(file.name.lower()))}
-    splits = {file: _SHORT.get(word, word) for file, word in words.items()}
-    unnamed = [file for file in files if file not in splits]
-    there = sorted(set(splits.values()))
-    split = split or (there[0] if len(there) == 1 and not unnamed else TRAIN)
-    chosen = [file for file in files if splits.get(file) == split] or (unnamed if split == TRAIN else [])
-    if files and not chosen:
-        raise no_split(split, files[0].parent, there)
-    others = [file.name for file in files if file not in chosen]
-    if split == TRAIN and not others:
-        return chosen, ()
-    left = f"; {len(others)} others are left out: {names(others)}" if others else ""
-    return chosen, (f"The files of the split {split} are read{left}.",)
-
-
-def no_split(split: str, where: Path, there: Iterable[str]) -> SourceError:
-    """Return the error of a split that is not there, which names those that are."""
-    known = ", ".join(sorted(set(there)))
-    tells = f"there are: {known}" if known else "its names tell of none, and the split's own folder has to be named"
-    return SourceError(f"{printable(where)} has no split {split}: {tells}")
-
-
-def write(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> None:
-    """Write the archive's images as `out/<class index>/<name>`. `on_progress` gets the number of those written so far.
-
-    `out` is empty, or holds what the same call has left when it was stopped or killed: then this one goes on after the
-    shards that are whole. Raises SourceError; what is in `out` then is the caller's to remove.
+    `out` is empty, or holds what the same call left when it was stopped or killed: then this call resumes after the
+    complete shards. Raises SourceError or DiskSpaceError; the caller removes what is in `out` then.
     """
     rejected: list[Rejected] = []
-    with Unpacking(out) as done:
-        begin = done.shards
+    with closing(UnpackJournal(out)) as journal:
+        complete = journal.shards
         try:
             for number, shard in enumerate(archive.shards(lambda *entry: rejected.append(Rejected(*entry)))):
-                if number >= begin:
-                    _unpack(shard, done, on_progress)
+                if number >= complete:
+                    _unpack_shard(shard, journal, on_progress)
         except DamagedError as error:
-            raise SourceError(f"{error}. {done.images:,} images came before; none of them is kept") from None
-    rejected += done.rejected
-    if not done.images:
+            raise SourceError(f"{error}. The {journal.images:,} images before it are not kept") from None
+    rejected += journal.rejected
+    if not journal.images:
         first = f" ({rejected[0]}, ...)" if rejected else ""
         where = printable(archive.files[0])
         raise SourceError(
-            f"no images in {archive.what}, {where}: {len(rejected)} entries are left out{first}. If it holds class "
+            f"no images in {archive.what}, {where}: {len(rejected)} entries are skipped{first}. If it holds class "
             "folders, unpack it and name them: make bench DATA=/path/to/imagefolder"
         )
     record = {"notes": archive.notes, "rejected": [asdict(entry) for entry in rejected]}
     (out / _RECORD).write_text(json.dumps(record))
-    done.forget()
-
-
-def _unpack(shard: Shard, done: Unpacking, on_progress: Callable[[int], None]) -> None:
-    """Write the images of a shard."""
-    for sample in shard.samples(done.reject):
-        if reason := _refusal(sample) or _write(done, sample):
-            done.reject(sample.origin, reason)
-            continue
-        on_progress(done.images)
-    done.shard_is_whole()
+    journal.remove()
 
 
 def with_record(tree: ImageTree) -> ImageTree:
-    """Return the scanned tree with what was left out when it was made of an archive, if it was."""
+    """Return the scanned tree, with the notes and rejected images of the archive if it was unpacked from one."""
     path = tree.root / _RECORD
     if not path.exists():
         return tree
@@ -154,8 +108,17 @@ def with_record(tree: ImageTree) -> ImageTree:
     return replace(tree, skipped=tree.skipped + rejected, notes=(*record["notes"], *tree.notes))
 
 
+def _unpack_shard(shard: Shard, journal: UnpackJournal, on_progress: Callable[[int], None]) -> None:
+    for sample in shard.samples(lambda *entry: journal.rejected.append(Rejected(*entry))):
+        if reason := _refusal(sample) or _write(journal, sample):
+            journal.rejected.append(Rejected(sample.origin, reason))
+        else:
+            on_progress(journal.images)
+    journal.complete_shard()
+
+
 def _refusal(sample: Sample) -> str:
-    """Return why an image is left out, or nothing. Its name may come from an archive, so it is not trusted."""
+    """Return why an image is skipped, or an empty string. Its name may come from an archive, so it is not trusted."""
     name = sample.name
     if not name.lower().endswith(EXTENSIONS) or name.startswith(".") or "/" in name:
         return "not an image by name"
@@ -166,26 +129,21 @@ def _refusal(sample: Sample) -> str:
     return "" if 0 <= sample.label < _LABELS else f"no class index: {sample.label}"
 
 
-def _write(done: Unpacking, sample: Sample) -> str:
-    """Write one image and return nothing, or why it is left out."""
-    folder = f"{done.out}/{class_folder(sample.label)}"
+def _write(journal: UnpackJournal, sample: Sample) -> str:
+    """Write one image. Return an empty string, or why it is skipped."""
+    folder = f"{journal.out}/{class_folder(sample.label)}"
     path = f"{folder}/{sample.name}"
-    with full_disk_explained(partial(_filled_up, done.out.parent)):
+    with full_disk_explained(partial(filled_up, journal.out.parent, "the unpacked images")):
         try:
             file = open(path, "xb")  # noqa: PTH123, SIM115 - a million Paths would take their time
         except FileNotFoundError:
             os.mkdir(folder)  # noqa: PTH102
             file = open(path, "xb")  # noqa: PTH123, SIM115
         except FileExistsError:
-            if not done.is_left(path):
+            if not journal.is_left(path):
                 return "an image of this name and class came before"
             file = open(path, "wb")  # noqa: PTH123, SIM115
         with file:
             file.write(sample.content)
-    done.add(path, len(sample.content))
+    journal.add(path, len(sample.content))
     return ""
-
-
-def _filled_up(folder: Path, why: str) -> SourceError:
-    kept = "nothing half-made is kept"
-    return SourceError(f"{printable(folder)} filled up ({why}); {kept}: use --cache DIR for another disk")

@@ -1,45 +1,40 @@
-"""WebDataset shards: which files of a shard are one sample, and what is its label?
+"""Read WebDataset shards.
 
-As the format has it: files that follow one another and have the same name up to the first dot of their last part are
-one sample. Its image is a jpg, jpeg, png or webp, its label the number in its cls, or `label` in its json.
+In this format, consecutive files whose names are equal up to the first dot of the last part are one sample. The image
+is a jpg, jpeg, png or webp; the label is the number in the cls, or `label` in the json.
 
-The samples are a source for every writer, FFCV's too. FFCV's own `DatasetWriter.from_webdataset` is not used: it hands
-whole shards to its worker processes, which decode each image once to count it and once to write it. What it stored
-would be its own reading of the shards, and not the canonical pixels and JPEG bytes that every format here stores.
+FFCV's own `DatasetWriter.from_webdataset` is not used: it would store what FFCV reads from the shards instead of the
+canonical pixels and JPEG bytes.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
 from operator import index
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from loaderbench.images.archives import is_tar, members
-from loaderbench.images.unpack import Archive, Sample, Shard, part
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from loaderbench.images.archives import Member, Reject
+from loaderbench.images.archives import Member, Reject, is_tar, members
+from loaderbench.images.splits import files_of
+from loaderbench.images.unpack import Archive, Sample, Shard
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 _LABELS = ("cls", "json")
 
 
 def find(path: Path, split: str | None) -> Archive | None:
-    """Return the archive that a shard or a folder of nothing but shards is, if it is one. Raises SourceError."""
+    """Return the archive for a shard, or a folder of files with shards among them, else None. Raises SourceError."""
     if is_tar(path):
-        _, notes = part([path], split)
+        _, notes = files_of(split, [path])
         return Archive("a WebDataset shard", (path,), partial(_shards, [path]), notes=notes)
     if not path.is_dir():
         return None
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     if not any(map(is_tar, entries)) or any(entry.is_dir() for entry in entries):
         return None
-    shards, notes = part(sorted(filter(is_tar, entries)), split)
+    shards, notes = files_of(split, sorted(filter(is_tar, entries)))
     return Archive(f"{len(shards)} WebDataset shards", tuple(shards), partial(_shards, shards), notes=notes)
 
 
@@ -57,8 +52,8 @@ def _samples(number: int, shard: Path, reject: Reject) -> Iterator[Sample]:
             if not image:
                 reject(origin, f"no image: none of {', '.join(_IMAGES)}")
             elif label is None:
-                reject(origin, "no label: neither a number as cls nor one as label in json")
-            else:  # keys may come again in another shard
+                reject(origin, "no label: no number in cls, and none as label in json")
+            else:  # not named by key, which may come again in another shard
                 yield Sample(label, f"{number:05d}-{row:07d}.{image}", fields[image], origin)
 
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from loaderbench.api import Encoding
-from loaderbench.formats.payloads import unasked
+from loaderbench.formats import deviation
 from loaderbench.report.markdown import interval, medians
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def conversion(material: Material) -> dict[str, Any] | None:
         size_gb = w.size_bytes / _GB if w.size_bytes else None
         written = [w.write_s, w.images_per_s, w.cpu_s, size_gb, w.bytes_per_image]
         formats.append([w.title, w.adapter, w.stored, *written, w.versions, w.status])
-    deviations = [(w.title, unasked(Encoding(**json.loads(w.options)), w.stored)) for w in writes if w.stored]
+    deviations = [(w.title, deviation(Encoding(**json.loads(w.options)), w.stored)) for w in writes if w.stored]
     return {
         "formats": formats,
         "untimed": any(w.status == "ok" and w.write_s is None for w in writes),

@@ -10,7 +10,7 @@ from typing import Any
 from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.schema import Format
-from loaderbench.formats.prepare import Prepared
+from loaderbench.formats import Prepared
 from loaderbench.machine import process
 from loaderbench.records.record import Record, Status, now
 from loaderbench.roofline.measure import LimitSpec, Situation, Step, bound, bounding, measurable

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loaderbench.api import CHANNELS, Artifact, Mode, Work
-from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.images import CanonicalImages
 from loaderbench.machine import page_cache
 from loaderbench.machine.parallel_rate import StepError, parallel_rate
 from loaderbench.machine.touch import touch

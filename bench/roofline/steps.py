@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from loaderbench.api import Work
-    from loaderbench.images.canonical_store import CanonicalImages
+    from loaderbench.images import CanonicalImages
 
     Pixels = NDArray[np.uint8]
     Content = TypeVar("Content", bytes, NDArray[np.uint8])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from loaderbench.campaign.campaign import Campaign
     from loaderbench.campaign.schema import Stream
-    from loaderbench.formats.prepare import Prepared
+    from loaderbench.formats import Prepared
     from loaderbench.machine.progress import Display
     from loaderbench.records.record import Transport
 

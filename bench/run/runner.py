@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from loaderbench.campaign.campaign import Campaign
     from loaderbench.campaign.schema import Contestant
     from loaderbench.campaign.tuning import Settings
-    from loaderbench.formats.prepare import Prepared
+    from loaderbench.formats import Prepared
     from loaderbench.machine.progress import Display
     from loaderbench.records.certificates import Certificate
     from loaderbench.records.record import Cache, Consumer, Transport

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loaderbench.campaign import campaign as config
-from loaderbench.formats.prepare import prepare
+from loaderbench.formats import prepare
 from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
     from loaderbench.campaign.campaign import Campaign
-    from loaderbench.formats.prepare import Prepared
+    from loaderbench.formats import Prepared
 
 SAMPLES = 1024
 

@@ -14,7 +14,7 @@ import typer
 
 from loaderbench.campaign import campaign as config
 from loaderbench.certify import certify
-from loaderbench.formats.prepare import prepare
+from loaderbench.formats import prepare
 from loaderbench.machine.progress import Display
 
 CacheOption = Annotated[Path, typer.Option(help="Where prepared data and certificates are kept.")]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from loaderbench.bucket import loopback
 from loaderbench.campaign import campaign as config
-from loaderbench.formats import prepare
+from loaderbench.images.sources import synthetic_folder
 from loaderbench.machine.progress import Display
 
 CACHE = Path(os.environ.get("LOADERBENCH_CACHE", "data"))
@@ -23,7 +23,7 @@ def main() -> int:
     """Serve the set that the campaign would make, run the command on it, and return its exit status."""
     verb, campaign, *options = sys.argv[1:]
     CACHE.mkdir(exist_ok=True)
-    images = prepare.synthetic_images(config.load(campaign), CACHE, Display())
+    images = synthetic_folder(config.load(campaign).data, CACHE, Display())
     signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C is the command's to answer; the server ends after it
     with loopback.serve(images.parent) as endpoint:
         command = [sys.executable, "-m", "loaderbench.cli", verb, campaign, "--data", f"s3://{images.name}", *options]

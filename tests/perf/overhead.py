@@ -23,7 +23,7 @@ import typer
 
 from loaderbench.campaign import campaign as config
 from loaderbench.findings.comparison import ratio
-from loaderbench.formats.prepare import prepare
+from loaderbench.formats import prepare
 from loaderbench.machine.progress import Display
 from loaderbench.run import runner
 from loaderbench.trial import TrialSpec, measure

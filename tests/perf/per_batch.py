@@ -25,7 +25,7 @@ import typer
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign import registry
 from loaderbench.findings.comparison import ratio
-from loaderbench.formats.prepare import prepare
+from loaderbench.formats import prepare
 from loaderbench.machine.gpu import Gpu
 from loaderbench.machine.progress import Display
 from loaderbench.machine.touch import touch

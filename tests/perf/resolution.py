@@ -24,7 +24,7 @@ from loaderbench.campaign import campaign as config  # noqa: E402
 from loaderbench.campaign import plan  # noqa: E402
 from loaderbench.campaign.campaign import Campaign  # noqa: E402
 from loaderbench.findings.analysis import analyse  # noqa: E402
-from loaderbench.formats.prepare import Prepared, prepare  # noqa: E402
+from loaderbench.formats import Prepared, prepare  # noqa: E402
 from loaderbench.machine.progress import Display  # noqa: E402
 from loaderbench.records import record as records  # noqa: E402 - the planted adapters must be found
 from loaderbench.records.record import Record  # noqa: E402

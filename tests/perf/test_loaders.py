@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
     from loaderbench.campaign.campaign import Campaign
-    from loaderbench.formats.prepare import Prepared
+    from loaderbench.formats import Prepared
 
 ROUNDS = 15
 CORE = ("ffcv-raw-mapped", "ffcv-jpeg-mapped", "litdata-raw", "litdata-jpeg", "imagefolder-256-torchvision")

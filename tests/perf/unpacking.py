@@ -26,7 +26,7 @@ import numpy as np
 import typer
 
 from loaderbench.findings.comparison import ratio
-from loaderbench.images import find as ingest
+from loaderbench.images.sources import local_folder
 from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def written_bytes() -> int:
 
 
 def unpack(archive: Path, out: Path) -> None:
-    ingest.folder(archive, out, Display())
+    local_folder(archive, None, out, Display())
 
 
 def unpack_in_two_stages(archive: Path, out: Path) -> None:

@@ -1,0 +1,122 @@
+"""Estimate time, disk space and cost of preparing many images, from two samples of them.
+
+Each part of the work has a fixed cost and a cost per image. Both follow from preparing two samples of different sizes,
+with the code that will prepare all images, and drawing the straight line through the two.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.formats.writing import jobs, write
+from loaderbench.images import ImageTree
+from loaderbench.machine.disk import GIB
+from loaderbench.machine.files import size_bytes
+from loaderbench.machine.progress import Display
+
+SAMPLES = (256, 1024)
+"""Images in the two samples."""
+_HOUR_S = 3600
+_CANONICAL = "decoding once for all formats, and checking them"
+
+
+@dataclass(frozen=True)
+class PartEstimate:
+    """Estimate for the canonical images, or for one format."""
+
+    title: str
+    seconds: float
+    size_bytes: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimate for preparing all images."""
+
+    images: int
+    parts: tuple[PartEstimate, ...]
+    free_bytes: int
+    """On the disk of the cache."""
+
+    @property
+    def seconds(self) -> float:
+        """Return the time on this machine."""
+        return sum(part.seconds for part in self.parts)
+
+    @property
+    def size_bytes(self) -> float:
+        """Return the disk space."""
+        return sum(part.size_bytes for part in self.parts)
+
+    def lines(self, usd_per_hour: float | None = None) -> list[str]:
+        """Return the estimate in words, the sum first. `usd_per_hour`: price of the machine."""
+        cores = len(os.sched_getaffinity(0))
+        cost = f" (${self.seconds / _HOUR_S * usd_per_hour:,.2f})" if usd_per_hour is not None else ""
+        duration = f"about {_duration(self.seconds)} on {cores} cores{cost}"
+        size = f"{self.size_bytes / GIB:.3g} GiB, where {self.free_bytes / GIB:.3g} GiB is free"
+        total = f"preparing {self.images:,} images takes {duration} and {size}:"
+        return [total, *(f"  {p.title}: {_duration(p.seconds)}, {p.size_bytes / GIB:.3g} GiB" for p in self.parts)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What preparing a sample took."""
+
+    images: int
+    parts: dict[str, PartEstimate]
+    """By format name, and the canonical images."""
+
+
+def estimate_on_samples(campaign: Campaign, tree: ImageTree, images: int, cache: Path, display: Display) -> Estimate:
+    """Return the estimate for so many images of the tree. Raises as `jobs` and `write` do."""
+    sizes = sorted({min(size, images) for size in SAMPLES})
+    display.say(f"measuring on {' and '.join(map(str, sizes))} of {images:,} images what all of them will take ...")
+    samples = [_measure(campaign, tree, size, cache, display) for size in sizes]
+    return Estimate(images, extrapolate(samples[0], samples[-1], images), shutil.disk_usage(cache).free)
+
+
+def extrapolate(few: Measured, more: Measured, images: int) -> tuple[PartEstimate, ...]:
+    """Return each part's estimate for so many images: the straight line through two samples.
+
+    A part that only the larger sample has is taken from that, as if it did not depend on the number of images. So are
+    all parts if the samples are of the same size.
+    """
+
+    def line(few_value: float, more_value: float) -> float:
+        each = max(more_value - few_value, 0) / max(more.images - few.images, 1)
+        return more_value + each * (images - more.images)
+
+    pairs = [(few.parts.get(name, part), part) for name, part in more.parts.items()]
+    return tuple(
+        PartEstimate(part.title, line(first.seconds, part.seconds), line(first.size_bytes, part.size_bytes))
+        for first, part in pairs
+    )
+
+
+def _measure(campaign: Campaign, tree: ImageTree, samples: int, cache: Path, display: Display) -> Measured:
+    """Prepare a sample in a temporary folder."""
+    drawn = campaign.model_copy(update={"data": campaign.data.model_copy(update={"samples": samples})})
+    with tempfile.TemporaryDirectory(prefix="estimate-", dir=cache) as folder:
+        scratch, start_s = Path(folder), time.perf_counter()
+        made = jobs(drawn, tree, scratch, display, strict=False)
+        records = write(made, scratch, display)
+        rest_s = time.perf_counter() - start_s - sum(record.write_s or 0 for record in records)
+        canonical_bytes = sum(map(size_bytes, {job.images.folder for job in made}))
+        parts = {"": PartEstimate(_CANONICAL, rest_s, canonical_bytes)}
+        for job, record in zip(made, records, strict=True):
+            if record.write_s:
+                written_bytes = size_bytes(job.folder / "files")
+                parts[record.format] = PartEstimate(record.title, record.write_s, written_bytes)
+        return Measured(len(made[0].images), parts)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < _HOUR_S else f"{seconds / _HOUR_S:.1f} h"

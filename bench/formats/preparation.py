@@ -1,0 +1,123 @@
+"""Prepare all that a campaign's trials read: canonical images and formats, each made once and kept in the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loaderbench.api import Artifact
+from loaderbench.bucket.repository import MANIFEST, Repository
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.formats.estimation import Estimate, estimate_on_samples
+from loaderbench.formats.writing import PrepareError, jobs, settings, write
+from loaderbench.images import CanonicalImages, Rejected, canonical_folder, find
+from loaderbench.images.splits import TRAIN
+from loaderbench.machine.disk import FEWER_IMAGES, need
+from loaderbench.machine.files import begun, forget_earlier, locked
+from loaderbench.machine.progress import Display
+from loaderbench.records.record import Record
+
+ESTIMATED_FROM = 50_000
+"""From this number of images on, time and disk space are estimated before the images are prepared."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the trials read."""
+
+    artifacts: Mapping[str, Artifact]
+    """By format name. A format that could not be written is missing."""
+    canonicals: Mapping[str, Path]
+    """By format name: the folder of the canonical images that it was made from."""
+    records: tuple[Record, ...]
+    """One row per format: how it was written, or why it was not."""
+    data: dict[str, Any]
+    """What the images are, for `env.json`."""
+    rejected: tuple[Rejected, ...]
+    """What was skipped."""
+
+
+def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
+    campaign: Campaign,
+    data: str | Path | None,
+    cache: Path,
+    display: Display,
+    *,
+    strict: bool,
+    artifacts: str | None = None,
+) -> Prepared:
+    """Return the campaign's formats, and make those that the cache lacks.
+
+    `data`: as for `images.find`. `artifacts`: URL of a `bucket.repository`; formats that it has are downloaded instead
+    of written. Raises PrepareError, SourceError, DiskSpaceError or BusyError.
+    """
+    with _lock(cache):
+        tree = find(data, campaign.data, cache, display)
+        folders = [canonical_folder(tree, settings(campaign, form), cache) for form in campaign.formats]
+        for folder in folders:
+            forget_earlier(folder)
+        count = settings(campaign, campaign.formats[0]).count(tree)
+        if count >= ESTIMATED_FROM and not any(begun(folder) for folder in folders):
+            expected = estimate_on_samples(campaign, tree, count, cache, display)
+            for line in expected.lines():
+                display.say(line)
+            need(expected.size_bytes, cache, f"{count:,} images in all formats", FEWER_IMAGES)
+        made = jobs(campaign, tree, cache, display, strict=strict)
+        images = made[0].images
+        if len(images) < campaign.work.batch_size:
+            raise PrepareError(
+                f"{tree.root}: only {len(images)} readable images, but the batch size is {campaign.work.batch_size}; "
+                f"use --batch-size {len(images)} or smaller"
+            )
+        records = tuple(write(made, cache, display, Repository(artifacts) if artifacts else None))
+    found = {job.form.name: job.artifact(record) for job, record in zip(made, records, strict=True)}
+    ready = {name: artifact for name, artifact in found.items() if artifact}
+    for artifact in ready.values():
+        artifact.describe()
+    canonicals = {job.form.name: job.images.folder for job in made}
+    return Prepared(ready, canonicals, records, _described(data, campaign, images), images.rejected())
+
+
+def estimate(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> Estimate:
+    """Return time and disk space that preparing the campaign's formats will take. Raises as `prepare` does."""
+    with _lock(cache):
+        tree = find(data, campaign.data, cache, display)
+        count = settings(campaign, campaign.formats[0]).count(tree)
+        return estimate_on_samples(campaign, tree, count, cache, display)
+
+
+def publish(prepared: Prepared, to: str, display: Display) -> None:
+    """Upload the formats to a `bucket.repository`, except links to files of this machine. Raises S3Error."""
+    repository = Repository(to)
+    for artifact in prepared.artifacts.values():
+        folder = Path(artifact.path).parent
+        if artifact.encoding.mode == "original":
+            display.say(f"{artifact.format} is not published: it is links to the images themselves")
+        elif not repository.publish(folder, json.loads((folder / MANIFEST).read_text()), display):
+            display.say(f"{artifact.format} is published already")
+
+
+def _lock(cache: Path) -> AbstractContextManager[None]:
+    return locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end")
+
+
+def _described(data: str | Path | None, campaign: Campaign, images: CanonicalImages) -> dict[str, Any]:
+    """Return what the images are, for `env.json`."""
+    manifest, split = images.manifest, campaign.data.split
+    origin = str(data) if data else f"synthetic, seed {campaign.data.seed}"
+    return {
+        "origin": origin if split in {None, TRAIN} else f"{origin}, split {split}",
+        "found": manifest.found,
+        "samples": manifest.samples,
+        "classes": len(manifest.classes),
+        "unreadable": manifest.rejected,
+        "digest": manifest.digest,
+        "raw_bytes_per_image": manifest.pixels_bytes_mean,
+        "jpeg_bytes_per_image": manifest.jpeg_bytes_mean,
+        "versions": manifest.versions,
+        "notes": list(manifest.notes),
+    }

@@ -1,0 +1,226 @@
+"""Write canonical images in the campaign's formats, each once, and keep them in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from loaderbench.api import Artifact
+from loaderbench.bucket.repository import MANIFEST, Repository
+from loaderbench.campaign import registry
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.campaign.schema import Format
+from loaderbench.formats.conversion import Conversion
+from loaderbench.formats.modes import bytes_per_image
+from loaderbench.images import CanonicalImages, CanonicalSettings, ImageTree, canonical
+from loaderbench.machine.counters import written_bytes
+from loaderbench.machine.disk import FEWER_IMAGES, GIB, need
+from loaderbench.machine.errors import FixableError
+from loaderbench.machine.files import StoppedError, begun_bytes, building, forget_earlier, pulled
+from loaderbench.machine.process import run_child
+from loaderbench.machine.progress import Display
+from loaderbench.records.record import SCHEMA_VERSION, Record, now
+
+_FULL_BYTES = 16 << 20
+"""If a conversion failed with less than this free on the disk, the full disk is the likely reason."""
+_TIMES = ("write_s", "cpu_s", "images_per_s", "cpu_s_per_1k_images")
+
+
+class PrepareError(FixableError):
+    """Formats that cannot be prepared."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One format to write."""
+
+    form: Format
+    images: CanonicalImages
+    workers: int
+    cache: Path
+
+    @cached_property
+    def adapter(self) -> registry.Adapter:
+        """The writer."""
+        return registry.adapters("writer")[self.form.writer]
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """Columns of `Record` that describe what is written, wherever it is written."""
+        return {
+            "options": json.dumps(asdict(self.form.encoding), sort_keys=True),
+            "versions": self.adapter.versions(),
+            "samples": len(self.images),
+        }
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the cache keeps the format: "name-key-code".
+
+        The key changes with the images and the encoding; the code with the columns of records, the library's version
+        and the adapter. They are the same on every machine, unless the format is links to files of this machine.
+        """
+        manifest = self.images.manifest
+        links = self.form.encoding.mode == "original"
+        images = str(self.images.folder.resolve()) if links else [manifest.digest, manifest.classes]
+        made_by = [SCHEMA_VERSION, self.content["versions"], self.adapter.code_digest()]
+        parts = json.dumps([images, self.content["options"]]), json.dumps(made_by)
+        key, code = (hashlib.sha256(part.encode()).hexdigest() for part in parts)
+        return self.cache / "artifacts" / f"{self.form.name}-{key[:16]}-{code[:8]}"
+
+    @property
+    def to_write(self) -> bool:
+        """Whether the cache lacks the format and its library is installed."""
+        return not self.folder.exists() and not self.adapter.why_unavailable()
+
+    @property
+    def expected_bytes(self) -> int:
+        """Upper estimate of the format's size."""
+        return round(len(self.images) * bytes_per_image(self.form.mode, self.images.manifest))
+
+    def record(self, started_at: str, **outcome: Any) -> Record:
+        """Return the row of this format. `outcome`: status, reason and what else `conversion.run` returns."""
+        return Record(
+            trial=f"write/{self.form.name}",
+            kind="write",
+            started_at=started_at,
+            title=self.form.title,
+            adapter=self.form.writer,
+            format=self.form.name,
+            workers=self.workers,
+            **self.content,
+            **outcome,
+        )
+
+    def artifact(self, record: Record) -> Artifact | None:
+        """Return the format for loaders; None if it could not be written."""
+        if record.size_bytes is None or record.payload_bytes is None:
+            return None
+        return Artifact(
+            format=self.form.name,
+            path=str(self.folder / "files"),
+            samples=len(self.images),
+            classes=len(self.images.classes),
+            label_sum=self.images.label_sum,
+            size_bytes=record.size_bytes,
+            payload_bytes=record.payload_bytes,
+            encoding=self.form.encoding,
+        )
+
+
+def settings(campaign: Campaign, form: Format) -> CanonicalSettings:
+    """Return which canonical images a format stores."""
+    return CanonicalSettings(campaign.data.samples, campaign.data.seed, form.max_side, form.quality)
+
+
+def jobs(campaign: Campaign, tree: ImageTree, cache: Path, display: Display, *, strict: bool) -> list[Job]:
+    """Return a job for each format of the campaign, and make the canonical images that the cache lacks.
+
+    Raises SourceError or DiskSpaceError.
+    """
+    workers = campaign.work.count_workers()
+    return [
+        Job(form, canonical(tree, settings(campaign, form), cache, display, strict=strict), workers, cache)
+        for form in campaign.formats
+    ]
+
+
+def write(jobs: Sequence[Job], cache: Path, display: Display, repository: Repository | None = None) -> list[Record]:
+    """Write the formats that the cache lacks, or download them if the repository has them; return a row for each.
+
+    Raises PrepareError or DiskSpaceError, before anything is written.
+    """
+    lacking = [job for job in jobs if job.to_write]
+    for job in lacking:
+        forget_earlier(job.folder)
+    lacking_bytes = sum(job.expected_bytes - begun_bytes(job.folder) for job in lacking)
+    need(lacking_bytes, cache, f"{len(lacking)} formats", FEWER_IMAGES)
+    return [_record(job, display, repository) for job in jobs]
+
+
+def _record(job: Job, display: Display, repository: Repository | None) -> Record:
+    """Return the row of one format, and write or download the format if the cache lacks it."""
+    if reason := job.adapter.why_unavailable():
+        return job.record(now(), status="unavailable", reason=reason)
+    if job.folder.exists():
+        return replace(Record(**json.loads((job.folder / MANIFEST).read_text())), title=job.form.title)
+    if repository and (record := _download(job, display, repository)):
+        return record
+    if pulled(job.folder).exists():
+        shutil.rmtree(pulled(job.folder))  # it is written here after all
+    return _write(job, display)
+
+
+def _download(job: Job, display: Display, repository: Repository) -> Record | None:
+    """Download the format and return its row; None if the repository lacks it.
+
+    The row has no times, because they would be another machine's. Raises PrepareError.
+    """
+    files = pulled(job.folder)
+    if (stored := repository.pull(job.folder.name, files, display)) is None:
+        return None
+    expected = job.content | {"schema": SCHEMA_VERSION}
+    if any(stored.get(column) != value for column, value in expected.items()):
+        shutil.rmtree(files)
+        raise PrepareError(
+            f"{repository.location / job.folder.name} is refused: its manifest describes another format than its name; "
+            "remove it and publish it again, or omit --artifacts"
+        )
+    record = Record(**{**stored, **dict.fromkeys(_TIMES), "title": job.form.title})
+    with building(job.folder) as partial:
+        files.rename(partial / "files")
+        (partial / MANIFEST).write_text(json.dumps(asdict(record), indent=1))
+    return record
+
+
+class _NotWrittenError(Exception):
+    """Makes `building` remove the folder."""
+
+
+def _write(job: Job, display: Display) -> Record:
+    """Write the format and return its row, also if that fails."""
+    resumes = registry.writer(job.form.writer).resumes
+    if left_bytes := begun_bytes(job.folder):
+        how = "resumes" if resumes else "restarts from scratch, because its library cannot resume"
+        display.say(f"{job.form.title} was stopped at {left_bytes / GIB:.2f} GiB; it {how}")
+    log = job.cache / f"write-{job.form.name}.log"
+    started_at, outcome = now(), {"status": "failed", "reason": ""}
+    with suppress(_NotWrittenError, StoppedError), building(job.folder, goes_on=resumes) as partial:
+        outcome = _convert(job, partial, log, display)
+        if outcome["status"] != "ok":
+            kept = resumes and outcome["status"] == "failed"  # and not invalid
+            outcome["reason"] = _full(partial, job.cache) + f"{outcome['reason']}; see {log}"
+            if kept:
+                outcome["reason"] += "; what is complete is kept, and the same command resumes"
+                raise StoppedError
+            raise _NotWrittenError
+        (partial / MANIFEST).write_text(json.dumps(asdict(job.record(started_at, **outcome)), indent=1))
+    return job.record(started_at, **outcome)
+
+
+def _full(partial: Path, cache: Path) -> str:
+    """Return the start of a failure's reason if the disk is full, otherwise an empty string."""
+    free_bytes = shutil.disk_usage(partial).free
+    return f"{cache} is full ({free_bytes >> 20} MiB left); " if free_bytes < _FULL_BYTES else ""
+
+
+def _convert(job: Job, partial: Path, log: Path, display: Display) -> dict[str, Any]:
+    """Let a child process write the format into `partial/files`, and return its report."""
+    files = partial / "files"
+    files.mkdir(exist_ok=True)
+    kept_bytes, expected_bytes = begun_bytes(job.folder), job.expected_bytes
+    spec = Conversion(job.form.writer, job.images, job.form.encoding, job.workers, files)
+    with display.transfer(f"writing {job.form.title}") as on_progress:
+
+        def progress(pid: int) -> None:
+            if (written := written_bytes(pid)) is not None:
+                on_progress(min(kept_bytes + written, expected_bytes), expected_bytes)
+
+        return run_child("loaderbench.formats.conversion.run", spec, log, watch=progress)

@@ -1,0 +1,96 @@
+"""Turn whatever `--data` names into a local folder of class folders, and list its images.
+
+A folder of class folders is used as it is; the user's files are only read. A bucket is copied, an archive is unpacked
+and synthetic images are made, each once, into the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from loaderbench.bucket.client import SCHEME
+from loaderbench.bucket.copy import copy
+from loaderbench.campaign.schema import Data
+from loaderbench.images import cifar, imagenet, parquet, synthetic, unpack, webdataset
+from loaderbench.images.splits import TRAIN, no_split
+from loaderbench.images.tree import ImageTree, SourceError, scan
+from loaderbench.images.unpack import Archive
+from loaderbench.machine.code_digest import code_digest
+from loaderbench.machine.disk import FEWER_IMAGES, need
+from loaderbench.machine.files import begun_bytes, building, forget_earlier
+from loaderbench.machine.progress import Display
+from loaderbench.machine.text import printable
+
+_KINDS = (imagenet, cifar, webdataset, parquet)
+"""Kinds of archives, in the order of asking. WebDataset takes any tar that the kinds before it did not."""
+_READERS = ("archives.py", "splits.py", "imagenet.py", "cifar.py", "webdataset.py", "parquet.py", "unpack.py")
+"""Modules whose code decides what is unpacked."""
+_SYNTHETIC_SAMPLES = 4096
+"""Size of the synthetic set if the campaign sets no number."""
+_SYNTHETIC_BYTES = 120_000
+"""Upper estimate of one synthetic image."""
+
+
+def find(data: str | Path | None, settings: Data, cache: Path, display: Display) -> ImageTree:
+    """Return the images that `data` names, with what was skipped on the way; None makes the synthetic set.
+
+    Raises SourceError or DiskSpaceError.
+    """
+    if data:
+        return unpack.with_record(scan(local_folder(data, settings.split, cache, display)))
+    if settings.split not in {None, TRAIN}:
+        raise SourceError("the synthetic images have no splits: omit --split, or name images with --data")
+    return scan(synthetic_folder(settings, cache, display))
+
+
+def local_folder(data: str | Path, split: str | None, cache: Path, display: Display) -> Path:
+    """Return the folder of class folders that `data` is, or that is made from it in the cache.
+
+    `split`: which files are read if their names contain splits. None takes training, or the only split that is there.
+    Raises SourceError or DiskSpaceError.
+    """
+    path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else Path(data)
+    try:
+        archive = next((archive for kind in _KINDS if (archive := kind.find(path, split))), None)
+        if not archive and split not in {None, TRAIN}:
+            raise no_split(str(split), path, ())
+        return _unpacked(archive, cache, display) if archive else path
+    except OSError as error:
+        raise SourceError(f"{printable(path)} cannot be read: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def synthetic_folder(settings: Data, cache: Path, display: Display) -> Path:
+    """Return the folder of the synthetic set, and make the set if the cache lacks it. Raises DiskSpaceError."""
+    samples, code = settings.samples or _SYNTHETIC_SAMPLES, code_digest([Path(synthetic.__file__)])
+    folder = cache / "synthetic" / f"{samples}-seed{settings.seed}-{code[:8]}"
+    if not folder.exists():
+        need(samples * _SYNTHETIC_BYTES, cache, "the synthetic images", FEWER_IMAGES)
+        with building(folder) as partial, display.stage("making synthetic images", samples) as on_progress:
+            synthetic.write(partial, samples, settings.seed, on_progress)
+    return folder
+
+
+def _unpacked(archive: Archive, cache: Path, display: Display) -> Path:
+    """Return the folder of the archive's images, and unpack them if the cache lacks them."""
+    folder = cache / "ingested" / _fingerprint(archive)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        forget_earlier(folder)
+        archive_bytes = sum(file.stat().st_size for file in archive.files)  # images hardly shrink when packed
+        need(archive_bytes - begun_bytes(folder), folder.parent, archive.what)
+        with (
+            building(folder, goes_on=True) as partial,
+            display.stage(f"reading {archive.what}", archive.images) as on_progress,
+        ):
+            unpack.unpack(archive, partial, on_progress)
+    return folder
+
+
+def _fingerprint(archive: Archive) -> str:
+    """Return "key-code". The key depends on what is read, and on the paths, sizes and times of the archive's files."""
+    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in archive.files]
+    key = hashlib.sha256(json.dumps([archive.what, states]).encode()).hexdigest()
+    return f"{key[:16]}-{code_digest(Path(__file__).with_name(name) for name in _READERS)[:8]}"
