@@ -6,14 +6,13 @@ All sentences are plain text; the report escapes and prints them.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from loaderbench.findings.comparison import RANKING_BLOCKS
 from loaderbench.findings.findings import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from loaderbench.findings.comparison import Comparison
     from loaderbench.findings.findings import Analysis, ContestantSummary
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 EN_DASH = "\N{EN DASH}"
 
 
-@dataclass(frozen=True)
-class Headline:
+class Headline(NamedTuple):
     """The answer of a campaign: a claim, and the rest of its sentence."""
 
     claim: str
@@ -34,7 +32,7 @@ def headline(analysis: Analysis) -> Headline:
     if not analysis.recorded:
         return Headline("No trial has been recorded yet", ", so there is nothing to compare.")
     if not analysis.ranked:
-        reason = "all that have a speed do different work" if analysis.measured else "every recorded trial failed"
+        reason = "all that have a speed do different work" if analysis.measured else "none of their trials succeeded"
         return Headline("No contestant that does the requested work has a speed", f": {reason}.")
     first, *others = analysis.ranked
     speed = f"{shown(first.median)} images/s"
@@ -103,12 +101,12 @@ def _with_blocks(first: ContestantSummary, rival: ContestantSummary) -> str:
     return rival.title + (f" (only {counted(few, 'block')})" if few < RANKING_BLOCKS else "")
 
 
-_PRICES: tuple[tuple[str, Callable[[float], str]], ...] = (
-    ("bytes_per_image", lambda value: f"{shown(value)} bytes per image on disk"),
-    ("start_s", lambda value: f"{shown(value)} s to the first batch"),
-    ("cpu_s_per_1k_images", lambda value: f"{shown(value)} CPU-seconds per 1,000 images"),
-    ("peak_anon_memory_mib", lambda value: f"{shown(value)} MiB of anonymous and shared memory"),
-)
+_PRICES = {
+    "bytes_per_image": "bytes per image on disk",
+    "start_s": "s to the first batch",
+    "cpu_s_per_1k_images": "CPU-seconds per 1,000 images",
+    "peak_anon_memory_mib": "MiB of anonymous and shared memory",
+}
 """What a contestant costs: columns and their words."""
 
 
@@ -119,10 +117,10 @@ def price(analysis: Analysis) -> str:
     first = analysis.ranked[0]
     reference = next((s for s in analysis.measured if s.name == analysis.reference and s != first), None)
     costs = []
-    for column, words in _PRICES:
+    for column, words in _PRICES.items():
         if (value := first.medians.get(column)) is not None:
             other = reference.medians.get(column) if reference else None
-            costs.append(words(value) + ("" if other is None else f" (reference: {shown(other)})"))
+            costs.append(f"{shown(value)} {words}" + ("" if other is None else f" (reference: {shown(other)})"))
     return f"{'; '.join(costs)}." if costs else ""
 
 
@@ -177,8 +175,8 @@ def harness(analysis: Analysis) -> str:
     if analysis.controls:
         passed = sum(verdict.passed is True for verdict in analysis.controls)
         said.append(f"{passed} of {counted(len(analysis.controls), 'control')} passed")
-        absent = sum(verdict.passed is None for verdict in analysis.controls)
-        said[-1] += f", {absent} not measured" if absent else ""
+    if absent := sum(verdict.passed is None for verdict in analysis.controls):
+        said.append(f"{absent} not measured")
     flagged, trials = len(analysis.flagged), len(analysis.flagged) + analysis.quiet
     if trials:
         said.append(f"{flagged:,} of {counted(trials, 'trial')} flagged as possibly disturbed")
@@ -201,12 +199,13 @@ def accelerator(analysis: Analysis) -> str:
         return ""
     first, last = ((s.title, shown(s.medians["fed_images_per_s"])) for s in (fed[0], fed[-1]))
     rest = f"; the slowest is {last[0]} with {last[1]}" if len(fed) > 1 else ""
-    return f"{first[0]} keeps an accelerator 90% busy up to the highest demand, {first[1]} images/s{rest}."
+    return f"{first[0]} feeds the highest demand with the accelerator 90% busy, {first[1]} images/s{rest}."
 
 
 def training(analysis: Analysis) -> str:
     """Return which contestant trains fastest in plain PyTorch, and what each costs at least, or an empty string."""
-    trained = [f.summary for f in analysis.by_consumer if f.consumer == "train" and f.summary.speeds]
+    trained = [f.summary for f in analysis.by_consumer if f.consumer == "train"]
+    trained = [s for s in trained if s.medians.keys() >= {"images_per_s", "stall_vs_cached_pct"}]
     if not trained:
         return ""
     first, last = trained[0], trained[-1]
