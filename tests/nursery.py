@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 _ROOT = Path(__file__).parent.parent
 _LIBRARIES = (
     "loaderbench.machine.child",
-    "loaderbench.trial.trial",
     "loaderbench.bucket.tasks",
+    "loaderbench.certify.observe",
     "loaderbench.formats.conversion",
-    "torchvision",
+    "loaderbench.roofline.measure",
+    "loaderbench.trial.trial",
+    "torchvision.transforms.v2",
     "ffcv",
     "litdata",
 )

@@ -94,7 +94,7 @@ def test_floats_in_the_stored_order(everything: Prepared, case: Case, tmp_path: 
         "options": case.options,
         "look": case.look,
     }
-    result = process.run("tests.delivering.run", {**spec, "told": str(tmp_path / "told")}, tmp_path / "log", 600)
+    result = process.run_child("tests.delivering.run", {**spec, "told": str(tmp_path / "told")}, tmp_path / "log", 600)
     assert result["status"] == "ok", (tmp_path / "log").read_text()
     told = json.loads((tmp_path / "told").read_text())
     assert [seen for _, seen in told] == list(case.seen)
