@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from loaderbench.images import CanonicalImages, CanonicalSettings, SourceError, canonical_folder
-from loaderbench.images.canonical_build import build
+from loaderbench.images import CanonicalImages, CanonicalSettings, SourceError
+from loaderbench.images.canonical_build import build, canonical_folder
 from loaderbench.images.canonical_form import canonical_form
 from loaderbench.images.decoding import Unreadable, decode
 from loaderbench.images.tree import scan

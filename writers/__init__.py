@@ -1,1 +1,1 @@
-"""One file per library: how it stores canonical images. See CONTRIBUTING.md."""
+"""Writers: one module per library, which stores canonical images in its format. See docs/adding-a-loader.md."""

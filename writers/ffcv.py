@@ -1,4 +1,4 @@
-"""FFCV: one .beton file."""
+"""Write FFCV's format: one .beton file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 requires = ("ffcv",)
 modes = ("raw", "jpeg", "proportion", "smart")
-resumes = False  # it is one file, whose tables are written last
+resumes = False  # the tables of its one file are written last
 
 
 class _Samples:
-    """The source as the indexed dataset that FFCV's writer expects."""
+    """The source, as the indexed dataset that FFCV's writer expects."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -35,7 +35,7 @@ class _Samples:
 
 
 def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
-    """FFCV encodes JPEG itself, with the call that made the canonical bytes, so both are equal."""
+    """Write the .beton file. FFCV encodes JPEG itself, with the call that made the canonical bytes: both are equal."""
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
@@ -47,7 +47,7 @@ def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
         smart_threshold=encoding.smart_threshold_bytes,
     )
     writer = DatasetWriter(str(out / "samples.beton"), {"image": field, "label": IntField()}, num_workers=workers)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its children deaf to it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell makes its children ignore SIGINT
     threading.Thread(target=_interrupt_when_a_worker_fails, args=(done := threading.Event(),), daemon=True).start()
     try:
         writer.from_indexed_dataset(_Samples(source))
@@ -58,7 +58,7 @@ def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
 
 
 def _interrupt_when_a_worker_fails(failed: threading.Event) -> None:
-    """FFCV's writer waits for ever for a worker that has died, for example of a full disk; interrupt it."""
+    """Interrupt FFCV's writer if a worker dies, for example of a full disk; it would wait for it without end."""
     pending = set()
     while not pending:
         pending = set(active_children())

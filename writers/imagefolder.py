@@ -1,4 +1,4 @@
-"""torchvision ImageFolder: one folder per class, one file per image."""
+"""Write folders for torchvision's ImageFolder: one folder per class, one file per image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ resumes = True
 
 
 def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:  # noqa: ARG001
-    """`jpeg` writes the canonical bytes; `original` links to the user's files, named by their place in the source.
+    """Write the canonical JPEG bytes, or in mode `original` links to the user's files. File names are sample indices.
 
-    What was there before a stop is kept if it is whole.
+    A complete file from a stopped run is kept.
     """
     for label in range(len(source.classes)):
         (out / f"{label:06d}").mkdir(exist_ok=True)

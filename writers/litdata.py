@@ -1,4 +1,4 @@
-"""LitData: chunks made by `litdata.optimize`."""
+"""Write LitData's format: chunks made by `litdata.optimize`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
     from loaderbench.api import Encoding, Source
 
-requires = ("litdata", "PIL")  # which encodes again, as its version does
+requires = ("litdata", "PIL")  # in mode `jpeg-reencoded` the result depends on the version of PIL
 modes = ("raw", "jpeg", "jpeg-reencoded")
 resumes = True
 PART = 16_384
-"""Samples per worker that are written before the index is: from there a writing that was stopped goes on."""
+"""Samples per worker between two updates of the index. A stopped run resumes at the last update."""
 
 
 def _order(samples: int) -> list[int]:
-    """Return which sample is stored in each place."""
+    """Return the index of the sample at each position."""
     return random.Random(0).sample(range(samples), samples)
 
 
@@ -39,7 +39,7 @@ def _raw(source: Source, index: int) -> dict[str, Any]:
 def _jpeg(source: Source, index: int) -> dict[str, Any]:
     from litdata.types import Jpeg
 
-    # Without max_quality=None, and always for a PIL image, LitData may encode again.
+    # LitData may re-encode images; max_quality=None prevents that for JPEG bytes, but nothing does for PIL images.
     return {"image": Jpeg(bytes=source.jpeg(index), max_quality=None), "label": source.label(index)}
 
 
@@ -53,13 +53,14 @@ _SAMPLE = {"raw": _raw, "jpeg": _jpeg, "jpeg-reencoded": _reencoded}
 
 
 def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
-    """`raw` is a PIL image, which LitData stores as its pixels; `jpeg` is the canonical bytes; `jpeg-reencoded` is
-    these opened by PIL in memory: LitData finds no file that it could copy, and encodes as PIL does by default.
+    """Write the chunks.
 
-    Samples are stored in a random order, as LitData's own scripts do: its shuffling leaves together what is in a chunk.
+    `raw` gives LitData a PIL image, whose pixels it stores; `jpeg` gives it the canonical bytes. `jpeg-reencoded` gives
+    it these bytes opened by PIL in memory: LitData finds no file to copy, and encodes with PIL's defaults.
 
-    Parts are appended one by one, each to the index of those before. LitData's `use_checkpoint` would not do: after a
-    second stop, 0.2.76 stores samples again that it had stored before the first.
+    Samples are stored in random order, as LitData's own scripts do, because its shuffling keeps a chunk's samples
+    together. Parts are appended one by one, each to the index of the parts before. LitData's `use_checkpoint` is not
+    used: after a second stop, 0.2.76 stores samples again that it had stored before the first stop.
     """
     from litdata import optimize
 
@@ -74,14 +75,15 @@ def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
                 chunk_bytes=encoding.chunk_mib << 20 if encoding.chunk_mib else "64MB",
                 keep_data_ordered=True,
                 mode="append",
-                start_method="fork",  # so that its processes die with the harness, however it ends
+                start_method="fork",  # so that its processes end with the harness, however that ends
             )
 
 
 @contextmanager
 def _own_caches(out: Path) -> Iterator[None]:
-    """Give LitData folders of its own for what is under way: it empties them, by default `$TMPDIR/chunks` and
-    `$TMPDIR/data`, whosever these are. In `out`, so that what a kill leaves there is removed.
+    """Give LitData temporary folders of its own, in `out`, where `_written` removes what a kill leaves.
+
+    By default LitData uses and empties `$TMPDIR/chunks` and `$TMPDIR/data`, even if they are not its own.
     """
     before = dict(os.environ)
     with TemporaryDirectory(dir=out) as folder:
@@ -95,7 +97,7 @@ def _own_caches(out: Path) -> Iterator[None]:
 
 
 def _written(out: Path) -> int:
-    """Return how many samples are in the index. What is not, a stop has left; it is removed."""
+    """Return the number of samples in the index, and remove files that are not in it: a stop left them."""
     index = out / "index.json"
     chunks = json.loads(index.read_bytes())["chunks"] if index.exists() else []
     whole = {index.name, *(chunk["filename"] for chunk in chunks)}
@@ -119,7 +121,7 @@ def payloads(out: Path) -> Iterator[bytes]:
             raise NotImplementedError
 
         def deserialize(self, data: bytes) -> bytes:
-            # A PIL item starts with width, height and the length of its mode's name, 4 bytes each, and that name.
+            # A PIL item starts with width, height and the length of its mode's name, 4 bytes each, then the name.
             return bytes(data[12 + int.from_bytes(data[8:12], "little") :] if self.header else data)
 
         def can_serialize(self, item: Any) -> bool:  # noqa: ARG002

@@ -1,7 +1,5 @@
 """Write one format with its library, time it, and check what it stored. Runs in a fresh process."""
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import dataclass
 from pathlib import Path

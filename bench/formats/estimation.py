@@ -4,8 +4,6 @@ Each part of the work has a fixed cost and a cost per image. Both follow from pr
 with the code that will prepare all images, and drawing the straight line through the two.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

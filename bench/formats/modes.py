@@ -1,7 +1,5 @@
 """What a format of each encoding mode stores of an image, in the words of a record."""
 
-from __future__ import annotations
-
 import re
 
 from loaderbench.api import Encoding, Mode

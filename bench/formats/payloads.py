@@ -1,7 +1,5 @@
 """Compare what a format stores of each image with the canonical pixels and JPEG bytes, and describe deviations."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

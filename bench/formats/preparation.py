@@ -1,7 +1,5 @@
 """Prepare all that a campaign's trials read: canonical images and formats, each made once and kept in the cache."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -14,7 +12,8 @@ from loaderbench.bucket.repository import MANIFEST, Repository
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats.estimation import Estimate, estimate_on_samples
 from loaderbench.formats.writing import PrepareError, jobs, settings, write
-from loaderbench.images import CanonicalImages, Rejected, canonical_folder, find
+from loaderbench.images import CanonicalImages, Rejected, find
+from loaderbench.images.canonical_build import canonical_folder
 from loaderbench.images.splits import TRAIN
 from loaderbench.machine.disk import FEWER_IMAGES, need
 from loaderbench.machine.files import begun, forget_earlier, locked

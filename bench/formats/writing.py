@@ -1,7 +1,5 @@
 """Write canonical images in the campaign's formats, each once, and keep them in the cache."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

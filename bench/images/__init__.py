@@ -4,19 +4,10 @@
 decodes, resizes and encodes each of them once. `CanonicalImages` reads the result.
 """
 
-from loaderbench.images.canonical_build import canonical, canonical_folder
+from loaderbench.images.canonical_build import canonical
 from loaderbench.images.canonical_form import CanonicalSettings
 from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.images.sources import find
 from loaderbench.images.tree import ImageTree, Rejected, SourceError
 
-__all__ = [
-    "CanonicalImages",
-    "CanonicalSettings",
-    "ImageTree",
-    "Rejected",
-    "SourceError",
-    "canonical",
-    "canonical_folder",
-    "find",
-]
+__all__ = ["CanonicalImages", "CanonicalSettings", "ImageTree", "Rejected", "SourceError", "canonical", "find"]

@@ -5,8 +5,6 @@ half a download is never taken for the whole archive. The `data` filter of `tarf
 is not needed here, because callers write members under names of their own.
 """
 
-from __future__ import annotations
-
 import gzip
 import lzma
 import tarfile

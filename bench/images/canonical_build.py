@@ -1,7 +1,5 @@
 """Convert the images of a tree into canonical images, on all cores, and keep them in the cache."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

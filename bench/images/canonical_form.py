@@ -1,7 +1,5 @@
 """Convert one image file into its canonical form: the pixels and JPEG bytes that every format stores."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast

@@ -5,8 +5,6 @@ ended by NUL, `rejected.json` what was skipped, and `manifest.json` the rest. Sa
 ImageFolder.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -14,7 +12,7 @@ import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +70,8 @@ class CanonicalImages:
         self.manifest = CanonicalManifest(**{**stored, **tuples})
         self.classes: tuple[str, ...] = self.manifest.classes
 
-    def __reduce__(self) -> tuple[type[CanonicalImages], tuple[Path]]:
-        return CanonicalImages, (self.folder,)
+    def __reduce__(self) -> tuple[type[Self], tuple[Path]]:
+        return type(self), (self.folder,)
 
     def __len__(self) -> int:
         return self.manifest.samples

@@ -4,8 +4,6 @@ The batches are pickles, and a pickle can run any program. The unpickler here th
 bytes and text, and refuses everything else. The pixels become PNG files, which are lossless.
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ Numbers have leading zeros because torchvision's ImageFolder sorts names as text
 before 2.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """Decode an image file into upright RGB pixels."""
 
-from __future__ import annotations
-
 import logging
 import os
 import warnings

@@ -5,8 +5,6 @@
   development kit, `ILSVRC2012_devkit_t12.tar.gz`, packed or unpacked. The kit's `meta.mat` maps ids to synsets.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

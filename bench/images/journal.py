@@ -1,7 +1,5 @@
 """Record which part of a long job is safely on disk, so that the next run resumes there."""
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import ExitStack

@@ -4,8 +4,6 @@ The schema's metadata names the columns: the first feature of type Image, and th
 image is a struct of the encoded file's bytes and its former path.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from functools import partial

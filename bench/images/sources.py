@@ -4,8 +4,6 @@ A folder of class folders is used as it is; the user's files are only read. A bu
 and synthetic images are made, each once, into the cache.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Choose the files of a split, such as training, by their names."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

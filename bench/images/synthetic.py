@@ -7,8 +7,6 @@ correlation of the channels, on which memory and decoding depend, are then like 
 Image `i` depends only on `seed` and `i`, not on the number of processes or samples.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,7 +84,7 @@ class Textures:
 
     @classmethod
     @cache
-    def of(cls, seed: int) -> Textures:
+    def of(cls, seed: int) -> "Textures":
         """Compute the textures of a seed, in about 0.3 s."""
         rng = np.random.default_rng([seed, 0])
         frequency = np.hypot(np.fft.fftfreq(TILE)[:, None], np.fft.rfftfreq(TILE))

@@ -1,7 +1,5 @@
 """Write an archive's images as files in class-index folders, byte for byte."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator

@@ -7,8 +7,6 @@ FFCV's own `DatasetWriter.from_webdataset` is not used: it would store what FFCV
 canonical pixels and JPEG bytes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,5 @@
 """Check that a disk has room, and explain one that fills up."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Map a function over many items in worker processes, in order."""
 
-from __future__ import annotations
-
 import ctypes
 import multiprocessing
 import os
