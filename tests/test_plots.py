@@ -117,6 +117,16 @@ def test_a_descriptive_headline_claims_nothing_about_ratios() -> None:
     assert "unresolved" not in words
 
 
+def test_a_ratio_to_a_reference_that_is_not_ranked_was_not_tested() -> None:
+    rows = [*runs(FAST, BLOCKS, images_per_s=1300.0), *runs(REFERENCE, BLOCKS, images_per_s=1000.0)]
+    environment = fabricate.environment((FAST, REFERENCE), len(BLOCKS), REFERENCE.name)["campaign"]
+    environment["contestants"][1]["apart"] = "stores less"
+    figure = drawn(analyse(rows, environment), "headline.png")["headline.png"]
+    words = " ".join(text.get_text() for text in figure.findobj(Text))
+    assert "1.3×" in words  # noqa: RUF001
+    assert "unresolved" not in words
+
+
 def epochs(cold_s: float, **changes: Any) -> list[Record]:
     """Trials of FAST whose first epoch of 1,000 images takes 10 s warm."""
     return [

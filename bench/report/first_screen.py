@@ -63,7 +63,7 @@ def setup(material: Material) -> list[str]:
     return [
         f"{' '.join(host['cpu'].split())}, {host['cores_allowed']} cores, {material.env['gpu'] or 'no GPU'}",
         f"{data['samples']:,} images ({data['origin']})",
-        f"{work['image_size']} px random crop and flip, {delivers(work)}",
+        f"{work['image_size']} px crop and flip, {delivers(work)}",
         f"batches of {work['batch_size']}, {verdicts.counted(material.workers, 'worker')}{processes}",
     ]
 

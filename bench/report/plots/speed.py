@@ -48,7 +48,7 @@ def _steady_note(s: ContestantSummary, analysis: Analysis) -> str:
     if s.beyond_limit:
         notes.append("faster than the machine limit:\ndifferent work, or a wrong limit")
     elif s.reference:
-        notes.append(_ratio(s.reference, descriptive=bool(analysis.descriptive or s.unranked_reason)))
+        notes.append(_ratio(s.reference))
     if s.unranked_reason and not s.beyond_limit:
         notes.append(wrapped(f"not ranked: {s.unranked_reason}", 46))
     if s.trouble:
@@ -56,11 +56,17 @@ def _steady_note(s: ContestantSummary, analysis: Analysis) -> str:
     return "   ".join(notes)
 
 
-def _ratio(compared: Comparison, *, descriptive: bool) -> str:
+def _ratio(compared: Comparison) -> str:
     mean = compared.ratio.mean
     decimals = 2 if mean < 1.1 else 1 if mean < 10 else 0  # noqa: PLR2004 - 0.56, 1.01, 4.4, 12
-    unsure = not descriptive and compared.verdict in {"tie", "unresolved"}
-    return f"{mean:.{decimals}f}{_TIMES}" + (f" ({compared.verdict})" if unsure else "")
+    return f"{mean:.{decimals}f}{_TIMES}{_doubt(compared)}"
+
+
+def _doubt(compared: Comparison | None) -> str:
+    """Return the verdict of a test that does not separate two contestants, or an empty string."""
+    if not compared or compared.p is None or compared.verdict not in {"tie", "unresolved"}:
+        return ""
+    return f" ({compared.verdict})"
 
 
 def machine_limit(analysis: Analysis, palette: Palette) -> Figure | None:
@@ -82,19 +88,18 @@ def tuned(analysis: Analysis, palette: Palette) -> Figure | None:
     bests = [b for b in analysis.tuned if b.shared.speeds or b.tuned.speeds]
     if not any(b.tuned.speeds for b in bests):
         return None
-    rows = [_tuned_row(b, palette, descriptive=analysis.descriptive) for b in bests]
+    rows = [_tuned_row(b, palette) for b in bests]
     return bars(rows, "images/s, median of the blocks", [("shared settings", 0.35), ("tuned settings", 1.0)])
 
 
-def _tuned_row(b: TunedSummary, palette: Palette, *, descriptive: bool) -> Row:
+def _tuned_row(b: TunedSummary, palette: Palette) -> Row:
     shared = Bar(look=palette.look(b.tuned), parts=[(b.shared.median if b.shared.speeds else 0, 0.35)])
     if not b.tuned.speeds:
         return Row(b.tuned.title, [shared, Bar(excuse=f"tuned: {b.tuned.trouble or 'not run yet'}")])
     figure = f"{b.gain.ratio.mean:.2f}{_TIMES}" if b.gain else shown(b.tuned.median)
     note = ", ".join(f"{name} = {value}" for name, value in b.changes.items())
-    if b.changes and b.gain and not descriptive and b.gain.verdict in {"tie", "unresolved"}:
-        note += f" ({b.gain.verdict})"
-    label = Label(figure, wrapped(note or "its own settings were the best", 36))
+    note = note + _doubt(b.gain) if note else "its own settings were the best"
+    label = Label(figure, wrapped(note, 36))
     return Row(b.tuned.title, [shared, Bar(look=palette.look(b.tuned), parts=[(b.tuned.median, 1.0)])], label)
 
 
