@@ -1,4 +1,4 @@
-"""Archives as users have them: tiny, but laid out as ImageNet's, CIFAR's and everybody's."""
+"""Tiny archives with the layouts of ImageNet, CIFAR and user archives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def image(number: int, suffix: str = ".jpg") -> bytes:
-    """An encoded image unlike all others."""
+    """An encoded image that differs from those of other numbers."""
     pixels = np.random.default_rng(number).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
@@ -52,7 +52,7 @@ def packed(entries: Iterable[tuple[str, bytes] | tarfile.TarInfo], mode: str = "
 
 
 def read(data: Path, cache: Path, split: str | None = None) -> ImageTree:
-    """What the harness makes of `--data`."""
+    """The tree that the harness reads from `--data`."""
     return find(data, Data(split=split), cache, Display())
 
 
@@ -62,12 +62,12 @@ def contents(tree: ImageTree) -> dict[str, bytes]:
 
 
 def reasons(tree: ImageTree) -> dict[str, str]:
-    """What was left out, by the part of its path that the archive itself names."""
+    """The skipped members by their name in the archive, with the reasons."""
     return {entry.path.partition(": ")[2]: entry.reason for entry in tree.skipped}
 
 
 class Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes text and bytes as Python 2 did, which wrote CIFAR's batches."""
+    """Writes text and bytes like Python 2, which wrote the batches of CIFAR."""
 
     dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]  # noqa: RUF012
 

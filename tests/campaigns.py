@@ -10,7 +10,7 @@ from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats import Prepared
 
 Ready = Callable[[Campaign], Prepared]
-"""What the fixture `ready` gives."""
+"""The type of the fixture `ready`."""
 
 TOML = """
 name = "small"
@@ -49,7 +49,7 @@ TIMING = {
 
 
 def file(folder: Path, text: str = TOML) -> Path:
-    """A campaign file, by default with one format, which needs no library to be written."""
+    """Write a campaign file; by default its only format needs no library."""
     path = folder / "small.toml"
     path.write_text(text)
     return path
@@ -67,10 +67,10 @@ def campaign(  # noqa: PLR0913 - each is a table of its own
     jobs: int = 1,
     **timing: Any,
 ) -> Campaign:
-    """A campaign of these contestants (name to the keys of its table), the first being the reference.
+    """A small campaign of these contestants, given as names with the keys of their tables; the first is the reference.
 
-    `cold`: those that run cold too. `best`: what is searched of those that run at their best too. `timing`: keys that
-    replace those of its table.
+    `cold`: contestants that also run with a cold page cache. `best`: settings to search, by contestant. `timing`: keys
+    that replace those of the table `timing`.
     """
     formats = formats or {"files": {"writer": "imagefolder", "mode": "jpeg"}}
     return Campaign.model_validate(

@@ -1,4 +1,4 @@
-"""Tiny data and the planted third-party adapters, for all tests, of which several may run at once."""
+"""Fixtures for all tests: tiny data, the planted third-party adapters, and forked child processes."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ CLASSES, PER_CLASS = 3, 32
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let no test wait for the disk."""
+    """Keep `os.sync` from waiting for the disk writes of the other test processes."""
     if hasattr(config, "workerinput"):
-        os.sync = lambda: None  # it would wait for what the other processes write; no test needs to outlast a power cut
+        os.sync = lambda: None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with files of few tests, which are the dear ones; the many cheap tests fill the processes up in the end."""
+    """Start with the files of few tests: these are expensive. The many cheap tests balance the processes at the end."""
     tests_in = Counter(item.path for item in items)
     items.sort(key=lambda item: (tests_in[item.path], item.path))
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """A folder that all processes of this run have in common."""
+    """A folder that all processes of this test run share."""
     own = tmp_path_factory.getbasetemp()
     folder = (own.parent if hasattr(request.config, "workerinput") else own) / "shared"
     folder.mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, for what one process makes for all processes of a test run."""
+    """Hold the lock of a folder in which one process creates something for all processes of the test run."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -90,7 +90,7 @@ def _grow(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def quick() -> Campaign:
-    """The default campaign, with further formats, at the size of a test."""
+    """The default campaign with further formats, reduced to the size of a test."""
     campaign = config.load(
         "quick",
         {
@@ -110,20 +110,20 @@ def quick() -> Campaign:
 
 @pytest.fixture(scope="session")
 def nursery() -> Nursery:
-    """Where children of this process can be forked."""
+    """The process that forks children for this process."""
     return Nursery()
 
 
 @pytest.fixture(scope="module")
 def forked(nursery: Nursery) -> Iterator[None]:
-    """Let trials, conversions and the like be forked and not started, until the module's last test."""
+    """Fork trials, conversions and other tasks instead of starting them, until the last test of the module."""
     with nursery.replacing():
         yield
 
 
 @pytest.fixture(scope="session")
 def ready(tree: Path, shared: Path, nursery: Nursery) -> Ready:
-    """Prepare a campaign on the tree, in one cache for all tests: whoever comes later finds it there."""
+    """Return a function that prepares a campaign on the tree, in one cache that all tests share."""
 
     def ready(chosen: Campaign) -> Prepared:
         with _one_at_a_time(shared), nursery.replacing():
@@ -134,19 +134,19 @@ def ready(tree: Path, shared: Path, nursery: Nursery) -> Ready:
 
 @pytest.fixture(scope="session")
 def everything(quick: Campaign, ready: Ready) -> Prepared:
-    """The tree in all formats, by the real libraries."""
+    """The tree in all formats, written by the real libraries."""
     return ready(quick)
 
 
 @pytest.fixture(scope="session")
 def canonical(everything: Prepared) -> CanonicalImages:
-    """The source that all formats were written from."""
+    """The canonical images that all formats were written from."""
     return CanonicalImages(everything.canonicals["original"])
 
 
 @pytest.fixture(scope="module")
 def planted() -> Iterator[None]:
-    """Install the planted adapters, for this process and its children, until the module's last test."""
+    """Install the planted adapters for this process and its children, until the last test of the module."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(PLANTED))
         patch.setenv("PYTHONPATH", str(PLANTED), prepend=":")
@@ -159,7 +159,7 @@ def planted() -> Iterator[None]:
 
 @pytest.fixture
 def between(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    """A proxy before a module's `server`, to which the environment points."""
+    """A proxy in front of the module's `server`; the environment points to the proxy."""
     with proxy(server) as state:
         point(monkeypatch, loopback.environment(state.endpoint))
         yield state
@@ -167,7 +167,7 @@ def between(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
 
 @pytest.fixture
 def one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a report have its first picture alone, for to draw them all takes seconds."""
+    """Limit reports to their first picture, because drawing all takes seconds."""
     from loaderbench.report import plots
 
     monkeypatch.setattr(plots, "PLOTS", plots.PLOTS[:1])

@@ -1,4 +1,4 @@
-"""The task that delivers two epochs of a loader and tells what came, for tests/test_work.py."""
+"""Task of tests/test_work.py: record every image of two epochs of a loader."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class _Watched(v2.RandomResizedCrop):
 
 
 def run(spec: dict[str, Any]) -> dict[str, Any]:
-    """Deliver with each of `spec["options"]` and leave what came in the file `spec["told"]`.
+    """Stream with each of `spec["options"]` and write the recorded images to the file `spec["told"]`.
 
-    `look`: what is looked at beside, one of the names in `looks`.
+    `spec["look"]`: what else to record, one of the names in `looks`.
     """
     v2.RandomResizedCrop = _Watched  # before a loader is imported
     told = [_deliver(spec, options, changes) for options, changes in spec["options"]]
@@ -55,7 +55,7 @@ def _form(images: torch.Tensor, labels: torch.Tensor) -> tuple[Any, ...]:
 
 
 def _image(image: torch.Tensor, label: torch.Tensor, work: Work) -> tuple[int, float, float, str, float]:
-    """An image's label, least and largest value, dtype, and how far its values are from whole grey levels."""
+    """The image's label, smallest and largest value, dtype, and its largest distance from whole grey levels."""
     levels = 255 * values.unnormalised(image[None], work)
     off = float((levels - levels.round()).abs().max())
     return int(label), float(image.min()), float(image.max()), str(image.dtype), off

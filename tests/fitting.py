@@ -1,4 +1,4 @@
-"""Trains with the DataModule and takes down what came.
+"""Train with the DataModule and record what it delivers.
 
 `python -m tests.fitting SPEC`, or by torchrun in several ranks.
 """
@@ -26,7 +26,7 @@ from loaderbench.loaders.lightning import DataModule
 
 
 class Noting(LightningModule):
-    """A network with running statistics, which ranks exchange, and notes on every epoch."""
+    """A network with running statistics, which ranks exchange; it records every epoch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def fail(_: torch.Tensor) -> torch.Tensor:
 
 
 def failure(spec: dict[str, Any], work: Work) -> str:
-    """What the first batch of a plain loop says."""
+    """The error message of the first batch in a plain loop."""
     with registry.loader(spec["loader"]).stream(Artifact.load(spec["folder"]), work) as batches:
         try:
             next(iter(batches))
@@ -83,7 +83,7 @@ def failure(spec: dict[str, Any], work: Work) -> str:
 
 
 def refused(work: Work) -> str:
-    """What is said of a loader that is not there."""
+    """The error message for an unknown loader."""
     try:
         DataModule("dali", work)
     except ValueError as error:

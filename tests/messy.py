@@ -1,4 +1,4 @@
-"""An ImageFolder tree as users have them: every format, and all that can be wrong with one."""
+"""An ImageFolder tree as users have them: every image format, and everything that can be wrong with a file."""
 
 import os
 from pathlib import Path

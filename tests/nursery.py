@@ -1,8 +1,7 @@
-"""Children of the harness that are forked from a process which has imported the libraries; to import them takes longer
-than what most tests let a child do.
+"""Fork the harness's child processes from a process that has already imported the libraries.
 
-Such a child is like one that was started: it has the same parent, a session, variables and files of its own, and ends
-alike. Only what it costs to import is not to be seen.
+Importing them takes longer than most tests let a child work. A forked child is like a started one: it has the same
+parent, its own session, environment and standard files, and ends in the same way. Only the imports cost nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _MESSAGE_BYTES = 1 << 18
 
 
 class Forked:
-    """Stands for the `subprocess.Popen` of a child."""
+    """A forked child, with the part of the interface of `subprocess.Popen` that the harness uses."""
 
     returncode: int | None = None
 
@@ -59,23 +58,23 @@ class Forked:
 
 
 class Nursery:
-    """Has children of this process forked."""
+    """Forks children for this process."""
 
     def __init__(self) -> None:
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:  # the other end is closed with this process, and ends that one
+        with theirs:  # when this process ends, its end is closed, and the nursery exits
             command = [sys.executable, "-m", "tests.nursery", str(theirs.fileno())]
             self._process = subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
 
     @contextmanager
     def replacing(self) -> Iterator[None]:
-        """Let `loaderbench.machine.process` have its children from here until the block ends."""
+        """Let `loaderbench.machine.process` fork its children here until the block ends."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(process, "_start", self.start)
             yield
 
     def start(self, task: str, output: IO[bytes], environment: Mapping[str, str] | None) -> Forked:
-        """Do what `loaderbench.machine.process` does to start a child."""
+        """Fork a child; replaces `loaderbench.machine.process._start`."""
         told = {"task": task, "parent": os.getpid(), "environment": dict(environment or os.environ)}
         theirs, ours = os.pipe()
         with _adopting():
@@ -87,7 +86,7 @@ class Nursery:
 
 @contextmanager
 def _adopting() -> Iterator[None]:
-    """Become the parent of processes below this one whose own parent ends."""
+    """Adopt descendants of this process whose own parent ends."""
     prctl = ctypes.CDLL(None).prctl
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
@@ -97,7 +96,7 @@ def _adopting() -> Iterator[None]:
 
 
 def main() -> None:
-    """Fork a child for each message, which is the child of whoever asked."""
+    """Fork a child for each message; the child's parent is the process that asked."""
     for name in _LIBRARIES:
         importlib.import_module(name)
     gc.freeze()
@@ -113,16 +112,16 @@ def main() -> None:
             sys.modules["loaderbench.machine.child"].main()
             threading._shutdown()
             atexit._run_exitfuncs()
-            os._exit(0)  # to take all apart that was imported would copy the memory that it lies in
+            os._exit(0)  # the interpreter's own clean-up would copy the shared memory pages
         os.waitpid(middle, 0)
         for file in files:
             os.close(file)
 
 
 def _become(told: dict[str, Any], files: list[int], connection: socket.socket) -> None:
-    """Make this process what `python -m loaderbench.machine.child` would be."""
+    """Give this process the parent, session, files and variables of `python -m loaderbench.machine.child`."""
     while os.getppid() != told["parent"]:
-        time.sleep(0.0005)  # until the one between has ended
+        time.sleep(0.0005)  # until the process between has ended
     connection.send(str(os.getpid()).encode())
     connection.close()
     os.setsid()

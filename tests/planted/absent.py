@@ -1,4 +1,4 @@
-"""A loader whose library nobody has."""
+"""A third-party loader whose library does not exist."""
 
 requires = ("no_such_library",)
 reads = ("imagefolder",)

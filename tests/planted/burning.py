@@ -36,7 +36,7 @@ subprocess.Popen([sys.executable, "-S", "-c", {SPEND + TELL!r}])
 
 @contextmanager
 def stream(artifact, work, *, who, told):
-    """`who`: what burns CPU for each batch, one of `BURNERS`. `told`: the file with a line for each batch."""
+    """`who`: the process that burns CPU for each batch, one of `BURNERS`. `told`: file for a line per batch."""
     import torch
 
     images = torch.zeros((work.batch_size, 3, work.image_size, work.image_size), dtype=torch.uint8)
@@ -68,7 +68,7 @@ def _itself(_):
 
 
 def _child(stack):
-    """A child that lives as long as the loader, and waits between batches."""
+    """Burn in a child that lives as long as the loader and waits between batches."""
     child = subprocess.Popen(
         [sys.executable, "-S", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )
@@ -82,7 +82,7 @@ def _child(stack):
 
 
 def _new(program):
-    """Processes that end with the batch: it is handed over when nobody can write to their output any more."""
+    """Burn in new processes for each batch. The batch is returned when all of them have closed their output."""
 
     def burner(_):
         def burn():

@@ -1,4 +1,4 @@
-"""A loader that does the work honestly but for one thing, found through entry points as a third party's would be."""
+"""A third-party loader that does the requested work, except for one cheat."""
 
 from contextlib import contextmanager
 from functools import cache
@@ -71,7 +71,7 @@ def _dropped(samples, random, _):
 
 
 def _exchanged(samples, random, _):
-    """Some twice and as many not at all."""
+    """Five samples twice, and five others not at all."""
     order = random.permutation(samples)
     order[:5] = order[-5:]
     return order

@@ -1,4 +1,4 @@
-"""A loader that never delivers. It needs no library for that, so its trials end as soon as they have begun."""
+"""A third-party loader that ends badly before its first batch. It needs no library, so that its trials are short."""
 
 import os
 import time

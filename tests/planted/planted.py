@@ -1,4 +1,4 @@
-"""A loader of known behaviour, found through entry points as a third party's would be."""
+"""A third-party loader of known behaviour."""
 
 import mmap
 import os
@@ -43,7 +43,7 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
         leave_behind(pid_file)
     with ExitStack() as stack:
         if behaviour == "fork" and not os.fork():
-            time.sleep(600)  # as a worker process that nobody tells to end
+            time.sleep(600)  # like a worker process that nobody ends
         if behaviour == "evict":
             page_cache.evict(Path(artifact.path))
         for path in Path(artifact.path).glob("*/*"):
@@ -53,14 +53,14 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
 
 
 def _cut(epochs, parts):
-    """Cut the first batch as Lightning's DataModule would."""
+    """Split the first batches like the DataModule of Lightning does."""
     from loaderbench.loaders.lightning.datamodule import Epochs
 
     return Epochs(epochs, len(epochs), parts)
 
 
 def leave_behind(pid_file):
-    """Name this process and a child that would outlive it."""
+    """Write the pids of this process and of a child that would outlive it."""
     with open(pid_file, "a") as file:
         for pid in os.getpid(), subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid:
             print(pid, file=file, flush=True)
@@ -71,13 +71,13 @@ def _everything(labels, _):
 
 
 def _unevenly(labels, work):
-    """Three quarters for rank 0, and the rest for rank 1."""
+    """Three quarters for rank 0, the rest for rank 1."""
     edge = len(labels) * 3 // 4
     return labels[edge:] if work.rank else labels[:edge]
 
 
 def _killed_second(labels, work):
-    """All, but of the second rank or job the beginning only, at the end of which it is killed."""
+    """All labels; the second rank or job is killed after its first batch."""
     return _Deadly(labels) if work.own_seed > SECOND_SEED else labels
 
 
@@ -107,7 +107,7 @@ def _per_class(path):
 
 
 SHARES = {"share unevenly": _unevenly, "share unevenly, cut": _unevenly, "die second": _killed_second}
-"""What a process delivers of an epoch's labels, if that is not all."""
+"""Behaviours that deliver only some of an epoch's labels."""
 BEFORE_EPOCH = {"insist on being alone": _insist_on_being_alone}
 MAPPING = ("map", "evict")
 """Behaviours that map every file and touch it."""

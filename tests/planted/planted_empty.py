@@ -1,4 +1,4 @@
-"""A writer that stores nothing."""
+"""A third-party writer that stores nothing."""
 
 from planted_writer import payloads
 

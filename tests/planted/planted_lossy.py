@@ -1,4 +1,4 @@
-"""A writer that encodes at quality 60, whatever it was asked for."""
+"""A third-party writer that always encodes at quality 60."""
 
 from PIL import Image
 

@@ -1,4 +1,4 @@
-"""A writer that stores pixels at half the resolution that it was given."""
+"""A third-party writer that stores pixels at half the resolution."""
 
 from planted_writer import payloads
 

@@ -1,4 +1,4 @@
-"""A writer that stores other pixels than it was given."""
+"""A third-party writer that stores darker pixels."""
 
 requires = ()
 modes = ("raw",)

@@ -1,4 +1,4 @@
-"""ImageFolder with a known amount of work added to every image: a regression of a known size."""
+"""ImageFolder with extra work of a known CPU time per image: a regression of known size."""
 
 import time
 from contextlib import contextmanager
