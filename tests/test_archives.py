@@ -1,4 +1,4 @@
-"""Nothing in an archive can make the harness write elsewhere, and half an archive is never taken for the whole."""
+"""No archive can make the harness write elsewhere, and half an archive is never taken for the whole."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def synset(entries, name="n01440764") -> tuple[str, bytes]:
 
 
 def evil(folder: Path) -> list[tuple[str, bytes] | tarfile.TarInfo]:
-    """Members that would do harm, if they were extracted by their names, and one that would not."""
+    """Return members that would do harm if they were extracted by name, and some that would not."""
     sparse = tarfile.TarInfo("sparse.jpg")
     sparse.type = tarfile.GNUTYPE_SPARSE
     return [
@@ -70,7 +70,7 @@ def everything(folder: Path) -> set[str]:
     return {str(Path(root, name)) for root, folders, files in os.walk(folder) for name in folders + files}
 
 
-def test_members_that_would_do_harm_are_left_out_with_their_reasons_and_nothing_is_written_elsewhere(tmp_path):
+def test_harmful_members_are_skipped_with_their_reasons_and_nothing_is_written_elsewhere(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     path = tar(tmp_path / "train.tar", [synset(evil(outside))])
@@ -84,7 +84,7 @@ def test_members_that_would_do_harm_are_left_out_with_their_reasons_and_nothing_
     assert not any(Path(path).is_symlink() for path in new)
 
 
-def test_a_name_with_nul_is_left_out(tmp_path):
+def test_a_name_with_nul_is_skipped(tmp_path):
     info = tarfile.TarInfo("x.jpg")
     info.pax_headers = {"path": "a\0b.jpg"}
     path = tar(tmp_path / "train.tar", [synset([info, ("good.jpg", image(1))])])
@@ -106,7 +106,7 @@ def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path):
         archives.read(path, tmp_path / "cache")
 
 
-def test_links_and_names_that_lead_out_are_left_out_of_the_outer_tar_too(tmp_path):
+def test_links_and_names_that_lead_out_of_an_archive_are_skipped_of_the_outer_tar_too(tmp_path):
     outer = [
         link("n00.tar", "/etc/passwd"),
         ("../n01.tar", packed([("x.jpg", image(1))])),
@@ -118,7 +118,7 @@ def test_links_and_names_that_lead_out_are_left_out_of_the_outer_tar_too(tmp_pat
 
 
 def cuts() -> dict[str, tuple[bytes, str]]:
-    """Archives that end early or are damaged, with how many images come before."""
+    """Return archives that end early or are damaged, with the message about the images before that."""
     two = packed([("1.jpg", image(1)), ("2.jpg", image(2))])
     second = two.index(b"2.jpg")
     bad_header = two[:second] + b"X" + two[second + 1 :]
@@ -204,7 +204,7 @@ def test_an_archive_that_does_not_fit_is_refused_before_anything_is_written(tmp_
     assert list((tmp_path / "cache" / "ingested").iterdir()) == []
 
 
-def test_a_disk_that_fills_up_is_said_and_nothing_is_kept(tmp_path):
+def test_a_disk_that_fills_up_is_reported_and_nothing_is_kept(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", b"0" * 500), ("2.jpg", b"0" * 2000)])])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # a write stops after so many bytes, as on a full disk

@@ -28,7 +28,7 @@ SETTINGS = CanonicalSettings(samples=None, seed=0, max_side=32, quality=90)
 
 
 def state(*roots):
-    """Everything about the trees that a reader could change, but for access times."""
+    """Return everything that a reader could change about the trees, except access times."""
     entries = [path for root in roots for path in sorted(root.rglob("*"))]
     regular = [path for path in entries if path.is_file()]
     metadata = [(os.fsencode(p), s.st_mtime_ns, s.st_ctime_ns, s.st_mode) for p in entries for s in [p.lstat()]]
@@ -36,7 +36,7 @@ def state(*roots):
 
 
 def ignored(_):
-    """Progress of which nothing is wanted."""
+    """Ignore progress."""
 
 
 def built(tree, folder, **changes):
@@ -122,7 +122,7 @@ def test_digests_are_those_of_the_stored_bytes(source):
     assert (source.digests("pixels"), source.digests("jpeg")) == (pixels, jpeg)
 
 
-def test_the_manifest_states_the_store(source, tree):
+def test_the_manifest_describes_the_images(source, tree):
     manifest, samples = source.manifest, range(len(source))
     assert (manifest.found, manifest.samples, manifest.drawn) == (22, messy.READABLE, 22)
     assert manifest.pixels_bytes_mean == np.mean([source.pixels(i).nbytes for i in samples])
@@ -152,7 +152,7 @@ def test_pixels_may_be_changed_by_their_reader(source):
     assert hashlib.sha256(source.pixels(0).data).digest() == source.digests("pixels")[0]
 
 
-def test_a_damaged_store_is_not_read(clean, tmp_path):
+def test_damaged_canonical_images_are_not_read(clean, tmp_path):
     source = built(clean, tmp_path / "store")
     os.truncate(source.folder / "pixels.bin", 100)
     os.truncate(source.folder / "jpeg.bin", 100)
@@ -186,7 +186,7 @@ def test_unreadable_images_are_replaced_by_others(tree, tmp_path):
     assert originals == sorted(originals, key=lambda path: (path.parent, path.name))
 
 
-def test_fewer_images_than_asked_for_is_noted(clean, tmp_path):
+def test_fewer_images_than_requested_are_noted(clean, tmp_path):
     source = built(clean, tmp_path / "store", samples=50)
     assert len(source) == 40
     assert "50 images were requested; the folder has 40." in source.manifest.notes
@@ -233,14 +233,14 @@ def test_extreme_shapes_are_unreadable(tmp_path, size, max_side, reason):
         canonical_form(tmp_path / "1.png", max_side, 90)
 
 
-def test_too_small_a_disk_is_said_before_starting(clean, tmp_path, monkeypatch):
+def test_too_small_a_disk_is_reported_before_starting(clean, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(DiskSpaceError, match=r"/store: .* need about .* GiB, .*free; use --cache DIR .* --samples N"):
         built(clean, tmp_path / "store")
     assert not list((tmp_path / "store").iterdir())
 
 
-def test_a_full_disk_is_said(clean, tmp_path):
+def test_a_full_disk_is_reported(clean, tmp_path):
     store = tmp_path / "store"
     store.mkdir()
     (store / "pixels.bin").symlink_to("/dev/full")
@@ -268,7 +268,7 @@ def test_ctrl_c_ends_the_build_and_its_workers(clean, tmp_path):
 
 
 def end_early(tree, folder, at, ending):
-    """Build a store in a process that ends when so many images are stored; what is done lasts after every 90 images."""
+    """Build in a process that ends when so many images are stored. It writes the journal every 90 images."""
     folder.mkdir()
     script = (
         "import os, sys; from pathlib import Path\n"
@@ -288,11 +288,11 @@ def end_early(tree, folder, at, ending):
     ("ending", "at", "goes_on_at"),
     [
         ("sys.exit(9)", 18, 19),  # the user stops it: nothing is lost
-        ("os._exit(9)", 18, 1),  # it is killed: what had not been made to last is
+        ("os._exit(9)", 18, 1),  # it is killed: images after the last journal entry are
         ("os._exit(9)", 170, 90),  # one of the 90 images could not be read
     ],
 )
-def test_a_build_that_was_ended_goes_on_and_comes_to_the_same(tmp_path, ending, at, goes_on_at):
+def test_an_interrupted_build_resumes_with_the_same_result(tmp_path, ending, at, goes_on_at):
     rng = np.random.default_rng(0)
     for index in range(180):
         path = tmp_path / "root" / f"c{index % 4}" / f"{index:03d}.jpg"

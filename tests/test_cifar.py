@@ -1,4 +1,4 @@
-"""CIFAR's batches give their pixels and labels, and a pickle that asks for anything else runs nothing."""
+"""CIFAR's batches give pixels and labels; a pickle that refers to anything else is refused and runs nothing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def unpack(name, folder, dump=python2_pickle):
 
 
 def expected(name: str) -> dict[str, np.ndarray]:
-    """The training images by their paths: H x W x 3."""
+    """Return the training images by path: H x W x 3."""
     _, batches = EDITIONS[name]
     return {
         f"{label:06d}/{key}-{row:05d}.png": np.dstack(np.split(content[b"data"][row].reshape(96, 32), 3))
@@ -102,7 +102,7 @@ def test_a_folder_that_holds_the_archive_gives_the_same(archive, tmp_path):
     agree(read(archive(name).parent, tmp_path / "cache"), name)
 
 
-def test_that_test_images_are_left_out_is_noted(archive, tmp_path):
+def test_that_test_images_are_skipped_is_noted(archive, tmp_path):
     tree = read(archive("cifar-10-python.tar.gz"), tmp_path / "cache")
     assert any("its test images are skipped" in note for note in tree.notes)
 
@@ -115,7 +115,7 @@ def test_a_missing_batch_is_named(tmp_path):
 
 
 class Evil:
-    """What a pickle can do: it runs a command when it is loaded."""
+    """A pickled object that runs a command when it is loaded."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments

@@ -1,4 +1,4 @@
-"""Class-index folders are made of synset folders, by links or by moving, and undone without a trace."""
+"""Class folders are numbered by links or by renaming, and undoing that leaves no trace."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def source(tmp_path):
 
 
 def state(root: Path) -> dict[str, tuple[object, ...]]:
-    """Every entry: which it is, when it was last changed, what it holds."""
+    """Return inode, modification time and content of every entry."""
     entries = (Path(folder, name) for folder, folders, files in os.walk(root) for name in folders + files)
     return {
         str(path.relative_to(root)): (s.st_ino, s.st_mtime_ns, path.read_bytes() if path.is_file() else None)
@@ -73,11 +73,11 @@ def test_undoing_restores_every_folder_and_leaves_nothing(source, tmp_path, move
 
 
 class Killed(BaseException):
-    """Stands for the end of the process between two steps."""
+    """Stands for a kill between two steps."""
 
 
 def kill_at(monkeypatch, step: int):
-    """Let the process end before the given rename, link or removal."""
+    """Raise `Killed` before the given rename, link or removal."""
     steps = iter(range(step))
     for name in ("rename", "symlink_to", "unlink", "rmdir", "mkdir"):
         real = getattr(Path, name)
@@ -110,7 +110,7 @@ def test_after_a_kill_at_any_step_undoing_restores_every_folder(source, tmp_path
 
 @pytest.mark.parametrize("move", [False, True])
 @pytest.mark.parametrize("step", STEPS)
-def test_what_a_kill_left_undone_goes_on(source, tmp_path, monkeypatch, move, step):
+def test_numbering_resumes_after_a_kill(source, tmp_path, monkeypatch, move, step):
     before, out = state(source), tmp_path / "out"
     with monkeypatch.context() as patch:
         kill_at(patch, step)
@@ -151,7 +151,7 @@ def test_undoing_a_move_never_covers_what_has_come_in_its_place(source, tmp_path
     assert state(tmp_path) == before
 
 
-def test_what_cannot_be_done_is_said_before_anything_is_changed(source, tmp_path):
+def test_what_cannot_be_done_is_reported_before_anything_is_changed(source, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     (tmp_path / "none").mkdir()

@@ -1,4 +1,4 @@
-"""What preparing many images will take is known before it starts, from samples of them."""
+"""Time and disk space for many images are estimated from samples before they are prepared."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_formats_of_one_title_both_count():
     assert len(extrapolate(Measured(1, parts), Measured(2, parts), 3)) == 2
 
 
-def test_it_is_said_with_time_size_and_cost():
+def test_the_estimate_names_time_size_and_cost():
     part = PartEstimate("a format", 7200, 3 << 30)
     first, second = Estimate(1_281_167, (part,), 5 << 30).lines(usd_per_hour=1.5)
     assert first.startswith("preparing 1,281,167 images takes about 2.0 h on ")
@@ -56,7 +56,7 @@ def test_it_is_said_with_time_size_and_cost():
 
 
 @pytest.mark.usefixtures("small")
-def test_many_images_are_prepared_after_it_is_said_what_that_takes(tree, tmp_path, capsys):
+def test_many_images_are_prepared_after_an_estimate(tree, tmp_path, capsys):
     chosen = campaign({"a": {"loader": "imagefolder"}})
     prepared = prepare(chosen, tree, tmp_path, Display(), strict=True)
     said = capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_the_estimated_size_is_that_of_what_is_made(tree, tmp_path, monkeypatch,
 
 
 @pytest.mark.usefixtures("small")
-def test_too_little_disk_for_all_of_it_is_said_before_it_starts(tree, tmp_path, monkeypatch):
+def test_too_little_disk_for_all_images_is_reported_before_preparing(tree, tmp_path, monkeypatch):
     chosen = campaign({"a": {"loader": "imagefolder"}})
     monkeypatch.setattr(Estimate, "size_bytes", 1 << 60)
     with pytest.raises(DiskSpaceError, match="96 images in all formats need about"):

@@ -1,4 +1,4 @@
-"""ImageNet's own archives become class-index folders: the index of a synset is its place among the sorted synsets."""
+"""ImageNet's own archives become class-index folders: a synset's index is its position in sorted order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from loaderbench.images import SourceError
 from tests.archives import contents, image, packed, read, tar
 
 SYNSETS = ("n01440764", "n01443537", "n02119789", "n03000684")  # sorted
-STORED = (2, 0, 3, 1)  # the order in which they lie in the archive
-ILSVRC_IDS = {"n02119789": 1, "n01443537": 2, "n03000684": 3, "n01440764": 4}  # sorted otherwise, as ImageNet's are
+STORED = (2, 0, 3, 1)  # their order in the archive
+ILSVRC_IDS = {"n02119789": 1, "n01443537": 2, "n03000684": 3, "n01440764": 4}  # not in sorted order, as in ImageNet
 TRUTH = ("n03000684", "n01440764", "n02119789", "n01443537", "n01440764")  # of validation images 1 to 5
 VALIDATION = [(f"ILSVRC2012_val_{number:08d}.JPEG", image(number)) for number in (3, 1, 2, 5, 4)]
 EXPECTED = {
@@ -45,7 +45,7 @@ def ground_truth() -> bytes:
 
 
 def meta() -> bytes:
-    """`meta.mat`, with the fields of ImageNet's, and after the leaves an inner node of WordNet."""
+    """Return a `meta.mat` with ImageNet's fields, and after the leaves an inner node of WordNet."""
     fields = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O"), ("gloss", "O"), ("num_children", "O")]
     fields += [("children", "O"), ("wordnet_height", "O"), ("num_train_images", "O")]
     leaves = [(id_, synset, "kit fox", "small fox", 0, [], 0, 1300) for synset, id_ in ILSVRC_IDS.items()]
@@ -137,7 +137,7 @@ def test_validation_images_without_ground_truth_files_say_what_to_put_where(vali
         read(validation, tmp_path / "cache")
 
 
-def test_a_validation_image_without_ground_truth_is_left_out(validation, tmp_path):
+def test_a_validation_image_without_ground_truth_is_skipped(validation, tmp_path):
     solution(validation.parent)
     path = validation.parent / "LOC_val_solution.csv"
     path.write_text("\n".join(path.read_text().splitlines()[:-1]))

@@ -1,4 +1,4 @@
-"""Hugging Face Parquet data sets give each row its image's bytes and its class index."""
+"""Each row of a Hugging Face data set gives the image's bytes and its class index."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 def dataset(path, rows, features=None, columns=("image", "label"), **extra):
-    """What `datasets` writes: a struct per image, an integer per label, the features in the schema's metadata."""
+    """Write what `datasets` writes: a struct per image, an integer per label, the features in the schema's metadata."""
     path.parent.mkdir(parents=True, exist_ok=True)
     images = pa.array([None if content is None else {"bytes": content, "path": None} for content, _ in rows], IMAGE)
     arrays = [images, pa.array([label for _, label in rows], pa.int64()), *extra.values()]
@@ -81,7 +81,7 @@ def test_images_of_each_kind_are_kept_as_they_are(tmp_path, suffix):
         ((image(1), -1), "no label"),
     ],
 )
-def test_a_row_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, row, reason):
+def test_an_unusable_row_is_skipped_with_its_reason(tmp_path, row, reason):
     tree = read(dataset(tmp_path / "x.parquet", [(image(0), 0), row]), tmp_path / "cache")
     assert contents(tree) == {"000000/00000-0000000.jpg": image(0)}
     [entry] = tree.skipped
@@ -129,7 +129,7 @@ def test_a_damaged_file_says_how_much_came_before_and_nothing_is_kept(tmp_path):
 
 
 def test_rows_are_read_a_few_at_a_time(tmp_path):
-    """1,200 rows of 100 kB: pyarrow never holds more than a small part of them."""
+    """Of 1,200 rows of 100 kB, pyarrow holds only a small part at a time."""
     noise = [bytes([n % 256]) + image(n)[:100] * 1000 for n in range(16)]
     rows = [(b"\xff\xd8\xff" + noise[n % 16] + bytes([n % 256, n // 256]), 0) for n in range(1200)]
     path = dataset(tmp_path / "x.parquet", rows)

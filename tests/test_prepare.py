@@ -1,4 +1,4 @@
-"""Every format stores the canonical bytes; what is made is whole or not there; what is there is not made again."""
+"""Every format stores the canonical bytes. A format is complete or missing, and made only once."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_is_there_is_not_made_again(tree: Path, tmp_path: Path) -> None:
     assert ready(chosen, tree, tmp_path) == first
 
 
-def test_a_format_is_described_once_and_anew_only_at_a_stroke(tree: Path, tmp_path: Path) -> None:
+def test_a_format_is_described_once_and_its_description_replaced_atomically(tree: Path, tmp_path: Path) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
     artifact = ready(chosen, tree, tmp_path).artifacts["files"]
     description = Path(artifact.path).with_name("artifact.json")
@@ -89,7 +89,7 @@ def test_a_format_is_described_once_and_anew_only_at_a_stroke(tree: Path, tmp_pa
     assert not list(description.parent.glob("*.partial"))
 
 
-def test_a_changed_tree_is_converted_anew(tree: Path, tmp_path: Path) -> None:
+def test_a_changed_tree_is_converted_again(tree: Path, tmp_path: Path) -> None:
     mine = Path(shutil.copytree(tree, tmp_path / "tree"))
     chosen = campaign({"a": {"loader": "imagefolder"}})
     before = ready(chosen, mine, tmp_path / "cache")
@@ -123,7 +123,7 @@ def test_a_format_that_stores_no_images_is_invalid_and_not_kept(tree: Path, tmp_
     assert [path.name for path in (tmp_path / "artifacts").iterdir() if "empty" in path.name] == []
 
 
-def test_fewer_images_than_a_batch_is_said_with_what_mends_it(tree: Path, tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_are_reported_with_the_fix(tree: Path, tmp_path: Path) -> None:
     few = campaign({"a": {"loader": "imagefolder"}}).model_copy(
         update={"data": campaign({"a": {"loader": "imagefolder"}}).data.model_copy(update={"samples": 5})}
     )
@@ -131,7 +131,7 @@ def test_fewer_images_than_a_batch_is_said_with_what_mends_it(tree: Path, tmp_pa
         ready(few, tree, tmp_path)
 
 
-def test_too_little_disk_is_said_before_anything_is_written(
+def test_too_little_disk_is_reported_before_anything_is_written(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
@@ -171,7 +171,7 @@ def test_what_can_go_on_is_kept_after_a_stop_and_not_after_an_error(tmp_path: Pa
     assert end(OSError()) == []
 
 
-def test_what_a_kill_left_half_made_is_made_anew(tmp_path: Path) -> None:
+def test_what_a_kill_left_incomplete_is_made_again(tmp_path: Path) -> None:
     target = tmp_path / "artifact"
     (tmp_path / "artifact.partial").mkdir()
     (tmp_path / "artifact.partial" / "old").write_text("...")

@@ -1,4 +1,4 @@
-"""A format of many files is written on from where it was stopped, and then holds what one written at once holds."""
+"""Writing a format of many files resumes after a stop, and stores the same as in one run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WORKERS = 2
 
 
 class Deadly:
-    """A source that kills the whole process group in which so many labels were asked for."""
+    """A source that kills the process group of its reader after so many requests for a label."""
 
     def __init__(self, source: CanonicalImages, labels: int) -> None:
         self._source, self._left = source, FORK.Value("i", labels)
@@ -62,7 +62,7 @@ def source(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> CanonicalIma
 
 
 def write(name: str, source: Any, out: Path, mode: str, workers: int = WORKERS) -> int | None:
-    """Write in a process group of its own, and return how it ended."""
+    """Write in a new process group, and return its exit code."""
 
     def session() -> None:
         os.setsid()
@@ -78,7 +78,7 @@ def write(name: str, source: Any, out: Path, mode: str, workers: int = WORKERS) 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All but LitData's index, which tells the time."""
+    """Return all files except LitData's index, which contains the time."""
     paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "index.json")
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
@@ -92,7 +92,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize(("name", "mode"), FORMATS)
-def test_killed_at_any_point_and_again_it_goes_on_and_holds_the_same_as_written_at_once(
+def test_writing_resumes_after_a_kill_at_any_point_and_stores_the_same_as_in_one_run(
     source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str
 ) -> None:
     writer = registry.writer(name)
@@ -108,7 +108,7 @@ def test_killed_at_any_point_and_again_it_goes_on_and_holds_the_same_as_written_
     assert len(list(writer.payloads(out))) == len(source)
 
 
-def test_litdata_keeps_whole_parts_and_goes_on_with_other_workers(
+def test_litdata_keeps_complete_parts_and_resumes_with_other_workers(
     source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = registry.writer("litdata")
@@ -141,13 +141,13 @@ def ready(chosen: Campaign, tree: Path, cache: Path) -> Prepared:
 
 
 def stop(cache: Path, suffix: str) -> Path:
-    """Make the one artifact what a kill leaves of it, and return the folder of its files."""
+    """Turn the only artifact into what a kill leaves, and return the folder of its files."""
     [artifact] = (cache / "artifacts").iterdir()
     (artifact / "manifest.json").unlink()
     return artifact.rename(artifact.with_name(artifact.name + suffix)) / "files"
 
 
-def test_what_was_written_is_kept_what_is_not_whole_is_mended_and_the_time_is_not_told(
+def test_complete_files_are_kept_others_rewritten_and_the_time_is_not_reported(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
@@ -166,7 +166,7 @@ def test_what_was_written_is_kept_what_is_not_whole_is_mended_and_the_time_is_no
     assert "files was stopped at 0.00 GiB; it resumes" in capsys.readouterr().out
 
 
-def test_after_its_process_was_killed_the_same_command_goes_on(
+def test_after_its_process_was_killed_the_same_command_resumes(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
@@ -184,7 +184,7 @@ def test_after_its_process_was_killed_the_same_command_goes_on(
 
 
 @pytest.mark.usefixtures("planted")
-def test_what_cannot_go_on_starts_anew_and_says_so(
+def test_a_writer_that_cannot_resume_restarts_and_says_so(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = campaign({"a": {"format": "raw"}}, {"raw": {"writer": "planted-writer", "mode": "raw"}})

@@ -23,7 +23,7 @@ UPRIGHT = [
     Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 ]
-"""What undoes EXIF's orientations from 2 on."""
+"""How to turn an image upright, for the EXIF orientations from 2 on."""
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_images_in_no_class_folder_are_of_one_class(tmp_path):
     assert noted(tree, "all are of one class")
 
 
-def test_images_beside_class_folders_are_left_out_and_noted(tmp_path):
+def test_images_beside_class_folders_are_skipped_and_noted(tmp_path):
     tree = scan(plant(tmp_path, "a/1.jpg", "stray.jpg"))
     assert tree.paths == ("a/1.jpg",)
     assert noted(tree, "1 images beside the class folders")

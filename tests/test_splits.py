@@ -1,4 +1,4 @@
-"""Of images whose files are named by split, the one that is asked for is read; one that is not there is refused."""
+"""If file names contain splits, only the requested split is read. A missing split is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("forked")
 
 
 def shards(folder: Path) -> Path:
-    """A WebDataset of two training images, one of validation and one of the test."""
+    """Make a WebDataset of two training images, one of validation and one of the test."""
     folder.mkdir()
     for number, name in enumerate(("train-0", "train-1", "validation-0", "test-0")):
         tar(folder / f"{name}.tar", [("a.jpg", image(number)), ("a.cls", b"7")])
@@ -28,7 +28,7 @@ def shards(folder: Path) -> Path:
 
 
 def parquet(folder: Path) -> Path:
-    """A repository of Hugging Face's of the same images."""
+    """Make a Hugging Face repository of the same images."""
     (folder / "data").mkdir(parents=True)
     for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "validation", "test")):
         test_parquet.dataset(folder / "data" / f"{name}.parquet", [(image(number), 7)])
@@ -75,7 +75,7 @@ def test_of_imagenets_two_archives_in_a_folder_the_one_of_the_split_is_read(tmp_
 
 
 def only_shards(folder: Path, *stems: str) -> Path:
-    """A WebDataset of shards of these names, each of one image."""
+    """Make a WebDataset of shards with these names, each of one image."""
     folder.mkdir()
     for number, stem in enumerate(stems):
         tar(folder / f"{stem}.tar", [("a.jpg", image(number)), ("a.cls", b"7")])
@@ -83,7 +83,7 @@ def only_shards(folder: Path, *stems: str) -> Path:
 
 
 def only_validation(folder: Path) -> Path:
-    """ImageNet without its training images."""
+    """Make ImageNet without its training images."""
     folder.mkdir()
     tar(folder / VALIDATION, [("ILSVRC2012_val_00000001.JPEG", image(0))])
     (folder / SOLUTION).write_text("ImageId,PredictionString\nILSVRC2012_val_00000001,n01440764 1 2 3 4\n")
@@ -92,7 +92,7 @@ def only_validation(folder: Path) -> Path:
 
 @pytest.mark.parametrize("make", [only_validation, lambda folder: only_shards(folder, "val-0")])
 @pytest.mark.parametrize("name", ["", "a file"])
-def test_of_one_other_split_all_is_read_with_a_note_and_not_as_training_that_was_asked_for(tmp_path, make, name):
+def test_the_only_split_is_read_with_a_note_unless_training_is_requested(tmp_path, make, name):
     data = make(tmp_path / "data")
     data = next(data.glob("*.tar")) if name else data
     tree = read(data, tmp_path / "cache")
@@ -113,7 +113,7 @@ def test_the_last_word_for_a_split_in_a_name_counts(tmp_path):
         assert list(contents(read(data, tmp_path / "cache", split)).values()) == [image(number)]
 
 
-def test_what_tells_of_no_split_is_training_beside_what_does(tmp_path):
+def test_files_without_a_split_in_their_names_are_training(tmp_path):
     data = only_shards(tmp_path / "data", "set-0", "set-val-0")
     assert list(contents(read(data, tmp_path / "cache")).values()) == [image(0)]
 
@@ -128,12 +128,12 @@ def test_a_split_that_is_not_there_is_refused_and_those_that_are_there_are_named
         read(cifar, tmp_path / "cache", "val")
 
 
-def test_where_no_name_tells_of_a_split_its_own_folder_has_to_be_named(tree, tmp_path):
+def test_a_split_that_no_name_contains_is_refused(tree, tmp_path):
     with pytest.raises(SourceError, match=r"has no split val: no file name contains a split; name the split"):
         read(tree, tmp_path / "cache", "val")
 
 
-def test_a_campaign_is_of_one_split_and_tells_it(tmp_path):
+def test_a_campaign_is_of_one_split_and_records_it(tmp_path):
     chosen = campaign({"a": {"loader": "imagefolder"}}).model_copy(
         update={"data": config.Data(samples=None, split="test")}
     )

@@ -1,4 +1,4 @@
-"""What a format stores is told from what was read back, whatever it was requested."""
+"""What a format stores is described from what is read back, whatever was requested."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def all_of(source: CanonicalImages, **options: object) -> list[bytes]:
     return [encoded(source, index, **options) for index in range(len(source))]  # type: ignore[arg-type]
 
 
-def test_what_the_libraries_store_is_canonical_unless_one_encodes_again(everything: Prepared) -> None:
+def test_the_libraries_store_canonical_images_unless_one_reencodes(everything: Prepared) -> None:
     texts = {record.format: record.stored for record in everything.records}
     assert texts.pop("original") == "original files"
     assert texts.pop("ffcv-raw") == texts.pop("litdata-raw") == "canonical pixels"
@@ -48,7 +48,7 @@ def test_what_the_libraries_store_is_canonical_unless_one_encodes_again(everythi
 
 
 @pytest.mark.usefixtures("planted")
-def test_writers_that_store_something_else_are_found_out_and_yet_measured(tree: Path, tmp_path: Path) -> None:
+def test_writers_that_store_something_else_are_detected_and_still_measured(tree: Path, tmp_path: Path) -> None:
     formats = {
         "dark": {"writer": "planted-writer", "mode": "raw"},
         "small": {"writer": "planted-small", "mode": "raw"},
@@ -71,7 +71,7 @@ def test_writers_that_store_something_else_are_found_out_and_yet_measured(tree: 
 
 
 @pytest.mark.parametrize("quality", [1, 25, 50, 75, 90, 95, 100])
-def test_the_quality_is_told_whoever_encoded(canonical: CanonicalImages, quality: int) -> None:
+def test_the_quality_is_described_whichever_library_encoded(canonical: CanonicalImages, quality: int) -> None:
     bgr = [cv2.cvtColor(canonical.pixels(index), cv2.COLOR_RGB2BGR) for index in range(len(canonical))]
     by_opencv = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for image in bgr]
     by_pillow = all_of(canonical, quality=quality)
@@ -80,7 +80,7 @@ def test_the_quality_is_told_whoever_encoded(canonical: CanonicalImages, quality
     assert said(canonical, by_opencv).startswith(expected)
 
 
-def test_chroma_and_sizes_are_told(canonical: CanonicalImages) -> None:
+def test_chroma_subsampling_and_sizes_are_described(canonical: CanonicalImages) -> None:
     payloads = all_of(canonical, quality=60, subsampling="4:4:4")
     measured = range(0, 96, 2)  # of 96 images at most 64: every other one
     mean = sum(len(payloads[index]) for index in measured) / len(measured)
@@ -145,5 +145,5 @@ def test_what_is_no_image_for_each_is_refused(canonical: CanonicalImages, change
         ("proportion", "PNG (5 %)", "stores PNG where canonical pixels or canonical JPEG bytes were requested"),
     ],
 )
-def test_what_was_not_asked_for_is_named(mode: Mode, text: str, reason: str) -> None:
+def test_a_deviation_is_named(mode: Mode, text: str, reason: str) -> None:
     assert deviation(Encoding(mode), text) == reason

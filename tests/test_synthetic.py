@@ -1,4 +1,4 @@
-"""The synthetic images cost what ImageNet's do, look like photographs, and are reproducible."""
+"""Synthetic images cost what ImageNet's cost, resemble photographs, and are reproducible."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ SAMPLES, CLASSES = 256, synthetic.CLASSES
 
 
 def ignored(_: int) -> None:
-    """Progress of which nothing is wanted."""
+    """Ignore progress."""
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -113,7 +113,7 @@ def test_quality_and_chroma_subsampling_vary(tree):
 
 
 def spectrum_slope(image):
-    """Slope of log amplitude over log frequency, from 4 cycles per image to 0.4 per pixel."""
+    """Return the slope of log amplitude over log frequency, from 4 cycles per image to 0.4 per pixel."""
     side = min(image.shape[:2])
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[:side, :side].astype(float)
     window = np.hanning(side)

@@ -1,4 +1,4 @@
-"""Unpacking that was stopped goes on after the shards that are whole, and makes the same tree as at once."""
+"""Unpacking resumes after the last complete shard, and makes the same files as in one pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOURNAL = ".loaderbench.unpacked.jsonl"
 
 
 def imagenet(folder: Path) -> Path:
-    """Four synsets of three images, with something to leave out of each and between them."""
+    """Make four synsets of three images, with entries to skip in each and between them."""
     tars = []
     for label in range(4):
         images = [(f"{number}.JPEG", image(3 * label + number)) for number in range(3)]
@@ -27,7 +27,7 @@ def imagenet(folder: Path) -> Path:
 
 
 def webdataset(folder: Path) -> Path:
-    """Four shards of three samples and a fourth without a label."""
+    """Make four shards of three samples, and in each a fourth without a label."""
     (folder / "shards").mkdir()
     for shard in range(4):
         samples = [[(f"{row}.jpg", image(3 * shard + row)), (f"{row}.cls", b"5")] for row in range(3)]
@@ -36,7 +36,7 @@ def webdataset(folder: Path) -> Path:
 
 
 def parquet(folder: Path) -> Path:
-    """Four files of three rows and a fourth without an image."""
+    """Make four files of three rows, and in each a fourth without an image."""
     for number in range(4):
         rows = [(image(3 * number + row), 5) for row in range(3)]
         dataset(folder / "files" / f"{number}.parquet", [*rows, (b"", 5)])
@@ -44,7 +44,7 @@ def parquet(folder: Path) -> Path:
 
 
 def stopped(data: Path, cache: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Stop when so many images are written; return the numbers of those that were told."""
+    """Stop when `at` images are written; return the numbers that `on_progress` got."""
     told: list[int] = []
 
     def on_progress(done: int) -> None:
@@ -61,12 +61,12 @@ def stopped(data: Path, cache: Path, at: int, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(params=[imagenet, webdataset, parquet], ids=lambda make: make.__name__)
 def data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """An archive of 4 shards, each of which is made to last at once."""
+    """An archive of 4 shards. The journal gets an entry after each."""
     request.getfixturevalue("monkeypatch").setattr(journal, "BYTES_PER_ENTRY", 0)
     return request.param(tmp_path)
 
 
-def test_stopped_within_a_shard_or_at_its_end_and_again_it_goes_on_and_the_tree_is_that_of_one_pass(
+def test_unpacking_resumes_from_a_stop_within_or_after_a_shard_and_makes_the_tree_of_one_pass(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = read(data, tmp_path / "whole")
@@ -74,7 +74,7 @@ def test_stopped_within_a_shard_or_at_its_end_and_again_it_goes_on_and_the_tree_
     for first, second in pairwise((1, 3, 4, 8, IMAGES)):
         cache = tmp_path / str(first)
         assert stopped(data, cache, first, monkeypatch) == list(range(1, first + 1))
-        kept = 3 * ((first - 1) // 3)  # in whole shards; the rest is written again
+        kept = 3 * ((first - 1) // 3)  # in complete shards; the rest is written again
         assert stopped(data, cache, second, monkeypatch) == list(range(kept + 1, second + 1))
         [begun] = (cache / "ingested").iterdir()
         newest = max(begun.glob("0*/*"), key=lambda path: path.stat().st_mtime_ns)
@@ -87,7 +87,7 @@ def test_stopped_within_a_shard_or_at_its_end_and_again_it_goes_on_and_the_tree_
         assert not (tree.root / JOURNAL).exists()
 
 
-def test_images_of_whole_shards_are_not_written_again(
+def test_images_of_complete_shards_are_not_written_again(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped(data, tmp_path / "cache", 8, monkeypatch)
@@ -95,7 +95,7 @@ def test_images_of_whole_shards_are_not_written_again(
     for path in begun.glob("0*/*"):
         path.write_bytes(b"as it was")
     tree = read(data, tmp_path / "cache")
-    assert list(contents(tree).values()).count(b"as it was") == 6  # of two whole shards; of the third two were there
+    assert list(contents(tree).values()).count(b"as it was") == 6  # two complete shards; 2 images of the third
 
 
 def test_shards_are_made_to_last_only_now_and_then(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

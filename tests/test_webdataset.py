@@ -1,4 +1,4 @@
-"""WebDataset shards, written by the library itself, give each sample its image's bytes and its label."""
+"""Each sample of a shard that the library webdataset wrote gives the image's bytes and its label."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_dot_in_a_folder_or_a_second_one_in_the_name_does_not_end_the_key(tmp_
         ({"jpg": image(1), "cls": b"1000000"}, "no class index: 1000000"),
     ],
 )
-def test_a_sample_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, fields, reason):
+def test_an_unusable_sample_is_skipped_with_its_reason(tmp_path, fields, reason):
     entries = [("good.jpg", image(0)), ("good.cls", b"0"), *((f"bad.{field}", c) for field, c in fields.items())]
     tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
     assert contents(tree) == {"000000/00000-0000000.jpg": image(0)}
@@ -101,7 +101,7 @@ def test_a_sample_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, fiel
     assert entry.reason.startswith(reason)
 
 
-def test_a_file_that_comes_twice_is_left_out_the_second_time(tmp_path):
+def test_a_file_that_comes_twice_is_skipped_the_second_time(tmp_path):
     entries = [("a.jpg", image(0)), ("a.jpg", image(1)), ("a.cls", b"0")]
     tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
     assert contents(tree) == {"000000/00000-0000000.jpg": image(0)}
@@ -144,7 +144,7 @@ def test_every_writer_stores_of_shards_what_it_stores_of_the_same_files(tree, tm
     assert of_shards.data["digest"] == of_files.data["digest"]
 
 
-def test_what_is_left_out_of_shards_is_left_out_of_every_format_and_strict_refuses_it(tmp_path):
+def test_skipped_samples_are_missing_in_every_format_and_strict_refuses_them(tmp_path):
     folder = shards(tmp_path / "shards", [*samples(), {"__key__": "bad", "jpg": image(99)}])
     chosen = campaign({"a": {"loader": "imagefolder", "format": "files"}})
     chosen = chosen.model_copy(update={"work": chosen.work.model_copy(update={"batch_size": 4})})
