@@ -93,13 +93,13 @@ def test_an_honest_loader_is_not_blamed(certified: Callable[[str], Certificate])
 
 
 @pytest.mark.parametrize(("cheat", "said"), CHEATS.items())
-def test_a_cheat_is_told_in_plain_words(cheat: str, said: str, certified: Callable[[str], Certificate]) -> None:
+def test_each_cheat_is_reported_in_plain_words(cheat: str, said: str, certified: Callable[[str], Certificate]) -> None:
     certificate = certified(cheat)
     assert certificate.state == "other work"
     assert [fault for fault in certificate.faults if fault.startswith(said)], certificate.faults
 
 
-def test_what_decodes_on_a_gpu_does_the_work_as_asked_where_a_cpu_decodes_for_it(
+def test_nvjpegs_loader_does_the_requested_work_when_a_cpu_decodes(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stream(artifact: Artifact, work: Work) -> AbstractContextManager[nvjpeg.Batches]:
@@ -130,13 +130,13 @@ def test_ranks_are_judged_together(cheat: str, said: str, certified: Callable[[s
     assert [fault for fault in faults if said in fault] if said else not faults, faults
 
 
-def test_a_picture_of_one_grey_has_not_moved_and_brings_nothing_down() -> None:
+def test_a_uniform_image_has_no_shift() -> None:
     grey = np.full((8, 8, 3), 100, np.uint8)
     assert pixels._shift_px(grey + 9, grey) == 0
 
 
 @pytest.mark.usefixtures("forked")
-def test_contestants_are_certified_in_processes_of_their_own_and_the_certificates_kept(
+def test_certificates_are_made_in_separate_processes_and_kept(
     tree: Path, tmp_path: Path, planted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contestants = {
@@ -165,7 +165,7 @@ def test_contestants_are_certified_in_processes_of_their_own_and_the_certificate
     assert again["never-flips"] == certificates["never-flips"]
 
 
-def test_what_cannot_be_judged_is_a_failure_and_ends_nothing_else(
+def test_a_contestant_that_cannot_be_judged_fails_and_the_others_are_certified(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(_: str, spec: ObserveSpec, *__: object) -> dict[str, str]:

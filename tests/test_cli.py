@@ -56,7 +56,7 @@ def test_campaigns_are_listed_with_their_questions() -> None:
         (["report", "/no/campaign"], "holds no campaign (no env.json); measure one with: loaderbench bench"),
     ],
 )
-def test_a_mistake_is_said_in_plain_words(words: list[str], said: str, tmp_path: Path) -> None:
+def test_a_mistake_is_reported_in_plain_words(words: list[str], said: str, tmp_path: Path) -> None:
     options = ["--cache", tmp_path / "c", "--results", tmp_path / "r"] if words[0] == "bench" else []
     done = loaderbench(*words, *options)
     assert done.returncode == 1
@@ -71,7 +71,7 @@ def test_a_report_of_another_schema_is_refused_in_plain_words(tmp_path: Path) ->
     assert "Traceback" not in done.stderr
 
 
-def test_a_messy_tree_is_measured_and_what_is_left_out_is_listed(tmp_path: Path) -> None:
+def test_a_messy_tree_is_measured_and_skipped_files_are_listed(tmp_path: Path) -> None:
     tree = messy.grow(tmp_path / "tree")
     before = state(tree)
     places = ["--cache", tmp_path / "cache", "--results", tmp_path / "results", "--reports", tmp_path / "reports"]
@@ -89,7 +89,7 @@ def test_a_messy_tree_is_measured_and_what_is_left_out_is_listed(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_while_writing_is_said_and_nothing_half_made_stays(tree: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_no_partial_format_is_left(tree: Path, tmp_path: Path) -> None:
     """FFCV's own writer would wait for ever for its workers."""
     mixed = '{ name = "mixed", title = "mixed", writer = "ffcv", mode = "proportion", max_side = 64, quality = 70 }'
     campaign = campaigns.file(tmp_path, campaigns.TOML.replace("}]", f"}}, {mixed}]"))

@@ -80,14 +80,14 @@ def test_the_sweep_finds_the_highest_demand_that_a_loader_feeds(swept: dict[str,
     assert swept["fed_images_per_s"] == pytest.approx(1000 / demand_sweep.FED, rel=0.01)
 
 
-def test_an_accelerator_that_wants_more_than_the_loader_makes_starves_as_predicted(swept: dict[str, Any]) -> None:
+def test_an_accelerator_that_demands_more_than_the_loader_delivers_waits_as_predicted(swept: dict[str, Any]) -> None:
     points = [tuple(map(float, point.split())) for point in swept["demand_curve"].split("; ")]
     assert len(points) > 5
     for demand, busy_pct in points:
         assert busy_pct == pytest.approx(100 * min(1, 1000 / demand), rel=0.01), shown(demand)
 
 
-def test_a_demand_between_two_points_lies_on_the_line_through_them() -> None:
+def test_a_demand_between_two_points_is_interpolated() -> None:
     points = [demand_sweep.Point(2000, 0.5), demand_sweep.Point(1200, 0.8), demand_sweep.Point(1000, 1.0)]
     assert demand_sweep.fed(points) == pytest.approx(1100)
     assert demand_sweep.fed(points[:2]) is None
@@ -209,7 +209,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.mark.parametrize("consumer", ["train", "lightning"])
 @pytest.mark.parametrize(("step_ms", "batch_ms", "starved_pct"), [(40, 80, 50), (60, 30, 0), (10, 40, 75)])
-def test_training_starves_as_a_step_and_a_loader_of_known_length_predict(
+def test_the_data_stall_of_training_follows_from_step_and_batch_time(
     consumer: str, step_ms: int, batch_ms: int, starved_pct: float, world: World
 ) -> None:
     """And a batch, which FFCV for one overwrites, is done with before the next is asked for."""
@@ -270,7 +270,7 @@ def test_under_lightning_the_datamodule_opens_the_loader_and_epochs_end(
     assert meter.timeline.epochs == [10 * epoch for epoch in range(len(epochs))]
 
 
-def test_batches_that_lightning_would_leave_out_are_wrong_work(world: World) -> None:
+def test_batches_that_lightning_would_skip_are_invalid(world: World) -> None:
     world.length -= 1
     meter = Meter((), EPOCHS, WORK, Window(0, 0, 20, None), Gpu())
     with pytest.raises(InvalidWorkError, match="more batches than the 9 that its __len__ tells"):
@@ -328,7 +328,7 @@ def test_the_same_start_gives_the_same_first_loss() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "normalised"), [("float32", True), ("float16", True), ("float16", False)])
-def test_whoever_normalises_and_in_whatever_dtype_the_first_loss_agrees(dtype: str, normalised: bool) -> None:  # noqa: FBT001
+def test_the_first_loss_does_not_depend_on_who_normalises_nor_on_the_dtype(dtype: str, normalised: bool) -> None:  # noqa: FBT001
     levels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3])
     work = replace(WORK, dtype=dtype, normalised=normalised)

@@ -125,7 +125,7 @@ def test_nothing_is_injected_and_nothing_left(told: list[dict[str, Any]]) -> Non
         assert rank["left"] == []
 
 
-def test_a_transform_that_fails_is_told_where_the_batch_is_asked_for(told: list[dict[str, Any]]) -> None:
+def test_a_failing_transform_raises_where_the_batch_is_requested(told: list[dict[str, Any]]) -> None:
     if len(told) == 1:
         assert "the planted failure" in told[0]["failed"]
 
@@ -167,19 +167,19 @@ def test_an_epoch_that_cannot_be_cut_as_claimed_fails_and_does_not_end_early() -
 
 
 @pytest.mark.parametrize(("least", "batch_size"), [(1, 1), (0, 16), (2, 1)])
-def test_every_rank_refuses_what_one_of_them_cannot_cut(least: int, batch_size: int) -> None:
+def test_every_rank_refuses_an_epoch_that_one_of_them_cannot_split(least: int, batch_size: int) -> None:
     for own in (least, least + 1):
         with pytest.raises(ValueError, match=f"a rank has {least} batches of up to {batch_size} images"):
             lacking(own, most=least + 1, least=least, batch_size=batch_size)
 
 
-def test_ranks_of_equal_numbers_of_batches_lack_none_of_whatever_size() -> None:
+def test_ranks_with_equally_many_batches_split_none() -> None:
     assert lacking(3, most=3, least=3, batch_size=1) == 0
     assert lacking(3, most=4, least=3, batch_size=16) == 1
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_loader_without_a_length_is_told_what_it_lacks(formats: Prepared) -> None:
+def test_a_loader_without_a_length_is_refused(formats: Prepared) -> None:
     data = DataModule("cheater", Work(batch_size=16, workers=1, image_size=64), train=formats.artifacts["imagefolder"])
     with pytest.raises(TypeError, match=r"what its stream\(\) gives has no __len__"):
         data.train_dataloader()

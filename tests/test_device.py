@@ -148,7 +148,7 @@ def trained(*, step_ms: float, batch_ms: float, copy_ms: float) -> dict[str, flo
         (30, 40, 20, 50, 25),  # a batch comes 40 ms after the one before, whose step began at 20 and ends at 50
     ],
 )
-def test_the_share_of_copying_that_a_step_hides_is_told(
+def test_the_share_of_copying_hidden_by_steps_is_reported(
     step_ms: float, batch_ms: float, copy_ms: float, overlap_pct: float, starved_pct: float
 ) -> None:
     columns = trained(step_ms=step_ms, batch_ms=batch_ms, copy_ms=copy_ms)
@@ -165,7 +165,7 @@ def test_a_step_waits_for_its_own_batch_and_the_cpu_for_neither() -> None:
     assert brought.used_on == [cuda.main]
 
 
-def test_what_a_loader_delivers_on_the_device_is_not_copied_again() -> None:
+def test_batches_on_the_device_are_not_copied_again() -> None:
     cuda = Cuda()
     copies, images = Copies("cuda", cuda), Images(cuda, 5, where="cuda")
     assert [copies.bring(images) for _ in range(2)] == [images, images]
@@ -174,7 +174,7 @@ def test_what_a_loader_delivers_on_the_device_is_not_copied_again() -> None:
     assert copies.clock.overlap(Timeline(opened=0, closed=1), CudaClock(object)) == {}
 
 
-def test_copies_are_told_by_batch_whatever_the_loader_did_not_leave_to_be_copied() -> None:
+def test_copies_are_counted_per_batch_for_mixed_loaders() -> None:
     cuda = Cuda()
     copies, clock = Copies("cuda", cuda), CudaClock(cuda.Event)
     for number in range(12):
@@ -188,9 +188,7 @@ def test_copies_are_told_by_batch_whatever_the_loader_did_not_leave_to_be_copied
 
 
 @pytest.mark.parametrize("memory", ["pinned", "device"])
-def test_what_a_loader_copied_itself_has_come_before_the_next_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, memory: str
-) -> None:
+def test_a_loaders_own_copy_is_complete_before_the_next_request(monkeypatch: pytest.MonkeyPatch, memory: str) -> None:
     waiting: list[int] = []
     monkeypatch.setattr(drain, "taker", lambda _, behind: waiting.append(behind) or list)
 
@@ -233,7 +231,7 @@ def batches(images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 @pytest.mark.parametrize(("asked", "found"), [("cpu", "meta"), ("meta", "cpu")])
-def test_images_on_another_device_than_asked_for_are_wrong_work(asked: str, found: str) -> None:
+def test_images_on_another_device_than_requested_are_invalid(asked: str, found: str) -> None:
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8, device=found)
     meter = Meter(batches(images), ARTIFACT, replace(ON_GPU, device=asked), Window(0, 0, 1, 0), Gpu())
     with pytest.raises(InvalidWorkError, match=f"images on {found} instead of {asked}"):
@@ -247,7 +245,7 @@ def test_labels_on_a_device_are_wrong_work() -> None:
         list(meter)
 
 
-def test_the_meter_hands_over_what_was_brought_to_the_device_and_says_whence() -> None:
+def test_the_meter_yields_the_copy_on_the_device_and_reports_the_batch_memory() -> None:
     class Doubling:
         memory = "pinned"
 
@@ -296,7 +294,7 @@ def test_training_for_a_gpu_that_is_not_there_begins_with_the_reason() -> None:
         ({"apart": "decoded elsewhere"}, "device", None),
     ],
 )
-def test_a_copy_bounds_who_delivers_on_the_gpu_and_what_is_not_pinned_more(
+def test_copying_to_the_gpu_is_a_limit_and_a_lower_one_for_pageable_memory(
     planted: None, own: dict[str, Any], memory: str, bound_ips: float | None
 ) -> None:
     asked = campaign({"a": {}, "b": own})
@@ -318,7 +316,7 @@ def test_a_copy_bounds_who_delivers_on_the_gpu_and_what_is_not_pinned_more(
         ({"ranks": 2}, "private", 100.0),  # two may copy more than one
     ],
 )
-def test_a_copy_bounds_neither_who_converts_on_the_gpu_nor_several_ranks(
+def test_copying_to_the_gpu_limits_neither_loaders_that_convert_there_nor_several_ranks(
     planted: None, work: dict[str, Any], memory: str, bound_ips: float
 ) -> None:
     asked = campaign({"a": {}})
@@ -332,7 +330,7 @@ def test_a_copy_bounds_neither_who_converts_on_the_gpu_nor_several_ranks(
     assert columns["bound_ips"] == bound_ips
 
 
-def test_limits_are_those_of_the_whole_machine_whatever_the_ranks(
+def test_machine_limits_do_not_depend_on_the_ranks(
     planted: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     asked = campaign({"a": {}}, stage_s=0.05)

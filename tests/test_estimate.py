@@ -73,7 +73,7 @@ def test_many_images_are_prepared_after_an_estimate(tree, tmp_path, capsys):
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("samples", [(8, 32), (8, 1024)], ids=["of two sizes", "the second larger than the folder"])
-def test_the_estimated_size_is_that_of_what_is_made(tree, tmp_path, monkeypatch, samples):
+def test_the_estimated_size_is_the_size_on_disk(tree, tmp_path, monkeypatch, samples):
     monkeypatch.setattr(estimation, "SAMPLES", samples)
     chosen = campaign({"a": {"loader": "imagefolder"}})
     expected = estimate_formats(chosen, tree, tmp_path / "cache", Display())

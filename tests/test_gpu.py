@@ -201,7 +201,7 @@ def test_the_figures_are_columns_of_the_record() -> None:
         ("nvmlGpmSampleGet", ["gpu_sm_active_pct", "gpu_dram_pct"]),
     ],
 )
-def test_what_nvml_does_not_tell_at_both_edges_is_empty_with_a_reason_and_the_rest_stays(
+def test_figures_that_nvml_lacks_at_either_edge_are_empty_with_a_reason(
     plug: Callable[..., Nvml], refused: str | int, columns: list[str], edge: str
 ) -> None:
     nvml = plug(refused={refused}, closing={"refused": set()}) if edge == "opening" else plug({"refused": {refused}})
@@ -230,7 +230,7 @@ def test_several_reasons_are_joined(plug: Callable[..., Nvml]) -> None:
     assert load_of(plug(refused={POWER}, has_gpm=False)) == replace(WHOLE, **missing, gpu_reason=reason)
 
 
-def test_a_gpu_without_gpm_is_asked_for_no_sample_of_it(plug: Callable[..., Nvml]) -> None:
+def test_a_gpu_without_gpm_is_not_asked_for_gpm_samples(plug: Callable[..., Nvml]) -> None:
     nvml = plug(has_gpm=False)
     load_of(nvml)
     assert not {name for name in nvml.called if name.startswith("nvmlGpm")} - {"nvmlGpmQueryDeviceSupport"}
@@ -248,7 +248,7 @@ def test_gpus_are_counted_by_nvml_and_without_it_there_are_none(monkeypatch: pyt
     assert gpu.count() == 8
 
 
-def test_all_is_given_back_even_if_the_window_never_closes(plug: Callable[..., Nvml]) -> None:
+def test_nvml_is_released_even_if_the_window_never_closes(plug: Callable[..., Nvml]) -> None:
     nvml = plug()
     with Gpu() as gpu:
         assert (gpu.name, gpu.reason) == ("Simulated", "")
@@ -316,7 +316,7 @@ def test_throttling_is_named_and_idling_or_a_chosen_clock_is_none(
     assert load_of(plug({"clock_events": 0}, clock_events=events)) == replace(WHOLE, gpu_throttle=named)
 
 
-def test_without_a_driver_there_is_a_reason_no_zero_and_nothing_more_is_asked(
+def test_without_a_driver_there_is_a_reason_and_no_zero(
     plug: Callable[..., Nvml], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvml = plug()
@@ -333,7 +333,7 @@ def test_without_a_driver_there_is_a_reason_no_zero_and_nothing_more_is_asked(
 
 
 @pytest.mark.parametrize(("known", "read"), [(("GPU-b",), True), (("GPU-a",), False)])
-def test_it_is_the_gpu_that_torch_uses_that_is_read(
+def test_the_gpu_that_torch_uses_is_read(
     plug: Callable[..., Nvml],
     monkeypatch: pytest.MonkeyPatch,
     known: tuple[str, ...],

@@ -51,7 +51,7 @@ class TestRun:
             assert (limit is None) == bool(result["reasons"].get(stage)), stage
             assert limit is None or limit > 0
 
-    def test_what_needs_no_device_is_measured(self, result: dict[str, Any]) -> None:
+    def test_steps_that_need_no_device_are_measured(self, result: dict[str, Any]) -> None:
         needs_one = {stage for stage in result["limits"] if stage.startswith("disk/")} | set(TO_DEVICE)
         assert result["reasons"].keys() <= needs_one
 
@@ -131,7 +131,7 @@ class TestBound:
         more = _names(limits.bounding(mode, Situation(cold=True, shared=True, on_gpu=True, pageable=True)))
         assert set(more) - set(stages) == {"disk", "transfer", *TO_DEVICE}
 
-    def test_what_is_measured_beside_what_bounds_is_the_copying_of_records(self) -> None:
+    def test_copying_records_is_the_only_measured_step_that_limits_nothing(self) -> None:
         for mode, more in (("raw", {"gather"}), ("jpeg", set()), ("smart", set())):
             everywhere = Situation(cold=True, shared=True, on_gpu=True, pageable=True)
             bounding = limits.bounding(mode, everywhere)  # type: ignore[arg-type]
@@ -143,7 +143,7 @@ class TestBound:
         for name, stage in stages.items():
             assert _names(limits.bounding("smart", Situation(**{name: True}))) == ("output", stage)
 
-    def test_it_is_the_smallest_that_applies(self) -> None:
+    def test_the_machine_limit_is_the_smallest_applicable_step(self) -> None:
         measured = {"crop": 50.0, "gather": 300.0, "output": 200.0, "decode": 10.0}
         assert limits.bound(measured, ("gather", "crop", "output")) == (50.0, "crop")
 

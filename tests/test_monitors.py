@@ -60,7 +60,7 @@ def on_disk(data: Path) -> Path:
 
 
 @pytest.mark.parametrize("who", ["itself", "child", "grandchild", "orphan"])
-def test_batches_are_timed_as_they_come_and_charged_with_the_cpu_of_whoever_made_them(who: str, tmp_path: Path) -> None:
+def test_batch_times_and_cpu_time_agree_with_what_the_loaders_processes_report(who: str, tmp_path: Path) -> None:
     """The loader's processes tell both by their own clocks. What they cannot tell is what their ends cost."""
     result = measured(tmp_path, loader="burning", who=who, told=str(tmp_path / "told"))
     told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
@@ -129,7 +129,7 @@ def state(result: dict[str, Any], resident_pct: float, cache: Any) -> str:
     return page_cache.cache_state(cache, resident_pct, result["read_bytes"], **sizes, virtual_machine=False)
 
 
-def test_what_is_read_cold_is_counted_and_proves_it(on_disk: Path) -> None:
+def test_bytes_read_from_disk_are_counted_and_verify_a_cold_cache(on_disk: Path) -> None:
     resident_pct = page_cache.warm_or_evict(on_disk / "data", "cold")
     assert resident_pct is not None
     result = measured(on_disk, loader="planted", cold=True, behaviour="map")
@@ -138,19 +138,19 @@ def test_what_is_read_cold_is_counted_and_proves_it(on_disk: Path) -> None:
     assert result["window_images"] == FILES_MIB - WORK.batch_size
 
 
-def test_a_trial_of_files_in_memory_is_called_warm(data: Path) -> None:
+def test_a_trial_on_resident_files_is_warm(data: Path) -> None:
     assert page_cache.warm_or_evict(data / "data", "warm") == 100
     assert state(measured(data, loader="planted", behaviour="map"), 100, "warm") == "warm"
 
 
-def test_a_warm_trial_whose_files_were_evicted_is_not_called_warm(on_disk: Path) -> None:
+def test_a_trial_on_evicted_files_is_not_verified_as_warm(on_disk: Path) -> None:
     resident_pct = page_cache.warm_or_evict(on_disk / "data", "warm")
     assert resident_pct == 100
     result = measured(on_disk, loader="planted", behaviour="evict")
     assert state(result, resident_pct, "warm") == "unproven"
 
 
-def test_what_pace_reads_and_holds_is_known(on_disk: Path, tmp_path: Path) -> None:
+def test_the_pace_loader_reads_and_holds_its_known_amounts(on_disk: Path, tmp_path: Path) -> None:
     """The memory is held by two processes."""
     plain = measured(tmp_path, loader="pace")
     known = measured(tmp_path, loader="pace", shared_mib=200, read_mib=FILES_MIB)
@@ -158,7 +158,7 @@ def test_what_pace_reads_and_holds_is_known(on_disk: Path, tmp_path: Path) -> No
     assert known["peak_anon_memory_mib"] - plain["peak_anon_memory_mib"] == pytest.approx(200, rel=0.25)
 
 
-def test_what_was_evicted_is_not_called_resident(tmp_path: Path) -> None:
+def test_evicted_pages_are_not_reported_as_resident(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(os.urandom(MIB))
     assert page_cache.read_through(tmp_path) == MIB

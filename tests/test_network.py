@@ -20,7 +20,7 @@ BODY = bytes(range(256)) * 800  # several reads
 
 
 class TestLink:
-    def test_what_comes_waits_for_what_came_before_on_any_connection(self) -> None:
+    def test_data_waits_for_earlier_data_of_all_connections(self) -> None:
         link = Link(rate_bytes_per_s=1000)
         assert [link.carry(500, 10.0), link.carry(500, 10.0), link.carry(1000, 10.25)] == [10.5, 11.0, 12.0]
 
@@ -93,7 +93,7 @@ def fetch(url: str, port: int, *, round_trips: int = 1) -> bytes:
     return got
 
 
-def test_what_the_server_says_arrives_as_it_is_and_is_counted() -> None:
+def test_answers_arrive_unchanged_and_are_counted() -> None:
     link = Link()
     with server() as port, network.proxy(link) as url:
         before_ns = time.perf_counter_ns()
@@ -123,7 +123,7 @@ def test_each_round_trip_takes_the_latency_and_opening_a_connection_is_one() -> 
         assert time.perf_counter() - started_s >= (1 + 3) * 0.05
 
 
-def test_a_server_that_is_gone_is_told_to_the_client_and_to_the_harness() -> None:
+def test_a_missing_server_is_reported_to_client_and_harness() -> None:
     with server() as port:
         pass
     link = Link()
@@ -135,7 +135,7 @@ def test_a_server_that_is_gone_is_told_to_the_client_and_to_the_harness() -> Non
 
 
 @pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"\x16\x03\x01"])
-def test_what_is_no_tunnel_is_refused(request_line: bytes) -> None:
+def test_requests_other_than_connect_are_refused(request_line: bytes) -> None:
     with network.proxy(Link()) as url, socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
         client.sendall(request_line + b"\r\n\r\n")
         answer = client.recv(1 << 10)

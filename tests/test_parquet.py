@@ -116,7 +116,7 @@ def test_half_a_download_is_found(tmp_path):
         read(path, tmp_path / "cache")
 
 
-def test_a_damaged_file_says_how_much_came_before_and_nothing_is_kept(tmp_path):
+def test_a_damaged_file_is_reported_with_the_images_before_it_and_nothing_is_kept(tmp_path):
     path = dataset(tmp_path / "x.parquet", [(image(n), 0) for n in range(200)])
     column = pq.ParquetFile(path).metadata.row_group(60).column(0)
     content = bytearray(path.read_bytes())

@@ -52,7 +52,7 @@ def test_ffcvs_mixtures_hold_both_kinds_and_nothing_else(everything: Prepared, n
     assert raw + jpeg == 96
 
 
-def test_a_conversion_says_what_it_took(everything: Prepared) -> None:
+def test_a_conversion_reports_its_cost(everything: Prepared) -> None:
     for record in everything.records:
         assert record.kind == "write"
         assert record.write_s
@@ -69,7 +69,7 @@ def test_a_conversion_says_what_it_took(everything: Prepared) -> None:
     }
 
 
-def test_what_is_there_is_not_made_again(tree: Path, tmp_path: Path) -> None:
+def test_existing_formats_are_not_rewritten(tree: Path, tmp_path: Path) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
     first = ready(chosen, tree, tmp_path)
     assert ready(chosen, tree, tmp_path) == first
@@ -144,7 +144,7 @@ def test_too_little_disk_is_reported_before_anything_is_written(
     assert not (tmp_path / "artifacts").exists()
 
 
-def test_what_fails_while_it_is_built_leaves_nothing(tmp_path: Path) -> None:
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     target = tmp_path / "artifact"
 
     def fail() -> None:
@@ -157,7 +157,7 @@ def test_what_fails_while_it_is_built_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_can_go_on_is_kept_after_a_stop_and_not_after_an_error(tmp_path: Path) -> None:
+def test_a_resumable_build_is_kept_after_a_stop_but_not_after_an_error(tmp_path: Path) -> None:
     def end(error: BaseException) -> list[str]:
         with suppress(type(error)), building(tmp_path / "store", goes_on=True) as partial:
             found = [path.name for path in partial.iterdir()]

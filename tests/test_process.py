@@ -66,7 +66,7 @@ class TestEnds:
         assert result["images_per_s"] > 0
         assert not (folder / "log").exists()
 
-    def test_what_a_good_trial_leaves_running_is_killed(self, good: tuple[dict[str, Any], Path]) -> None:
+    def test_processes_that_a_good_trial_leaves_running_are_killed(self, good: tuple[dict[str, Any], Path]) -> None:
         _, folder = good
         pids = (folder / "pids").read_text().split()
         assert len(pids) == 2

@@ -113,7 +113,7 @@ def test_a_rank_that_is_killed_ends_the_trial_as_a_failed_row(ready: Ready, tmp_
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_loader_that_gives_every_rank_all_did_other_work(ready: Ready, tmp_path: Path) -> None:
+def test_a_loader_that_gives_all_samples_to_every_rank_is_invalid(ready: Ready, tmp_path: Path) -> None:
     row = _only_row(campaign({"alone": {}}, ranks=2, blocks=1), ready, tmp_path)
     assert (row.status, row.reason) == ("invalid", "epoch 1 delivered 192 images instead of 96")
 
@@ -156,7 +156,7 @@ def test_ranks_train_one_network_and_under_lightning_the_same(ready: Ready, tmp_
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_rank_that_is_killed_in_training_is_blamed_and_not_those_that_miss_it(ready: Ready, tmp_path: Path) -> None:
+def test_a_rank_killed_in_training_is_blamed_and_not_its_peers(ready: Ready, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     ended = _train("train", ready, tmp_path, behaviour="die second", pid_file=str(pids))
     assert (ended["status"], ended["reason"]) == ("failed", "rank 1 was ended by SIGKILL (out of memory?)")
@@ -164,7 +164,7 @@ def test_a_rank_that_is_killed_in_training_is_blamed_and_not_those_that_miss_it(
 
 
 @pytest.mark.usefixtures("planted")
-def test_jobs_know_nothing_of_each_other_and_are_told_together(ready: Ready, tmp_path: Path) -> None:
+def test_jobs_run_independently_and_are_reported_together(ready: Ready, tmp_path: Path) -> None:
     options = {"behaviour": "insist on being alone", "seconds": 0.001}
     row = _only_row(campaign({"alone": {"options": options}}, jobs=2, blocks=1), ready, tmp_path)
     assert (row.status, row.ranks, row.jobs) == ("ok", 1, 2), row.reason
@@ -208,7 +208,7 @@ def test_fairness_is_what_jain_defined(speeds: list[float], index: float) -> Non
     assert fairness(np.array(speeds)) == pytest.approx(index)
 
 
-def test_the_process_that_failed_by_itself_and_first_is_blamed(tmp_path: Path) -> None:
+def test_the_process_that_failed_first_by_itself_is_blamed(tmp_path: Path) -> None:
     killed, first, second = (tmp_path / name for name in ("killed", "first", "second"))
     for reported_s, path in enumerate([first, second]):
         path.touch()
@@ -238,7 +238,7 @@ def _taken(meter: Meter) -> Iterator[object]:
         yield from meter
 
 
-def test_a_window_stays_open_until_those_of_all_are(tmp_path: Path) -> None:
+def test_a_window_stays_open_until_all_windows_are_open(tmp_path: Path) -> None:
     """Rank 1 has had a batch, and stalls before its window opens."""
     meters = _two_meters(tmp_path, in_step=False)
     first, second = map(_taken, meters)
@@ -254,7 +254,7 @@ def test_a_window_stays_open_until_those_of_all_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ahead", range(LEAD))
-def test_ranks_in_step_are_done_after_the_same_batch(ahead: int, tmp_path: Path) -> None:
+def test_synchronous_ranks_stop_after_the_same_batch(ahead: int, tmp_path: Path) -> None:
     """Rank 0's window closes first. It has been given so many batches more than rank 1, and one when it asks first."""
     meters = _two_meters(tmp_path, in_step=True)
     first, second = map(_taken, meters)
@@ -267,7 +267,7 @@ def test_ranks_in_step_are_done_after_the_same_batch(ahead: int, tmp_path: Path)
     assert len(meters[0].timeline.exits_ns) == len(meters[1].timeline.exits_ns)
 
 
-def test_the_window_of_all_is_open_where_those_of_all_ranks_are() -> None:
+def test_the_joint_window_is_the_overlap_of_all_windows() -> None:
     second = 10**9
     # One rank's clock starts 2 s after the other's. Batches come every second; windows are open from 2 to 8 s of each.
     both = [

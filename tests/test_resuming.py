@@ -199,7 +199,7 @@ def test_a_writer_that_cannot_resume_restarts_and_says_so(
     )
 
 
-def test_it_is_shown_how_far_the_writing_is(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_writing_is_shown(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[int, int | None]] = []
 
     class Told(Display):
@@ -214,7 +214,7 @@ def test_it_is_shown_how_far_the_writing_is(tree: Path, tmp_path: Path, monkeypa
     assert told == sorted(told)
 
 
-def test_what_an_earlier_version_had_begun_is_removed_and_nothing_else(
+def test_only_partial_data_of_an_earlier_version_is_removed(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
@@ -231,7 +231,7 @@ def test_what_an_earlier_version_had_begun_is_removed_and_nothing_else(
     assert set((tmp_path / "canonical").iterdir()) == {prepared.canonicals["files"]}
 
 
-def test_what_is_there_needs_no_room_again(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_exist_need_no_free_space(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
     ready(chosen, tree, tmp_path)
     stop(tmp_path, ".begun")

@@ -110,7 +110,7 @@ def test_the_first_block_is_reported_before_the_certificates_are_made(tree: Path
     assert "certificate" not in " ".join(map(str, check.check(folder)))
 
 
-def test_after_a_trial_that_hangs_the_campaign_goes_on(run: Run, tmp_path: Path) -> None:
+def test_after_a_trial_that_hangs_the_campaign_continues(run: Run, tmp_path: Path) -> None:
     folder = run(campaign({"hang": {"loader": "doomed", "options": {"end": "hang"}}}, limit_s=1), tmp_path)
     assert [(row.trial, row.status, row.images_per_s) for row in loads(folder)] == [
         ("1/hang", "timeout", None),
@@ -196,7 +196,7 @@ def test_trials_beside_another_process_are_marked_and_their_block_is_run_again(r
 @pytest.mark.parametrize(
     ("change", "said"), [({}, "is complete"), ({"window_s": 0.3}, "under other conditions (campaign)")]
 )
-def test_what_is_complete_or_other_is_set_aside_and_kept(
+def test_a_complete_or_different_campaign_is_archived(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], said: str
 ) -> None:
     folder = run(campaign({"a": CRASH}, blocks=1), tmp_path)
@@ -224,7 +224,7 @@ def test_the_same_campaign_is_not_measured_twice_at_once(run: Run, tmp_path: Pat
     ],
     ids=["once", "often"],
 )
-def test_after_a_kill_at_any_moment_the_next_run_goes_on(
+def test_after_a_kill_at_any_moment_the_next_run_resumes(
     kills: list[signal.Signals], tree: Path, tmp_path: Path
 ) -> None:
     text = campaigns.TOML.replace("blocks = 1", "blocks = 3")

@@ -95,7 +95,7 @@ class TestSamples:
             assert np.shares_memory(image.decode(buffer), buffer)
 
     @pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L"), ("BMP", "RGB")])
-    def test_what_libjpeg_turbo_cannot_decode_opencv_does(self, kind: str, mode: str) -> None:
+    def test_opencv_decodes_what_libjpeg_turbo_cannot(self, kind: str, mode: str) -> None:
         pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
         file = io.BytesIO()
         Image.fromarray(pixels).convert(mode).save(file, kind)
@@ -139,7 +139,7 @@ class TestCrop:
             assert same.pvalue > 0.001, name
 
     @pytest.mark.parametrize("size", [(190, 256), (256, 190), (50, 50), (1, 300), (300, 1), (1, 1), (7, 100)])
-    def test_it_lies_within_the_image_and_has_the_area_and_aspect_asked_for(self, size: tuple[int, int]) -> None:
+    def test_crops_lie_within_the_image_and_have_the_requested_area_and_aspect(self, size: tuple[int, int]) -> None:
         random = np.random.default_rng(0)
         crops = [steps.random_crop(size, random) for _ in range(300)]
         for crop in crops:
@@ -192,7 +192,7 @@ class TestCrop:
 
 class TestOutput:
     @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-    def test_what_is_copied_is_of_the_type_that_is_delivered(self, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    def test_copies_have_the_dtype_of_the_delivered_batches(self, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
         monkeypatch.setattr(steps, "_repeat", lambda jobs, _: iter(jobs))
         copies: list[Any] = list(steps.output(replace(WORK, dtype=dtype), 0))
         assert len(copies) == WORK.batch_size

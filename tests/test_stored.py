@@ -123,7 +123,7 @@ def test_at_most_so_many_are_measured(canonical: CanonicalImages, monkeypatch: p
     ],
     ids=["missing", "more", "truncated", "nothing"],
 )
-def test_what_is_no_image_for_each_is_refused(canonical: CanonicalImages, change, reason: str) -> None:
+def test_missing_surplus_and_damaged_images_are_refused(canonical: CanonicalImages, change, reason: str) -> None:
     payloads = [canonical.jpeg(index) for index in range(len(canonical))]
     with pytest.raises(StoredError, match=reason):
         read_back(lambda: change(payloads), canonical)

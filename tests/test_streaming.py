@@ -122,7 +122,9 @@ def test_the_second_epoch_fetches_nothing(streamed: dict[str, Any], everything: 
     assert streamed["cache_peak_mib"] * MIB == pytest.approx(size(everything, "litdata"), rel=0.01)
 
 
-def test_with_a_bound_it_fetches_again_and_what_it_keeps_is_told(run: Run, everything: Prepared) -> None:
+def test_with_a_bounded_cache_litdata_fetches_again_and_the_cache_size_is_reported(
+    run: Run, everything: Prepared
+) -> None:
     """LitData deletes what it has read; two of its chunks may lie there whatever the bound is."""
     bounded = run("litdata", "bounded")
     assert bounded["status"] == "ok"
@@ -147,7 +149,7 @@ def test_the_largest_size_of_a_folder_is_seen_while_it_has_it(tmp_path: Path, mo
 @pytest.mark.parametrize(
     "loader", ["imagefolder", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ffcv", "litdata"))]
 )
-def test_what_is_downloaded_first_comes_over_the_network_before_the_first_epoch_alone(
+def test_a_download_uses_the_network_only_before_the_first_epoch(
     run: Run, everything: Prepared, loader: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look, looks = remote._size_mib, []
@@ -229,7 +231,7 @@ def test_a_real_bucket_must_speak_https_and_hold_the_formats(
 
 
 @pytest.mark.usefixtures("planted")
-def test_the_row_tells_the_limits_and_ranks_nobody(
+def test_the_row_reports_the_network_limits(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted = {"downloading": ["a"], "epochs": 2, "rate_mib_per_s": 40, "latency_ms": 2}
@@ -260,7 +262,9 @@ def test_the_row_tells_the_limits_and_ranks_nobody(
         ({"downloading": [], "epochs": 1}, "greater than or equal to 2"),
     ],
 )
-def test_what_cannot_be_streamed_is_refused_in_words(tmp_path: Path, table: dict[str, Any], said: str) -> None:
+def test_campaigns_that_cannot_stream_are_refused_with_the_reason(
+    tmp_path: Path, table: dict[str, Any], said: str
+) -> None:
     with pytest.raises(CampaignError, match=said):
         config.load("quick", {"stream": table})
 
@@ -284,7 +288,7 @@ def test_a_program_that_the_bucket_on_loopback_needs_is_missed_before_anything_i
     remote.check(config.load("quick"), None)
 
 
-def test_a_bucket_for_which_there_is_no_room_is_not_begun(
+def test_a_bucket_that_does_not_fit_on_the_disk_is_not_created(
     stream: Campaign, everything: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = shutil.disk_usage(tmp_path)._replace(free=100)

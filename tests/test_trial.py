@@ -144,7 +144,7 @@ def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
         consume(Tiring(), Window(0, 10, 1, pause_s=0))
 
 
-def test_a_form_is_looked_at_once_whatever_epoch_it_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_shape_of_batch_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look would wait for a GPU."""
     looked_at: list[int] = []
     check = checks.check_batch
@@ -183,7 +183,7 @@ def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch
     assert columns["epoch_end_s"] == 1
 
 
-def test_who_prepares_a_whole_epoch_before_its_first_batch_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preparing_a_whole_epoch_before_its_first_batch_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """All batches of an epoch are handed over at once, after 8 s."""
 
     class AtOnce(Steady):
@@ -195,7 +195,7 @@ def test_who_prepares_a_whole_epoch_before_its_first_batch_gains_nothing(monkeyp
     assert columns["images_per_s"] == 60 / 8
 
 
-def test_what_it_costs_to_read_the_counters_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_reading_the_counters_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """0.05 s of CPU at each edge of a window of 10 s."""
     now_s = iter([1.0, 1.05, 2.0, 2.05])
     loader = Steady(monkeypatch)
@@ -203,7 +203,7 @@ def test_what_it_costs_to_read_the_counters_is_told(monkeypatch: pytest.MonkeyPa
     assert consume(loader, Window(3, 10, 1, pause_s=0)).columns()["monitor_cpu_pct"] == pytest.approx(1)
 
 
-def test_the_gpu_is_asked_at_the_windows_two_edges_and_no_other_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_is_read_only_when_the_window_opens_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
     loader, asked = Steady(monkeypatch), []
 
     class Watched(Gpu):
@@ -233,7 +233,7 @@ print(len(os.listdir("/proc/self/task")) - before)
     assert int(done.stdout) == 0
 
 
-def test_no_loader_is_there_while_another_job_measures_what_it_does_without_one(
+def test_no_loader_is_opened_before_all_jobs_have_measured_without_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
@@ -259,7 +259,7 @@ def test_no_loader_is_there_while_another_job_measures_what_it_does_without_one(
     assert seen == ["waited", WORK]
 
 
-def test_batches_that_were_cut_for_the_ranks_to_keep_step_are_not_blamed_on_the_loader() -> None:
+def test_batches_split_for_synchronous_ranks_are_not_blamed_on_the_loader() -> None:
     """Of 60 images in batches of 8 there may be ten: one of each worker's may be partial."""
     parts = [(images, labels) for batch in right() for images, labels in zip(*(t.split(4) for t in batch), strict=True)]
     timed = Meter(parts, ARTIFACT, WORK, Window(60, 60, 60, pause_s=60), Gpu(), cut=len(parts) - 10)

@@ -69,7 +69,7 @@ def test_the_fastest_settings_are_found_whichever_they_are(fastest: Settings) ->
     assert search.ended == "tried all that it may"
 
 
-def test_what_a_setting_does_is_told_by_the_steps() -> None:
+def test_the_steps_report_what_each_setting_gains() -> None:
     search, _ = searched(speeds({("workers", 3): 1.25, ("workers", 1): 0.5}))
     said = [str(step) for step in search.steps]
     times = "\N{MULTIPLICATION SIGN}"
@@ -98,7 +98,7 @@ def test_a_candidate_must_be_faster_by_the_margin(ratio: float, taken: bool) -> 
     assert (search.settings == OWN | {"cache": "off"}) is taken
 
 
-def test_a_candidate_that_was_lucky_once_is_not_taken() -> None:
+def test_a_candidate_that_was_lucky_once_is_not_accepted() -> None:
     lucky = iter([1300.0])
 
     def measure(settings: Settings) -> Record:
@@ -143,7 +143,7 @@ def replace_bounds(**changes: Any) -> Tuning:
     return BOUNDS.model_copy(update=changes)
 
 
-def test_settings_over_the_memory_budget_are_out_however_fast() -> None:
+def test_settings_above_the_memory_budget_are_excluded_however_fast() -> None:
     def measure(settings: Settings) -> Record:
         return at(1000 * settings["workers"], peak_anon_memory_mib=400.0 * settings["workers"])
 
@@ -153,7 +153,7 @@ def test_settings_over_the_memory_budget_are_out_however_fast() -> None:
     assert searched(measure, bounds=replace_bounds(memory_mib=None))[0].settings == OWN | {"workers": 3}
 
 
-def test_what_keeps_to_the_budget_takes_the_place_of_what_does_not() -> None:
+def test_settings_within_the_budget_replace_settings_above_it() -> None:
     def measure(settings: Settings) -> Record:
         return at(1000 * settings["workers"], peak_anon_memory_mib=700.0 * settings["workers"])
 
@@ -162,18 +162,18 @@ def test_what_keeps_to_the_budget_takes_the_place_of_what_does_not() -> None:
     assert "workers 2 → 1: taken, for before it 1,400 MiB, more than the budget" in map(str, search.steps)
 
 
-def test_nothing_that_keeps_to_the_budget_is_no_best() -> None:
+def test_without_settings_within_the_budget_there_is_no_best() -> None:
     search, _ = searched(lambda _: at(1000, peak_anon_memory_mib=1001.0))
     assert search.ended
     assert search.settings is None
 
 
-def test_memory_that_the_kernel_does_not_tell_keeps_nothing_out() -> None:
+def test_unknown_memory_excludes_no_settings() -> None:
     search, _ = searched(lambda s: at(1000 * s["workers"], peak_anon_memory_mib=None))
     assert search.settings == OWN | {"workers": 3}
 
 
-def test_a_candidate_that_fails_is_out_and_the_search_goes_on() -> None:
+def test_a_candidate_that_fails_is_excluded_and_the_search_continues() -> None:
     search, _ = searched(lambda s: failed() if s["cache"] == "off" else at(1000 * s["workers"]))
     assert search.settings == OWN | {"workers": 3}
     assert str(search.steps[0]) == "cache on → off: out, failed: it broke"
@@ -185,7 +185,7 @@ def test_a_search_ends_where_neither_of_two_runs() -> None:
     assert (search.ended, search.settings) == ("stopped, for nothing ran", OWN)
 
 
-def test_after_any_interruption_the_search_goes_on_as_if_there_had_been_none() -> None:
+def test_an_interrupted_search_resumes_with_the_same_trials() -> None:
     measure = speeds({("workers", 3): 1.1, ("cache", "off"): 1.1})
     whole, rows = searched(measure)
     for kept in range(len(rows)):
@@ -199,7 +199,7 @@ def test_disturbed_trials_of_a_search_are_counted() -> None:
     assert search.disturbed == 1
 
 
-def test_one_that_can_try_nothing_is_at_its_best() -> None:
+def test_a_contestant_without_alternatives_is_tuned_without_trials() -> None:
     search, rows = searched(speeds({}), Best(title="A", settings={"workers": (2,)}))
     assert (search.settings, rows) == ({"workers": 2}, {})
 
@@ -223,7 +223,7 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int
     monkeypatch.undo()
 
 
-def test_a_real_search_is_bounded_resumed_and_followed_by_trials_at_what_it_found(
+def test_a_real_search_stops_at_its_bound_resumes_and_is_followed_by_tuned_trials(
     ready: Ready, tmp_path: Path, interrupted_after: Callable[[int], None]
 ) -> None:
     chosen = campaign(
@@ -291,7 +291,7 @@ def test_every_block_has_a_trial_at_the_best_settings(
 
 
 @pytest.mark.usefixtures("planted")
-def test_where_nothing_keeps_to_the_budget_the_row_at_its_best_says_so(
+def test_without_settings_within_the_budget_the_tuned_row_says_so(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = measured(ready, tmp_path / "greedy", monkeypatch)
@@ -301,7 +301,7 @@ def test_where_nothing_keeps_to_the_budget_the_row_at_its_best_says_so(
 
 
 @pytest.mark.usefixtures("planted")
-def test_what_cannot_run_here_is_not_searched_for_long(
+def test_a_contestant_that_cannot_run_here_is_searched_for_two_trials_only(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = measured(ready, tmp_path / "modest", monkeypatch, loader="absent")

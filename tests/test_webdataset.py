@@ -125,7 +125,7 @@ def test_a_tar_beside_class_folders_changes_nothing(tree, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_every_writer_stores_of_shards_what_it_stores_of_the_same_files(tree, tmp_path):
+def test_every_writer_stores_the_same_for_shards_and_files(tree, tmp_path):
     labels = sorted(path.name for path in tree.iterdir())
     files = [(label, path) for label, name in enumerate(labels) for path in sorted((tree / name).iterdir())]
     rows = [{"__key__": f"{n}", "jpg": path.read_bytes(), "cls": label} for n, (label, path) in enumerate(files)]

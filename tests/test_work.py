@@ -114,7 +114,7 @@ def test_floats_in_the_stored_order(everything: Prepared, case: Case, tmp_path: 
             assert asked.dtype == "float32" or max(off) < 255 * values.rounding(asked)
 
 
-def test_what_numpy_has_no_type_for_ffcv_says_it_cannot_compile(everything: Prepared) -> None:
+def test_ffcv_refuses_to_compile_a_dtype_that_numpy_lacks(everything: Prepared) -> None:
     work = Work(batch_size=16, workers=1, image_size=32, passes=1, seed=0, dtype="bfloat16")
     with (
         pytest.raises(NotImplementedError, match='convert = "torchvision"'),
