@@ -209,7 +209,7 @@ def test_a_disk_that_fills_up_is_reported_and_nothing_is_kept(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # a write stops after so many bytes, as on a full disk
     try:
-        with pytest.raises(DiskSpaceError, match=r"filled up \(File too large\): .*nothing is kept; use --cache DIR"):
+        with pytest.raises(DiskSpaceError, match=r"filled up \(File too large\); .* not kept; use --cache DIR"):
             archives.read(path, tmp_path / "cache")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -244,7 +244,7 @@ def test_a_full_disk_is_reported(clean, tmp_path):
     store = tmp_path / "store"
     store.mkdir()
     (store / "pixels.bin").symlink_to("/dev/full")
-    with pytest.raises(DiskSpaceError, match=r"filled up .*nothing is kept; use"):
+    with pytest.raises(DiskSpaceError, match=r"filled up .*; the canonical images are not kept; use"):
         build(clean, store, SETTINGS, strict=False, on_progress=ignored)
     assert not (store / "manifest.json").exists()
 

@@ -17,8 +17,8 @@ from loaderbench.images.canonical_store import ROW, CanonicalImages, CanonicalMa
 from loaderbench.images.decoding import Unreadable
 from loaderbench.images.journal import PixelJournal
 from loaderbench.images.tree import ImageTree, Rejected, SourceError
-from loaderbench.machine.disk import FEWER_IMAGES, filled_up, need
-from loaderbench.machine.files import building, full_disk_explained, size_bytes
+from loaderbench.machine.disk import FEWER_IMAGES, full_disk_explained, need
+from loaderbench.machine.files import building, size_bytes
 from loaderbench.machine.progress import Display
 from loaderbench.machine.text import names, printable
 from loaderbench.machine.workers import Mapping, WorkerDiedError, map_processes
@@ -85,7 +85,7 @@ def build(
     if strict:
         order = order[: len(rows)]
     with (
-        full_disk_explained(partial(filled_up, folder, _WHAT, fix=FEWER_IMAGES)),
+        full_disk_explained(folder, _WHAT, FEWER_IMAGES),
         map_processes(partial(_convert, tree.root, settings)) as convert,
     ):
         _check_space(folder, len(rows), _images(convert, tree, order[:_PILOT]))

@@ -5,14 +5,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from loaderbench.images.archives import DamagedError, Reject
 from loaderbench.images.journal import UnpackJournal
 from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError
-from loaderbench.machine.disk import filled_up
-from loaderbench.machine.files import full_disk_explained
+from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.text import printable
 
 _RECORD = ".loaderbench.json"
@@ -131,7 +129,7 @@ def _write(journal: UnpackJournal, sample: Sample) -> str:
     """Write one image. Return an empty string, or why it is skipped."""
     folder = f"{journal.out}/{class_folder(sample.label)}"
     path = f"{folder}/{sample.name}"
-    with full_disk_explained(partial(filled_up, journal.out.parent, "the unpacked images")):
+    with full_disk_explained(journal.out.parent, "the unpacked images"):
         try:
             file = open(path, "xb")  # noqa: PTH123, SIM115 - a million Paths would take their time
         except FileNotFoundError:

@@ -1,12 +1,17 @@
 """Check that a disk has room, and explain one that fills up."""
 
+import errno
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import printable
 
 GIB = 1 << 30
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ANOTHER_DISK = "use --cache DIR for another disk"
 FEWER_IMAGES = f"{ANOTHER_DISK}, or --samples N for fewer images"
 
@@ -28,6 +33,16 @@ def need(size_bytes: float, folder: Path, what: str, fix: str = ANOTHER_DISK) ->
         )
 
 
-def filled_up(folder: Path, what: str, why: str, fix: str = ANOTHER_DISK) -> DiskSpaceError:
-    """Return the error of a disk that filled up while `what` was written. `why`: in the system's words."""
-    return DiskSpaceError(f"{printable(folder)} filled up ({why}): {what} are not complete, nothing is kept; {fix}")
+@contextmanager
+def full_disk_explained(folder: Path, what: str, fix: str = ANOTHER_DISK) -> Iterator[None]:
+    """Raise DiskSpaceError instead of the OSError of a write to `folder` for which there is no room.
+
+    `what`: is being written, in words. `fix`: what the user can do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        why = os.strerror(error.errno)
+        raise DiskSpaceError(f"{printable(folder)} filled up ({why}); {what} are not kept; {fix}") from None
