@@ -1,35 +1,57 @@
-"""On what, with what and of what was a campaign measured? The content of `env.json`."""
+"""Conditions of a campaign: machine, versions, code and data, as `env.json` keeps them."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import shutil
 import subprocess
 from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 import loaderbench
 from loaderbench.campaign import registry
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.gpu import Gpu
 from loaderbench.records.record import now
 
-if TYPE_CHECKING:
-    from loaderbench.campaign.campaign import Campaign
-
 _ROOT = Path(__file__).resolve().parents[2]
 """The checkout, if there is one."""
-_CONDITIONS = {"campaign": "campaign", "data": "data", "code_digest": "code", "versions": "versions", "host": "machine"}
-"""What must be equal for two sets of rows to be one campaign, and its name for people."""
+_CONDITIONS = {
+    "campaign": "campaign",
+    "data": "data",
+    "code_digest": "code",
+    "versions": "versions",
+    "host": "machine",
+    "gpu": "GPU",
+}
+"""Keys of `env.json` that must be equal for two sets of rows to be one campaign, and their names in messages."""
+_MEASURING = (
+    "api.py",
+    "machine",
+    "records/timeline.py",
+    "campaign",
+    "bucket",
+    "images",
+    "formats",
+    "roofline",
+    "trial",
+    "certify",
+    "run",
+    "loaders",
+    "writers",
+)
+"""The code that decides what is measured, and how. What only reads rows is left out."""
 
 
 def describe(campaign: Campaign, data: dict[str, Any]) -> dict[str, Any]:
-    """Return the description of a campaign that starts now on this machine."""
+    """Return the conditions of a campaign that starts now on this machine."""
     with Gpu() as gpu:
         gpu_name, gpu_reason = gpu.name, gpu.reason
     tracked = _output("git", "-C", str(_ROOT), "ls-files", "--error-unmatch", str(Path(__file__).resolve()))
@@ -44,7 +66,7 @@ def describe(campaign: Campaign, data: dict[str, Any]) -> dict[str, Any]:
         )
         if commit
         else None,
-        "code_digest": _code_digest(),
+        "code_digest": digest_of_measuring_code(Path(loaderbench.__file__).parent),
         "host": _host(),
         "gpu": gpu_name,
         "gpu_reason": gpu_reason,
@@ -55,7 +77,7 @@ def describe(campaign: Campaign, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Return what keeps rows measured under the two descriptions from being one campaign."""
+    """Return the names of the conditions in which two descriptions differ; with any, their rows are two campaigns."""
     return [name for key, name in _CONDITIONS.items() if one.get(key) != other.get(key)]
 
 
@@ -82,7 +104,7 @@ def _host() -> dict[str, Any]:
 
 @cache
 def virtual_machine() -> str | None:
-    """Return the hypervisor's name as far as the machine tells; None on bare metal."""
+    """Return the hypervisor's name, `unnamed` if only its presence is known; None on bare metal."""
     if shutil.which("systemd-detect-virt"):
         kind = _output("systemd-detect-virt", "--vm")
         return None if kind in {None, "none"} else kind
@@ -91,21 +113,20 @@ def virtual_machine() -> str | None:
 
 
 def _versions(campaign: Campaign) -> dict[str, str]:
-    """Return the versions of every library that the campaign's adapters use."""
+    """Return the versions of every library that the campaign's adapters and consumers use."""
     used = [registry.adapters("writer")[f.writer] for f in campaign.formats]
     used += [registry.adapters("loader")[c.loader] for c in campaign.contestants]
     pairs = {pair for adapter in used for pair in adapter.versions().split("; ") if pair}
+    if campaign.consumers.lightning and find_spec("lightning"):
+        pairs.add(f"lightning {version('lightning')}")
     return dict(sorted((name, number) for name, _, number in (pair.partition(" ") for pair in pairs)))
 
 
-def _code_digest() -> str:
-    """Return a digest of the code that measures: the harness and the adapters."""
-    digest = hashlib.sha256()
-    package = Path(loaderbench.__file__).parent
-    for folder in sorted(path.resolve() for path in package.iterdir()):
-        for path in [folder] if folder.suffix == ".py" else sorted(folder.rglob("*.py")):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+def digest_of_measuring_code(package: Path) -> str:
+    """Return the digest of all code in `package` that measures; docstrings and comments do not count."""
+    paths = [package / part for part in _MEASURING]
+    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.resolve().rglob("*.py")))]
+    return code_digest(files)
 
 
 def _output(*command: str) -> str | None:
