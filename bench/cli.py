@@ -227,7 +227,7 @@ def report(
 
 @app.command()
 def check(folder: FolderArgument) -> None:
-    """Judge every row of a campaign CLOSED, OPEN or INVALID; fail if one, or the campaign, is INVALID."""
+    """Judge a campaign and each of its rows valid, valid with caveats or invalid; exit 1 if any is invalid."""
     from loaderbench.findings import check as checking
 
     _need_campaign(folder)
@@ -237,7 +237,7 @@ def check(folder: FolderArgument) -> None:
         _fail(str(error))
     for judgement in judgements:
         typer.echo(judgement)
-    if any(judgement.state == "INVALID" for judgement in judgements):
+    if any(judgement.state == "invalid" for judgement in judgements):
         raise typer.Exit(1)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from loaderbench.findings.analysis import analyse
 from loaderbench.findings.comparison import Ratio
-from loaderbench.findings.crossover import DeliveryCurve
 from loaderbench.findings.findings import Analysis, shown
-from loaderbench.records import certificates, record
-from loaderbench.records.timeline import Timeline
+from loaderbench.findings.raw_times import analyse_folder
+from loaderbench.records.folder import CampaignFolder
 
 ROOT = Path(__file__).parent.parent
 QUICK, TRAIN, JOBS = "reference-2-cores", "reference-2-cores-train", "reference-2-cores-jobs"
@@ -28,22 +25,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: i
 
 
 @cache
-def env(name: str) -> dict[str, Any]:
+def _folder(name: str) -> CampaignFolder:
+    return CampaignFolder(ROOT / "results" / name)
+
+
+def env(name: str) -> Mapping[str, Any]:
     """Return the description of a reference campaign: its settings, the machine and the versions."""
-    return json.loads((ROOT / "results" / name / "env.json").read_text())
+    return _folder(name).env
 
 
 @cache
 def analysis(name: str) -> Analysis:
     """Return the analysis of a reference campaign, from its files alone."""
-    folder = ROOT / "results" / name
-    rows = record.read(folder / "trials.csv")
-    curves = {
-        row.trial: DeliveryCurve.of(Timeline.load(folder / "times" / row.times), row.until_asked_s)
-        for row in rows
-        if row.until_asked_s is not None and row.status == "ok"
-    }
-    return analyse(rows, env(name)["campaign"], certificates.load(folder), curves)
+    return analyse_folder(_folder(name))
 
 
 def interval(ratio: Ratio | None) -> str:

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from loaderbench.campaign import tuning
 from loaderbench.campaign.plan import prefix
-from loaderbench.campaign.search_space import Best, Tuning
-from loaderbench.findings.analysis import transports
+from loaderbench.campaign.schema import Best, Tuning
 from loaderbench.findings.findings import GpuUse
-from loaderbench.records import certificates
-from loaderbench.records import record as records
+from loaderbench.records import certificates, trials_csv
 from loaderbench.records.certificates import Certificate
-from loaderbench.records.record import Record
+from loaderbench.records.record import STREAM_TABLES, Record
 from loaderbench.records.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -512,7 +510,7 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
             (folder / "times").mkdir(exist_ok=True)
             course(row).save(folder / "times" / row.times)
         proof = certified[row.contestant].digest if row.contestant in certified else ""
-        records.append(folder / "trials.csv", replace(row, certificate=proof))
+        trials_csv.append(folder / "trials.csv", replace(row, certificate=proof))
     if certified:
         certificates.save(certified, folder)
     (folder / "env.json").write_text(json.dumps(env))
@@ -531,7 +529,7 @@ def finished(  # noqa: PLR0913, PLR0917 - each is a way in which campaigns diffe
 ) -> list[Record]:
     """Return all rows of a campaign in which nothing failed."""
     numbers = range(1, blocks + 1)
-    remote = transports({"stream": stream})
+    remote = {transport: (stream or {}).get(table, ()) for transport, table in STREAM_TABLES.items()}
     return [
         *map(write, FORMATS),
         *(row for a in cast if a.name in best for row in searched(a)),

@@ -172,7 +172,7 @@ def test_a_failure_at_its_best_is_no_trouble_at_equal_settings() -> None:
     analysis = two_tracks([*runs(TUNED[0], 100), fabricate.at_best(TUNED[0], 1, status="failed", reason="it broke")])
     [best] = [best for best in analysis.tuned if best.tuned.name == TUNED[0].name]
     assert (best.shared.trouble, best.tuned.trouble) == ("", "failed: it broke")
-    assert [failure.title for failure in analysis.failures] == ["FFCV raw, at its best"]
+    assert [failure.title for failure in analysis.failures] == ["FFCV raw, tuned"]
 
 
 def test_the_gain_is_paired_by_block() -> None:
@@ -337,7 +337,7 @@ def test_other_work_is_held_against_the_reference_and_not_ranked() -> None:
         ({"apart": "decoded on a GPU"}, "decoded on a GPU"),
         (
             {"work": {"dtype": "float16", "normalised": True}},
-            "delivers float16, normalised in place of uint8",
+            "delivers float16, normalised instead of uint8",
         ),
         ({"work": {"dtype": None, "normalised": None}, "apart": ""}, ""),
     ],

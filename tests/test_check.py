@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from loaderbench.cli import app
 from loaderbench.findings import check
-from loaderbench.records import record as records
+from loaderbench.records import trials_csv
 from loaderbench.records.timeline import Timeline
 from tests import fabricate
 
@@ -34,7 +34,7 @@ def made(folder: Path, blocks: int = 6, **environment: Any) -> Path:
             name = f"{block}-{actor.name}.npz"
             times.save(folder / "times" / name)
             row = fabricate.load(actor, block, times=name, **times.columns())
-            records.append(folder / "trials.csv", replace(row, half_drift_pct=times.columns()["half_drift_pct"]))
+            trials_csv.append(folder / "trials.csv", replace(row, half_drift_pct=times.columns()["half_drift_pct"]))
     return folder
 
 
@@ -53,33 +53,33 @@ def change(folder: Path, old: str, new: str) -> None:
 TRIAL = f"2/{CAST[0].name}"
 
 
-def test_what_was_measured_is_closed(tmp_path: Path) -> None:
+def test_what_was_measured_is_valid(tmp_path: Path) -> None:
     states = {judgement.what: judgement.state for judgement in check.check(made(tmp_path / "c"))}
-    assert states.pop("campaign") == "OPEN"  # it has no controls
+    assert states.pop("campaign") == "valid with caveats"  # it has no controls
     assert len(states) == 12
-    assert set(states.values()) == {"CLOSED"}
+    assert set(states.values()) == {"valid"}
 
 
 def test_a_figure_changed_by_hand_is_found(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
-    [row] = [row for row in records.read(folder / "trials.csv") if row.trial == TRIAL]
+    [row] = [row for row in trials_csv.read(folder / "trials.csv") if row.trial == TRIAL]
     change(folder, f"{row.images_per_s:.6g},", "99.5,")
-    faulty = [judgement for judgement in check.check(folder) if judgement.state == "INVALID"]
+    faulty = [judgement for judgement in check.check(folder) if judgement.state == "invalid"]
     [reasons] = [judgement.reasons for judgement in faulty]
     assert "seal is broken" in reasons[0]
-    assert "images_per_s is 99.5, and " in reasons[1]
+    assert "images_per_s is 99.5, but " in reasons[1]
 
 
 def test_a_figure_that_does_not_follow_from_the_raw_times_is_found_even_if_sealed_anew(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
-    rows = records.read(folder / "trials.csv")
+    rows = trials_csv.read(folder / "trials.csv")
     (folder / "trials.csv").unlink()
     for row in rows:
-        records.append(folder / "trials.csv", replace(row, wait_p99_ms=0.5) if row.trial == TRIAL else row)
+        trials_csv.append(folder / "trials.csv", replace(row, wait_p99_ms=0.5) if row.trial == TRIAL else row)
     judgement = judged(folder, TRIAL)
-    assert judgement.state == "INVALID"
+    assert judgement.state == "invalid"
     assert len(judgement.reasons) == 1
-    assert judgement.reasons[0].startswith("wait_p99_ms is 0.5, and ")
+    assert judgement.reasons[0].startswith("wait_p99_ms is 0.5, but ")
 
 
 def test_raw_times_that_are_missing_other_or_torn_are_found(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_raw_times_that_are_missing_other_or_torn_are_found(tmp_path: Path) -> N
         else:
             times.write_bytes(content)
         judgement = judged(folder, TRIAL)
-        assert judgement.state == "INVALID"
+        assert judgement.state == "invalid"
         assert said in judgement.reasons[0]
 
 
@@ -106,20 +106,20 @@ def test_a_repeated_or_foreign_row_is_found(tmp_path: Path) -> None:
         fabricate.load(CAST[1], 1, cache="cold"),
         fabricate.load(CAST[1], 3, attempt=2, status="failed", images_per_s=5.0),
     ):
-        records.append(folder / "trials.csv", row)
-    found = {judgement.what: judgement.reasons for judgement in check.check(folder) if judgement.state == "INVALID"}
+        trials_csv.append(folder / "trials.csv", row)
+    found = {judgement.what: judgement.reasons for judgement in check.check(folder) if judgement.state == "invalid"}
     assert "there are 2 rows of this trial" in found[TRIAL]
     assert f"the campaign has no contestant {fabricate.CAST[5].name}" in found[f"1/{fabricate.CAST[5].name}"]
     assert "the campaign has no block 7" in found[f"7/{CAST[1].name}"]
-    assert "the campaign does not run it cold" in found[f"1/{CAST[1].name}/cold"]
-    assert "it is failed and yet has a speed" in found[f"3.2/{CAST[1].name}"]
+    assert "the campaign does not run it in the variant: cold cache" in found[f"1/{CAST[1].name}/cold"]
+    assert "it is failed but has a speed" in found[f"3.2/{CAST[1].name}"]
 
 
-def test_disturbed_and_failed_rows_are_open(tmp_path: Path) -> None:
+def test_disturbed_and_failed_rows_have_caveats(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
-    records.append(folder / "trials.csv", fabricate.load(CAST[0], 1, attempt=2, steal_pct=9.0))
-    records.append(folder / "trials.csv", fabricate.failed(CAST[0], 1, attempt=3))
-    assert judged(folder, f"1.2/{CAST[0].name}").state == "OPEN"
+    trials_csv.append(folder / "trials.csv", fabricate.load(CAST[0], 1, attempt=2, steal_pct=9.0))
+    trials_csv.append(folder / "trials.csv", fabricate.failed(CAST[0], 1, attempt=3))
+    assert judged(folder, f"1.2/{CAST[0].name}").state == "valid with caveats"
     assert judged(folder, f"1.3/{CAST[0].name}").reasons == ("failed: RuntimeError: worker died",)
 
 
@@ -128,7 +128,7 @@ def test_disturbed_and_failed_rows_are_open(tmp_path: Path) -> None:
     [
         (3, {}, "it has 3 blocks, fewer than 6"),
         (6, {"git_dirty": True}, "the code had local changes"),
-        (6, {"git_commit": None}, "the commit of the code is not known"),
+        (6, {"git_commit": None}, "the commit of the code is unknown"),
         (6, {}, "it has no controls"),
     ],
 )
@@ -136,7 +136,7 @@ def test_what_keeps_a_campaign_from_being_quoted_is_told(
     tmp_path: Path, blocks: int, environment: dict[str, Any], said: str
 ) -> None:
     judgement = judged(made(tmp_path / "c", blocks, **environment), "campaign")
-    assert judgement.state == "OPEN"
+    assert judgement.state == "valid with caveats"
     assert said in judgement.reasons
 
 
@@ -147,7 +147,7 @@ def test_an_unfinished_campaign_is_invalid_and_the_exit_status_tells(tmp_path: P
     (folder / "trials.csv").write_text("".join(lines[:-1]))
     done = CliRunner().invoke(app, ["check", str(folder)])
     assert done.exit_code == 1
-    assert "INVALID campaign: 11 of 12 planned trials are recorded" in done.output
+    assert "invalid: campaign: 11 of 12 planned trials are recorded" in done.output
 
 
 def test_a_certificate_changed_by_hand_is_found(tmp_path: Path) -> None:
@@ -155,29 +155,29 @@ def test_a_certificate_changed_by_hand_is_found(tmp_path: Path) -> None:
     path = folder / "certificates.json"
     path.write_text(path.read_text().replace('"new_companions": 0.97', '"new_companions": 1.0', 1))
     states = {judgement.what: judgement for judgement in check.check(folder)}
-    assert states[f"1/{CAST[0].name}"].state == "INVALID"
+    assert states[f"1/{CAST[0].name}"].state == "invalid"
     assert "certificate of its contestant was changed" in states[f"1/{CAST[0].name}"].reasons[0]
-    assert states[f"1/{CAST[1].name}"].state == "CLOSED"
+    assert states[f"1/{CAST[1].name}"].state == "valid"
 
 
 def test_only_rows_of_the_first_block_may_precede_the_certificates(tmp_path: Path) -> None:
     folder = fabricate.campaign(tmp_path / "made", cast=CAST, blocks=2)
     path = folder / "trials.csv"
-    rows = [replace(row, certificate="") if row.kind == "load" else row for row in records.read(path)]
+    rows = [replace(row, certificate="") if row.kind == "load" else row for row in trials_csv.read(path)]
     path.unlink()
     for row in rows:
-        records.append(path, row)
+        trials_csv.append(path, row)
     blocks = {j.what[0] for j in check.check(folder) if any("certificate" in reason for reason in j.reasons)}
     assert blocks == {"2"}
 
 
-def test_other_work_and_a_campaign_without_certificates_are_open(tmp_path: Path) -> None:
+def test_other_work_and_a_campaign_without_certificates_have_caveats(tmp_path: Path) -> None:
     faulty = {a.name: fabricate.certificate(faults=("no image is flipped",) if a is CAST[0] else ()) for a in CAST}
     rows = [fabricate.load(actor, 1) for actor in CAST]
     judgements = check.check(fabricate.campaign(tmp_path / "a", rows, cast=CAST, blocks=1, certified=faulty))
     states = {judgement.what: judgement for judgement in judgements}
-    assert states[f"1/{CAST[0].name}"].state == "OPEN"
-    assert states[f"1/{CAST[0].name}"].reasons == ("other work: no image is flipped",)
+    assert states[f"1/{CAST[0].name}"].state == "valid with caveats"
+    assert states[f"1/{CAST[0].name}"].reasons == ("not ranked: no image is flipped",)
     [campaign, *_] = check.check(fabricate.campaign(tmp_path / "b", rows, cast=CAST, blocks=1, certified={}))
     assert "its contestants have no certificates" in campaign.reasons
 
@@ -191,38 +191,38 @@ def searched(folder: Path, **changes: Any) -> Path:
     rows = [*fabricate.searched(BOTH[0]), fabricate.load(BOTH[0], 1), fabricate.at_best(BOTH[0], 1)]
     rows[2] = replace(rows[2], **changes)
     for row in rows:
-        records.append(folder / "trials.csv", row)
+        trials_csv.append(folder / "trials.csv", row)
     return folder
 
 
 def invalid(folder: Path) -> dict[str, tuple[str, ...]]:
-    return {j.what: j.reasons for j in check.check(folder) if j.state == "INVALID"}
+    return {j.what: j.reasons for j in check.check(folder) if j.state == "invalid"}
 
 
-def test_a_search_and_trials_at_its_best_settings_are_closed(tmp_path: Path) -> None:
+def test_a_search_and_trials_at_its_best_settings_are_valid(tmp_path: Path) -> None:
     states = {judgement.what: judgement.state for judgement in check.check(searched(tmp_path / "c"))}
-    assert states.pop("campaign") == "OPEN"
-    assert set(states.values()) == {"CLOSED"}
+    assert states.pop("campaign") == "valid with caveats"
+    assert set(states.values()) == {"valid"}
 
 
 def test_a_trial_that_the_search_did_not_ask_for_is_found(tmp_path: Path) -> None:
     wrong = invalid(searched(tmp_path / "c", workers=7))
     assert [*wrong] == [f"tune/{BOTH[0].name}/3"]
     [[reason]] = wrong.values()
-    assert reason.startswith('it ran with {"batches_ahead": 3, "os_cache": false} and 7 workers, and')
+    assert reason.startswith('it ran with {"batches_ahead": 3, "os_cache": false} and 7 workers, but')
     assert invalid(searched(tmp_path / "e", options="no JSON"))
     folder = searched(tmp_path / "d")
     late = replace(fabricate.searched(BOTH[0])[0], trial=f"tune/{BOTH[0].name}/99", position=99)
-    records.append(folder / "trials.csv", late)
-    assert invalid(folder) == {late.trial: ("the search did not ask for it",)}
+    trials_csv.append(folder / "trials.csv", late)
+    assert invalid(folder) == {late.trial: ("the search did not request it",)}
 
 
 def test_a_trial_at_other_than_the_best_settings_is_found(tmp_path: Path) -> None:
     folder = searched(tmp_path / "c")
     best = fabricate.at_best(BOTH[0], 1, attempt=2, trial=f"1.2/{BOTH[0].name}/best", workers=1)
-    records.append(folder / "trials.csv", best)
+    trials_csv.append(folder / "trials.csv", best)
     [[reason]] = invalid(folder).values()
-    assert reason.endswith("and the search asked for {'os_cache': False, 'workers': 3, 'batches_ahead': 3}")
+    assert reason.endswith("but the search requested {'os_cache': False, 'workers': 3, 'batches_ahead': 3}")
 
 
 def test_a_changed_speed_in_the_search_leads_to_other_best_settings_and_is_found(tmp_path: Path) -> None:
@@ -232,10 +232,11 @@ def test_a_changed_speed_in_the_search_leads_to_other_best_settings_and_is_found
 
 def test_a_search_or_a_track_that_the_campaign_does_not_have_is_found(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
-    records.append(folder / "trials.csv", fabricate.searched(CAST[0])[0])
-    records.append(folder / "trials.csv", fabricate.at_best(CAST[0], 1))
-    records.append(folder / "trials.csv", fabricate.load(CAST[0], 1, attempt=2, track="third"))
+    trials_csv.append(folder / "trials.csv", fabricate.searched(CAST[0])[0])
+    trials_csv.append(folder / "trials.csv", fabricate.at_best(CAST[0], 1))
+    trials_csv.append(folder / "trials.csv", fabricate.load(CAST[0], 1, attempt=2, track="third"))
     found = invalid(folder)
-    none = ("the campaign does not search for its best settings",)
-    assert found[f"tune/{CAST[0].name}/1"] == found[f"1/{CAST[0].name}/best"] == none
-    assert found[f"1.2/{CAST[0].name}"] == ("there is no track third",)
+    none = "the campaign does not search for its best settings"
+    assert found[f"tune/{CAST[0].name}/1"] == (none,)
+    assert none in found[f"1/{CAST[0].name}/best"]
+    assert found[f"1.2/{CAST[0].name}"] == ("the campaign does not run it in the variant: third",)

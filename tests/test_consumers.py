@@ -17,7 +17,7 @@ from loaderbench.campaign import pixel_values as values
 from loaderbench.findings.findings import shown
 from loaderbench.machine.gpu import Gpu
 from loaderbench.machine.progress import Display
-from loaderbench.records import record as records
+from loaderbench.records import trials_csv
 from loaderbench.records.timeline import Timeline
 from loaderbench.run import runner
 from loaderbench.trial import consumers
@@ -284,7 +284,7 @@ def consumed(ready: Ready, folder: Path, *names: Consumer) -> dict[str, Record]:
     consumers = {name: feeding | ({} if name == "paced" else training) for name in names}
     chosen = campaign({"files": {"loader": "imagefolder"}}, consumers=consumers, blocks=1)
     results = runner.run(chosen, ready(chosen), folder / "results", Display())
-    rows = {row.consumer: row for row in records.read(results / "trials.csv") if row.kind == "load"}
+    rows = {row.consumer: row for row in trials_csv.read(results / "trials.csv") if row.kind == "load"}
     assert {row.status for row in rows.values()} == {"ok"}, [row.reason for row in rows.values()]
     return rows
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loaderbench.records import certificates
-from loaderbench.records import record as records
+from loaderbench.records import certificates, trials_csv
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = [sys.executable, "-m", "loaderbench.cli"]
@@ -67,7 +66,7 @@ def test_the_example_is_certified_and_measured(installed: dict[str, str], tree: 
     options = [word for name, path in places.items() for word in (f"--{name}", path)]
     command = [*PROGRAM, "bench", campaign, "--data", tree, "--batch-size", "32", *options]
     subprocess.run(command, env=installed, check=True, cwd=ROOT)
-    rows = records.read(tmp_path / "results" / "opencv" / "trials.csv")
+    rows = trials_csv.read(tmp_path / "results" / "opencv" / "trials.csv")
     assert {row.contestant: row.status for row in rows if row.kind == "load"} == {"imagefolder": "ok", "opencv": "ok"}
     certified = certificates.load(tmp_path / "results" / "opencv")
     assert {name: certificate.faults for name, certificate in certified.items()} == {"imagefolder": (), "opencv": ()}

@@ -18,7 +18,7 @@ from loaderbench.campaign import plan
 from loaderbench.loaders import nvjpeg
 from loaderbench.machine.gpu import Gpu
 from loaderbench.machine.progress import Display
-from loaderbench.records import record as records
+from loaderbench.records import trials_csv
 from loaderbench.records.timeline import Timeline
 from loaderbench.report.report import write
 from loaderbench.roofline import ceilings
@@ -349,7 +349,7 @@ def test_without_a_gpu_every_row_says_so(planted: None, ready: Ready, tmp_path: 
     asked = campaign({"a": {}}, consumers={"train": TRAIN}, blocks=1)
     asked = asked.model_copy(update={"work": asked.work.model_copy(update={"device": "cuda"})})
     folder = runner.run(asked, ready(asked), tmp_path, Display())
-    rows = [row for row in records.read(folder / "trials.csv") if row.kind == "load"]
+    rows = [row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"]
     assert {row.consumer for row in rows} == {"hungry", "train"}
     assert {(row.status, row.reason) for row in rows} == {("unavailable", "torch finds no CUDA device")}
     assert {row.delivers for row in rows} == {"uint8, on cuda"}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from loaderbench.findings import gpu_uses
 from loaderbench.findings.analysis import analyse
+from loaderbench.findings.raw_times import gpu_uses
+from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.timeline import Timeline
 from tests import fabricate
 from tests.fabricate import CAST, fed, load
@@ -30,9 +31,11 @@ def told(row: Record, folder: Path, *busy_pct: float) -> Record:
     return replace(row, times=name, gpu_util_pct=sum(busy_pct) / max(1, len(busy_pct)))
 
 
-def found(folder: Path, *rows: Record, **changes: Any) -> tuple[GpuUse, ...]:
+def found(folder: Path, *rows: Record) -> tuple[GpuUse, ...]:
     environment = fabricate.environment((FAST, SLOW), 2, SLOW.name, feeding=[FAST.name, SLOW.name])
-    return gpu_uses.of(folder, rows, analyse(rows, environment["campaign"]))
+    files = CampaignFolder(folder)
+    vars(files)["rows"] = list(rows)
+    return gpu_uses(files, analyse(files.rows, environment["campaign"]))
 
 
 def test_it_is_of_training_where_a_network_trained_and_of_the_first_block(tmp_path: Path) -> None:

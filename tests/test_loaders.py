@@ -14,7 +14,7 @@ from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats import Prepared
 from loaderbench.loaders import pace
 from loaderbench.machine.gpu import Gpu
-from loaderbench.run import runner
+from loaderbench.run.one_trial import trial_spec
 from loaderbench.trial import measure
 from loaderbench.trial import meter as meters
 from loaderbench.trial.consumers import drain
@@ -37,7 +37,7 @@ NAMES = (
 def test_contestant(name: str, quick: Campaign, everything: Prepared, tmp_path: Path) -> None:
     [contestant] = [contestant for contestant in quick.contestants if contestant.name == name]
     artifact = everything.artifacts[contestant.format]
-    spec = runner.trial_spec(quick, contestant, artifact, tmp_path / "times.npz")
+    spec = trial_spec(quick, contestant, artifact, tmp_path / "times.npz")
     log = tmp_path / "log"
     result = measure(spec, log, 600)
     assert result["status"] == "ok", log.read_text()

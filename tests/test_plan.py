@@ -25,7 +25,7 @@ def rows(campaign: Campaign, block: int, attempt: int = 1, *, steal_pct: float =
             adapter="",
             format="",
             status="ok",
-            cache=trial.cache,
+            cache=trial.variant.cache,
             steal_pct=steal_pct,
         )
         for trial in plan.trials(campaign, block, attempt)
@@ -38,19 +38,19 @@ def test_every_contestant_runs_once_in_each_block() -> None:
         trials = plan.trials(campaign, block)
         assert sorted(t.contestant.name for t in trials) == sorted(c.name for c in campaign.contestants)
         assert [trial.position for trial in trials] == list(range(1, len(trials) + 1))
-        assert {trial.cache for trial in trials} == {"warm"}
+        assert {trial.variant.cache for trial in trials} == {"warm"}
 
 
 def test_who_also_runs_cold_does_so_once_in_each_block() -> None:
     campaign = config.load("standard")
-    cold = [trial for trial in plan.trials(campaign, 3) if trial.cache == "cold"]
+    cold = [trial for trial in plan.trials(campaign, 3) if trial.variant.cache == "cold"]
     assert sorted(trial.contestant.name for trial in cold) == sorted(campaign.cold)
     assert {trial.name for trial in cold} == {f"3/{name}/cold" for name in campaign.cold}
 
 
 def test_data_in_a_bucket_comes_once_in_each_block_in_each_way() -> None:
     trials = {trial.name: trial for trial in plan.trials(config.load("stream"), 2)}
-    assert {name: trial.transport for name, trial in trials.items() if trial.transport} == {
+    assert {name: trial.variant.transport for name, trial in trials.items() if trial.variant.transport} == {
         "2/litdata-jpeg/stream": "stream",
         "2/litdata-jpeg/bounded": "bounded",
         "2/litdata-jpeg/download": "download",
@@ -108,10 +108,10 @@ def searches(campaign: Campaign) -> dict[str, Record]:
 
 def test_who_is_searched_for_also_runs_once_at_its_best_in_each_block() -> None:
     campaign = two_tracks()
-    best = [trial for trial in plan.trials(campaign, 2) if trial.track == "best"]
+    best = [trial for trial in plan.trials(campaign, 2) if trial.variant.track == "best"]
     assert {trial.name for trial in best} == {f"2/{name}/best" for name in campaign.best}
     assert len(plan.trials(campaign, 2)) == len(campaign.contestants) + len(best)
-    assert {trial.cache for trial in best} == {"warm"}
+    assert {trial.variant.cache for trial in best} == {"warm"}
 
 
 def test_all_searches_come_before_the_first_block_one_trial_at_a_time() -> None:
@@ -128,7 +128,7 @@ def test_all_searches_come_before_the_first_block_one_trial_at_a_time() -> None:
 def test_trials_in_blocks_have_the_settings_of_their_track() -> None:
     campaign = two_tracks()
     for trial in plan.missing(campaign, searches(campaign)):
-        own = tuning.own(campaign.best[trial.contestant.name]) if trial.track == "best" else {}
+        own = tuning.own(campaign.best[trial.contestant.name]) if trial.variant.track == "best" else {}
         assert trial.settings == own  # 4 trials were too few to find anything
 
 

@@ -14,15 +14,17 @@ import torch
 
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.campaign.campaign import Campaign
+from loaderbench.campaign.variant import Variant
 from loaderbench.certify import certify
 from loaderbench.findings import check
 from loaderbench.formats import Prepared
 from loaderbench.machine import gpu
 from loaderbench.machine.gpu import Gpu
 from loaderbench.machine.progress import Display
-from loaderbench.records import record as records
+from loaderbench.records import trials_csv
 from loaderbench.records.timeline import Timeline, fairness
 from loaderbench.run import runner
+from loaderbench.run.one_trial import trial_spec
 from loaderbench.trial import jobs, measure, ranks
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.meter import LEAD, Meter
@@ -76,7 +78,7 @@ def test_jobs_have_gpus_of_their_own_as_far_as_there_are_some(
 
 
 def test_two_ranks_of_a_real_loader_share_each_epoch(measured: Path) -> None:
-    [row] = [row for row in records.read(measured / "trials.csv") if row.kind == "load"]
+    [row] = [row for row in trials_csv.read(measured / "trials.csv") if row.kind == "load"]
     assert row.status == "ok", row.reason
     assert row.ranks == 2
     assert row.images_per_s
@@ -87,7 +89,7 @@ def test_two_ranks_of_a_real_loader_share_each_epoch(measured: Path) -> None:
 
 
 def test_rows_of_several_ranks_follow_from_their_raw_times(measured: Path) -> None:
-    assert {j.what: j.reasons for j in check.check(measured) if j.state == "INVALID"} == {}
+    assert {j.what: j.reasons for j in check.check(measured) if j.state == "invalid"} == {}
 
 
 @slow
@@ -119,7 +121,7 @@ def test_a_loader_that_gives_all_samples_to_every_rank_is_invalid(ready: Ready, 
 
 
 def _only_row(chosen: Campaign, ready: Ready, folder: Path) -> Record:
-    rows = records.read(runner.run(chosen, ready(chosen), folder / "results", Display()) / "trials.csv")
+    rows = trials_csv.read(runner.run(chosen, ready(chosen), folder / "results", Display()) / "trials.csv")
     [row] = [row for row in rows if row.kind == "load"]
     return row
 
@@ -135,7 +137,7 @@ def _train(consumer: Consumer, ready: Ready, folder: Path, **options: str) -> di
     }
     chosen = campaign({"planted": {"options": options}}, ranks=2, consumers={consumer: feeding})
     [artifact] = ready(chosen).artifacts.values()
-    spec = runner.trial_spec(chosen, chosen.contestants[0], artifact, folder / "times.npz", consumer=consumer)
+    spec = trial_spec(chosen, chosen.contestants[0], artifact, folder / "times.npz", variant=Variant(consumer=consumer))
     return measure(spec, folder / "log", 600)
 
 
@@ -172,7 +174,7 @@ def test_jobs_run_independently_and_are_reported_together(ready: Ready, tmp_path
     assert row.slowest_rank_images_per_s
     assert 0 < row.slowest_rank_images_per_s <= row.images_per_s / 2 * 1.001
     assert row.fairness
-    assert check.check(tmp_path / "results" / "small")[-1].state != "INVALID"
+    assert check.check(tmp_path / "results" / "small")[-1].state != "invalid"
 
 
 def test_each_job_has_the_whole_work_with_a_seed_of_its_own() -> None:

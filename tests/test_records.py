@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loaderbench.records import record as records
+from loaderbench.records import trials_csv
 from loaderbench.records.record import Record
 
 RECORD = Record(
@@ -26,70 +26,70 @@ RECORD = Record(
 
 
 def unsealed(path: Path) -> list[Record]:
-    rows = records.read(path)
-    assert all(row.seal == records.seal(row, path.parent) for row in rows)
+    rows = trials_csv.read(path)
+    assert all(row.seal == trials_csv.seal(row, path.parent) for row in rows)
     return [replace(row, seal="") for row in rows]
 
 
 def test_rows_come_back_as_they_were_and_empty_cells_as_none(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
     other = replace(RECORD, trial="2/a", status="failed", reason="no", images_per_s=None)
-    records.append(path, RECORD)
-    records.append(path, other)
+    trials_csv.append(path, RECORD)
+    trials_csv.append(path, other)
     assert unsealed(path) == [RECORD, other]
-    assert records.read(path)[1].cpu_s is None
+    assert trials_csv.read(path)[1].cpu_s is None
 
 
 def test_a_reason_of_many_lines_stays_one_row(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
-    records.append(path, replace(RECORD, reason="first\nsecond\r\n\tthird"))
+    trials_csv.append(path, replace(RECORD, reason="first\nsecond\r\n\tthird"))
     assert len(path.read_text().splitlines()) == 2
-    assert records.read(path)[0].reason == "first second third"
+    assert trials_csv.read(path)[0].reason == "first second third"
 
 
 @pytest.mark.parametrize("lost", [1, 5, 40])
 def test_a_row_torn_at_any_place_is_ignored_then_cut_and_the_others_stay(tmp_path: Path, lost: int) -> None:
     path = tmp_path / "trials.csv"
     for name in ("1/a", "1/b", "1/c"):
-        records.append(path, replace(RECORD, trial=name))
+        trials_csv.append(path, replace(RECORD, trial=name))
     path.write_bytes(path.read_bytes()[:-lost])
-    assert [record.trial for record in records.read(path)] == ["1/a", "1/b"]
-    records.mend(path)
-    records.append(path, replace(RECORD, trial="1/d"))
-    assert [record.trial for record in records.read(path)] == ["1/a", "1/b", "1/d"]
+    assert [record.trial for record in trials_csv.read(path)] == ["1/a", "1/b"]
+    trials_csv.mend(path)
+    trials_csv.append(path, replace(RECORD, trial="1/d"))
+    assert [record.trial for record in trials_csv.read(path)] == ["1/a", "1/b", "1/d"]
 
 
 def test_a_torn_header_is_no_file(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
     path.write_text("schema,tri")
-    assert records.read(path) == []
-    records.mend(path)
-    records.append(path, RECORD)
+    assert trials_csv.read(path) == []
+    trials_csv.mend(path)
+    trials_csv.append(path, RECORD)
     assert unsealed(path) == [RECORD]
 
 
 def test_a_file_of_an_earlier_version_which_lacks_columns_is_read_and_its_seals_hold(tmp_path: Path) -> None:
     later = {"consumer", "ranks", "fed_images_per_s"}
-    header = tuple(name for name in records.HEADER if name not in later)
-    seal = records.seal(replace(RECORD, schema=3), tmp_path, header)
-    cells = [records.cell(getattr(replace(RECORD, schema=3), name)) for name in header[:-1]]
+    header = tuple(name for name in trials_csv.HEADER if name not in later)
+    seal = trials_csv.seal(replace(RECORD, schema=3), tmp_path, header)
+    cells = [trials_csv.cell(getattr(replace(RECORD, schema=3), name)) for name in header[:-1]]
     path = tmp_path / "trials.csv"
     with path.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, [*cells, seal]])
-    [row] = records.read(path)
+    [row] = trials_csv.read(path)
     assert (row.schema, row.consumer, row.ranks) == (3, "", None)
-    assert row.seal == records.seal(row, tmp_path, records.header_of(path)) == seal
-    assert row.seal != records.seal(row, tmp_path)
+    assert row.seal == trials_csv.seal(row, tmp_path, trials_csv.header_of(path)) == seal
+    assert row.seal != trials_csv.seal(row, tmp_path)
 
 
 def test_a_file_with_other_columns_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
     path.write_text("loader,speed\nffcv,3\n")
     with pytest.raises(ValueError, match="other columns than schema"):
-        records.read(path)
+        trials_csv.read(path)
 
 
 def test_the_header_is_the_records_fields(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
-    records.append(path, RECORD)
+    trials_csv.append(path, RECORD)
     assert path.read_text().splitlines()[0].split(",") == [field.name for field in fields(Record)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from loaderbench.findings import raw_times
 from loaderbench.report import plots, report
 from loaderbench.report.markdown import anchor
 from tests import fabricate
@@ -42,7 +43,7 @@ def written(tmp_path: Path, *args: object, **kwargs: object) -> str:
 
 def test_every_picture_is_shown_and_every_shown_picture_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "PLOTS", ALL_PICTURES)
-    monkeypatch.setattr(report.gpu_uses, "of", lambda *_: fabricate.gpu_uses(fabricate.CAST))
+    monkeypatch.setattr(raw_times, "gpu_uses", lambda *_: fabricate.gpu_uses(fabricate.CAST))
     text = written(tmp_path)
     shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     made = {path.name for path in (tmp_path / "reports" / "quick").iterdir()}
@@ -331,7 +332,7 @@ def test_a_missing_list_of_unreadable_images_is_an_empty_one(tmp_path: Path) -> 
 
 
 def test_an_env_of_another_schema_is_refused_by_the_version_that_reads_it(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"schema 9 and not 1; use loaderbench 0\.1\.0"):
+    with pytest.raises(ValueError, match=r"schema 9 instead of 1; use loaderbench 0\.1\.0"):
         written(tmp_path, schema=9)
 
 

@@ -22,8 +22,9 @@ from loaderbench.formats import prepare
 from loaderbench.machine import page_cache
 from loaderbench.machine.files import BusyError, locked
 from loaderbench.machine.progress import Display
-from loaderbench.records import record as records
+from loaderbench.records import trials_csv
 from loaderbench.records.certificates import Certificate
+from loaderbench.records.record import Record
 from loaderbench.run import runner
 from tests import campaigns
 from tests.campaigns import campaign
@@ -71,8 +72,8 @@ def ended(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(various(), tmp_path_factory.mktemp("results"))
 
 
-def loads(folder: Path) -> list[records.Record]:
-    return [record for record in records.read(folder / "trials.csv") if record.kind == "load"]
+def loads(folder: Path) -> list[Record]:
+    return [record for record in trials_csv.read(folder / "trials.csv") if record.kind == "load"]
 
 
 def test_every_end_of_a_trial_is_a_row(ended: Path) -> None:
@@ -145,7 +146,7 @@ def test_missing_trials_are_measured_and_the_others_kept(run: Run, ended: Path, 
 def test_limits_are_measured_once_in_every_block_and_bound_its_trials(run: Run, tmp_path: Path) -> None:
     chosen = campaign({"a": {"options": {"behaviour": "share"}}, "b": CRASH}, stage_s=0.05)
     folder = run(chosen, tmp_path)
-    rows = records.read(folder / "trials.csv")
+    rows = trials_csv.read(folder / "trials.csv")
     limits = {row.trial: row.images_per_s for row in rows if row.kind == "limit" and row.status == "ok"}
     steps = ("decode", "decode+crop", "output", "transfer")
     assert limits.keys() == {f"{block}/limit/{step}" for block in (1, 2) for step in steps}
@@ -176,7 +177,7 @@ def test_a_contestant_that_also_runs_cold_is_measured_in_both_states(run: Run, t
     on_disk = page_cache.resident_pct(tmp_path) == 0  # a file system in memory has nothing to read from
     assert rows["cold"].cache_state in ({"cold", "guest-cold"} if on_disk else {"unproven"})
     assert rows["cold"].window_images == 96 - 16
-    assert {row.trial for row in records.read(folder / "trials.csv")} >= {"1/limit/disk/files"}
+    assert {row.trial for row in trials_csv.read(folder / "trials.csv")} >= {"1/limit/disk/files"}
     assert len(list((folder / "times").iterdir())) == 2
 
 

@@ -21,13 +21,15 @@ from loaderbench.bucket import metered_network as network
 from loaderbench.bucket.client import S3Error
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign.campaign import Campaign, CampaignError
+from loaderbench.campaign.variant import Variant
 from loaderbench.formats import Prepared
 from loaderbench.machine import process
 from loaderbench.machine.progress import Display
-from loaderbench.records import record as records
+from loaderbench.records import trials_csv
 from loaderbench.run import bucket_under_test as remote
 from loaderbench.run import runner
 from loaderbench.run.bucket_under_test import Place
+from loaderbench.run.one_trial import trial_spec
 from tests.campaigns import Ready, campaign
 from tests.proxy import point
 
@@ -85,7 +87,7 @@ def run(stream: Campaign, everything: Prepared, place: Place, tmp_path_factory: 
     def one(loader: str, transport: Transport, place: Place = place, limit_s: float = 600) -> dict[str, Any]:
         [contestant] = [c for c in stream.contestants if c.name == NAMES[loader]]
         artifact = everything.artifacts[contestant.format]
-        spec = runner.trial_spec(stream, contestant, artifact, folder / "times.npz", transport=transport)
+        spec = trial_spec(stream, contestant, artifact, folder / "times.npz", variant=Variant(transport=transport))
         return place.run(transport, spec, folder / "trial.log", limit_s)
 
     return one
@@ -241,7 +243,7 @@ def test_the_row_reports_the_network_limits(
     folder = runner.run(chosen, ready(chosen), tmp_path, Display())
     assert "a, downloaded first: the network alone takes up to 601 s, and after 600 s" in capsys.readouterr().out
     assert json.loads((folder / "env.json").read_text())["data"]["bucket"] == "on loopback"
-    rows = {row.trial: row for row in records.read(folder / "trials.csv") if row.kind == "load"}
+    rows = {row.trial: row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"}
     local, downloaded = rows["1/a"], rows["1/a/download"]
     assert (local.transport, local.network_rate_mib_per_s, local.network_bytes) == ("", None, None)
     assert (downloaded.status, downloaded.reason, downloaded.transport) == ("ok", "", "download")
@@ -255,10 +257,10 @@ def test_the_row_reports_the_network_limits(
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ({"streaming": ["imagefolder-256-pil"]}, "reads no bucket itself: name it in downloading"),
-        ({"bounded": ["litdata-jpeg"]}, "stream.cache_mib, the bound, is missing"),
-        ({"downloading": ["imagefolder-original-pil"]}, "is links to the images themselves"),
-        ({"downloading": ["nobody"]}, r"stream \(download\) names no contestant: nobody"),
+        ({"streaming": ["imagefolder-256-pil"]}, "cannot read from a bucket; list it in stream.downloading"),
+        ({"bounded": ["litdata-jpeg"]}, "stream.cache_mib is missing"),
+        ({"downloading": ["imagefolder-original-pil"]}, "links to local files"),
+        ({"downloading": ["nobody"]}, "stream.downloading: unknown contestant nobody"),
         ({"downloading": [], "epochs": 1}, "greater than or equal to 2"),
     ],
 )
@@ -271,7 +273,7 @@ def test_campaigns_that_cannot_stream_are_refused_with_the_reason(
 
 @pytest.mark.parametrize("several", ["ranks", "jobs"])
 def test_streaming_is_for_one_process(several: str) -> None:
-    with pytest.raises(CampaignError, match="stream is for one process"):
+    with pytest.raises(CampaignError, match="stream needs a single process"):
         config.load("stream", {"work": {several: 2}})
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from loaderbench.campaign import tuning
-from loaderbench.campaign.search_space import Best, Tuning
+from loaderbench.campaign.schema import Best, Tuning
 from loaderbench.campaign.tuning import Search, Settings
 from loaderbench.findings import check
 from loaderbench.machine import process
 from loaderbench.machine.progress import Display
-from loaderbench.records import record as records
+from loaderbench.records import trials_csv
 from loaderbench.records.record import Record
 from loaderbench.run import runner
 from loaderbench.trial import TrialSpec
@@ -241,7 +241,7 @@ def test_a_real_search_stops_at_its_bound_resumes_and_is_followed_by_tuned_trial
     interrupted_after(100)
     folder = runner.run(chosen, prepared, tmp_path / "results", Display())
     assert path.read_text().startswith(before)
-    rows = {row.trial: row for row in records.read(path) if row.kind != "write"}
+    rows = {row.trial: row for row in trials_csv.read(path) if row.kind != "write"}
     settings = [json.loads(row.options) for row in rows.values() if row.kind == "tune"]
     slow, fast = {"images_per_s": 200.0}, {"images_per_s": 1e9}
     assert settings == [slow, fast, fast, slow]
@@ -249,7 +249,7 @@ def test_a_real_search_stops_at_its_bound_resumes_and_is_followed_by_tuned_trial
     assert set(list(rows)[4:]) == {"1/a", "1/a/best"}
     assert (rows["1/a"].track, json.loads(rows["1/a"].options)) == ("same", slow)
     assert (rows["1/a/best"].track, json.loads(rows["1/a/best"].options)) == ("best", fast)
-    assert {judgement.state for judgement in check.check(folder)} <= {"CLOSED", "OPEN"}
+    assert {judgement.state for judgement in check.check(folder)} <= {"valid", "valid with caveats"}
 
 
 def faked(monkeypatch: pytest.MonkeyPatch, **columns: Any) -> None:
@@ -274,7 +274,7 @@ def measured(ready: Ready, folder: Path, monkeypatch: pytest.MonkeyPatch, loader
     with monkeypatch.context() as patch:
         faked(patch, peak_anon_memory_mib=500.0 if folder.name == "modest" else 1500.0)
         results = runner.run(chosen, prepared, folder / "results", Display())
-    return {row.trial: row for row in records.read(results / "trials.csv") if row.kind != "write"}
+    return {row.trial: row for row in trials_csv.read(results / "trials.csv") if row.kind != "write"}
 
 
 @pytest.mark.usefixtures("planted")
@@ -297,7 +297,7 @@ def test_without_settings_within_the_budget_the_tuned_row_says_so(
     rows = measured(ready, tmp_path / "greedy", monkeypatch)
     assert rows["1/a"].status == "ok"
     assert (rows["1/a/best"].status, rows["1/a/best"].images_per_s) == ("unavailable", None)
-    assert rows["1/a/best"].reason == "no settings that were tried keep to 1000 MiB of memory"
+    assert rows["1/a/best"].reason == "none of the tried settings fits the limit of 1000 MiB of memory"
 
 
 @pytest.mark.usefixtures("planted")

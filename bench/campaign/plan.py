@@ -1,88 +1,64 @@
-"""Which trials, in which order? Pure functions of the campaign and of the rows that are there."""
+"""The trials of a campaign, their order, and those that its rows still lack. Pure functions."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 from loaderbench.campaign import tuning
+from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.disturbances import disturbances
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from loaderbench.campaign.campaign import Campaign
-    from loaderbench.campaign.schema import Contestant
-    from loaderbench.campaign.tuning import Settings
-    from loaderbench.records.record import Cache, Consumer, Record, Track, Transport
+from loaderbench.campaign.schema import Contestant
+from loaderbench.campaign.tuning import Settings
+from loaderbench.campaign.variant import MAIN, Variant, variants
+from loaderbench.records.record import Record
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One contestant, once."""
+    """One run of one contestant."""
 
     block: int
-    """0: in the search for its best settings, which comes before the first block."""
+    """0 in the search for its best settings, which precedes the first block."""
     attempt: int
     position: int
     contestant: Contestant
-    cache: Cache = "warm"
-    track: Track = "same"
-    consumer: Consumer = "hungry"
+    variant: Variant = MAIN
     settings: Settings | None = field(default_factory=dict)
-    """What is put in place of the contestant's own. None: at its best, and nothing tried kept to the memory budget."""
-    transport: Transport = ""
-    """How the data comes from a bucket; empty if it is on this machine."""
+    """Settings that replace the contestant's own. None: tuned, but no settings that were tried fit the memory limit."""
 
     @property
     def name(self) -> str:
         """Unique in the campaign."""
         if not self.block:
             return tuning.trial_name(self.contestant.name, self.position)
-        endings = [self.cache, self.track, self.consumer, self.transport]
-        other = [ending for ending in endings if ending not in {"warm", "same", "hungry", ""}]
-        return "/".join([prefix(self.block, self.attempt), self.contestant.name, *other])
+        return "/".join(filter(None, [prefix(self.block, self.attempt), self.contestant.name, self.variant.key]))
 
 
 def prefix(block: int, attempt: int) -> str:
-    """Return what the names of an attempt's rows begin with: the block, and which attempt if not the first."""
+    """Return how the names of an attempt's rows begin: with the block, and the attempt if it is not the first."""
     return str(block) if attempt == 1 else f"{block}.{attempt}"
 
 
 def trials(campaign: Campaign, block: int, attempt: int = 1) -> tuple[Trial, ...]:
-    """Every contestant once per cache state, once more at its best if that is searched for, once for each other
-    consumer that it feeds, and once for each way in which its data comes from a bucket, in an order drawn anew for each
-    attempt, so that drift hits all alike.
+    """Return the trials of an attempt at a block: every contestant in each of its variants.
+
+    The order is random and differs between attempts, so that drift affects all contestants alike.
     """
-    order: list[dict[str, Any]] = [
-        {"contestant": contestant, "cache": cache}
-        for contestant in campaign.contestants
-        for cache in campaign.caches_of(contestant)
-    ]
-    order += [{"contestant": c, "track": "best"} for c in campaign.contestants if c.name in campaign.best]
-    order += [
-        {"contestant": c, "consumer": consumer}
-        for consumer, feeding in campaign.feedings.items()
-        for c in campaign.contestants
-        if c.name in feeding.contestants
-    ]
-    order += [
-        {"contestant": c, "transport": transport}
-        for transport, names in campaign.transports.items()
-        for c in campaign.contestants
-        if c.name in names
-    ]
+    contestants = {contestant.name: contestant for contestant in campaign.contestants}
+    planned = variants(campaign.model_dump(mode="json"))
+    order = [(contestants[name], variant) for variant, names in planned.items() for name in names]
     random.Random(f"{campaign.timing.seed}/{prefix(block, attempt)}").shuffle(order)
-    return tuple(Trial(block, attempt, place, **which) for place, which in enumerate(order, 1))
+    return tuple(Trial(block, attempt, place, *which) for place, which in enumerate(order, 1))
 
 
 def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, ...]:
-    """Return what is to be measured now; nothing if all is done. `measured`: rows by trial.
+    """Return the trials to measure now, or none if the campaign is complete. `measured`: rows by trial.
 
-    First come the searches for best settings, trial by trial, for each depends on those before it. Then it is what the
-    first unfinished block lacks. A block is done when an attempt at it was quiet, or when it has been run again as
-    often as the campaign allows.
+    The searches for best settings come first, one trial at a time, because each trial depends on those before it. Then
+    it is what the first incomplete block lacks. A block is complete when an attempt at it was not disturbed, or when
+    the campaign allows no further attempt.
     """
     searches = _searches(campaign, measured)
     for contestant, search in searches:
@@ -94,7 +70,7 @@ def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, 
             planned = trials(campaign, block, attempt)
             if lacking := tuple(trial for trial in planned if trial.name not in measured):
                 return tuple(
-                    replace(trial, settings=best[trial.contestant.name]) if trial.track == "best" else trial
+                    replace(trial, settings=best[trial.contestant.name]) if trial.variant.track == "best" else trial
                     for trial in lacking
                 )
             if not any(disturbances(measured[trial.name]) for trial in planned):
@@ -104,11 +80,11 @@ def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, 
 
 def searching(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[int, int]:
     """Return how many trials the searches for best settings still take: likely, and at most."""
-    going_on = [(c, search) for c, search in _searches(campaign, measured) if search.ended is None]
-    likely = [tuning.likely_trials(campaign.best[c.name], campaign.tuning) for c, _ in going_on]
-    left = [len(search.asked) - 1 for _, search in going_on]
-    most = len(going_on) * campaign.tuning.trials - sum(left)
-    return sum(max(1, trials - done) for trials, done in zip(likely, left, strict=True)), most
+    unfinished = [(c, search) for c, search in _searches(campaign, measured) if search.ended is None]
+    likely = [tuning.likely_trials(campaign.best[c.name], campaign.tuning) for c, _ in unfinished]
+    done = [len(search.asked) - 1 for _, search in unfinished]
+    most = len(unfinished) * campaign.tuning.trials - sum(done)
+    return sum(max(1, trials - of_them) for trials, of_them in zip(likely, done, strict=True)), most
 
 
 def _searches(campaign: Campaign, measured: Mapping[str, Record]) -> list[tuple[Contestant, tuning.Search]]:

@@ -1,62 +1,65 @@
-"""What may a campaign file say? Its tables as frozen models, each with the checks that concern it alone."""
+"""Tables of a campaign file as frozen models, each with the checks that concern it alone."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import operator
+import os
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from loaderbench.api import Encoding, Mode
-from loaderbench.campaign.search_space import count_workers
 
 Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
-NO_UINT8 = "normalised values do not fit into uint8; give a dtype of float32, float16 or bfloat16"
+NO_UINT8 = "normalised values do not fit into uint8; use a dtype of float32, float16 or bfloat16"
 Dtype = Literal["uint8", "float32", "float16", "bfloat16"]
+_OF_CORES = {"-": operator.sub, "+": operator.add, "*": operator.mul, "/": operator.floordiv}
 
 
 class Table(BaseModel):
-    """One of a campaign file, or all of it."""
+    """A table of a campaign file, or all of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
 
 
 class Data(Table):
-    """Which images."""
+    """The images."""
 
     samples: int | None = Field(4096, ge=1)
-    """At most this many, drawn at random from the tree; null takes all."""
+    """Maximum number of images, drawn at random from the tree; null takes all."""
     seed: int = 0
     """Seed of the draw and of the synthetic set."""
     split: Literal["train", "val", "test"] | None = None
-    """Which part is read where files are named by split; `val` is also written `valid` or `validation` there. null
-    takes training, or else the only split that is there, and notes which."""
+    """The split to read if files are named by split; `valid` and `validation` count as `val`. null reads train, or else
+    the only split that is there, and notes which."""
     probe: int = Field(700, ge=0)
-    """Probe images on which contestants are certified; 0 leaves certificates out. The default is enough for the
-    distributions, and no multiple of usual batch sizes, so that the last batch is a partial one."""
+    """Number of probe images on which contestants are certified; 0 skips certificates. The default suffices for the
+    distributions, and is no multiple of usual batch sizes, so that the last batch is incomplete."""
 
 
 class WorkSettings(Table):
-    """What every contestant delivers."""
+    """The work that every contestant delivers."""
 
     batch_size: int = Field(128, ge=1)
-    workers: int | Literal["cores"] = "cores"
-    """Decoding threads or processes of each rank and job; `cores`: one in all for each core this process may use."""
+    workers: Annotated[int, Field(ge=1)] | Literal["cores"] = "cores"
+    """Decoding threads or processes of each rank and job; `cores`: one for each allowed core, over all of them."""
     ranks: int = Field(1, ge=1)
-    """Processes that share each epoch, as in training on several GPUs; torchrun starts them."""
+    """Processes that share each epoch, as in training on several GPUs."""
     jobs: int = Field(1, ge=1)
-    """Processes that know nothing of each other and load whole epochs of the same data, as several trainings do."""
+    """Independent processes that each load full epochs of the same data, as several trainings do."""
     image_size: int = Field(224, ge=1)
     dtype: Dtype = "uint8"
-    """All but `uint8`: values scaled to 0 to 1."""
+    """Values of all types but `uint8` are scaled to 0 to 1."""
     normalised: bool = False
-    """Whether loaders then take off ImageNet's mean and divide by its deviation. If not, that is left to training."""
+    """Whether the loader subtracts ImageNet's mean and divides by its standard deviation, or training does."""
     device: Literal["cpu", "cuda"] = "cpu"
-    """Where images are delivered: in the CPU's memory, or on the GPU; of several ranks, on that of each. Each job has
-    one of its own, as far as there are some."""
+    """Where images are delivered: in the CPU's memory or on the GPU. Each rank and job has a GPU of its own, as far as
+    there are enough."""
     shuffle: bool = True
-    """Whether each epoch comes in a random order of its own, or in the stored one."""
+    """Whether each epoch has a random order of its own, or the stored one."""
     epoch_images: int = Field(16_384, ge=1)
-    """Visit each sample more than once per epoch until an epoch has about this many images."""
+    """Approximate images per epoch: a small data set is visited several times."""
     seed: int = 0
 
     @model_validator(mode="after")
@@ -66,15 +69,14 @@ class WorkSettings(Table):
         return self
 
     @model_validator(mode="after")
-    def _one_way_to_be_several(self) -> WorkSettings:
+    def _one_kind_of_processes(self) -> WorkSettings:
         if self.ranks > 1 and self.jobs > 1:
-            message = "ranks share each epoch, and jobs have epochs of their own: one of the two must be 1"
-            raise ValueError(message)
+            raise ValueError("ranks share each epoch and jobs load full ones: set ranks or jobs to 1")
         return self
 
     @property
     def processes(self) -> int:
-        """How many there are of a trial: its ranks, or its jobs."""
+        """The number of processes of a trial: its ranks or its jobs."""
         return self.ranks * self.jobs
 
     def count_workers(self) -> int:
@@ -83,23 +85,32 @@ class WorkSettings(Table):
         return max(1, workers // self.processes) if self.workers == "cores" else workers
 
 
-class Timing(Table):
-    """How long, how often."""
+class WindowTable(Table):
+    """How long a trial warms up and is measured."""
 
-    blocks: int = Field(ge=1)
     warmup_s: float = Field(ge=0)
     """From the first batch to the start of the window."""
     window_s: float = Field(gt=0)
+
+    def window(self) -> dict[str, Any]:
+        """Return what the table sets of a trial's window."""
+        return self.model_dump(include={"warmup_s", "window_s", "window_batches", "pause_s"})
+
+
+class Timing(WindowTable):
+    """How long and how often contestants are measured."""
+
+    blocks: int = Field(ge=1)
     window_batches: int = Field(ge=1)
-    """The window is at least this many batches long, so that what a loader prepared ahead weighs little in it."""
+    """Minimum number of batches in the window, so that prefetched batches weigh little in it."""
     pause_s: float = Field(1.0, ge=0)
-    """After the window nothing is asked for so long; what is ready then is what the loader prepares ahead."""
+    """Pause after the window. Batches that are ready when it ends were prefetched."""
     limit_s: float = Field(gt=0)
-    """A trial that takes longer is killed with all its processes."""
+    """Time limit of a trial, after which it is killed with all its processes."""
     stage_s: float = Field(1.0, ge=0)
-    """How long each step of the work is measured by itself in every block, for the limits; 0 leaves them out."""
+    """How long each step of the work is measured by itself in every block, for the machine limits; 0 skips them."""
     reruns: int = Field(0, ge=0, le=2)
-    """How often at most a block with a disturbed trial is run again."""
+    """Maximum number of further attempts at a block with a disturbed trial."""
     seed: int = 0
     """Seed of the order within blocks."""
 
@@ -124,7 +135,7 @@ class Format(Table):
 
 
 class OwnWork(Table):
-    """What a contestant delivers in place of what the campaign's others do."""
+    """Work of one contestant that differs from the campaign's."""
 
     dtype: Dtype | None = None
     normalised: bool | None = None
@@ -139,65 +150,137 @@ class Contestant(Table):
     format: str
     options: dict[str, Any] = {}
     work: OwnWork = OwnWork()
-    """Work of its own, with which it is not ranked."""
+    """Its own work, with which it is not ranked."""
     apart: str = ""
-    """Why its work is of another kind although it delivers what all do, in words, for example that a GPU decodes. It is
-    not ranked either, and no step of the work that the CPU does bounds it."""
+    """Why it is not ranked although it delivers the same, for example because a GPU decodes. No machine limit of the
+    CPU's steps applies to it."""
     control: Literal["twin", "ceiling", "known"] | None = None
-    """Not a contestant but a check of the harness: the reference under another name, no loader at all, or a loader of
-    known speed and cost."""
+    """A check of the harness instead of a contestant: the reference under another name (A/A control), the null loader,
+    or a loader of known speed and cost."""
 
 
-class Feeding(Table):
-    """Which contestants feed a consumer that is not the hungry one, and for how long."""
+class Feeding(WindowTable):
+    """The contestants that run with a consumer other than the drain, once in every block, warm."""
 
     contestants: tuple[str, ...] = Field(min_length=1)
-    """Once in every block, warm."""
-    warmup_s: float = Field(ge=0)
-    window_s: float = Field(gt=0)
     window_batches: int = Field(ge=1)
 
 
 class TrainingOptions(Table):
-    """What is trained."""
+    """The training."""
 
     model: str = "resnet18"
-    """One of torchvision's, by its name there."""
+    """A model of torchvision, by its name there."""
     cached_s: float = Field(3.0, gt=0)
-    """How long to train on one batch that is there, for comparison."""
+    """How long to train on one cached batch, for comparison."""
     loss_steps: int = Field(24, ge=8)
-    """After so many steps losses are compared."""
+    """The number of steps after which losses are compared."""
 
 
 class Training(Feeding):
-    """The same for a network in training."""
+    """The contestants that feed a network in training."""
 
     options: TrainingOptions = TrainingOptions()
 
 
 class Consumers(Table):
-    """Consumers beside the hungry one, which every contestant feeds."""
+    """Consumers beside the default one (drain), with which every contestant runs."""
 
     paced: Feeding | None = None
-    """An accelerator, emulated, whose demand is swept."""
+    """An emulated accelerator whose demand is swept."""
     train: Training | None = None
-    """A network in training, in plain PyTorch."""
+    """Training in plain PyTorch."""
     lightning: Training | None = None
-    """The same under Lightning's Trainer."""
+    """The same training under Lightning's Trainer."""
 
 
 class Stream(Table):
-    """Contestants whose data is in a bucket, over a network that may be limited. Each name runs once in every block."""
+    """Contestants whose data is in a bucket, over a network that may be limited. Each runs once in every block."""
 
     streaming: tuple[str, ...] = ()
-    """Read from the bucket as they go, and keep all that they fetch."""
+    """Read from the bucket during the trial, and keep all that they fetch."""
     bounded: tuple[str, ...] = ()
-    """The same, and keep no more than `cache_mib`."""
+    """The same, and keep at most `cache_mib`."""
     downloading: tuple[str, ...] = ()
-    """Start when all is downloaded."""
+    """Start after downloading everything."""
     epochs: int = Field(3, ge=2)
     cache_mib: float | None = Field(None, gt=0)
     rate_mib_per_s: float | None = Field(None, gt=0)
-    """Of all connections together. None: not limited."""
+    """Rate limit for all connections together; null: none."""
     latency_ms: float = Field(0, ge=0)
-    """Added to each round trip."""
+    """Time added to each round trip."""
+
+
+class PublishedFigures(Table):
+    """Published figures of one contestant."""
+
+    images_per_s: tuple[float, ...] = Field(min_length=1)
+    """Of each epoch."""
+    size_gib: float | None = Field(None, gt=0)
+    """Size of the data set, in units of 2^30 bytes."""
+
+
+class PublishedTable(Table):
+    """A published comparison that the campaign replicates."""
+
+    source: str
+    """Where it was published, and on which machine it was measured."""
+    images: int = Field(ge=1)
+    """Size of its data set."""
+    contestants: dict[str, PublishedFigures]
+    """Figures by the campaign's names of the contestants, of which one is the reference."""
+
+
+class ChangeTable(Table):
+    """Two contestants that differ in one thing."""
+
+    from_: str = Field(alias="from")
+    to: str
+    what: str
+    """The difference, in a few words."""
+
+
+class Best(Table):
+    """Settings of one contestant that the search for its best ones may change."""
+
+    title: str
+    """The tuned contestant's title, without the settings that may change."""
+    settings: dict[str, tuple[Any, ...]] = Field(min_length=1)
+    """Values to try of the loader's options and of `workers`, in this order, after the contestant's own. `workers` may
+    be relative to the allowed cores: `cores`, `cores-1`, `cores+1`, `cores*2`, `cores/2`."""
+
+    def beginning_with(self, own: dict[str, Any]) -> Best:
+        """Return the table with numbers of workers, and with the contestant's own value of each setting put first."""
+        settings = {
+            name: _distinct([own[name], *(map(count_workers, values) if name == "workers" else values)])
+            for name, values in self.settings.items()
+        }
+        return self.model_copy(update={"settings": settings})
+
+
+class Tuning(WindowTable):
+    """How long to search for the best settings of each contestant, and what they may use."""
+
+    trials: int = Field(24, ge=4)
+    """Maximum number of trials for each contestant; to try one value takes up to 4."""
+    memory_mib: int | None = Field(None, ge=1)
+    """Limit on anonymous and shared memory, above which settings are rejected; null: none."""
+    warmup_s: float = Field(1.5, ge=0)
+    window_s: float = Field(3.0, gt=0)
+
+
+def count_workers(workers: int | str) -> int:
+    """Return a number of workers for one that may be relative to the allowed cores. Raises ValueError."""
+    if isinstance(workers, int):
+        return workers
+    if not (relative := re.fullmatch(r"cores(?:([-+*/])([1-9]\d*))?", str(workers))):
+        raise ValueError(
+            f"workers must be a number or like cores, cores-1, cores+1, cores*2 or cores/2, and not {workers}"
+        )
+    cores, (sign, by) = len(os.sched_getaffinity(0)), relative.groups()
+    return max(1, _OF_CORES[sign](cores, int(by))) if sign else cores
+
+
+def _distinct(values: list[Any]) -> tuple[Any, ...]:
+    """Return the values without repetitions; a list among them cannot be hashed."""
+    return tuple(value for place, value in enumerate(values) if value not in values[:place])

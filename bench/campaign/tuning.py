@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from loaderbench.campaign.disturbances import disturbances
-from loaderbench.campaign.search_space import Best, Tuning
+from loaderbench.campaign.schema import Best, Tuning
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

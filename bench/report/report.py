@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from dataclasses import replace
 from itertools import islice
@@ -11,27 +10,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from loaderbench.findings import gpu_uses, verdicts
-from loaderbench.findings.analysis import analyse
-from loaderbench.findings.crossover import DeliveryCurve
-from loaderbench.records import certificates, record
-from loaderbench.records.timeline import Timeline
+from loaderbench.findings import verdicts
+from loaderbench.findings.raw_times import analyse_folder
+from loaderbench.records.folder import CampaignFolder
 from loaderbench.report import conditions, plots, resources, results
 from loaderbench.report.first_screen import first_screen, setup
 from loaderbench.report.markdown import anchor, cell, templates, verbatim
 from loaderbench.report.material import Material
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from markupsafe import Markup
-
-    from loaderbench.records.record import Record
 
 REPORT = "report.md"
 SHOWN_UNREADABLE = 20
 """Number of unreadable images that a report names; it counts all."""
-_ENV_SCHEMA = 1
 
 
 SECTIONS = (
@@ -77,27 +71,10 @@ def write(folder: Path, out: Path) -> Path:
 
 def _read(folder: Path) -> Material:
     """Return what a campaign's folder holds, and its findings, without pictures."""
-    env = json.loads((folder / "env.json").read_text())
-    if env.get("schema") != _ENV_SCHEMA:
-        writer = env.get("loaderbench", "of the version that wrote it")
-        raise ValueError(
-            f"{folder / 'env.json'} has schema {env.get('schema')} and not {_ENV_SCHEMA}; use loaderbench {writer}"
-        )
-    certified = certificates.load(folder)
-    rows = record.read(folder / "trials.csv")
-    analysis = analyse(rows, env["campaign"], certified, _curves(rows, folder / "times"))
-    analysis = replace(analysis, gpu_uses=gpu_uses.of(folder, rows, analysis))
+    files = CampaignFolder(folder)
+    analysis = analyse_folder(files)
     unreadable, examples = _unreadable(folder / "unreadable.csv")
-    return Material(env, analysis, certified, unreadable, examples, pictures={})
-
-
-def _curves(rows: Sequence[Record], times: Path) -> dict[str, DeliveryCurve]:
-    """Return the delivery curves of the trials with data in S3 whose raw times are there."""
-    return {
-        row.trial: DeliveryCurve.of(Timeline.load(times / row.times), row.until_asked_s)
-        for row in rows
-        if row.until_asked_s is not None and row.status == "ok" and (times / row.times).is_file()
-    }
+    return Material(files.env, analysis, files.certificates, unreadable, examples, pictures={})
 
 
 def _unreadable(path: Path) -> tuple[int, list[dict[str, str]]]:

@@ -80,7 +80,7 @@ def limit_columns(
     contestant that delivers in another form than the rest is limited by the steps on images alone.
     """
     contestant = trial.contestant
-    if trial.consumer != "hungry" or contestant.apart:
+    if trial.variant.consumer != "hungry" or contestant.apart:
         return {}
     form = campaign.format_of(contestant)
     on_gpu = campaign.work.device != "cpu"

@@ -12,8 +12,9 @@ from rich.table import Table
 from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.plan import Trial
+from loaderbench.campaign.variant import Variant
 from loaderbench.machine.progress import Display, counting_bars
-from loaderbench.records.record import TRANSPORTS, Record
+from loaderbench.records.record import Record
 
 
 @contextmanager
@@ -52,9 +53,7 @@ def trial_table(
 
 
 def _planned(campaign: Campaign, records: list[Record]) -> int:
-    """Return how many trials there will be, as far as known: those of every attempt begun, and of the blocks left; and
-    before them those of the searches for best settings.
-    """
+    """Return how many trials there will be, as far as known: of the searches, every attempt begun, and later blocks."""
     attempts = {(record.block, record.attempt) for record in records if record.kind == "load"}
     blocks = campaign.timing.blocks - len({block for block, _ in attempts})
     searched = sum(record.kind == "tune" for record in records)
@@ -67,31 +66,23 @@ def _speed(record: Record) -> str:
 
 
 def _line(record: Record, number: int, planned: int) -> str:
+    """Return the line of a trial in a log."""
     what = f"{_speed(record)} images/s" if record.status == "ok" else f"{record.status}: {record.reason}"
     if record.kind == "tune":
         where, how = "search", f", {record.options}, {record.workers} workers" if record.workers else ""
     else:
         where = f"block {record.block}" + (f" (attempt {record.attempt})" if record.attempt != 1 else "")
-        how = ", cold" if record.cache == "cold" else ", at its best" if record.track == "best" else ""
-        how += "" if record.consumer in {"", "hungry"} else f", {record.consumer}"
-        how += f", {TRANSPORTS[record.transport]}" if record.transport else ""
+        how = "".join(f", {label}" for label in [Variant.of(record).label] if label)
     return f"[{number}/{planned}] {where}, {record.title}{how}: {what}"
 
 
 def _table(campaign: Campaign, records: list[Record]) -> Table:
-    """Return the newest attempt's speeds by contestant and block."""
+    """Return the latest speeds by contestant and block."""
     table = Table("contestant", *(f"block {block + 1}" for block in range(campaign.timing.blocks)), title="images/s")
-    cells = {
-        (r.contestant, r.cache or "warm", r.track, r.consumer, r.transport, r.block): _speed(r)
-        for r in records
-        if r.kind == "load"
-    }
+    cells = {(r.contestant, Variant.of(r), r.block): _speed(r) for r in records if r.kind == "load"}
     for trial in sorted(plan.trials(campaign, 1), key=lambda t: campaign.contestants.index(t.contestant)):
-        which = (trial.contestant.name, trial.cache, trial.track, trial.consumer, trial.transport)
-        speeds = (cells.get((*which, block), "") for block in range(1, campaign.timing.blocks + 1))
-        title = trial.contestant.title if trial.track == "same" else campaign.best[trial.contestant.name].title
-        other = ["cold"] * (trial.cache == "cold") + ["at its best"] * (trial.track == "best")
-        other += [trial.consumer] * (trial.consumer != "hungry")
-        other += [TRANSPORTS[trial.transport]] * bool(trial.transport)
-        table.add_row(", ".join([title, *other]), *speeds)
+        name, variant = trial.contestant.name, trial.variant
+        title = campaign.best[name].title if variant.track == "best" else trial.contestant.title
+        speeds = (cells.get((name, variant, block), "") for block in range(1, campaign.timing.blocks + 1))
+        table.add_row(variant.titled(title), *speeds)
     return table

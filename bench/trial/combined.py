@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from statistics import fmean
 from typing import Any
 
 from loaderbench.api import Artifact, Work
 from loaderbench.machine.gpu import GpuLoad
+from loaderbench.records.record import OVER_RANKS
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial.checks import EpochTotals, InvalidWorkError
 from loaderbench.trial.consumers.clock import stall_pct
 from loaderbench.trial.spec import Several, TrialSpec
-
-_COMBINED: dict[str, Callable[[list[float]], float]] = {
-    **dict.fromkeys(
-        (
-            "cached_images_per_s",
-            "context_switches",
-            "cores_used",
-            "cpu_load_pct",
-            "major_faults",
-            "monitor_cpu_pct",
-            "peak_anon_memory_mib",
-            "peak_memory_mib",
-            "read_bytes",
-        ),
-        sum,
-    ),
-    **dict.fromkeys(
-        (
-            "construct_s",
-            "gpu_starved_pct",
-            "import_s",
-            "starved_pct",
-            "steal_pct",
-            "teardown_s",
-            "throttle_events",
-        ),
-        max,
-    ),
-    **dict.fromkeys(("copy_overlap_pct", "copy_p50_ms", "loss_first", "loss_last", "step_p50_ms"), fmean),
-}
-"""How the values of the processes become one, by column. Columns of the whole machine are the first process's."""
 
 
 def refuse_one_accelerator(several: Several) -> None:
@@ -66,7 +35,7 @@ def columns(several: Several, reports: Sequence[dict[str, Any]]) -> dict[str, An
         return {"status": "invalid", "reason": str(error)}
     timeline.save(spec.times)
     together = {**reports[0], **timeline.columns()}
-    together |= {name: _combined(name, reports) for name in _COMBINED if name in together}
+    together |= {name: _combined(name, reports) for name in OVER_RANKS if name in together}
     if cached := together.get("cached_images_per_s"):
         together["stall_vs_cached_pct"] = stall_pct(together["images_per_s"], cached)
     busy_pct = sum(report["cpu_load_pct"] + report["other_cpu_pct"] for report in reports) / len(reports)
@@ -92,4 +61,4 @@ def _check_shared(epochs: Sequence[Sequence[EpochTotals]], artifact: Artifact, w
 
 def _combined(name: str, reports: Sequence[dict[str, Any]]) -> float | None:
     values = [report[name] for report in reports]
-    return None if None in values else _COMBINED[name](values)
+    return None if None in values else OVER_RANKS[name](values)

@@ -1,4 +1,4 @@
-"""Measure the time and the memory that a report on 10,000 trials takes.
+"""How long does a report on 10,000 trials take, and how much memory?
 
 python -m tests.perf.big_report
 """
@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from loaderbench.records import record
+from loaderbench.records import trials_csv
 from loaderbench.report import report
 from tests import fabricate
 
@@ -23,7 +23,7 @@ def main() -> None:
     blocks = TRIALS // len(fabricate.CAST)
     with tempfile.TemporaryDirectory() as name:
         folder = fabricate.campaign(Path(name, "campaign"), fabricate.finished(blocks=blocks), blocks=blocks)
-        rows = [row for row in record.read(folder / "trials.csv") if row.kind == "load"]
+        rows = [row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"]
         start_s = time.perf_counter()
         report.write(folder, Path(name, "report"))
         taken_s = time.perf_counter() - start_s

@@ -25,7 +25,7 @@ from loaderbench.campaign import campaign as config
 from loaderbench.findings.comparison import ratio
 from loaderbench.formats import prepare
 from loaderbench.machine.progress import Display
-from loaderbench.run import runner
+from loaderbench.run.one_trial import trial_spec
 from loaderbench.trial import TrialSpec, measure
 
 
@@ -53,7 +53,7 @@ def main(
                 measures = {"harness": harness, "bare": partial(bare, touch=touch)}
                 order = ["harness", "bare"] if pair % 2 else ["bare", "harness"]
                 with tempfile.TemporaryDirectory() as folder:
-                    spec = runner.trial_spec(campaign, contestant, artifact, Path(folder, "times.npz"))
+                    spec = trial_spec(campaign, contestant, artifact, Path(folder, "times.npz"))
                     speeds = {name: measures[name](spec) for name in order}
                 logs.append(math.log(speeds["harness"] / speeds["bare"]))
                 rows.writerow(

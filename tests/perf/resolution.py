@@ -26,7 +26,7 @@ from loaderbench.campaign.campaign import Campaign  # noqa: E402
 from loaderbench.findings.analysis import analyse  # noqa: E402
 from loaderbench.formats import Prepared, prepare  # noqa: E402
 from loaderbench.machine.progress import Display  # noqa: E402
-from loaderbench.records import record as records  # noqa: E402 - the planted adapters must be found
+from loaderbench.records import trials_csv  # noqa: E402 - the planted adapters must be found
 from loaderbench.records.record import Record  # noqa: E402
 from loaderbench.run import environment, runner  # noqa: E402
 
@@ -57,9 +57,9 @@ def _measured(campaign: Campaign, prepared: Prepared) -> list[Record]:
     described = folder / "env.json"
     now = environment.describe(campaign, prepared.data)
     same = described.exists() and not environment.differences(json.loads(described.read_text()), now)
-    if not same or plan.missing(campaign, {row.trial: row for row in records.read(folder / "trials.csv")}):
+    if not same or plan.missing(campaign, {row.trial: row for row in trials_csv.read(folder / "trials.csv")}):
         runner.run(campaign, prepared, RESULTS, Display())
-    return records.read(folder / "trials.csv")
+    return trials_csv.read(folder / "trials.csv")
 
 
 def _pair(pair: str, options: dict[str, Any], timing: dict[str, Any], seed: int) -> Campaign:

@@ -1,0 +1,76 @@
+"""The variants in which a contestant runs in each block: page cache, settings, consumer, transport."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import astuple, dataclass
+from typing import Any
+
+from loaderbench.records.record import STREAM_TABLES, TRANSPORTS, Cache, Consumer, Record, Track, Transport
+
+_LABELS = {
+    "cold": "cold cache",
+    "best": "tuned",
+    "paced": "emulated accelerator",
+    "train": "training",
+    "lightning": "training under Lightning",
+    **TRANSPORTS,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run a contestant."""
+
+    cache: Cache = "warm"
+    track: Track = "same"
+    """`best`: at the best settings that the search found."""
+    consumer: Consumer = "hungry"
+    transport: Transport = ""
+    """How the data comes from a bucket; empty if it is on this machine."""
+
+    @classmethod
+    def of(cls, record: Record) -> Variant:
+        """Return the variant of a row. Rows leave values empty that do not apply, or that earlier versions lacked."""
+        values = {
+            "cache": record.cache,
+            "track": record.track,
+            "consumer": record.consumer,
+            "transport": record.transport,
+        }
+        return cls(**{name: value for name, value in values.items() if value})  # type: ignore[arg-type]
+
+    @property
+    def key(self) -> str:
+        """The values that differ from the main variant's, separated by `/`: the end of a trial's name."""
+        return "/".join(value for value, main in zip(astuple(self), astuple(MAIN), strict=True) if value != main)
+
+    @property
+    def label(self) -> str:
+        """The same in words; empty for the main variant."""
+        return ", ".join(_LABELS.get(value, value) for value in self.key.split("/") if value)
+
+    def titled(self, title: str) -> str:
+        """Return a contestant's title followed by the label."""
+        return ", ".join(filter(None, [title, self.label]))
+
+
+MAIN = Variant()
+"""Warm page cache, the campaign's settings, drained as fast as possible, data on this machine: what is ranked."""
+
+
+def variants(campaign: Mapping[str, Any]) -> dict[Variant, list[str]]:
+    """Return the contestants that run in each variant, once in every block, in the order of the campaign.
+
+    `campaign`: as `env.json` keeps it, also of an earlier version.
+    """
+    names = [contestant["name"] for contestant in campaign["contestants"]]
+    stream = campaign.get("stream") or {}
+    chosen: dict[Variant, Collection[str]] = {
+        MAIN: names,
+        Variant(cache="cold"): campaign["cold"],
+        Variant(track="best"): campaign["best"],
+        **{Variant(consumer=c): f["contestants"] for c, f in campaign.get("consumers", {}).items() if f},
+        **{Variant(transport=t): stream.get(table, ()) for t, table in STREAM_TABLES.items()},
+    }
+    return {variant: [name for name in names if name in among] for variant, among in chosen.items() if among}

@@ -1,0 +1,254 @@
+"""Summaries of contestants over blocks: the ranking, and each of the other variants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from loaderbench.campaign.pixel_values import delivers
+from loaderbench.campaign.tuning import Search
+from loaderbench.campaign.variant import MAIN, Variant, variants
+from loaderbench.findings import training
+from loaderbench.findings.comparison import (
+    RANKING_BLOCKS,
+    Comparison,
+    Ratio,
+    compare,
+    compare_all,
+    least_difference,
+)
+from loaderbench.findings.crossover import DeliveryCurve
+from loaderbench.findings.findings import (
+    ColdStart,
+    ConsumerSummary,
+    ContestantSummary,
+    TransportSummary,
+    TunedSummary,
+)
+from loaderbench.findings.trials import by_block, of_variant, ok_rows, paired_ratio
+from loaderbench.records.certificates import Certificate, unranked_reason
+from loaderbench.records.record import MEDIANS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """The comparison of all contestants in the main variant."""
+
+    summaries: tuple[ContestantSummary, ...]
+    speeds: pd.DataFrame
+    """Images/s by block and contestant."""
+    compared: Mapping[tuple[str, str], Comparison]
+    """Every two contestants that are no controls, those that are not ranked too."""
+    twin_ratio: Ratio | None
+    """Ratio of the A/A control to the reference."""
+    least: float
+    """See `comparison.least_difference`."""
+
+
+def competing(campaign: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the contestants of a campaign, as `env.json` keeps it, that are no controls."""
+    return [contestant for contestant in campaign["contestants"] if not contestant["control"]]
+
+
+def ranking(campaign: Mapping[str, Any], table: pd.DataFrame, certified: Mapping[str, Certificate]) -> Ranking:
+    """Compare and rank all contestants by their trials in the main variant."""
+    rows, reference = of_variant(table, MAIN), campaign["reference"]
+    speeds = by_block(ok_rows(rows), "images_per_s")
+    twins = [c["name"] for c in campaign["contestants"] if c["control"] == "twin" and c["name"] in speeds]
+    twin_ratio = paired_ratio(speeds[twins[0]], speeds[reference]) if twins and reference in speeds else None
+    least = least_difference(twin_ratio)
+    names = [c["name"] for c in competing(campaign)]
+    reasons = {
+        c["name"]: _reason_in_campaign(c, campaign) or unranked_reason(c["name"], reference, certified)
+        for c in competing(campaign)
+    }
+    everything = compare_all(speeds[[name for name in names if name in speeds]], least)
+    ranked = [name for name in names if name in speeds and not reasons[name]]
+    compared = compare_all(speeds[ranked], least) if any(reasons.values()) else everything
+    summaries = [
+        _unranked(summary(c, rows, compared, reference), reasons[c["name"]], everything.get((c["name"], reference)))
+        for c in competing(campaign)
+    ]
+    summaries.sort(key=lambda s: (not s.speeds, bool(s.unranked_reason), _fastest_first(s)))
+    return Ranking(summaries=tuple(summaries), speeds=speeds, compared=everything, twin_ratio=twin_ratio, least=least)
+
+
+def _reason_in_campaign(contestant: Mapping[str, Any], campaign: Mapping[str, Any]) -> str:
+    """Return the campaign's own reason not to rank a contestant, or an empty string; before schema 5 it had none."""
+    requested, own = delivers(campaign["work"]), delivers(campaign["work"], contestant.get("work"))
+    return contestant.get("apart") or (f"delivers {own} instead of {requested}" if own != requested else "")
+
+
+def _unranked(summary: ContestantSummary, reason: str, against: Comparison | None) -> ContestantSummary:
+    """Return the summary of a contestant of different work without a rank, but with its ratio to the reference."""
+    if against and not summary.reference:
+        summary = replace(summary, reference=replace(against, p=None, verdict="unresolved"))
+    return replace(summary, unranked_reason=reason, rank=None) if reason else summary
+
+
+def summary(
+    contestant: Mapping[str, Any],
+    rows: pd.DataFrame,
+    compared: Mapping[tuple[str, str], Comparison] | None = None,
+    reference: str = "",
+) -> ContestantSummary:
+    """Return the summary of a contestant over its rows of one variant; without comparisons it has no rank."""
+    name, compared = contestant["name"], compared or {}
+    own = rows[rows["contestant"] == name]
+    ok = ok_rows(own)
+    medians = ok[[*MEDIANS, "start_s"]].median().dropna()
+    return ContestantSummary(
+        name=name,
+        title=contestant["title"],
+        adapter=contestant["loader"],
+        format=contestant["format"],
+        memory_format=_all(ok["memory_format"]),
+        batch_memory=_all(ok["batch_memory"]),
+        speeds=tuple(ok["images_per_s"]),
+        medians={str(column): float(value) for column, value in medians.items()},
+        bound_by=_all(ok["bound_by"]),
+        rank=_rank(name, compared) if compared and len(ok) >= RANKING_BLOCKS else None,
+        faster_than=frozenset(other for (one, other), c in compared.items() if one == name and c.verdict == "faster"),
+        reference=compared.get((name, reference)),
+        trouble=_trouble(own),
+    )
+
+
+def _all(texts: Iterable[str]) -> str:
+    return ", ".join(sorted(set(texts) - {""}))
+
+
+def _rank(name: str, compared: Mapping[tuple[str, str], Comparison]) -> tuple[int, int]:
+    """Return the best and the worst place: behind those that are faster, before those that are slower."""
+    verdicts = [comparison.verdict for (one, _), comparison in compared.items() if one == name]
+    return 1 + verdicts.count("slower"), 1 + len(verdicts) - verdicts.count("faster")
+
+
+def _trouble(rows: pd.DataFrame) -> str:
+    bad = rows[rows["status"] != "ok"]
+    if bad.empty:
+        return ""
+    last = bad.iloc[-1]
+    return f"{last['status']}: {last['reason']}" if last["reason"] else str(last["status"])
+
+
+def _fastest_first(summary: ContestantSummary) -> float:
+    return -summary.medians.get("images_per_s", 0)
+
+
+def cold_starts(
+    campaign: Mapping[str, Any], table: pd.DataFrame, warm: Sequence[ContestantSummary]
+) -> Iterator[ColdStart]:
+    """Yield the cold trials of each contestant beside its summary in the main variant, in the order of those."""
+    contestants = {c["name"]: c for c in competing(campaign)}
+    rows = of_variant(table, Variant(cache="cold"))
+    cold_epochs = by_block(ok_rows(rows), "epoch1_images_per_s")
+    warm_epochs = by_block(of_variant(table, MAIN).query("status == 'ok'"), "epoch1_images_per_s")
+    for each in warm:
+        if each.name in campaign["cold"]:
+            states = ok_rows(rows)[ok_rows(rows)["contestant"] == each.name]["cache_state"].value_counts()
+            both = each.name in cold_epochs and each.name in warm_epochs
+            yield ColdStart(
+                warm=each,
+                cold=summary(contestants[each.name], rows),
+                states=", ".join(f"{state} ({count})" for state, count in states.items()),
+                ratio=paired_ratio(cold_epochs[each.name], warm_epochs[each.name]) if both else None,
+            )
+
+
+def tuned(
+    campaign: Mapping[str, Any], table: pd.DataFrame, main: Ranking, searches: Mapping[str, Search]
+) -> list[TunedSummary]:
+    """Rank the tuned contestants among themselves, and compare each with itself at shared settings within blocks."""
+    rows = of_variant(table, Variant(track="best"))
+    speeds = by_block(ok_rows(rows), "images_per_s")
+    compared = compare_all(speeds, main.least)
+    logs = (speeds / main.speeds[[name for name in main.speeds if name in speeds]]).apply(np.log)
+    gains = compare({(str(name), "shared"): log for name, log in logs.items()}, main.least)
+    contestants = {c["name"]: c for c in competing(campaign)}
+    found = []
+    for shared in main.summaries:
+        if shared.name in searches:
+            titled = {**contestants[shared.name], "title": campaign["best"][shared.name]["title"]}
+            found.append(
+                TunedSummary(
+                    shared=shared,
+                    tuned=summary(titled, rows, compared, campaign["reference"]),
+                    gain=gains.get((shared.name, "shared")),
+                    search=searches[shared.name],
+                )
+            )
+    return sorted(found, key=lambda each: _fastest_first(each.tuned))
+
+
+def by_consumer(campaign: Mapping[str, Any], table: pd.DataFrame) -> list[ConsumerSummary]:
+    """Return the summaries with each consumer but the default one, the fastest contestants first."""
+    found = []
+    for variant, names in variants(campaign).items():
+        if variant.consumer == MAIN.consumer:
+            continue
+        rows = of_variant(table, variant)
+        ok = ok_rows(rows)
+        outliers, loss_blocks = training.outlier_losses(ok), training.blocks_compared(ok)
+        speed = "fed_images_per_s" if variant.consumer == "paced" else "images_per_s"
+        of_consumer = [
+            ConsumerSummary(
+                consumer=variant.consumer,
+                summary=summary(contestant, rows),
+                curve=_demand_curve(ok[ok["contestant"] == contestant["name"]]["demand_curve"]),
+                outlier_losses=outliers.get(contestant["name"], ()),
+                loss_blocks=loss_blocks,
+            )
+            for contestant in competing(campaign)
+            if contestant["name"] in names
+        ]
+        found += sorted(of_consumer, key=lambda each: -each.summary.medians.get(speed, 0))
+    return found
+
+
+def _demand_curve(texts: Iterable[str]) -> tuple[tuple[float, float], ...]:
+    points = [point.split() for text in texts for point in text.split("; ") if point]
+    return tuple(sorted((float(demand), float(busy)) for demand, busy in points))
+
+
+def by_transport(
+    campaign: Mapping[str, Any], table: pd.DataFrame, curves: Mapping[str, DeliveryCurve]
+) -> Iterator[TransportSummary]:
+    """Yield the summaries of contestants whose data came from a bucket. `curves`: by trial."""
+    for variant, names in variants(campaign).items():
+        if not variant.transport:
+            continue
+        rows = of_variant(table, variant)
+        for contestant in competing(campaign):
+            if contestant["name"] in names:
+                own = ok_rows(rows[rows["contestant"] == contestant["name"]])
+                limited = own[own["cache_mib"].notna()]
+                held = bool((limited["cache_peak_mib"] <= limited["cache_mib"]).all())
+                yield TransportSummary(
+                    transport=variant.transport,
+                    summary=summary(contestant, rows),
+                    curves=tuple(curves[trial] for trial in own["trial"] if trial in curves),
+                    bound_held=held if len(limited) else None,
+                )
+
+
+def curves_by_block(
+    table: pd.DataFrame, summaries: Sequence[TransportSummary], curves: Mapping[str, DeliveryCurve]
+) -> list[dict[str, DeliveryCurve]]:
+    """Return, for each block, the delivery curves by the titles of the summaries. `curves`: by trial."""
+    titles = {(each.summary.name, each.transport): each.title for each in summaries}
+    rows = table[table["trial"].isin(list(curves))]
+    return [
+        {
+            titles[row["contestant"], row["transport"]]: curves[row["trial"]]
+            for _, row in in_block.iterrows()
+            if (row["contestant"], row["transport"]) in titles
+        }
+        for _, in_block in rows.groupby("block")
+    ]

@@ -1,0 +1,61 @@
+"""Read the folder of one campaign: conditions, rows, raw times, certificates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from loaderbench.records import certificates, trials_csv
+from loaderbench.records.certificates import Certificate
+from loaderbench.records.record import Record
+from loaderbench.records.timeline import Timeline
+
+_ENV_SCHEMA = 1
+
+
+class CampaignFolder:
+    """A campaign's folder, of which each file is read when it is first needed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def env(self) -> Mapping[str, Any]:
+        """The conditions, from `env.json`. Raises FileNotFoundError, or ValueError if another version wrote them."""
+        env: Mapping[str, Any] = json.loads((self.path / "env.json").read_text())
+        if env.get("schema") != _ENV_SCHEMA:
+            raise ValueError(
+                f"{self.path / 'env.json'} has schema {env.get('schema')} instead of {_ENV_SCHEMA}; "
+                f"use loaderbench {env.get('loaderbench', 'of the version that wrote it')}"
+            )
+        return env
+
+    @cached_property
+    def rows(self) -> list[Record]:
+        """The complete rows of `trials.csv`. Raises ValueError if another version wrote them."""
+        return trials_csv.read(self.path / "trials.csv")
+
+    @cached_property
+    def header(self) -> tuple[str, ...]:
+        """The columns with which its rows were sealed."""
+        return trials_csv.header_of(self.path / "trials.csv")
+
+    @cached_property
+    def certificates(self) -> Mapping[str, Certificate]:
+        """The certificates by contestant; none if there are none."""
+        return certificates.load(self.path)
+
+    def seal(self, row: Record) -> str:
+        """Return the seal that a row must have. Raises FileNotFoundError without its raw times."""
+        return trials_csv.seal(row, self.path, self.header)
+
+    def has_times(self, row: Record) -> bool:
+        """Return whether the raw times of a row are there."""
+        return bool(row.times) and (self.path / "times" / row.times).is_file()
+
+    def timeline(self, row: Record) -> Timeline | None:
+        """Return the raw times of a row; None if it has none, or if their file is missing."""
+        return Timeline.load(self.path / "times" / row.times) if self.has_times(row) else None

@@ -1,0 +1,105 @@
+"""Append sealed rows to `trials.csv`, and read them back."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from loaderbench.machine.files import force_to_disk
+from loaderbench.records.record import HEADER, SCHEMA_VERSION, Record
+
+_TYPES = get_type_hints(Record)
+_NEEDED = {field.name for field in fields(Record) if field.default is MISSING}
+
+
+def append(path: Path, record: Record) -> None:
+    """Seal one row and append it as one line, after the header if the file is new, and force it to the disk."""
+    new = not path.exists()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if new:
+        writer.writerow(HEADER)
+    writer.writerow([*_cells(record), seal(record, path.parent)])
+    with path.open("ab") as file:  # writes all of it, or raises OSError
+        file.write(text.getvalue().encode())
+        file.flush()
+        os.fsync(file.fileno())
+    if new:
+        force_to_disk(path.parent)
+
+
+def read(path: Path) -> list[Record]:
+    """Return all complete rows. Columns that an earlier version did not write are empty.
+
+    Raises ValueError if the file has unknown columns, or lacks those that every row needs.
+    """
+    if not path.exists():
+        return []
+    text = path.read_text()
+    rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    if rows and not (_NEEDED <= set(rows[0]) <= set(HEADER)):
+        raise ValueError(
+            f"{path} has other columns than schema {SCHEMA_VERSION}; "
+            "use the version of loaderbench that wrote it (see env.json beside it)"
+        )
+    return [Record(**{name: _value(name, cell) for name, cell in zip(rows[0], row, strict=True)}) for row in rows[1:]]
+
+
+def header_of(path: Path) -> tuple[str, ...]:
+    """Return the columns of a file in their order; today's if there is none."""
+    if not path.exists():
+        return HEADER
+    with path.open(newline="") as file:
+        return tuple(next(csv.reader(file)))
+
+
+def mend(path: Path) -> None:
+    """Remove an incomplete last line, which a kill or a power cut has left. Complete rows are never touched."""
+    if not path.exists():
+        return
+    text = path.read_bytes()
+    complete = text[: text.rfind(b"\n") + 1]
+    if not complete:
+        path.unlink()
+    elif len(complete) < len(text):
+        with path.open("r+b") as file:
+            file.truncate(len(complete))
+            os.fsync(file.fileno())
+
+
+def seal(record: Record, folder: Path, header: Sequence[str] = HEADER) -> str:
+    """Return the seal that a row in a campaign's folder must have. `header`: the columns of the file.
+
+    Raises FileNotFoundError without the row's raw times.
+    """
+    raw = (folder / "times" / record.times).read_bytes() if record.times else b""
+    return hashlib.sha256("\n".join(_cells(record, header)).encode() + raw).hexdigest()
+
+
+def cell(value: str | float | None) -> str:
+    """Return the text of a value in the file."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return " ".join(str(value).split())  # one row, one line
+
+
+def _cells(record: Record, header: Sequence[str] = HEADER) -> list[str]:
+    """Return all cells but the last, which is the seal."""
+    return [cell(getattr(record, name)) for name in header[:-1]]
+
+
+def _value(name: str, text: str) -> Any:
+    kinds = get_args(_TYPES[name]) or (_TYPES[name],)
+    if text == "" and type(None) in kinds:
+        return None
+    if int in kinds:
+        return int(text)
+    return float(text) if float in kinds else text

@@ -1,0 +1,156 @@
+"""Run one trial in a process of its own; every outcome is a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from loaderbench.api import Artifact
+from loaderbench.campaign import registry
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.campaign.pixel_values import delivers
+from loaderbench.campaign.plan import Trial
+from loaderbench.campaign.schema import Contestant
+from loaderbench.campaign.tuning import Settings
+from loaderbench.campaign.variant import MAIN, Variant
+from loaderbench.formats import Prepared
+from loaderbench.machine import page_cache
+from loaderbench.machine.cores import canary_s
+from loaderbench.records.record import Record, now
+from loaderbench.roofline import ceilings
+from loaderbench.run import bucket_under_test
+from loaderbench.run.bucket_under_test import Place
+from loaderbench.run.environment import virtual_machine
+from loaderbench.trial import TrialSpec, Window
+from loaderbench.trial import measure as run_trial
+
+
+def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
+    campaign: Campaign,
+    trial: Trial,
+    prepared: Prepared,
+    folder: Path,
+    measured: Mapping[str, Record],
+    place: Place | None,
+) -> Record:
+    """Run one trial and return its row, whatever the outcome.
+
+    `folder`: the campaign's. `measured`: its rows by trial. `place`: where trials with their data in a bucket run.
+    """
+    contestant, variant, identity = trial.contestant, trial.variant, _identity(campaign, trial)
+    if trial.settings is None:
+        reason = f"none of the tried settings fits the limit of {campaign.tuning.memory_mib} MiB of memory"
+        return Record(**identity, status="unavailable", reason=reason)
+    if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
+        return Record(**identity, status="unavailable", reason=reason)
+    artifact = prepared.artifacts.get(contestant.format)
+    if artifact is None:
+        written = next(record for record in prepared.records if record.format == contestant.format)
+        return Record(**identity, status=written.status, reason=f"format {contestant.format}: {written.reason}")
+    file_name = trial.name.replace("/", "+")  # no name contains a plus
+    (folder / "times").mkdir(exist_ok=True)
+    times = folder / "times" / f"{file_name}.npz"
+    spec = trial_spec(campaign, contestant, artifact, times, trial.block, variant, trial.settings)
+    resident_pct = None if variant.transport else page_cache.warm_or_evict(Path(artifact.path), variant.cache)
+    before_s = canary_s()
+    log, limit_s = folder / f"{file_name}.log", campaign.timing.limit_s
+    if place and variant.transport:
+        result = place.run(variant.transport, spec, log, limit_s)
+    else:
+        result = run_trial(spec, log, limit_s)
+    record = Record(
+        **identity,
+        samples=artifact.samples,
+        size_bytes=artifact.size_bytes,
+        bytes_per_image=artifact.size_bytes / artifact.samples,
+        batch_size=spec.work.batch_size,
+        workers=spec.work.workers,
+        ranks=spec.work.ranks,
+        jobs=spec.jobs,
+        delivers=delivers(vars(spec.work)),
+        resident_pct=resident_pct,
+        times=times.name if result["status"] == "ok" else "",
+        canary_drift_pct=100 * (canary_s() / before_s - 1),
+        **result,
+    )
+    if record.status != "ok" or variant.transport or not registry.loader(contestant.loader).reads:
+        return record
+    virtual = virtual_machine() is not None
+    state = page_cache.cache_state(
+        variant.cache,
+        resident_pct,
+        record.read_bytes,
+        size_bytes=artifact.size_bytes,
+        payload_bytes=artifact.payload_bytes,
+        virtual_machine=virtual,
+    )
+    return replace(record, cache_state=state, **ceilings.limit_columns(campaign, prepared, trial, record, measured))
+
+
+def trial_spec(  # noqa: PLR0913, PLR0917 - all that a trial is
+    campaign: Campaign,
+    contestant: Contestant,
+    artifact: Artifact,
+    times: Path,
+    block: int = 1,
+    variant: Variant = MAIN,
+    settings: Settings | None = None,
+) -> TrialSpec:
+    """Return the specification of a trial.
+
+    `times`: the file for its raw times. `block`: 0 for a search. `settings`: those that replace the contestant's own.
+    """
+    work, settings = campaign.work_on(artifact.samples, block, contestant), settings or {}
+    if variant.transport:  # a second visit in the first epoch would find in the cache what the first fetched
+        work = replace(work, passes=1)
+    window = campaign.timing.window() | ({} if block else campaign.tuning.window())
+    feeding = campaign.feedings.get(variant.consumer)
+    if feeding:
+        window |= feeding.window() | {"whole_epoch": False}
+    if feeding or campaign.work.processes > 1:
+        window |= {"pause_s": None}
+    epochs = campaign.stream.epochs if variant.transport and campaign.stream else int(variant.cache == "cold")
+    return TrialSpec(
+        loader=contestant.loader,
+        artifact=artifact,
+        work=replace(work, workers=settings.get("workers", work.workers)),
+        window=Window(**window, epochs=epochs),
+        times=times,
+        options=_options(contestant, settings),
+        consumer=variant.consumer,
+        consumer_options=feeding.model_dump().get("options", {}) if feeding else {},
+        jobs=campaign.work.jobs,
+    )
+
+
+def _options(contestant: Contestant, settings: Settings | None) -> dict[str, Any]:
+    """Return the loader's options; `workers` is part of the work."""
+    return contestant.options | {name: value for name, value in (settings or {}).items() if name != "workers"}
+
+
+def _identity(campaign: Campaign, trial: Trial) -> dict[str, Any]:
+    """Return the columns that identify the trial."""
+    contestant, variant = trial.contestant, trial.variant
+    place = {"kind": "load", "block": trial.block, "attempt": trial.attempt, "track": variant.track}
+    own = trial.block and variant.track == "same"
+    network = {}
+    if campaign.stream and variant.transport:
+        network = bucket_under_test.limits(campaign.stream, variant.transport)
+    return {
+        "trial": trial.name,
+        **(place if trial.block else {"kind": "tune"}),
+        "position": trial.position,
+        "cache": "" if variant.transport else variant.cache,
+        "consumer": variant.consumer,
+        "started_at": now(),
+        "contestant": contestant.name,
+        "title": contestant.title if own else campaign.best[contestant.name].title,
+        "adapter": contestant.loader,
+        "format": contestant.format,
+        "options": json.dumps(_options(contestant, trial.settings), sort_keys=True),
+        "versions": registry.adapters("loader")[contestant.loader].versions(),
+        **network,
+    }
