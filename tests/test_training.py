@@ -107,4 +107,4 @@ def test_what_lightning_adds_is_told_within_blocks(tmp_path: Path) -> None:
 
 def test_without_lightning_nothing_is_said_of_it(tmp_path: Path) -> None:
     text = written(tmp_path, trained(0, blocks=2), cast=FOUR, feeding=[actor.name for actor in FOUR])
-    assert "What Lightning adds" not in text
+    assert "What does Lightning add" not in text
