@@ -23,8 +23,8 @@ from loaderbench.run import runner
 from loaderbench.trial import consumers
 from loaderbench.trial import meter as meters
 from loaderbench.trial.checks import InvalidWorkError
+from loaderbench.trial.clock import CudaClock
 from loaderbench.trial.consumers import demand_sweep, lightning, train
-from loaderbench.trial.consumers.clock import CudaClock
 from loaderbench.trial.meter import Meter
 from loaderbench.trial.spec import Window
 from loaderbench.trial.trial import TimedLoader

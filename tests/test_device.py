@@ -26,8 +26,8 @@ from loaderbench.roofline.measure import LimitSpec
 from loaderbench.run import runner
 from loaderbench.trial import device
 from loaderbench.trial.checks import InvalidWorkError
+from loaderbench.trial.clock import CudaClock
 from loaderbench.trial.consumers import drain, train
-from loaderbench.trial.consumers.clock import CudaClock
 from loaderbench.trial.consumers.drain import Arrivals
 from loaderbench.trial.device import Copies
 from loaderbench.trial.meter import Meter

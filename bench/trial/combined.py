@@ -11,7 +11,7 @@ from loaderbench.machine.gpu import GpuLoad
 from loaderbench.records.record import OVER_RANKS
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial.checks import EpochTotals, InvalidWorkError
-from loaderbench.trial.consumers.clock import stall_pct
+from loaderbench.trial.clock import stall_pct
 from loaderbench.trial.spec import Several, TrialSpec
 
 

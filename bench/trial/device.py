@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from loaderbench.trial.consumers.clock import CopyClock
+from loaderbench.trial.clock import CopyClock
 
 if TYPE_CHECKING:
     from torch import Tensor

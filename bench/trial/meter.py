@@ -25,7 +25,7 @@ from loaderbench.machine.gpu import Gpu, GpuLoad, GpuSample
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial import device
 from loaderbench.trial.checks import EpochTotals, InvalidWorkError, check_batch
-from loaderbench.trial.consumers.clock import AHEAD
+from loaderbench.trial.clock import AHEAD
 from loaderbench.trial.device import Copies
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.spec import Window

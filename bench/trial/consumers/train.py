@@ -14,7 +14,7 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from loaderbench.api import DEVIATION, MEAN
-from loaderbench.trial.consumers.clock import Clock, CudaClock, stall_pct
+from loaderbench.trial.clock import Clock, CudaClock, stall_pct
 from loaderbench.trial.device import demand
 
 if TYPE_CHECKING:
