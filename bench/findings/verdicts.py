@@ -6,16 +6,11 @@ All sentences are plain text; the report escapes and prints them.
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-from loaderbench.findings.comparison import RANKING_BLOCKS
-from loaderbench.findings.findings import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from loaderbench.findings.comparison import Comparison
-    from loaderbench.findings.findings import Analysis, ContestantSummary
+from loaderbench.findings.comparison import RANKING_BLOCKS, Comparison
+from loaderbench.findings.findings import Analysis, ContestantSummary, shown
 
 EN_DASH = "\N{EN DASH}"
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from loaderbench.campaign.campaign import CAMPAIGNS
 from loaderbench.campaign.pixel_values import delivers
 from loaderbench.findings import verdicts
 from loaderbench.report.markdown import ranges, settings, verbatim
+from loaderbench.report.material import Material
 from loaderbench.run.bucket_under_test import ON_LOOPBACK
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from loaderbench.report.material import Material
 
 _KINDS = {"write": "Converting: ", "limit": "Limit: ", "tune": "Search: "}
 _NO_COLD = (

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from loaderbench.campaign.pixel_values import delivers
 from loaderbench.findings import verdicts
+from loaderbench.findings.findings import Analysis, ContestantSummary
 from loaderbench.report.markdown import formatted, interval, medians, speed_range
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from loaderbench.findings.findings import Analysis, ContestantSummary
-    from loaderbench.report.material import Material
+from loaderbench.report.material import Material
 
 
 class Point(NamedTuple):

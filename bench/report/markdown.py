@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
-from loaderbench.findings.comparison import Comparison
-from loaderbench.findings.findings import shown
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from loaderbench.findings.comparison import Ratio
-    from loaderbench.findings.findings import ContestantSummary
+from loaderbench.findings.comparison import Comparison, Ratio
+from loaderbench.findings.findings import ContestantSummary, shown
 
 EN_DASH, _TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])|^[-+]")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from loaderbench.findings.findings import Analysis
-    from loaderbench.records.certificates import Certificate
+from loaderbench.findings.findings import Analysis
+from loaderbench.records.certificates import Certificate
 
 
 @dataclass(frozen=True)

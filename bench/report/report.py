@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from markupsafe import Markup
 
 from loaderbench.findings import verdicts
 from loaderbench.findings.raw_times import analyse_folder
@@ -17,11 +20,6 @@ from loaderbench.report import conditions, plots, resources, results
 from loaderbench.report.first_screen import first_screen, setup
 from loaderbench.report.markdown import anchor, cell, templates, verbatim
 from loaderbench.report.material import Material
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from markupsafe import Markup
 
 REPORT = "report.md"
 SHOWN_UNREADABLE = 20

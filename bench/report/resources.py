@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loaderbench.api import Encoding
+from loaderbench.findings.findings import ContestantSummary
 from loaderbench.formats import deviation
 from loaderbench.report.markdown import interval, medians
-
-if TYPE_CHECKING:
-    from loaderbench.findings.findings import ContestantSummary
-    from loaderbench.report.material import Material
+from loaderbench.report.material import Material
 
 _MB, _GB = 1e6, 1e9
 _BATCH_MEMORY = {

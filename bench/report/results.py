@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
+
+from markupsafe import Markup
 
 from loaderbench.campaign.tuning import MARGIN
 from loaderbench.findings import verdicts
 from loaderbench.findings.comparison import RANKING_BLOCKS
+from loaderbench.findings.crossover import Crossover
+from loaderbench.findings.findings import ConsumerSummary, TransportSummary, TunedSummary
+from loaderbench.findings.training import UnderLightning
+from loaderbench.records.certificates import Certificate
 from loaderbench.report.first_screen import limit_share
 from loaderbench.report.markdown import cell, formatted, interval, medians, speed_range, verbatim
+from loaderbench.report.material import Material
 from loaderbench.report.resources import file_backed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from markupsafe import Markup
-
-    from loaderbench.findings.crossover import Crossover
-    from loaderbench.findings.findings import ConsumerSummary, TransportSummary, TunedSummary
-    from loaderbench.findings.training import UnderLightning
-    from loaderbench.records.certificates import Certificate
-    from loaderbench.report.material import Material
 
 _MB = 1e6
 _EQUAL_DB = 99

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 from matplotlib import rc_context
+from matplotlib.figure import Figure
 
+from loaderbench.findings.findings import Analysis
 from loaderbench.report.plots import over_time, resources, speed, trade_offs, waiting
 from loaderbench.report.plots.style import STYLE, Palette, add_title
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from matplotlib.figure import Figure
-
-    from loaderbench.findings.findings import Analysis
 
 
 class Plot(NamedTuple):

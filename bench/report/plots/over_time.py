@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from loaderbench.findings.findings import shown
+from loaderbench.findings.findings import Analysis, shown
 from loaderbench.report.plots.style import (
     COUNT,
     GREY,
     INK,
     PAPER,
+    Palette,
     annotate_right,
     name_rows,
     new_figure,
     wrapped,
 )
 from loaderbench.trial.consumers.demand_sweep import FED
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from loaderbench.findings.findings import Analysis
-    from loaderbench.report.plots.style import Palette
 
 _LINES = {"stream": "-", "bounded": ":", "download": "--"}
 _MINUTES_FROM_S = 300

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.figure import Figure
 
-from loaderbench.findings.findings import shown
+from loaderbench.findings.findings import Analysis, shown
 from loaderbench.report.plots.bars import Bar, Label, Row, bars, draw_rows
-from loaderbench.report.plots.style import BYTES, EXCUSE, annotate_right, name_rows, new_figure, wrapped
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from loaderbench.findings.findings import Analysis
-    from loaderbench.report.plots.style import Look, Palette
+from loaderbench.report.plots.style import BYTES, EXCUSE, Look, Palette, annotate_right, name_rows, new_figure, wrapped
 
 
 def conversion(analysis: Analysis, palette: Palette) -> Figure | None:

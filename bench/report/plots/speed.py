@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from matplotlib.figure import Figure
 
-from loaderbench.findings.findings import shown
+from loaderbench.findings.comparison import Comparison
+from loaderbench.findings.findings import Analysis, ContestantSummary, TunedSummary, shown
+from loaderbench.findings.replication import Replication
 from loaderbench.report.plots.bars import Bar, Label, Row, bars
-from loaderbench.report.plots.style import ALARM, GREY, HOLLOW, INK, Look, wrapped
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from loaderbench.findings.comparison import Comparison
-    from loaderbench.findings.findings import Analysis, ContestantSummary, TunedSummary
-    from loaderbench.findings.replication import Replication
-    from loaderbench.report.plots.style import Palette
+from loaderbench.report.plots.style import ALARM, GREY, HOLLOW, INK, Look, Palette, wrapped
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Annotation
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import EngFormatter
+from matplotlib.typing import RcKeyType
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.text import Annotation
-    from matplotlib.typing import RcKeyType
-
-    from loaderbench.findings.findings import Analysis, ContestantSummary
-    from loaderbench.records.record import Record
+from loaderbench.findings.findings import Analysis, ContestantSummary
+from loaderbench.records.record import Record
 
 WIDTH_IN = 10
 """At 100 pixels per inch, 1,000 pixels: the width at which text must be readable."""

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from loaderbench.report.plots.style import BYTES, COUNT, PAPER, new_figure, wrapped
+from matplotlib.figure import Figure
+from matplotlib.ticker import Formatter
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import Formatter
-
-    from loaderbench.findings.findings import Analysis
-    from loaderbench.report.plots.style import Palette
+from loaderbench.findings.findings import Analysis
+from loaderbench.report.plots.style import BYTES, COUNT, PAPER, Palette, new_figure, wrapped
 
 
 def cpu_cost(analysis: Analysis, palette: Palette) -> Figure | None:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from loaderbench.findings.findings import START_PHASES, shown
+from loaderbench.findings.findings import START_PHASES, Analysis, ColdStart, shown
 from loaderbench.report.plots.bars import Bar, Label, Row, bars, fit_labels
-from loaderbench.report.plots.style import ALARM, GREY, INK, name_rows, new_figure
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from loaderbench.findings.findings import Analysis, ColdStart
-    from loaderbench.report.plots.style import Palette
+from loaderbench.report.plots.style import ALARM, GREY, INK, Palette, name_rows, new_figure
 
 _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
     "wait_p50_ms": ("p50", {"marker": "o", "markersize": 10}),
