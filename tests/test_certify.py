@@ -1,4 +1,4 @@
-"""What a loader does other than asked is seen, told in plain words, and not taken for what others do."""
+"""Certificates report each deviation from the requested work in plain words, and blame no honest loader."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ CHEATS = {
     "overwrites batches": "a batch is overwritten while it is still in use, before the next one is requested",
     "decodes once": "images still come when their files are empty: they are held in memory",
 }
-"""What the planted loader does, and what must be said of it."""
+"""Cheats of the planted loader, and how the fault that reports each begins."""
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """A small probe as JPEG files."""
+    """A small probe set as JPEG files."""
     tree = tmp_path_factory.mktemp("probe")
     probe.write(tree, SAMPLES, lambda _: None)
     return prepare(ASKED, tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)

@@ -1,4 +1,4 @@
-"""What a person types, and what they are told."""
+"""The command line prints results, and explains mistakes in plain words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def loaderbench(*words: object, **environment: str) -> subprocess.CompletedProce
 
 
 def state(tree: Path) -> dict[Path, tuple[int, bytes]]:
-    """What every entry is and holds."""
+    """The modification time and content of every entry."""
     return {
         path: (path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
         for folder, folders, files in os.walk(tree)
@@ -90,7 +90,7 @@ def test_a_messy_tree_is_measured_and_skipped_files_are_listed(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_full_disk_is_reported_and_no_partial_format_is_left(tree: Path, tmp_path: Path) -> None:
-    """FFCV's own writer would wait for ever for its workers."""
+    """FFCV's own writer would hang while it waits for its workers."""
     mixed = '{ name = "mixed", title = "mixed", writer = "ffcv", mode = "proportion", max_side = 64, quality = 70 }'
     campaign = campaigns.file(tmp_path, campaigns.TOML.replace("}]", f"}}, {mixed}]"))
     disk = tmp_path / "disk"

@@ -1,4 +1,4 @@
-"""A consumer of known behaviour and a loader of known speed come out as they must."""
+"""Consumers measure loaders and steps of known speed correctly, on simulated clocks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ONE_WEIGHT = {"model": "one weight", "cached_s": 0.1, "loss_steps": 8}
 
 
 class Prefetching:
-    """A clock, and a loader that makes a batch every so often of that clock and keeps some of them ready."""
+    """A simulated clock, and a loader that makes batches at a fixed rate of that clock and prefetches some."""
 
     def __init__(self, images_per_s: float, ahead: int = 4) -> None:
         self.interval_ns = round(1e9 * WORK.batch_size / images_per_s)
@@ -69,7 +69,7 @@ class Prefetching:
 
 @pytest.fixture
 def swept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the sweep says of a loader of 1,000 images/s."""
+    """The columns of the demand sweep for a loader of 1,000 images/s."""
     loader = Prefetching(1000)
     monkeypatch.setattr(meters, "perf_counter_ns", lambda: loader.ns)
     monkeypatch.setattr(demand_sweep, "time", loader)
@@ -95,7 +95,7 @@ def test_a_demand_between_two_points_is_interpolated() -> None:
 
 
 class Event:
-    """Stands for `torch.cuda.Event`: passed when the device has done all that came before it."""
+    """A simulated `torch.cuda.Event`: complete when the device has done all earlier work."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -111,7 +111,7 @@ class Event:
 
 
 class Device:
-    """Does steps one after the other, each when it is handed over or when the one before is done."""
+    """A simulated device; each step starts when it is submitted or when the step before it ends."""
 
     host_ms = free_ms = 0.0
 
@@ -138,25 +138,23 @@ def test_a_gpu_starves_from_the_end_of_a_step_to_the_next_batch(
 
 
 EPOCH = 160
-"""Samples of the world's loader, each labelled by its number."""
+"""Samples of the simulated loader, each labelled by its index."""
 EPOCHS = replace(ARTIFACT, samples=EPOCH, label_sum=sum(range(EPOCH)))
 
 
 class World:
-    """A clock that only goes on while a step of training takes its time, or while the loader is waited for; and that
-    loader.
-    """
+    """A simulated clock, which advances only during training steps and waits for the loader, and that loader."""
 
     requires, reads, streams = (), (), False
     ns = 0
     steps = 0
     step_ns = 40_000_000
     batch_ns = 80_000_000
-    """In which the loader makes a batch."""
+    """The time that the loader takes for a batch."""
     ahead = 4
-    """Batches that the loader makes before they are asked for."""
+    """Batches that the loader prefetches."""
     length = EPOCH // WORK.batch_size
-    """What it says of its epochs."""
+    """The length that the loader reports."""
 
     def __init__(self) -> None:
         self.opened: list[Work] = []
@@ -193,7 +191,7 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    """Let training on the CPU, by a network of one weight, go by that clock."""
+    """Run CPU training of a network with one weight on that clock."""
 
     def loss(own: train.Training, *_: torch.Tensor) -> torch.Tensor:
         return world.step(own.network.weight)
@@ -212,7 +210,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 def test_the_data_stall_of_training_follows_from_step_and_batch_time(
     consumer: str, step_ms: int, batch_ms: int, starved_pct: float, world: World
 ) -> None:
-    """And a batch, which FFCV for one overwrites, is done with before the next is asked for."""
+    """Also, each batch is done before the next is requested, because FFCV for example overwrites it."""
     world.step_ns, world.batch_ns = step_ms * 10**6, batch_ms * 10**6
     consume = consumers.prepare(consumer, EPOCHS, WORK, ONE_WEIGHT)
     window = Window(1, 2, 20, None, whole_epoch=False)
@@ -224,7 +222,7 @@ def test_the_data_stall_of_training_follows_from_step_and_batch_time(
 
 
 class Seen(Callback):
-    """What the Trainer itself sees of epochs."""
+    """Records the epochs that the Trainer sees."""
 
     def __init__(self) -> None:
         self.labels: list[list[int]] = []
@@ -242,7 +240,7 @@ class Seen(Callback):
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
-    """What the timed Trainer sees."""
+    """The record of the timed Trainer."""
     seen = Seen()
 
     def trainer(*, callbacks: list[Callback], **options: Any) -> Trainer:
@@ -256,7 +254,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 def test_under_lightning_the_datamodule_opens_the_loader_and_epochs_end(
     window_batches: int, epochs: list[int], world: World, seen: Seen
 ) -> None:
-    """Training stops in the middle of an epoch, or with its last batch, as soon as the window has closed."""
+    """Training stops as soon as the window has closed: within an epoch, or with its last batch."""
     window = Window(0, 0, window_batches, None, whole_epoch=False)
     timed, meter = TimedLoader(world, {}), Meter((), EPOCHS, WORK, window, Gpu())
     consumers.prepare("lightning", EPOCHS, replace(WORK, rank=1), ONE_WEIGHT)(timed, meter)

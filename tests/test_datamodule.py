@@ -1,4 +1,4 @@
-"""Lightning trains and validates with any loader: each sample comes as often as it should, whatever the ranks."""
+"""Lightning trains and validates with any loader and any number of ranks, and sees each sample once per epoch."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ pytestmark = pytest.mark.usefixtures("forked")
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = 97
-"""Which neither two ranks nor batches of 16 divide. Every sample is a class of its own, so that its label names it."""
+"""Neither two ranks nor batches of 16 divide it evenly. Each sample is its own class, so its label identifies it."""
 EPOCHS = 3
 WORKERS = {"ffcv": 1, "imagefolder": 1, "litdata": 2}
 
 
 @pytest.fixture(scope="module")
 def formats(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Images that tell what part of them is seen, as each library stores them."""
+    """Probe images, which show what part of them is visible, in one format of each library."""
     tree = tmp_path_factory.mktemp("probe")
     probe.write(tree, SAMPLES, lambda _: None)
     forms = {name: {"writer": name, "mode": "jpeg", "max_side": 256} for name in WORKERS}
@@ -47,12 +47,12 @@ TRAININGS = [
     ("litdata", 1),
     *(pytest.param(each, marks=slow) for each in [("imagefolder", 1), ("litdata", 2), ("ffcv", 1), ("ffcv", 2)]),
 ]
-"""Loaders with the numbers of their ranks."""
+"""Loaders with their numbers of ranks."""
 
 
 @pytest.fixture(scope="module", params=TRAININGS, ids=str)
 def told(request, formats: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each rank of a training tells."""
+    """The record of each rank of a training."""
     loader, ranks = request.param
     folder = tmp_path_factory.mktemp("fitted")
     spec = {"loader": loader, "workers": WORKERS[loader], "epochs": EPOCHS, "out": str(folder)}
@@ -73,7 +73,7 @@ def told(request, formats: Prepared, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def epochs(told: list[dict[str, Any]], kind: str) -> list[Counter[int]]:
-    """How often each sample came in each epoch, over all ranks."""
+    """Count how often each sample came in each epoch, over all ranks."""
     return [sum((Counter(rank[kind][epoch]["labels"]) for rank in told), Counter()) for epoch in range(EPOCHS)]
 
 
@@ -147,7 +147,7 @@ def test_sizes_follow_from_epochs() -> None:
 
 
 def batches(*sizes: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of so many images, each labelled by its place in the epoch."""
+    """Batches of these sizes; each image is labelled with its position in the epoch."""
     labels = torch.arange(sum(sizes)).split(sizes)
     return [(own.reshape(-1, 1, 1, 1).float(), own) for own in labels]
 

@@ -1,4 +1,4 @@
-"""The examples learn: trained with a loader's batches, a network tells other images apart far better than by chance."""
+"""The examples learn: after training, a network classifies unseen images far better than by chance."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def prepared(data: Path, form: dict[str, Any], folder: Path) -> Path:
 
 
 def accuracy(example: str, train: Path, val: Path, options: dict[str, object]) -> float:
-    """What an example says in the end."""
+    """Run an example and return the validation accuracy that it prints last."""
     given = [f"--{name}={value}" for name, value in {**options, "workers": 1}.items()]
     command = [sys.executable, ROOT / "examples" / example, train, val, *given]
     env = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_OPT": "0", "OMP_NUM_THREADS": "1"}
@@ -42,7 +42,7 @@ def accuracy(example: str, train: Path, val: Path, options: dict[str, object]) -
 
 
 def cifar10(folder: Path, seed: int, images: int) -> Path:
-    """An archive as CIFAR-10's, of noisy images of which the class is a hue."""
+    """An archive laid out like CIFAR-10, with noisy images whose hue is their class."""
     random = np.random.default_rng(seed)
     labels = np.arange(images) % 10
     random.shuffle(labels)

@@ -1,4 +1,4 @@
-"""Every loader delivers the work, measured in a process of its own as in a campaign."""
+"""Every loader delivers the requested work in a trial, and the pace loader has its known speed and costs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_labels_of_pace_are_classes_and_have_the_epochs_sum(label_sum: int, tmp_
 
 
 class Clock:
-    """A clock that goes on only while somebody sleeps or looks how much CPU was used, which takes a microsecond."""
+    """A simulated clock. Sleeping advances it, and reading the CPU time takes a microsecond of both times."""
 
     ns = cpu_ns = 0
 
@@ -99,7 +99,7 @@ def test_pace_has_its_known_speed_and_burns_its_known_cpu(
 
 
 def test_a_child_and_grandchildren_of_pace_burn_cpu_too(tmp_path: Path) -> None:
-    """No more of it than is told, and as much as the machine lets them."""
+    """They burn no more than requested, and get there eventually on a slow machine."""
     cores, wanted_s = 0.4, 0.3
     artifact = Artifact("any", str(tmp_path), 96, 96, 0, 0, Encoding("raw"))
     work = Work(batch_size=16, workers=1, image_size=2)

@@ -1,4 +1,4 @@
-"""What a trial costs is counted over all its processes, once each."""
+"""A trial's times, CPU, memory and reading are counted over all its processes, once each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("planted", "forked")
 
 
 def measured(folder: Path, *, loader: str, cold: bool = False, **options: Any) -> dict[str, Any]:
-    """The columns of a trial of a loader of known behaviour, over the files in `folder/data`, if any."""
+    """Run a trial of a loader of known behaviour on the files in `folder/data`, if any; return its columns."""
     sizes = {path: path.stat().st_size for path in folder.glob("data/*/*")}
     artifact = Artifact("f", str(folder), 320, 0, 1, 1, Encoding("jpeg"))
     if sizes:
@@ -42,7 +42,7 @@ def measured(folder: Path, *, loader: str, cold: bool = False, **options: Any) -
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of 32 files of 1 MiB in one class, `data`, which the planted loaders read."""
+    """A folder whose subfolder `data` has one class of 32 files of 1 MiB."""
     folder = tmp_path_factory.mktemp("read")
     (folder / "data" / "class").mkdir(parents=True)
     for number in range(FILES_MIB):
@@ -52,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on_disk(data: Path) -> Path:
-    """The same, if it is really on a disk."""
+    """The same folder, evicted from the page cache; skips where files are kept in memory."""
     page_cache.evict(data / "data")
     if page_cache.resident_pct(data / "data") != 0:
         pytest.skip("these files are kept in memory, and there is no disk to read them from")
@@ -61,7 +61,7 @@ def on_disk(data: Path) -> Path:
 
 @pytest.mark.parametrize("who", ["itself", "child", "grandchild", "orphan"])
 def test_batch_times_and_cpu_time_agree_with_what_the_loaders_processes_report(who: str, tmp_path: Path) -> None:
-    """The loader's processes tell both by their own clocks. What they cannot tell is what their ends cost."""
+    """The loader's processes report both by their own clocks, except for the CPU time of their own exits."""
     result = measured(tmp_path, loader="burning", who=who, told=str(tmp_path / "told"))
     told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
     times = Timeline.load(tmp_path / "times.npz")
@@ -89,7 +89,7 @@ for line in sys.stdin:
 
 @contextmanager
 def holder(descriptor: int) -> Iterator[subprocess.Popen[str]]:
-    """A small process that maps the file once more for each line that it is sent."""
+    """Start a small process that maps the file once more for each line it reads."""
     command = [sys.executable, "-S", "-c", HOLD]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, pass_fds=[descriptor]
@@ -100,7 +100,7 @@ def holder(descriptor: int) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
 def test_memory_counts_once_however_often_it_is_mapped(kind: str, tmp_path: Path) -> None:
-    """By one process, again by the same, and by another."""
+    """Mapped by one process, by the same one again, and by a second one."""
     (tmp_path / "file").write_bytes(os.urandom(FILES_MIB * MIB))
     page_cache.evict(tmp_path)
     on_disk = page_cache.resident_pct(tmp_path) == 0
@@ -151,7 +151,7 @@ def test_a_trial_on_evicted_files_is_not_verified_as_warm(on_disk: Path) -> None
 
 
 def test_the_pace_loader_reads_and_holds_its_known_amounts(on_disk: Path, tmp_path: Path) -> None:
-    """The memory is held by two processes."""
+    """Two processes hold the memory."""
     plain = measured(tmp_path, loader="pace")
     known = measured(tmp_path, loader="pace", shared_mib=200, read_mib=FILES_MIB)
     assert FILES_MIB <= known["read_bytes"] / MIB < 2 * FILES_MIB

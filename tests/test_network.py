@@ -1,4 +1,4 @@
-"""What passes the proxy is counted to the byte, in order, and never sooner than the limits allow."""
+"""The proxy counts every byte, keeps the order, and delivers nothing earlier than the limits allow."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TestLink:
 
 @contextmanager
 def server(*, round_trips: int = 1) -> Iterator[int]:
-    """Answer each byte with the body; give the port."""
+    """Answer each received byte with the body; yield the port."""
     listening = socket.create_server(("127.0.0.1", 0))
 
     def answer(connection: socket.socket) -> None:
@@ -72,7 +72,7 @@ def server(*, round_trips: int = 1) -> Iterator[int]:
 
 
 def connected(url: str, port: int) -> tuple[socket.socket, bytes]:
-    """Return a connection through the proxy, and the status line that it answered with."""
+    """Return a connection through the proxy and the status line of the answer."""
     connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=300)
     connection.sendall(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     head = b""

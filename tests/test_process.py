@@ -1,4 +1,4 @@
-"""However a child ends, its end is a result, and nothing that it started stays behind."""
+"""Every end of a child process is a report, and no process that it started is left running."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def gone(pid: int, within_s: float = 300) -> bool:
 
 @pytest.fixture(scope="class", params=["started", "forked"])
 def child(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[None]:
-    """How children begin: as they do in a campaign, and as they do in tests that are not about it."""
+    """Children that are started, as in a campaign, or forked, as in most tests."""
     with nursery.replacing() if request.param == "forked" else nullcontext():
         yield
 
@@ -53,7 +53,7 @@ def child(request: pytest.FixtureRequest, nursery: Nursery) -> Iterator[None]:
 def good(
     tree: Path, tmp_path_factory: pytest.TempPathFactory, planted: None, child: None
 ) -> tuple[dict[str, Any], Path]:
-    """The result of a trial that ends well and leaves a process running, and the folder of its log."""
+    """The report of a good trial that leaves a process running, and the folder of its log."""
     folder = tmp_path_factory.mktemp("good")
     return process.run_child(TRIAL, spec(tree, pid_file=str(folder / "pids")), folder / "log", 600), folder
 
@@ -79,7 +79,7 @@ class TestEnds:
         wait = process.Child.wait
 
         def begun(*limits: Any) -> bool:
-            """The limit, which is short, counts from when the trial hangs."""
+            """Start the short time limit when the trial hangs."""
             while not pids.exists() or len(pids.read_text().split()) < 2:
                 time.sleep(0.02)
             return wait(*limits)

@@ -1,4 +1,4 @@
-"""Processes that share each epoch or have epochs of their own: they are told together, and none survives the others."""
+"""Ranks share each epoch and jobs load their own; both are reported together, and end together."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def in_two_ranks(quick: Campaign, *names: str) -> Campaign:
 def measured(
     request: pytest.FixtureRequest, quick: Campaign, everything: Prepared, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of one contestant's trial."""
+    """The folder of a campaign with one contestant in two ranks."""
     chosen = in_two_ranks(quick, request.param)
     return runner.run(chosen, everything, tmp_path_factory.mktemp("results"), Display())
 
@@ -127,7 +127,7 @@ def _only_row(chosen: Campaign, ready: Ready, folder: Path) -> Record:
 
 
 def _train(consumer: Consumer, ready: Ready, folder: Path, **options: str) -> dict[str, Any]:
-    """Let two ranks train with the planted loader, and return what they report together."""
+    """Train with the planted loader in two ranks and return the joint columns."""
     feeding = {
         "contestants": ["planted"],
         "warmup_s": 0,
@@ -144,7 +144,7 @@ def _train(consumer: Consumer, ready: Ready, folder: Path, **options: str) -> di
 @slow
 @pytest.mark.usefixtures("planted")
 def test_ranks_train_one_network_and_under_lightning_the_same(ready: Ready, tmp_path: Path) -> None:
-    """Rank 0 has five batches an epoch, rank 1 two, of which under Lightning the DataModule makes five."""
+    """Rank 0 has five batches per epoch and rank 1 two; under Lightning, the DataModule splits these into five."""
     plain = _train("train", ready, tmp_path, behaviour="share unevenly, cut")
     lightning = _train("lightning", ready, tmp_path, behaviour="share unevenly")
     assert [plain["status"], lightning["status"]] == ["ok", "ok"], [plain["reason"], lightning["reason"]]
@@ -222,7 +222,7 @@ def test_the_process_that_failed_first_by_itself_is_blamed(tmp_path: Path) -> No
 
 
 def _two_meters(folder: Path, *, in_step: bool) -> list[Meter]:
-    """Of two ranks, of which the first has the shorter window, and an epoch without end; the second has many."""
+    """Meters of two ranks. Rank 0 has the shorter window and one endless epoch, rank 1 many short epochs."""
     artifact = Artifact("f", "/nowhere", 10**6, 0, 1, 1, Encoding("jpeg"))
     batch = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
     meters = []
@@ -241,7 +241,7 @@ def _taken(meter: Meter) -> Iterator[object]:
 
 
 def test_a_window_stays_open_until_all_windows_are_open(tmp_path: Path) -> None:
-    """Rank 1 has had a batch, and stalls before its window opens."""
+    """Rank 1 stalls after its first batch, before its window opens."""
     meters = _two_meters(tmp_path, in_step=False)
     first, second = map(_taken, meters)
     assert len([*islice(second, 2)]) == 2
@@ -257,7 +257,7 @@ def test_a_window_stays_open_until_all_windows_are_open(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ahead", range(LEAD))
 def test_synchronous_ranks_stop_after_the_same_batch(ahead: int, tmp_path: Path) -> None:
-    """Rank 0's window closes first. It has been given so many batches more than rank 1, and one when it asks first."""
+    """Rank 0's window closes first. Rank 0 leads by `ahead` batches, and by one more when it requests first."""
     meters = _two_meters(tmp_path, in_step=True)
     first, second = map(_taken, meters)
     for _ in islice(first, ahead):

@@ -1,4 +1,4 @@
-"""A campaign goes on where it stopped, whatever stopped it; no row is lost, none is measured twice."""
+"""A campaign resumes where it stopped, whatever stopped it; no row is lost, none is measured twice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("planted", "forked")
 
 @pytest.fixture(scope="module")
 def run(tree: Path, tmp_path_factory: pytest.TempPathFactory, planted: None) -> Run:
-    """Prepare a campaign, in one cache for all tests, and measure it in a folder of results."""
+    """Return a function that prepares a campaign in a shared cache and measures it in a folder of results."""
     cache = tmp_path_factory.mktemp("cache")
 
     def measure(chosen: Campaign, results: Path) -> Path:
@@ -57,7 +57,7 @@ CRASH = {"loader": "doomed", "options": {"end": "crash"}}
 
 
 def various() -> Campaign:
-    """A campaign whose trials end in various ways."""
+    """A campaign whose trials end in different ways."""
     return campaign(
         {"good": {}, "crash": CRASH, "absent": {"loader": "absent"}, "unwritten": {"format": "bad"}},
         {"files": {"writer": "imagefolder", "mode": "jpeg"}, "bad": {"writer": "planted-empty", "mode": "raw"}},
@@ -68,7 +68,7 @@ def various() -> Campaign:
 
 @pytest.fixture(scope="module")
 def ended(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its folder. Whoever changes it works on a copy."""
+    """The folder of that campaign. Tests that change it work on a copy."""
     return run(various(), tmp_path_factory.mktemp("results"))
 
 
@@ -262,5 +262,5 @@ def test_after_a_kill_at_any_moment_the_next_run_resumes(
 
 
 def whole(path: Path) -> list[str]:
-    """Lines that are complete."""
+    """The complete lines of a file, or none."""
     return path.read_text().splitlines(keepends=True) if path.exists() else []

@@ -47,7 +47,7 @@ NAMES = {"litdata": "litdata-jpeg", "imagefolder": "imagefolder-256-torchvision"
 
 @pytest.fixture(scope="module")
 def stream(quick: Campaign) -> Campaign:
-    """The default campaign with all of its formats' readers in a bucket, at the size of a test."""
+    """The default campaign with one contestant per library on data in a bucket, at the size of a test."""
     wanted = {
         "streaming": [NAMES["litdata"]],
         "bounded": [NAMES["litdata"]],
@@ -63,7 +63,7 @@ def stream(quick: Campaign) -> Campaign:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty home for all that runs here."""
+    """An empty home folder for all processes of this module."""
     with pytest.MonkeyPatch.context() as patch:
         folder = tmp_path_factory.mktemp("home")
         patch.setenv("HOME", str(folder))
@@ -108,7 +108,7 @@ def _artifact(prepared: Prepared, loader: str) -> str:
 
 
 def test_litdata_streams_every_sample_once_an_epoch_from_s3(streamed: dict[str, Any]) -> None:
-    """The meter has checked number and labels of each epoch; see tests/test_trial.py."""
+    """The meter checks the number of images and the labels of each epoch; see tests/test_trial.py."""
     assert (streamed["status"], streamed["reason"]) == ("ok", "")
     assert streamed["window_images"] == EPOCHS * 96 - 16
     assert streamed["epoch1_s"] > 0
@@ -127,7 +127,7 @@ def test_the_second_epoch_fetches_nothing(streamed: dict[str, Any], everything: 
 def test_with_a_bounded_cache_litdata_fetches_again_and_the_cache_size_is_reported(
     run: Run, everything: Prepared
 ) -> None:
-    """LitData deletes what it has read; two of its chunks may lie there whatever the bound is."""
+    """LitData deletes chunks that it has read, but keeps up to two, whatever the bound."""
     bounded = run("litdata", "bounded")
     assert bounded["status"] == "ok"
     assert bounded["network_epoch2_bytes"] > size(everything, "litdata")
@@ -180,7 +180,7 @@ def test_a_server_that_dies_in_the_middle_is_a_failed_row_with_its_reason(  # no
     wait = process.Child.wait
 
     def noticed(child: Any, limit_s: float, watch: Any) -> bool:
-        """The limit, which is short, counts from when the trial could not connect any more."""
+        """Start the short time limit when the trial fails to connect."""
         while not (ended := wait(child, 0.1, watch)) and not (links and links[0].trouble):
             pass
         return ended or wait(child, limit_s, watch)
@@ -190,7 +190,7 @@ def test_a_server_that_dies_in_the_middle_is_a_failed_row_with_its_reason(  # no
         endpoint = server.enter_context(loopback.serve(buckets, certificates=certificates))
 
         def die(link: network.Link, size_bytes: int, now_s: float) -> float:
-            """With what is on its way: the rest may have been sent."""
+            """End the server while data is in transit; it may have sent the rest."""
             left[0] -= size_bytes
             if left[0] < 0:
                 links.append(link)

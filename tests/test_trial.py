@@ -53,7 +53,7 @@ def test_right_work_is_measured() -> None:
 
 
 def test_the_raw_times_of_the_harness_are_not_counted_as_memory_of_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three numbers of eight bytes for each batch up to then: one when it is the first, a MiB of them at the end."""
+    """Each batch has three numbers of eight bytes: after the first batch almost nothing, at the end 1 MiB."""
     monkeypatch.setattr(meter, "tree_memory", lambda _: Memory(300.0, 200.0))
     batches = 2**20 // 24
     timed = Meter(repeat(right()[0]), ARTIFACT, WORK, Window(0, 0, batches, None, whole_epoch=False), Gpu())
@@ -145,7 +145,7 @@ def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
 
 
 def test_each_shape_of_batch_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each look would wait for a GPU."""
+    """Each check would wait for a GPU."""
     looked_at: list[int] = []
     check = checks.check_batch
 
@@ -184,7 +184,7 @@ def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch
 
 
 def test_preparing_a_whole_epoch_before_its_first_batch_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All batches of an epoch are handed over at once, after 8 s."""
+    """All batches of an epoch are returned at once, after 8 s."""
 
     class AtOnce(Steady):
         def __iter__(self) -> object:
@@ -196,7 +196,7 @@ def test_preparing_a_whole_epoch_before_its_first_batch_gains_nothing(monkeypatc
 
 
 def test_the_cost_of_reading_the_counters_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """0.05 s of CPU at each edge of a window of 10 s."""
+    """Reading takes 0.05 CPU-seconds at each edge of a window of 10 s."""
     now_s = iter([1.0, 1.05, 2.0, 2.05])
     loader = Steady(monkeypatch)
     monkeypatch.setattr(meter.time, "thread_time", lambda: next(now_s))
@@ -239,7 +239,7 @@ def test_no_loader_is_opened_before_all_jobs_have_measured_without_one(
     seen: list[Any] = []
 
     class Stub:
-        """A loader that notes what it is asked for, and when."""
+        """A loader that records what work is requested, and when."""
 
         requires, reads, streams = (), (), False
 
@@ -260,7 +260,7 @@ def test_no_loader_is_opened_before_all_jobs_have_measured_without_one(
 
 
 def test_batches_split_for_synchronous_ranks_are_not_blamed_on_the_loader() -> None:
-    """Of 60 images in batches of 8 there may be ten: one of each worker's may be partial."""
+    """60 images in batches of 8 may come in ten batches, because each worker may have a partial one."""
     parts = [(images, labels) for batch in right() for images, labels in zip(*(t.split(4) for t in batch), strict=True)]
     timed = Meter(parts, ARTIFACT, WORK, Window(60, 60, 60, pause_s=60), Gpu(), cut=len(parts) - 10)
     assert sum(len(labels) for _, labels in timed) == len(LABELS) * WORK.passes

@@ -1,4 +1,4 @@
-"""The search finds the best settings of a loader of known speeds, keeps to its bounds, and goes on from its rows."""
+"""The search finds the best settings of a loader of known speeds, keeps to its bounds, and resumes from its rows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def failed(reason: str = "it broke") -> Record:
 
 
 def searched(measure: Measure, best: Best = BEST, bounds: Tuning = BOUNDS) -> tuple[Search, dict[str, Record]]:
-    """Search to the end. `measure`: settings to a row."""
+    """Search to the end; `measure` returns the row for given settings."""
     rows: dict[str, Record] = {}
     while (search := tuning.replay("a", best, bounds, rows)).ended is None:
         rows[f"tune/a/{len(search.asked)}"] = measure(search.asked[-1])
@@ -51,7 +51,7 @@ def searched(measure: Measure, best: Best = BEST, bounds: Tuning = BOUNDS) -> tu
 
 
 def speeds(known: dict[tuple[str, Any], float]) -> Measure:
-    """A loader of 1,000 images/s, times what each setting makes of it."""
+    """A loader of 1,000 images/s, multiplied by the factor of each of its settings."""
 
     def measure(settings: Settings) -> Record:
         images_per_s = 1000.0
@@ -206,7 +206,7 @@ def test_a_contestant_without_alternatives_is_tuned_without_trials() -> None:
 
 @pytest.fixture
 def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Give a function that makes the harness be interrupted in the trial after so many."""
+    """Return a function that interrupts the harness after a number of trials."""
     run = process.run_child
 
     def arm(trials: int) -> None:
@@ -253,7 +253,7 @@ def test_a_real_search_stops_at_its_bound_resumes_and_is_followed_by_tuned_trial
 
 
 def faked(monkeypatch: pytest.MonkeyPatch, **columns: Any) -> None:
-    """Let each worker deliver 100 images/s, in a window as long as asked for, without any process."""
+    """Replace trials: each worker delivers 100 images/s in a window of the requested length."""
 
     def run(task: str, spec: TrialSpec, *_: Any, **__: Any) -> dict[str, Any]:
         spec.times.touch()
@@ -264,7 +264,7 @@ def faked(monkeypatch: pytest.MonkeyPatch, **columns: Any) -> None:
 
 
 def measured(ready: Ready, folder: Path, monkeypatch: pytest.MonkeyPatch, loader: str = "planted") -> dict[str, Record]:
-    """The rows of a campaign whose contestant may also have 4 workers, by trial."""
+    """The rows of a campaign with a search for 2 or 4 workers, by trial."""
     chosen = campaign(
         {"a": {"loader": loader}},
         best={"a": {"title": "A at its best", "settings": {"workers": [4]}}},

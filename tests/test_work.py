@@ -1,4 +1,4 @@
-"""What a campaign asks for besides crops is what every loader delivers: the order, and the type of the values."""
+"""Every loader delivers the requested order, dtype and normalisation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HALF, NORMALISED = {"dtype": "float16"}, {"dtype": "float16", "normalised": True
 
 
 class Case(NamedTuple):
-    """Options of a loader with what is asked of it beside the order, and how they are seen in its process."""
+    """A loader's options with changes of the work, and what its process must show."""
 
     form: str
     loader: str
@@ -78,7 +78,7 @@ DEAR = Case(
         [[[3, 32, 32], "torch.float16", "meta", "cpu", True]],
     ),
 )
-"""FFCV compiles each of its pipelines anew."""
+"""FFCV compiles each of these pipelines, which takes seconds."""
 
 
 @pytest.mark.parametrize(
