@@ -63,7 +63,7 @@ honest: setup  ## certify all contestants with 20 seeds, in half an hour: no hon
 unpacking: setup  ## compare unpacking ImageNet's tar of tars with tar itself
 	$(BIN)/python -m tests.perf.unpacking
 
-s3-rate: setup  ## compare copying from S3 with s5cmd, and measure how soon the first of a million objects arrives
+s3-rate: setup  ## compare copying from S3 with s5cmd, and measure the memory that a million objects take
 	$(BIN)/python -m tests.perf.s3_rate
 	$(BIN)/python -m tests.perf.million_keys
 

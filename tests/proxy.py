@@ -61,12 +61,13 @@ class Proxy:
         nothing."""
         self.put_fault: Callable[[str], str] = lambda name: ""
         """What to do in place of taking something, named as in `puts`: one of `ERRORS`, `stall`, or nothing."""
-        self.prefix = "set/"
         self.extra: dict[str, bytes] = {}
-        """Objects in place of those of the server or beside them, which are listed below `prefix`. No parts of them are
-        given."""
+        """Objects in place of those of the server or beside them, which are listed below their prefixes. No parts
+        of them are given."""
         self.encrypted: set[str] = set()
         """Those of them that are by a key of their owner's: their ETags are no MD5."""
+        self.uploads_denied = False
+        """Whether listing the unfinished uploads is denied."""
         self.over = threading.Event()
         self.seen = threading.Condition()
 
@@ -132,6 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(path.query, keep_blank_values=True)
         part = f"{key}?{query['partNumber'][0]}" if "partNumber" in query else key
         fault = "" if query.keys() & {"uploads", "uploadId"} and self.command == "GET" else self._fault(key, part)
+        if "uploads" in query and self.command == "GET" and self.proxy.uploads_denied:
+            fault = "denied"
         if fault.startswith("<"):
             self._send(200, {"Content-Type": "text/html"}, fault.encode(), "")
             return
@@ -152,8 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy.puts[part] += 1
         if "Content-Range" in headers:
             status = 206  # which rclone gives parts without
-        if not key and status == 200 and self._is_first_page(query):
-            content = content.replace(b"</ListBucketResult>", self._listed() + b"</ListBucketResult>")
+        if not key and status == 200 and "prefix" in query and "continuation-token" not in query:
+            content = content.replace(b"</ListBucketResult>", self._listed(query) + b"</ListBucketResult>")
         self._send(status, headers, content, fault)
         if self.command == "GET" and not fault:
             self.proxy.sent_bytes[key] += len(content)
@@ -173,15 +176,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _answer  # noqa: N815
 
-    def _is_first_page(self, query: dict[str, list[str]]) -> bool:
-        """Whether the answer is the one that names the folders of the set."""
-        return "delimiter" in query and query["prefix"] == [self.proxy.prefix] and "continuation-token" not in query
-
-    def _listed(self) -> bytes:
+    def _listed(self, query: dict[str, list[str]]) -> bytes:
+        """The extra objects that a listing names: all below its prefix, or those in the folder itself."""
+        [prefix], whole = query["prefix"], "delimiter" not in query
+        below = {key: key.removeprefix(prefix) for key in self.proxy.extra if prefix and key.startswith(prefix)}
+        listed = {key: self.proxy.extra[key] for key, name in below.items() if whole or "/" not in name}
         return b"".join(
             f"<Contents><Key>{escape(key)}</Key><Size>{len(content)}</Size><StorageClass>STANDARD</StorageClass>"
-            f"<LastModified>2026-11-20T12:00:00Z</LastModified><ETag>{self._etag(key)}</ETag></Contents>".encode()
-            for key, content in self.proxy.extra.items()
+            f"<LastModified>2026-11-20T12:00:00.000Z</LastModified><ETag>&quot;{self._etag(key)}&quot;</ETag></Contents>".encode()
+            for key, content in listed.items()
         )
 
     def _etag(self, key: str) -> str:

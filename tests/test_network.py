@@ -71,10 +71,10 @@ def server(*, round_trips: int = 1) -> Iterator[int]:
         thread.join()
 
 
-def connected(url: str, port: int) -> tuple[socket.socket, bytes]:
+def connected(url: str, port: int, host: str = "127.0.0.1") -> tuple[socket.socket, bytes]:
     """Return a connection through the proxy and the status line of the answer."""
     connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=300)
-    connection.sendall(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += connection.recv(1)
@@ -132,6 +132,13 @@ def test_a_missing_server_is_reported_to_client_and_harness() -> None:
         connection.close()
     assert status == b"HTTP/1.1 502 Bad Gateway"
     assert link.trouble == f"127.0.0.1:{port} did not answer: Connect call failed ('127.0.0.1', {port})"
+
+
+def test_a_name_that_the_proxy_alone_knows_is_reached_through_it() -> None:
+    with server() as port, network.proxy(Link(hosts={"bucket.invalid": "127.0.0.1"})) as url:
+        connection, status = connected(url, port, "bucket.invalid")
+        connection.close()
+    assert status == b"HTTP/1.1 200 Connected"
 
 
 @pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"\x16\x03\x01"])

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loaderbench.bucket import loopback, repository, transfer, upload
-from loaderbench.bucket.client import PassingError, S3Error
+from loaderbench.bucket import loopback, rclone, repository
+from loaderbench.bucket.client import S3Error
 from loaderbench.formats import Prepared, PrepareError, prepare, publish
 from loaderbench.machine import process
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
-from tests.proxy import point
+from tests.proxy import point, proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from loaderbench.bucket.listing import Remote
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -101,12 +99,12 @@ def change(bucket: Path, name: str, body: bytes) -> None:
     boto3.client("s3").put_object(Bucket="artifacts", Key=path.relative_to(bucket).as_posix(), Body=body)
 
 
-LARGE_BYTES = 11 << 20
+LARGE_BYTES = 100 << 20
 
 
 @pytest.fixture
 def large(tmp_path: Path) -> Path:
-    """The folder of an artifact of one file."""
+    """The folder of a format of one file."""
     path = tmp_path / "large" / "files" / "one"
     path.parent.mkdir(parents=True)
     path.write_bytes(random.Random(0).randbytes(LARGE_BYTES))
@@ -123,27 +121,25 @@ def heeding() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heeding")
 @pytest.mark.parametrize("way", ["publish", "pull"])
-def test_a_transfer_tells_how_far_it_is_within_a_file_and_stops_there(
+def test_a_transfer_reports_how_far_it_is_within_a_file_and_stops_there(
     bucket: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(upload, "PART_BYTES", 64 << 10)
     there = repository.Repository(HERE)
     if way == "pull":
         there.publish(large, {}, Display())
-    stop, told = threading.Event(), list[int]()
+    monkeypatch.setitem(rclone._OPTIONS, "bwlimit", "20M")
+    told = list[int]()
 
     class Interrupting(Display):
         @contextmanager
         def transfer(self, what: str) -> Iterator[Callable[[int, int | None], None]]:
             def on_progress(done: int, total: int | None) -> None:
                 told.append(done)
-                if done and not stop.is_set():
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-                    stop.wait(300)
+                if done:
+                    signal.raise_signal(signal.SIGINT)
 
             yield on_progress
 
-    monkeypatch.setattr(repository, "Event", lambda: stop)
     ways: dict[str, Callable[[], object]] = {
         "publish": lambda: there.publish(large, {}, Interrupting()),
         "pull": lambda: there.pull("large", tmp_path / "back", Interrupting()),
@@ -152,6 +148,7 @@ def test_a_transfer_tells_how_far_it_is_within_a_file_and_stops_there(
         ways[way]()
     assert 0 < max(told) < LARGE_BYTES
     assert there.has("large") == (way == "pull")
+    assert not (tmp_path / "back" / "one").exists()
 
 
 @pytest.mark.usefixtures("planted")
@@ -236,33 +233,31 @@ class TestRepository:
         with pytest.raises(S3Error, match=r"names a file outside of it, '\.\./\.\./evil'"):
             ready(tree, tmp_path / "second", HERE)
 
-    def test_a_pull_that_is_cut_goes_on(
-        self, published: Prepared, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    def test_a_pull_that_is_cut_resumes(
+        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One of the files that are there was damaged meanwhile, and one was of an artifact of this name before."""
-        asked: list[str] = []
-        broken = threading.Event()
+        """One of the files that are there was damaged meanwhile, and one was of a format of this name before."""
+        fetched: list[str] = []
+        download = rclone.download
 
-        def cut(bucket: object, remote: Remote, *rest: Any) -> int:
-            asked.append(Path(remote.key).name)
-            if len(asked) == 40 and not broken.is_set():
-                broken.set()
-                raise PassingError("the connection broke")
-            return transfer.fetch(bucket, remote, *rest)  # type: ignore[arg-type]
+        def cut(b: object, at: object, names: list[str], *rest: Any) -> None:
+            download(b, at, names[:40], *rest)  # type: ignore[arg-type]
+            raise S3Error("the connection broke")
 
-        monkeypatch.setattr(repository, "fetch", cut)
-        monkeypatch.setattr(repository, "CONNECTIONS", 1)
-        with pytest.raises(S3Error, match="the connection broke"):
-            ready(tree, tmp_path / "second", HERE)
-        kept = [path for path in (tmp_path / "second").rglob("*.pulled/**/*.jpg") if path.stat().st_size]
-        assert len(kept) >= 39
+        with monkeypatch.context() as patch:
+            patch.setattr(rclone, "download", cut)
+            with pytest.raises(S3Error, match="the connection broke"):
+                ready(tree, tmp_path / "second", HERE)
+        kept = sorted((tmp_path / "second").rglob("*.pulled/**/*.jpg"))
+        assert len(kept) == 40
         kept[0].write_bytes(kept[0].read_bytes()[::-1])
         kept[0].with_name("other").write_bytes(b"")
-        asked.clear()
-        assert content(ready(tree, tmp_path / "second", HERE).artifacts["files"].path) == content(
-            published.artifacts["files"].path
-        )
-        assert set(asked) & {path.name for path in kept} == {kept[0].name}
+        with proxy(os.environ["AWS_ENDPOINT_URL"]) as between:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", between.endpoint)
+            pulled = ready(tree, tmp_path / "second", HERE).artifacts["files"]
+            fetched = [Path(key).name for key in between.gets]
+        assert content(pulled.path) == content(published.artifacts["files"].path)
+        assert set(fetched) & {path.name for path in kept} == {kept[0].name}
         assert not list((tmp_path / "second").rglob("*.pulled"))
 
     def test_what_is_not_published_is_written(self, bucket: Path, tree: Path, tmp_path: Path) -> None:

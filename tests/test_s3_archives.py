@@ -65,7 +65,9 @@ def test_an_object_by_itself_is_fetched_once_and_again_once_it_has_changed(
         assert between.gets == Counter({SHARD: 1})
     between.fault = lambda key, nth: "change" if key == SHARD else ""
     path.unlink()
-    with pytest.raises(S3Error, match=f"s3://archives/{SHARD} changed while it was copied"):
+    with pytest.raises(
+        S3Error, match=f"fetching s3://archives/{SHARD} failed: it arrived damaged, or changed meanwhile"
+    ):
         copy(f"s3://archives/{SHARD}", tmp_path, Display())
 
 

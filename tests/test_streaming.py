@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from loaderbench import cli
-from loaderbench.bucket import loopback
+from loaderbench.bucket import loopback, rclone
 from loaderbench.bucket import metered_network as network
 from loaderbench.bucket.client import S3Error
 from loaderbench.campaign import campaign as config
@@ -170,6 +170,28 @@ def test_nothing_is_left(run: Run, streamed: dict[str, Any], place: Place, home:
     assert not [path for path in home.rglob("*") if "chunk" in path.name or path.name == ".lightning"]
 
 
+def _metered(endpoint: str, certificates: Path) -> dict[str, str]:
+    return loopback.environment(loopback.metered(endpoint), certificates)
+
+
+def test_a_download_that_goes_past_the_proxy_is_a_failed_row(run: Run, place: Place) -> None:
+    """rclone uses no proxy for a loopback address."""
+    certificates = place.scratch / "certificates"
+    with loopback.serve(place.scratch / "buckets", certificates=certificates) as endpoint:
+        past = loopback.environment(endpoint, certificates)
+        result = run("imagefolder", "download", Place(place.settings, place.location, place.scratch, past))
+    assert result["status"] == "failed"
+    assert "came through the metering proxy" in result["reason"]
+    assert "network_bytes" not in result
+
+
+def test_a_stream_of_which_nothing_was_counted_is_a_failed_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network.Link, "count", lambda *_: None)
+    result = run("litdata", "stream")
+    assert (result["status"], result["reason"][:20]) == ("failed", "only 0 of at least 1")
+    assert "network_bytes" not in result
+
+
 @pytest.mark.parametrize("transport", ["stream", "download"])
 def test_a_server_that_dies_in_the_middle_is_a_failed_row_with_its_reason(  # noqa: PLR0913, PLR0917
     run: Run, place: Place, everything: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: Transport
@@ -199,11 +221,11 @@ def test_a_server_that_dies_in_the_middle_is_a_failed_row_with_its_reason(  # no
             return carry(link, size_bytes, now_s)
 
         monkeypatch.setattr(network.Link, "carry", die)
-        dying = Place(place.settings, place.location, place.scratch, loopback.environment(endpoint, certificates))
+        dying = Place(place.settings, place.location, place.scratch, _metered(endpoint, certificates))
         before = set(psutil.Process().children(recursive=True))
         result = run("litdata", transport, dying, limit_s=2)
     assert result["status"] in {"failed", "timeout"}
-    assert f"{endpoint.removeprefix('https://')} did not answer" in result["reason"]
+    assert f"{loopback.metered(endpoint).removeprefix('https://')} did not answer" in result["reason"]
     assert "images_per_s" not in result
     assert set(psutil.Process().children(recursive=True)) <= before
     assert not (place.scratch / "trial").exists()
@@ -216,19 +238,21 @@ def test_a_real_bucket_must_speak_https_and_hold_the_formats(
     with loopback.serve(tmp_path / "buckets") as endpoint, monkeypatch.context() as patch:
         point(patch, loopback.environment(endpoint))
         with (
-            pytest.raises(S3Error, match=r"is plain http.*leave out --artifacts"),
+            pytest.raises(S3Error, match=r"is plain http.*Omit --artifacts"),
             remote.place(stream, everything, "s3://ready/x", tmp_path, Display()),
         ):
             pass
-    point(monkeypatch, place.environment)
-    with remote.place(stream, everything, str(place.location), tmp_path, Display()) as found:
-        assert found
-        assert (found.location, found.environment) == (place.location, os.environ)
-    with (
-        pytest.raises(S3Error, match=r"has no .*put it there with: loaderbench publish"),
-        remote.place(stream, everything, f"{place.location}nowhere", tmp_path, Display()),
-    ):
-        pass
+    certificates = place.scratch / "certificates"
+    with loopback.serve(place.scratch / "buckets", certificates=certificates) as endpoint:
+        point(monkeypatch, loopback.environment(endpoint, certificates))
+        with remote.place(stream, everything, str(place.location), tmp_path, Display()) as found:
+            assert found
+            assert (found.location, found.environment) == (place.location, os.environ)
+        with (
+            pytest.raises(S3Error, match=r"has no .*put it there with: loaderbench publish"),
+            remote.place(stream, everything, f"{place.location}nowhere", tmp_path, Display()),
+        ):
+            pass
     assert not (tmp_path / "scratch").exists()
 
 
@@ -280,8 +304,8 @@ def test_streaming_is_for_one_process(several: str) -> None:
 def test_a_program_that_the_bucket_on_loopback_needs_is_missed_before_anything_is_prepared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loopback, "_INSTALLED_WITH", {"rclone": "make setup"})
-    monkeypatch.setattr(loopback.shutil, "which", lambda name, path: None if name == "rclone" else name)
+    monkeypatch.setattr(rclone, "_INSTALLED_WITH", {"rclone": "make setup"})
+    monkeypatch.setattr(rclone.shutil, "which", lambda name, path: None if name == "rclone" else name)
     monkeypatch.setattr("sys.argv", ["loaderbench", "bench", "stream", "--cache", str(tmp_path / "cache")])
     monkeypatch.setattr("loaderbench.formats.prepare", lambda *_, **__: pytest.fail("prepared"))
     with pytest.raises(S3Error, match="rclone is not installed"):
@@ -296,7 +320,7 @@ def test_a_bucket_that_does_not_fit_on_the_disk_is_not_created(
     free = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with (
-        pytest.raises(S3Error, match=r"has 0 MiB free; use --results"),
+        pytest.raises(S3Error, match=r"has 0 MiB free. Use --results"),
         remote.place(stream, everything, None, tmp_path, Display()),
     ):
         pass

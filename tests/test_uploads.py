@@ -1,4 +1,4 @@
-"""Publishing goes on: no file and no part of one is uploaded twice, and nothing lies hidden afterwards."""
+"""Publishing resumes: no file is uploaded twice, and nothing lies hidden afterwards."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import pytest
 
-from loaderbench.bucket import client as bucket
-from loaderbench.bucket import loopback, transfer, upload
+from loaderbench.bucket import loopback, rclone
 from loaderbench.bucket.client import S3Error
 from loaderbench.bucket.repository import Repository
 from loaderbench.machine.progress import Display
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from tests.proxy import Proxy
 
 ROOT = Path(__file__).parent.parent
-PART_BYTES, PARTS, FILES = 64 << 10, 6, 5
+PART_BYTES, PARTS, FILES = 5 << 20, 3, 5
 FORMAT = "ready/format/files"
 HERE = "s3://artifacts/ready"
 
@@ -45,7 +44,7 @@ def server(root: Path) -> Iterator[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An artifact of a file that goes up in parts, and several small ones."""
+    """A format of a file that goes up in parts, and several small ones."""
     draw, files = random.Random(0), tmp_path / "format" / "files"
     files.mkdir(parents=True)
     (files / "large").write_bytes(draw.randbytes(PARTS * PART_BYTES - 1000))
@@ -56,7 +55,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "PART_BYTES", PART_BYTES)
+    monkeypatch.setitem(rclone._OPTIONS, "s3-upload-cutoff", "5M")
+    monkeypatch.setitem(rclone._OPTIONS, "s3-chunk-size", "5M")
 
 
 def hidden() -> list[Any]:
@@ -79,33 +79,36 @@ PUBLISH = f"""
 import sys
 from pathlib import Path
 from loaderbench.machine.progress import Display
-from loaderbench.bucket import upload
+from loaderbench.bucket import rclone
 from loaderbench.bucket.repository import Repository
-upload.PART_BYTES = {PART_BYTES}
+rclone._OPTIONS |= {{"s3-upload-cutoff": "5M", "s3-chunk-size": "5M"}}
 Repository("{HERE}").publish(Path(sys.argv[1]), {{}}, Display())
 """
 
 
-def test_after_a_kill_publishing_goes_on_file_by_file_and_part_by_part(
-    between: Proxy, folder: Path, tmp_path: Path
+def test_after_a_kill_publishing_resumes_file_by_file(
+    between: Proxy, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two small files and two parts of the large one do not come through."""
-    kept_back = {f"{FORMAT}/small1", f"{FORMAT}/small3", f"{FORMAT}/large?2", f"{FORMAT}/large?5"}
+    """Two small files and a part of the large one, which restarts, do not come through."""
+    kept_back = {f"{FORMAT}/small1", f"{FORMAT}/small3", f"{FORMAT}/large?2"}
     between.put_fault = lambda name: "stall" if name in kept_back else ""
     environment = {**loopback.environment(between.endpoint), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     process = subprocess.Popen([sys.executable, "-c", PUBLISH, str(folder)], env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while len(between.puts) < FILES + PARTS - 4 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while len(between.puts) < FILES + PARTS - 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(between.puts) == FILES + PARTS - 4
+    assert len(between.puts) == FILES + PARTS - 3
     assert not is_published(folder, tmp_path)
     assert len(hidden()) == 1
     between.put_fault = lambda name: ""
     between.puts.clear()
     assert Repository(HERE).publish(folder, {}, Display())
-    assert between.puts == dict.fromkeys({*kept_back, "ready/format/manifest.json"}, 1)
+    parts = {f"{FORMAT}/large?{number}" for number in range(1, PARTS + 1)}
+    small = {name for name in kept_back if "small" in name}
+    assert between.puts == dict.fromkeys({*small, *parts, "ready/format/manifest.json"}, 1)
+    assert f"{FORMAT}/large had not been uploaded in full; its upload restarts from scratch" in capsys.readouterr().out
     assert is_published(folder, tmp_path)
     assert not hidden()
 
@@ -143,13 +146,10 @@ def test_uploads_that_nobody_will_complete_are_removed(between: Proxy, folder: P
     assert is_published(folder, tmp_path)
 
 
-def test_who_may_not_ask_what_was_begun_publishes_all_the_same(
-    between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_who_may_not_list_unfinished_uploads_publishes_all_the_same(
+    between: Proxy, folder: Path, tmp_path: Path
 ) -> None:
-    def denied(self: object) -> None:
-        raise S3Error("denied")
-
-    monkeypatch.setattr(upload.Uploads, "_find_begun", denied)
+    between.uploads_denied = True
     Repository(HERE).publish(folder, {}, Display())
     assert is_published(folder, tmp_path)
 
@@ -157,21 +157,8 @@ def test_who_may_not_ask_what_was_begun_publishes_all_the_same(
 def test_a_part_that_is_refused_is_said_and_nothing_is_taken_for_whole(
     between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bucket, "TRIES", 1)
+    monkeypatch.setattr(rclone, "TRIES", 1)
     between.put_fault = lambda name: "denied" if name.endswith("?3") else ""
     with pytest.raises(S3Error, match="denied writing s3://artifacts/ready/format/files/large"):
         Repository(HERE).publish(folder, {}, Display())
     assert not is_published(folder, tmp_path)
-
-
-def test_a_large_file_goes_up_in_no_more_parts_than_are_allowed_and_comes_back(
-    between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In place of the file there is something of no use where it is to come."""
-    monkeypatch.setattr(upload, "MOST_PARTS", 2)
-    monkeypatch.setattr(transfer, "CHUNK_BYTES", PART_BYTES)
-    Repository(HERE).publish(folder, {}, Display())
-    assert {name for name in between.puts if "large" in name} == {f"{FORMAT}/large?1", f"{FORMAT}/large?2"}
-    (tmp_path / "back").mkdir()
-    (tmp_path / "back" / "large").write_bytes(bytes(PART_BYTES))
-    assert is_published(folder, tmp_path)

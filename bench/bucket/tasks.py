@@ -1,4 +1,4 @@
-"""How do formats come into a bucket and out of it? Each in a process that does nothing else."""
+"""Publish and download formats, as tasks of child processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def publish(spec: dict[str, Any]) -> dict[str, Any]:
-    """Put formats, which are the folders in `spec["folders"]`, below the URL `spec["to"]`."""
+    """Publish the formats in the folders `spec["folders"]` below the URL `spec["to"]`."""
     from loaderbench.bucket.repository import MANIFEST, Repository
     from loaderbench.machine.progress import Display
 
@@ -20,8 +20,9 @@ def publish(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def download(spec: dict[str, Any]) -> dict[str, Any]:
-    """Fetch the format `spec["name"]` from below the URL `spec["location"]` into the empty folder `spec["out"]`, and
-    return the column of `Record` that tells how long it took, with all that has to be imported for it.
+    """Fetch the format `spec["name"]` from below the URL `spec["location"]` into the empty folder `spec["out"]`.
+
+    Return the columns of `Record`; `download_s` includes the imports and the start of rclone.
     """
     started = perf_counter_ns()
     from loaderbench.bucket.repository import Repository

@@ -1,41 +1,37 @@
-"""How does a trial run whose data is in a bucket? With a network of its own, which counts, and a folder that goes."""
+"""Run trials whose data is in a bucket, each behind a metered network and with an empty folder for what it fetches."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Thread
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from loaderbench import trial
 from loaderbench.api import Artifact
-from loaderbench.bucket import loopback
-from loaderbench.bucket import metered_network as network
+from loaderbench.bucket import loopback, metered_network, rclone
 from loaderbench.bucket.client import Location, S3Error
 from loaderbench.bucket.repository import Repository
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.campaign.schema import Stream
+from loaderbench.formats import Prepared
 from loaderbench.machine import process
 from loaderbench.machine.files import size_bytes
+from loaderbench.machine.progress import Display
+from loaderbench.records.record import Transport
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial import TrialSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from loaderbench.campaign.campaign import Campaign
-    from loaderbench.campaign.schema import Stream
-    from loaderbench.formats import Prepared
-    from loaderbench.machine.progress import Display
-    from loaderbench.records.record import Transport
-
 _MIB = 1 << 20
 ON_LOOPBACK = "on loopback"
-"""In place of a URL, where the bucket is one of this machine's own."""
+"""Recorded instead of a URL where the harness serves the bucket itself."""
 _BUCKET = "loaderbench"
 _SCRATCH = "scratch"
 _LOOKS_EVERY_S = 0.1
@@ -43,39 +39,36 @@ _LOOKS_EVERY_S = 0.1
 
 @dataclass(frozen=True)
 class Place:
-    """A bucket with the formats that a campaign wants from one."""
+    """A bucket that holds the formats of a campaign's trials."""
 
     settings: Stream
     location: Location
     scratch: Path
-    """A folder for what trials fetch."""
+    """Folder for what trials fetch."""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    """The variables of a process that reads from it."""
+    """Variables of a process that reads from the bucket."""
 
     def run(self, transport: Transport, spec: TrialSpec, log: Path, limit_s: float) -> dict[str, Any]:
-        """Run a trial as `machine.process` does, with its data in the bucket, and return its columns of `Record`.
+        """Run a trial with its data in the bucket and return its columns of `Record`.
 
-        Each gets a network of its own, its limits and counts with it, and an empty folder, which is removed.
-        `limit_s`: for the download and the trial each.
+        Each trial has a proxy that counts and limits what it receives, and an empty folder, which is removed at the
+        end. `limit_s`: for the download and for the trial.
         """
         rate_mib_per_s = self.settings.rate_mib_per_s
-        link = network.Link(rate_mib_per_s and rate_mib_per_s * _MIB, self.settings.latency_ms / 1000)
+        rate_bytes_per_s = rate_mib_per_s and rate_mib_per_s * _MIB
+        hosts = {loopback.METERED_HOST: loopback.HOST}
+        link = metered_network.Link(rate_bytes_per_s, self.settings.latency_ms / 1000, hosts)
         own = self.scratch / "trial"
         own.mkdir()
         try:
-            with network.proxy(link) as url:
+            with metered_network.proxy(link) as url:
                 begun_ns = perf_counter_ns()
-                tunnelled = {"HTTPS_PROXY": url, "https_proxy": url, "NO_PROXY": "", "no_proxy": ""}
-                environment = {**self.environment, **tunnelled}
-                download = {"location": str(self.location), "name": _name(spec), "out": str(own)}
-                result: dict[str, Any] = {}
-                if transport == "download":
-                    task = "loaderbench.bucket.tasks.download"
-                    result = process.run_child(task, download, log, limit_s, environment=environment)
-                    if result["status"] != "ok":
-                        result["reason"] = f"download: {result['reason']}"
+                proxied = {"HTTPS_PROXY": url, "https_proxy": url, "NO_PROXY": "", "no_proxy": ""}
+                environment = {**self.environment, **proxied}
+                result = self._download(spec, own, log, limit_s, environment) if transport == "download" else {}
+                least_bytes = max(size_bytes(own), 1)
                 if result.get("status", "ok") == "ok":
-                    there = replace(spec, artifact=self._there(transport, spec, own))
+                    there = replace(spec, artifact=self._artifact(transport, spec, own))
                     with _watched(own, meanwhile=transport != "download") as most_mib:
                         result |= trial.measure(there, log, limit_s, environment=environment)
                     end_mib = _size_mib(own)
@@ -84,10 +77,19 @@ class Place:
             shutil.rmtree(own)
         if result["status"] != "ok":
             return {**result, "reason": "; ".join(filter(None, [result["reason"], link.trouble]))}
+        if link.received_bytes() < least_bytes:
+            return {"status": "failed", "reason": _past_the_proxy(link.received_bytes(), least_bytes)}
         return {**result, "network_bytes": link.received_bytes(), **_epochs(link, spec.times, begun_ns)}
 
-    def _there(self, transport: Transport, spec: TrialSpec, own: Path) -> Artifact:
-        """Return the artifact as the loader finds it: downloaded to `own`, or in the bucket with its cache there."""
+    def _download(
+        self, spec: TrialSpec, own: Path, log: Path, limit_s: float, environment: Mapping[str, str]
+    ) -> dict[str, Any]:
+        task = {"location": str(self.location), "name": _name(spec), "out": str(own)}
+        result = process.run_child("loaderbench.bucket.tasks.download", task, log, limit_s, environment=environment)
+        return result if result["status"] == "ok" else {**result, "reason": f"download: {result['reason']}"}
+
+    def _artifact(self, transport: Transport, spec: TrialSpec, own: Path) -> Artifact:
+        """Return the artifact as the loader finds it: downloaded to `own`, or in the bucket with its cache in `own`."""
         if transport == "download":
             return replace(spec.artifact, path=str(own))
         bound_mib = self.settings.cache_mib if transport == "bounded" else None
@@ -97,25 +99,32 @@ class Place:
 
 
 def _name(spec: TrialSpec) -> str:
-    """Return a format's name in the cache, which it has in a bucket too."""
+    """Return the name of a trial's format in the cache; it has the same in a bucket."""
     return Path(spec.artifact.path).parent.name
 
 
+def _past_the_proxy(received_bytes: int, least_bytes: int) -> str:
+    return (
+        f"only {received_bytes:,} of at least {least_bytes:,} bytes came through the metering proxy: the data "
+        "went past it. Many programs use no proxy for localhost and loopback addresses: give the endpoint another name"
+    )
+
+
 def check(campaign: Campaign, artifacts: str | None) -> None:
-    """Raise S3Error, before anything is prepared, if a bucket on loopback is wanted and a program for it is missing."""
+    """Raise S3Error, before anything is prepared, if the bucket on loopback needs a program that is missing."""
     if artifacts is None and any(campaign.transports.values()):
         for name in ("setpriv", "rclone", "openssl"):
-            loopback.program(name)
+            rclone.program(name)
 
 
 @contextmanager
 def place(
     campaign: Campaign, prepared: Prepared, artifacts: str | None, folder: Path, display: Display
 ) -> Iterator[Place | None]:
-    """Make the formats that the campaign wants from a bucket ready in one, until the block ends; None if it wants none.
+    """Give a bucket with the formats that the campaign reads from one, until the block ends; None if it reads none.
 
-    `artifacts`: where they are published. None: a server on loopback is started and filled. `folder`: the campaign's.
-    Raises SourceError.
+    `artifacts`: URL below which they are published; None: start a server on loopback and fill it. `folder`: the
+    campaign's. Raises S3Error.
     """
     wanted = {name for names in campaign.transports.values() for name in names}
     formats = {c.format for c in campaign.contestants if c.name in wanted} & prepared.artifacts.keys()
@@ -137,7 +146,7 @@ def place(
 
 
 def clear(folder: Path) -> None:
-    """Remove what `place` has put into a campaign's folder; a kill leaves it there."""
+    """Remove the files of `place` from a campaign's folder, where a kill leaves them."""
     shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
 
 
@@ -145,8 +154,8 @@ def _published(settings: Stream, artifacts: str, folders: Sequence[Path], scratc
     repository = Repository(artifacts)
     if not repository.endpoint.startswith("https://"):
         raise S3Error(
-            f"{repository.endpoint} is plain http, which not every loader reads, and whose bytes are not counted; "
-            "leave out --artifacts, and a server on loopback that speaks https is started"
+            f"{repository.endpoint} is plain http: not every loader reads it, and its bytes cannot be counted. "
+            "Omit --artifacts: the harness then starts a server on loopback that speaks https"
         )
     if lacking := [folder.name for folder in folders if not repository.has(folder.name)]:
         raise S3Error(repository.lacks(lacking[0]))
@@ -155,46 +164,47 @@ def _published(settings: Stream, artifacts: str, folders: Sequence[Path], scratc
 
 @contextmanager
 def _served(settings: Stream, folders: Sequence[Path], scratch: Path, display: Display) -> Iterator[Place]:
-    """Serve the formats on loopback. They are put there as `loaderbench publish` does it."""
+    """Serve the formats on loopback, after publishing them there."""
     _need_room(folders, scratch)
     buckets, certificates = scratch / "buckets", scratch / "certificates"
     (buckets / _BUCKET).mkdir(parents=True)
     certificates.mkdir()
     loopback.certify(certificates)
     with loopback.serve(buckets, certificates=certificates) as endpoint:
-        here = Place(settings, Location(_BUCKET, ""), scratch, loopback.environment(endpoint, certificates))
-        spec = {"folders": list(map(str, folders)), "to": str(here.location)}
+        location, filling = Location(_BUCKET, ""), loopback.environment(endpoint, certificates)
+        spec = {"folders": list(map(str, folders)), "to": str(location)}
         with display.stage("filling a bucket on loopback", None):
             done = process.run_child(
-                "loaderbench.bucket.tasks.publish", spec, scratch / "publish.log", environment=here.environment
+                "loaderbench.bucket.tasks.publish", spec, scratch / "publish.log", environment=filling
             )
         if done["status"] != "ok":
             raise S3Error(f"the bucket on loopback could not be filled: {done['reason']}")
-        yield here
+        metered = loopback.environment(loopback.metered(endpoint), certificates)
+        yield Place(settings, location, scratch, metered)
 
 
 def _need_room(folders: Sequence[Path], scratch: Path) -> None:
-    """Raise S3Error if the disk has no room for the formats in the bucket and what one trial fetches beside them."""
+    """Raise S3Error if the disk has no room for the formats in the bucket and for what one trial fetches."""
     sizes_mib = [_size_mib(folder) for folder in folders]
     need_mib, free_mib = sum(sizes_mib) + max(sizes_mib), shutil.disk_usage(scratch).free / _MIB
     if need_mib > free_mib:
         raise S3Error(
-            f"the bucket on loopback and what a trial fetches need {need_mib:,.0f} MiB and {scratch} has "
-            f"{free_mib:,.0f} MiB free; use --results for a folder with more room, or --artifacts for another bucket"
+            f"the bucket on loopback and what a trial fetches need {need_mib:,.0f} MiB, but {scratch} has "
+            f"{free_mib:,.0f} MiB free. Use --results for a folder with more room, or --artifacts for another bucket"
         )
 
 
 def network_s(settings: Stream, transport: Transport, size_bytes: int) -> float:
     """Return how long the network takes at its limit for all that a trial fetches of a format.
 
-    With a bounded cache that is all of it in each epoch, which is the most.
+    With a bounded cache a trial may fetch all of it in each epoch.
     """
     fetches = settings.epochs if transport == "bounded" else 1
     return fetches * size_bytes / (settings.rate_mib_per_s * _MIB) if settings.rate_mib_per_s else 0.0
 
 
 def limits(settings: Stream, transport: Transport) -> dict[str, Any]:
-    """Return the columns of `Record` that tell under which limits a trial runs."""
+    """Return the columns of `Record` with the limits of a trial's network and cache."""
     return {
         "transport": transport,
         "network_rate_mib_per_s": settings.rate_mib_per_s,
@@ -203,10 +213,10 @@ def limits(settings: Stream, transport: Transport) -> dict[str, Any]:
     }
 
 
-def _epochs(link: network.Link, times: Path, begun_ns: int) -> dict[str, Any]:
-    """Return what follows of the first two epochs, and of what came before, from the trial's times and the network's.
+def _epochs(link: metered_network.Link, times: Path, begun_ns: int) -> dict[str, Any]:
+    """Return the columns of `Record` on the first two epochs and the time before them.
 
-    `begun_ns`: when it began, by the clock `perf_counter_ns`, which all processes of a machine share.
+    `times`: the trial's raw times. `begun_ns`: when it began, by `perf_counter_ns`, a clock that all processes share.
     """
     timeline = Timeline.load(times)
     with np.load(times) as kept:
@@ -224,10 +234,10 @@ def _epochs(link: network.Link, times: Path, begun_ns: int) -> dict[str, Any]:
 
 @contextmanager
 def _watched(folder: Path, *, meanwhile: bool) -> Iterator[Callable[[], float]]:
-    """Look at a folder; call what is given for its largest size so far.
+    """Give a function that returns the largest size of a folder so far.
 
-    `meanwhile`: look again and again, until the block ends. Not for what a download has filled: that does not grow, and
-    may be so many files that looking at them costs the trial.
+    `meanwhile`: look at it repeatedly until the block ends. A download's folder does not grow, and may hold so many
+    files that looking at them slows the trial.
     """
     largest_mib, over = _size_mib(folder), Event()
 

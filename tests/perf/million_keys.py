@@ -1,9 +1,8 @@
-"""What does copying a million keys take, and how soon does the first object come? The bucket alone is simulated.
+"""Measure the memory and time that copying a million keys takes, beside rclone.
 
     python -m tests.perf.million_keys
 
-Listings answer at once, and objects are empty: what is left is the work of this side. No second page is answered before
-an object was fetched.
+The bucket is simulated: its listing answers at once, and nothing is fetched. What is left is the work of the harness.
 """
 
 from __future__ import annotations
@@ -11,61 +10,56 @@ from __future__ import annotations
 import resource
 import tempfile
 import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from threading import Event, Lock
 from typing import Any
 
 from loaderbench.bucket import copy as copying
+from loaderbench.bucket.client import S3Error
 from loaderbench.machine.progress import Display
 
-PAGES, PER_PAGE = 1000, 1000
-_ANSWERS_WITHIN_S = 60
+KEYS, PER_FOLDER = 1_000_000, 1000
 
 
 class Bucket:
-    """All of what `loaderbench.bucket.copy` needs of one."""
+    """All that `loaderbench.bucket.copy` needs of a bucket."""
 
     name, endpoint = "images", "http://simulated"
 
-    def __init__(self) -> None:
-        self.fetched = 0
-        self.first_s = 0.0
-        self._first, self._lock = Event(), Lock()
+    def objects(self, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """Yield small objects in folders; none has the prefix's own name."""
+        modified = datetime.now(UTC)
+        for number in range(0 if options else KEYS):
+            folder, name = f"class{number // PER_FOLDER:04d}", f"a-name-as-long-as-they-are-{number:07d}.jpg"
+            yield {
+                "Key": f"{prefix}{folder}/{name}",
+                "Size": 1000,
+                "ETag": f'"{number:032x}"',
+                "LastModified": modified,
+            }
 
-    def page(self, prefix: str, *, ContinuationToken: str = "0", **options: Any) -> dict[str, Any]:  # noqa: N803
-        """Return a page of one long list, without folders."""
-        if "MaxKeys" in options:
-            return {"Contents": []}  # no object of the prefix's own name
-        if "Delimiter" in options:
-            return {"IsTruncated": True}
-        page = int(ContinuationToken)
-        if page and not self._first.wait(_ANSWERS_WITHIN_S):
-            raise TimeoutError("no object was fetched before the second page was asked for")
-        names = (f"set/class{page:04d}/a-name-as-long-as-they-are-{number:06d}" for number in range(PER_PAGE))
-        contents = [{"Key": f"{name}.jpg", "Size": 0, "ETag": f'"{name[-32:]}"'} for name in names]
-        return {"Contents": contents, "IsTruncated": page + 1 < PAGES, "NextContinuationToken": str(page + 1)}
-
-    def fetch(self, *_: object) -> int:
-        """Take the place of `loaderbench.bucket.transfer.fetch`."""
-        with self._lock:
-            self.fetched += 1
-        if not self._first.is_set():
-            self.first_s = time.perf_counter()
-            self._first.set()
-        return 0
+    def is_encrypted(self, key: str) -> bool:
+        """Return that it is not."""
+        return False
 
 
 def main() -> None:
-    """Print the objects fetched, the seconds to the first, and the memory that it all took."""
-    bucket = Bucket()
-    copying.Bucket = lambda location: bucket  # type: ignore[assignment, misc]
-    copying.fetch = bucket.fetch  # type: ignore[assignment]
-    copying._Copy._place = lambda *_: None  # type: ignore[method-assign]  # a million files would try the file system
+    """Print the keys handed to rclone, the seconds until then, and the peak memory."""
+    copying.Bucket = lambda location: Bucket()  # type: ignore[assignment, misc, return-value]
+    handed: list[tuple[int, float]] = []
+
+    def download(bucket: object, at: object, names: Collection[str], *_: Callable[[int], None]) -> None:
+        handed.append((len(names), time.perf_counter()))
+
+    copying.rclone.download = download  # type: ignore[assignment]
     before_mib = _peak_mib()
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory() as cache, suppress(S3Error):  # nothing has arrived, it says
         started_s = time.perf_counter()
         copying.copy("s3://images/set", Path(cache), Display())
-    print(f"{bucket.fetched} objects, the first after {bucket.first_s - started_s:.3f} s")
+    [(names, reached_s)] = handed
+    print(f"{names} objects, handed to rclone after {reached_s - started_s:.1f} s")
     print(f"{_peak_mib() - before_mib:.0f} MiB")
 
 

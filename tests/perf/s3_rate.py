@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from loaderbench.bucket import loopback
+from loaderbench.bucket import loopback, rclone
 from loaderbench.bucket.copy import copy
 from loaderbench.findings.comparison import ratio
 from loaderbench.machine.progress import Display
@@ -82,7 +82,7 @@ def _copy_s(root: Path) -> float:
 
 def _s5cmd_s(root: Path, endpoint: str) -> float:
     with _rested(root) as out:
-        command = [loopback.program("s5cmd"), "--endpoint-url", endpoint, "cp", "s3://images/set/*", f"{out}/"]
+        command = [rclone.program("s5cmd"), "--endpoint-url", endpoint, "cp", "s3://images/set/*", f"{out}/"]
         started_s = time.perf_counter()
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - started_s
