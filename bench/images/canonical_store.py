@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from loaderbench.images.tree import Rejected, SourceError
 from loaderbench.machine.text import printable
 
+_KINDS = ("pixels", "jpeg")
 LAYOUT = 1
 """Version of these files. Raise it when their content changes: the cache then makes them again."""
 ROW = np.dtype(
@@ -80,13 +81,13 @@ class CanonicalImages:
         """Return the canonical pixels of one sample: RGB, H x W x 3."""
         row = self._rows[index]
         pixels = np.empty((row["height"], row["width"], 3), np.uint8)
-        self._check(os.preadv(self._pixels, [pixels.data], row["pixels_at"]), pixels.nbytes)
+        self._check(os.preadv(self._descriptors["pixels"], [pixels.data], row["pixels_at"]), pixels.nbytes)
         return pixels
 
     def jpeg(self, index: int) -> bytes:
         """Return the canonical JPEG bytes of one sample."""
         row = self._rows[index]
-        content = os.pread(self._jpeg, row["jpeg_bytes"], row["jpeg_at"])
+        content = os.pread(self._descriptors["jpeg"], row["jpeg_bytes"], row["jpeg_at"])
         self._check(len(content), row["jpeg_bytes"])
         return content
 
@@ -94,9 +95,9 @@ class CanonicalImages:
         """Return one sample's pixels (RGB, H x W x 3) or JPEG bytes as a read-only view of the mapped file."""
         row = self._rows[index]
         if kind == "jpeg":
-            return self._mapped_jpeg[row["jpeg_at"] :][: row["jpeg_bytes"]]
+            return self._maps[kind][row["jpeg_at"] :][: row["jpeg_bytes"]]
         shape = row["height"], row["width"], 3
-        return self._mapped_pixels[row["pixels_at"] :][: math.prod(map(int, shape))].reshape(shape)
+        return self._maps[kind][row["pixels_at"] :][: math.prod(map(int, shape))].reshape(shape)
 
     def label(self, index: int) -> int:
         """Return the class index of one sample."""
@@ -133,23 +134,13 @@ class CanonicalImages:
         return (self.folder / "sources.bin").read_bytes().split(b"\0")[:-1]
 
     @cached_property
-    def _mapped_pixels(self) -> NDArray[np.uint8]:
-        return np.asarray(np.memmap(self.folder / "pixels.bin", np.uint8, "r"))
+    def _maps(self) -> dict[str, NDArray[np.uint8]]:
+        return {kind: np.asarray(np.memmap(self.folder / f"{kind}.bin", np.uint8, "r")) for kind in _KINDS}
 
     @cached_property
-    def _mapped_jpeg(self) -> NDArray[np.uint8]:
-        return np.asarray(np.memmap(self.folder / "jpeg.bin", np.uint8, "r"))
-
-    @cached_property
-    def _pixels(self) -> int:
-        return self._open("pixels.bin")
-
-    @cached_property
-    def _jpeg(self) -> int:
-        return self._open("jpeg.bin")
-
-    def _open(self, name: str) -> int:
+    def _descriptors(self) -> dict[str, int]:
         # Positioned reads on a plain descriptor are safe in threads and after a fork.
-        descriptor = os.open(self.folder / name, os.O_RDONLY)
-        weakref.finalize(self, os.close, descriptor)
-        return descriptor
+        descriptors = {kind: os.open(self.folder / f"{kind}.bin", os.O_RDONLY) for kind in _KINDS}
+        for descriptor in descriptors.values():
+            weakref.finalize(self, os.close, descriptor)
+        return descriptors
