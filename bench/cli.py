@@ -206,7 +206,7 @@ def certify(chosen: Chosen, *, strict: StrictOption = False) -> None:
     certificates = certifying.certify(chosen.campaign, prepared, chosen.cache, display)
     for contestant in chosen.campaign.competing:
         display.say(f"{contestant.title}: {certificates[contestant.name]}")
-    if any(certificate.state != "as asked" for certificate in certificates.values()):
+    if any(certificate.state != "as requested" for certificate in certificates.values()):
         raise typer.Exit(1)
 
 

@@ -19,8 +19,8 @@ UNSEEN = Certificate(failure="timeout: killed")
         (ORIGINALS, ORIGINALS, ""),
         (FAULTY, OWN, "no image is flipped; not shuffled"),
         (UNSEEN, OWN, "not certified: timeout: killed"),
-        (ORIGINALS, OWN, "crops are made of the original files, which is more work"),
-        (OWN, ORIGINALS, "crops are made of images shrunk beforehand, which is less work"),
+        (ORIGINALS, OWN, "it crops the original files, which is more work"),
+        (OWN, ORIGINALS, "it crops images that were resized beforehand, which is less work"),
     ],
 )
 def test_what_keeps_a_contestant_from_being_ranked(

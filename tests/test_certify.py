@@ -95,7 +95,7 @@ def test_an_honest_loader_is_not_blamed(certified: Callable[[str], Certificate])
 @pytest.mark.parametrize(("cheat", "said"), CHEATS.items())
 def test_each_cheat_is_reported_in_plain_words(cheat: str, said: str, certified: Callable[[str], Certificate]) -> None:
     certificate = certified(cheat)
-    assert certificate.state == "other work"
+    assert certificate.state == "different work"
     assert [fault for fault in certificate.faults if fault.startswith(said)], certificate.faults
 
 
@@ -151,7 +151,7 @@ def test_certificates_are_made_in_separate_processes_and_kept(
     small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 120})})
     prepared = prepare(small, tree, tmp_path, Display(), strict=True)
     certificates = certify.certify(small, prepared, tmp_path, Display())
-    assert certificates["honest"].state == "as asked"
+    assert certificates["honest"].state == "as requested"
     assert certificates["honest"].traits["stored"] == "canonical JPEG bytes"
     assert certificates["never-flips"].faults == ("no image is flipped",)
     assert "stores JPEG of quality about 60 where 90 was requested" in certificates["lossy"].faults

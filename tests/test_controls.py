@@ -135,14 +135,14 @@ def test_a_quiet_trial_has_no_marks() -> None:
     [
         ({"steal_pct": 0.6}, "the hypervisor took 0.6 %"),
         ({"other_cpu_pct": 2.1}, "other processes used 2.1 %"),
-        ({"canary_drift_pct": -5.1}, "speed changed by -5.1 %"),
-        ({"half_drift_pct": -8.1}, "halves lie -8.1 % apart"),
-        ({"half_drift_pct": 4.0, "window_images": 128 * 1000}, "halves lie +4.0 % apart"),
+        ({"canary_drift_pct": -5.1}, "the speed of the cores changed by -5.1 %"),
+        ({"half_drift_pct": -8.1}, "the halves of the window differ by -8.1 %"),
+        ({"half_drift_pct": 4.0, "window_images": 128 * 1000}, "the halves of the window differ by +4.0 %"),
         ({"major_faults": 21}, "21 page faults had to read"),
         ({"throttle_events": 1}, "slowed or held back 1 times"),
         ({"other_cpu_pct": 1.0, "cores_used": 32.0, "cpu_load_pct": 50.0}, "other processes used 1.0 %"),
-        ({"bank_bias_bound_pct": 5.1}, "may weigh 5.1 %"),
-        ({"cache_state": "unproven"}, "a warm page cache is not proven"),
+        ({"bank_bias_bound_pct": 5.1}, "inflate images/s by up to 5.1 %"),
+        ({"cache_state": "unproven"}, "the warm page cache is not verified"),
         ({"gpu_throttle": "software power cap"}, "the GPU was slowed: software power cap"),
     ],
 )
@@ -154,7 +154,7 @@ def test_each_sign_of_disturbance_marks_a_trial(change: dict[str, Any], said: st
 def test_cold_trials_may_read_and_may_change_their_speed_but_must_be_proven_cold() -> None:
     cold = replace(QUIET, cache="cold", cache_state="guest-cold", half_drift_pct=50.0, major_faults=5000)
     assert disturbances.flags(cold) == ()
-    assert disturbances.flags(replace(cold, cache_state="unproven")) == ("a cold page cache is not proven",)
+    assert disturbances.flags(replace(cold, cache_state="unproven")) == ("the cold page cache is not verified",)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_two_ranks_of_the_real_loaders_are_certified_together(
     chosen = in_two_ranks(quick, *CONTESTANTS)
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"probe": 257})})
     certificates = certify.certify(chosen, everything, tmp_path, Display())
-    assert {name: c.faults or c.failure for name, c in certificates.items() if c.state != "as asked"} == {}
+    assert {name: c.faults or c.failure for name, c in certificates.items() if c.state != "as requested"} == {}
     assert certificates["litdata-jpeg"].seen_on.endswith("1 workers in each of 2 ranks")
 
 
@@ -291,5 +291,5 @@ def test_the_joint_window_is_the_overlap_of_all_windows() -> None:
     assert columns["slowest_rank_images_per_s"] == pytest.approx(4, rel=0.1)
     assert columns["fairness"] == pytest.approx(0.9, rel=0.05)
     assert columns["epoch1_s"] is None
-    with pytest.raises(ValueError, match="never open at the same time"):
+    with pytest.raises(ValueError, match="never all open"):
         Timeline.together(both, [0, 7 * second])

@@ -214,7 +214,7 @@ def test_tuned_contestants_have_a_section_of_their_own(tmp_path: Path) -> None:
     [cells] = rows_of(section, "LitData raw")
     assert cells[6] == "none: its own were the best found"
     tried = f"- **LitData raw**: workers 2 {arrow} 1: no gain, 0.55{times}; "
-    assert f"{tried}prefetch_factor 2 {arrow} 4: no gain, 1.00{times}; tried all that it may (4 trials)." in section
+    assert f"{tried}prefetch_factor 2 {arrow} 4: no gain, 1.00{times}; tried everything (4 trials)." in section
     assert "FFCV raw" not in {row[1] for row in tables(text[: text.index("## What does tuning")]) if len(row) > 1}
 
 
@@ -234,7 +234,7 @@ def test_a_search_that_failed_or_used_too_much_memory_says_so(tmp_path: Path) ->
         assert cells[3] == "unavailable: no settings keep to it"
         assert cells[6] == "none keeps to the memory budget"
     assert ["Search: FFCV raw", "failed", "1", "\N{EN DASH}", "it broke"] in tables(text)
-    assert "os_cache True \N{RIGHTWARDS ARROW} False: out, failed: it broke" in text
+    assert "os_cache True \N{RIGHTWARDS ARROW} False: rejected, failed: it broke" in text
 
 
 NASTY = ("a|b", "`code", "two\nlines", "**bold**", "[link](x)", "<b>", "$x$ and $y$", "\\", "_a_")

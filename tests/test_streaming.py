@@ -265,7 +265,10 @@ def test_the_row_reports_the_network_limits(
     chosen = Campaign.model_validate(content)
     monkeypatch.setattr(remote, "network_s", lambda *_: 601.0)  # the limit is 600 s
     folder = runner.run(chosen, ready(chosen), tmp_path, Display())
-    assert "a, downloaded first: the network alone takes up to 601 s, and after 600 s" in capsys.readouterr().out
+    assert (
+        "a, downloaded first: the network alone takes up to 601 s, but a trial is killed after 600 s"
+        in capsys.readouterr().out
+    )
     assert json.loads((folder / "env.json").read_text())["data"]["bucket"] == "on loopback"
     rows = {row.trial: row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"}
     local, downloaded = rows["1/a"], rows["1/a/download"]

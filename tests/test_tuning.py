@@ -66,7 +66,7 @@ def speeds(known: dict[tuple[str, Any], float]) -> Measure:
 def test_the_fastest_settings_are_found_whichever_they_are(fastest: Settings) -> None:
     search, _ = searched(speeds(dict.fromkeys(fastest.items(), 1.1)))
     assert search.settings == fastest
-    assert search.ended == "tried all that it may"
+    assert search.ended == "tried everything"
 
 
 def test_the_steps_report_what_each_setting_gains() -> None:
@@ -134,7 +134,7 @@ def test_the_search_stops_at_its_bound(trials: int) -> None:
     _, all_rows = searched(measure)
     search, rows = searched(measure, bounds=replace_bounds(trials=trials))
     assert len(rows) <= trials
-    ended = "tried all that it may" if trials >= len(all_rows) else f"stopped at its bound of {trials} trials"
+    ended = "tried everything" if trials >= len(all_rows) else f"stopped at its limit of {trials} trials"
     assert search.ended == ended
     assert search.settings is not None
 
@@ -149,7 +149,7 @@ def test_settings_above_the_memory_budget_are_excluded_however_fast() -> None:
 
     search, _ = searched(measure)
     assert search.settings == OWN
-    assert "workers 2 → 3: out, 1,200 MiB, more than the budget" in map(str, search.steps)
+    assert "workers 2 → 3: rejected, 1,200 MiB, above the limit" in map(str, search.steps)
     assert searched(measure, bounds=replace_bounds(memory_mib=None))[0].settings == OWN | {"workers": 3}
 
 
@@ -159,7 +159,7 @@ def test_settings_within_the_budget_replace_settings_above_it() -> None:
 
     search, _ = searched(measure)
     assert search.settings == OWN | {"workers": 1}
-    assert "workers 2 → 1: taken, for before it 1,400 MiB, more than the budget" in map(str, search.steps)
+    assert "workers 2 → 1: accepted, because before it 1,400 MiB, above the limit" in map(str, search.steps)
 
 
 def test_without_settings_within_the_budget_there_is_no_best() -> None:
@@ -176,13 +176,13 @@ def test_unknown_memory_excludes_no_settings() -> None:
 def test_a_candidate_that_fails_is_excluded_and_the_search_continues() -> None:
     search, _ = searched(lambda s: failed() if s["cache"] == "off" else at(1000 * s["workers"]))
     assert search.settings == OWN | {"workers": 3}
-    assert str(search.steps[0]) == "cache on → off: out, failed: it broke"
+    assert str(search.steps[0]) == "cache on → off: rejected, failed: it broke"
 
 
 def test_a_search_ends_where_neither_of_two_runs() -> None:
     search, rows = searched(lambda _: failed())
     assert len(rows) == 2
-    assert (search.ended, search.settings) == ("stopped, for nothing ran", OWN)
+    assert (search.ended, search.settings) == ("stopped, because nothing ran", OWN)
 
 
 def test_an_interrupted_search_resumes_with_the_same_trials() -> None:

@@ -1,7 +1,7 @@
-"""Which values may images have, by the work's dtype and normalisation, and which grey levels do they stand for?
+"""The range of pixel values by dtype and normalisation, and how to undo normalisation.
 
 Half a step of bfloat16, the coarsest dtype, is 2⁻⁹ below 1, which is 0.498 grey levels; of normalised values, which are
-less than 4, it is 2⁻⁷, which is 0.456. So whatever the dtype, rounding gives back the level that a value was made of.
+less than 4, it is 2⁻⁷, which is 0.456. So rounding restores the grey level for every dtype.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ LEVELS = 255
 
 
 def delivers(work: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> str:
-    """Return the form of images in words. `work`: fields of a `api.Work`, or a campaign's of the same names.
-    `own`: what a contestant has in place of them, where not None.
+    """Return the form of delivered images in words.
+
+    `work`: fields of an `api.Work`, or a campaign's of the same names. `own`: those of a contestant, which replace them
+    where not None.
     """
     work = {**work, **{name: value for name, value in (own or {}).items() if value is not None}}
     normalised = ", normalised" if work.get("normalised") else ""
@@ -31,7 +33,7 @@ def delivers(work: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> s
 
 
 def span(work: Work) -> tuple[float, float]:
-    """Return the least and the greatest value that an image may have."""
+    """Return the lowest and the highest value that an image may have."""
     if work.dtype == "uint8":
         return 0, LEVELS
     if not work.normalised:
@@ -42,14 +44,14 @@ def span(work: Work) -> tuple[float, float]:
 
 
 def rounding(work: Work) -> float:
-    """Return by which share of itself a value may be off: half of it by its dtype, half by what it is computed in."""
+    """Return the relative error that a value may have: half from its dtype, half from the computation."""
     import torch
 
     return 0 if work.dtype == "uint8" else torch.finfo(getattr(torch, work.dtype)).eps
 
 
 def unnormalised(images: Tensor, work: Work) -> Tensor:
-    """Return images, n x 3 x H x W, as they were before they were normalised, in float32 if they are of any float."""
+    """Return images (n x 3 x H x W) before normalisation; in float32 unless they are integers."""
     import torch
 
     if not images.is_floating_point():

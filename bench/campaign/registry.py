@@ -1,22 +1,19 @@
-"""Which adapters are there, and can they run here? Answered without importing their libraries."""
+"""The adapters that there are, and whether they can run here; found without importing their libraries."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 
+from loaderbench.api import Loader, Writer
 from loaderbench.machine.code_digest import code_digest
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from loaderbench.api import Loader, Writer
 
 Kind = Literal["loader", "writer"]
 _PACKAGES: dict[Kind, str] = {"loader": "loaderbench.loaders", "writer": "loaderbench.writers"}
@@ -24,7 +21,7 @@ _PACKAGES: dict[Kind, str] = {"loader": "loaderbench.loaders", "writer": "loader
 
 @dataclass(frozen=True)
 class Adapter:
-    """A loader or writer: a module, and how to install what it needs."""
+    """A loader or writer: its module, and how to install its libraries."""
 
     name: str
     module: str
@@ -49,7 +46,7 @@ class Adapter:
         return tuple(name for name in self.load().requires if find_spec(name) is None)
 
     def why_unavailable(self) -> str:
-        """Return what is missing and the command that mends it, or nothing if the adapter can run."""
+        """Return what is missing and the command that installs it; an empty string if the adapter can run."""
         missing = self.missing()
         return f"not installed: {', '.join(missing)}; install with: {self.install}" if missing else ""
 
@@ -61,7 +58,7 @@ class Adapter:
 
 @cache
 def _distributions() -> Mapping[str, list[str]]:
-    """Return what brought each import name, asked for once: the metadata of all that is installed is read for it."""
+    """Return the distributions of each import name; cached, because it reads the metadata of all of them."""
     return packages_distributions()
 
 
@@ -85,7 +82,7 @@ def adapters(kind: Kind) -> Mapping[str, Adapter]:
         for point in entry_points(group=f"loaderbench.{kind}s")
     }
     if both := own.keys() & others.keys():
-        raise RuntimeError(f"an installed package names its {kind} like one of loaderbench's own: {sorted(both)}")
+        raise RuntimeError(f"another package has a {kind} with the name of one of loaderbench: {sorted(both)}")
     return own | others
 
 

@@ -1,81 +1,77 @@
-"""Which settings suit a loader best on this machine? A bounded search; what it does next follows from its rows alone.
+"""Search for the best settings of a loader, trial by trial; the next trial follows from the rows alone.
 
-Coordinate descent from the contestant's own settings: option by option in the order written, each other value is held
-against the best settings so far; round after round, until one changes nothing. The two are measured in pairs, one right
-after the other, each time in a fresh process. A candidate is taken if it is faster by more than `MARGIN` in two pairs,
-of which the second runs in reverse order, so that drift favours neither; one that is not in the first needs no second.
-No settings are tried twice.
+The search is a coordinate descent from the contestant's own settings: it compares every other value of each option, in
+the order written, with the best settings so far, and repeats until a round changes nothing. Candidate and incumbent are
+measured in pairs, one right after the other, each in a fresh process. A candidate is accepted if it is faster by more
+than `MARGIN` in two pairs. The second pair runs in reverse order, so that drift favours neither; it is skipped if the
+candidate does not win the first. No settings are tried twice.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loaderbench.campaign.disturbances import disturbances
 from loaderbench.campaign.schema import Best, Tuning
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
-
-    from loaderbench.records.record import Record
+from loaderbench.records.record import Record
 
 MARGIN = 0.03
-"""A candidate must be faster by more than this share: about what single short trials leave open."""
+"""Share by which a candidate must be faster: about the uncertainty of single short trials."""
 PAIRS = 2
-"""So often, to be taken."""
+"""Pairs that a candidate must win to be accepted."""
 _ARROW, _TIMES = "\N{RIGHTWARDS ARROW}", "\N{MULTIPLICATION SIGN}"
 
 Settings = dict[str, Any]
-"""Values of the options that are searched, and of `workers` if that is."""
+"""Values of the searched options, and of `workers` if that is searched."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One candidate, held against the best settings so far, from which it differs in one option."""
+    """The comparison of one candidate with the best settings so far, from which it differs in one option."""
 
     option: str
     before: Any
     after: Any
     ratio: float | None
-    """The candidate's speed over theirs, geometric mean over pairs; None if one of the two has none."""
+    """Speed of the candidate over theirs, geometric mean over pairs; None if one of the two has no speed."""
     taken: bool
     confirmed: bool
-    """Whether the second pair said the same as the first, if there was one."""
+    """Whether the second pair, if there was one, agreed with the first."""
     trouble: str
-    """Why one of them has no speed that counts, or nothing."""
+    """Why the speed of one of them does not count, or an empty string."""
 
     def __str__(self) -> str:
-        """Say it in a few words."""
         what = f"{self.option} {self.before} {_ARROW} {self.after}: "
         if self.ratio is None:
-            return f"{what}{'taken, for before it ' if self.taken else 'out, '}{self.trouble}"
+            return f"{what}{'accepted, because before it ' if self.taken else 'rejected, '}{self.trouble}"
         verdict = "" if self.taken else "no gain, " if self.confirmed else "not confirmed, "
         return f"{what}{verdict}{self.ratio:.2f}{_TIMES}"
 
 
 @dataclass(frozen=True)
 class Search:
-    """What one contestant's search has come to."""
+    """The state of one contestant's search."""
 
     asked: tuple[Settings, ...]
-    """The settings of each of its trials; the last has no row yet if the search is not over."""
+    """The settings of each of its trials; the last has no row yet if the search has not ended."""
     rows: tuple[Record, ...]
     steps: tuple[Step, ...]
     ended: str | None
-    """How it ended, in a few words; None if it is not over."""
+    """How it ended, in a few words; None if it has not."""
     settings: Settings | None
-    """The best so far. None: nothing that was tried kept to the memory budget."""
+    """The best settings so far. None: none of the tried settings fits the memory limit."""
 
     @property
     def gains(self) -> tuple[Step, ...]:
-        """The steps that were taken."""
+        """The accepted steps."""
         return tuple(step for step in self.steps if step.taken)
 
     @property
     def disturbed(self) -> int:
-        """How many of its trials show signs of disturbance; none is run again, for two pairs must agree."""
+        """Number of disturbed trials. None is run again, because two pairs must agree."""
         return sum(bool(disturbances(row)) for row in self.rows)
 
 
@@ -85,24 +81,24 @@ def trial_name(contestant: str, number: int) -> str:
 
 
 def own(best: Best) -> Settings:
-    """Return the contestant's own settings, where its search begins."""
+    """Return the contestant's own settings, with which its search begins."""
     return {option: values[0] for option, values in best.settings.items()}
 
 
 def likely_trials(best: Best, tuning: Tuning) -> int:
-    """Return how many trials a search takes that finds nothing better."""
+    """Return the number of trials of a search that finds nothing better."""
     return min(tuning.trials, 2 * sum(len(values) - 1 for values in best.settings.values()))
 
 
 def searches(records: Sequence[Record], campaign: Mapping[str, Any]) -> dict[str, Search]:
-    """Return what came of each search of a campaign, which is given as `env.json` keeps it, by contestant."""
+    """Return the state of each search by contestant. `campaign`: as `env.json` keeps it."""
     measured = {record.trial: record for record in records if record.kind == "tune"}
     tuning = Tuning(**campaign["tuning"])
     return {name: replay(name, Best(**best), tuning, measured) for name, best in campaign["best"].items()}
 
 
 def replay(contestant: str, best: Best, tuning: Tuning, measured: Mapping[str, Record]) -> Search:
-    """Go through a contestant's search as far as its rows go. `measured`: rows by trial."""
+    """Return the state of a contestant's search after its rows. `measured`: rows by trial."""
     steps: list[Step] = []
     asked: list[Settings] = []
     rows: list[Record] = []
@@ -122,7 +118,7 @@ def replay(contestant: str, best: Best, tuning: Tuning, measured: Mapping[str, R
 
 
 def _descend(best: Best, tuning: Tuning, steps: list[Step]) -> Generator[Settings, Record, str]:
-    """Yield the settings to be measured next and take their row; add to `steps`; return how it ended."""
+    """Yield the settings to measure next and receive their row; append to `steps`; return how the search ended."""
     incumbent, left, changed = own(best), tuning.trials, True
     tried = [incumbent]
     while changed:
@@ -132,22 +128,22 @@ def _descend(best: Best, tuning: Tuning, steps: list[Step]) -> Generator[Setting
             if candidate in tried:
                 continue
             if left < 2 * PAIRS:
-                return f"stopped at its bound of {tuning.trials} trials"
+                return f"stopped at its limit of {tuning.trials} trials"
             tried.append(candidate)
             pairs = yield from _hold_against(incumbent, candidate, tuning)
             left -= 2 * len(pairs)
             steps.append(_step(option, incumbent[option], value, pairs))
             if all(row.status != "ok" for row in pairs[0].rows):
-                return "stopped, for nothing ran"
+                return "stopped, because nothing ran"
             if steps[-1].taken:
                 incumbent = candidate
         changed = incumbent is not before
-    return "tried all that it may"
+    return "tried everything"
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two trials, one right after the other."""
+    """Two successive trials."""
 
     incumbent: Record
     candidate: Record
@@ -159,7 +155,7 @@ class _Pair:
 
     @property
     def ratio(self) -> float | None:
-        """The candidate's speed over the incumbent's; None if one of the two has none that counts."""
+        """Speed of the candidate over the incumbent's; None if either does not count."""
         if any(_trouble(row, self.tuning) for row in self.rows):
             return None
         assert self.candidate.images_per_s
@@ -168,12 +164,12 @@ class _Pair:
 
     @property
     def faster(self) -> bool:
-        """Whether the candidate is faster by the margin, or has a speed where the incumbent has none."""
+        """Whether the candidate is faster by the margin, or only the candidate has a speed."""
         return not _trouble(self.candidate, self.tuning) and (self.ratio is None or self.ratio > 1 + MARGIN)
 
 
 def _hold_against(incumbent: Settings, candidate: Settings, tuning: Tuning) -> Generator[Settings, Record, list[_Pair]]:
-    """Measure one pair, and if it speaks for the candidate a second, in reverse."""
+    """Yield the settings of one pair, and if the candidate wins it, those of a second pair in reverse order."""
     first = yield incumbent
     pairs = [_Pair(first, (yield candidate), tuning)]
     if pairs[0].faster:
@@ -197,11 +193,11 @@ def _step(option: str, before: Any, after: Any, pairs: list[_Pair]) -> Step:
 
 
 def _trouble(row: Record, tuning: Tuning) -> str:
-    """Say why a row's speed does not count, or nothing."""
+    """Return why a row's speed does not count, or an empty string."""
     if row.status != "ok" or not row.images_per_s:
         return f"{row.status}: {row.reason}"
     if _beyond(row, tuning):
-        return f"{row.peak_anon_memory_mib:,.0f} MiB, more than the budget"
+        return f"{row.peak_anon_memory_mib:,.0f} MiB, above the limit"
     return ""
 
 

@@ -1,27 +1,26 @@
-"""Which of two contestants is faster, and is that sure? Exact tests over blocks, corrected for all pairs."""
+"""Compare contestants within blocks: ratios with intervals, and exact tests corrected for all pairs."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import pandas as pd
-    from numpy.typing import NDArray
 
 RANKING_BLOCKS = 6
-"""With fewer common blocks no test can reach `SIGNIFICANCE`: a comparison of them is descriptive."""
+"""With fewer common blocks no test can reach `SIGNIFICANCE`, so a comparison is only descriptive."""
 SIGNIFICANCE = 0.05
 LEAST_DIFFERENCE = 0.02
-"""Smaller differences are called ties even where they are sure."""
+"""Smaller differences are called ties even if they are significant."""
 _EXACT_BLOCKS = 12
 _RANDOM_FLIPS = 8192
 
@@ -30,31 +29,30 @@ Verdict = Literal["faster", "slower", "tie", "unresolved"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """Speed over another's in the same block: geometric mean and 95 % interval."""
+    """Ratio of two speeds within blocks: geometric mean and 95 % interval."""
 
     mean: float
     low: float | None
-    """None with fewer than 2 common blocks: one block has no spread."""
+    """None with fewer than 2 common blocks, because one block has no spread."""
     high: float | None
     blocks: int
 
     def __str__(self) -> str:
-        """Say it with its interval, if there is one."""
         return f"{self.mean:.3f}" + ("" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One contestant against another."""
+    """The comparison of one contestant with another."""
 
     ratio: Ratio
     p: float | None
-    """Of the sign-flip test, corrected for all pairs; None with fewer than `RANKING_BLOCKS` common blocks."""
+    """p of the sign-flip test, corrected for all pairs; None with fewer than `RANKING_BLOCKS` common blocks."""
     verdict: Verdict
 
 
 def ratio(logs: Sequence[float]) -> Ratio | None:
-    """Return the ratio of which these are the logarithms, one per block, with Student's t interval, or None."""
+    """Return the ratio with its 95 % t interval, of at least one logarithm; None without any. `logs`: one per block."""
     if not logs:
         return None
     mean, low, high = (None if end is None else math.exp(end) for end in mean_interval(logs))
@@ -62,24 +60,27 @@ def ratio(logs: Sequence[float]) -> Ratio | None:
     return Ratio(mean=mean, low=low, high=high, blocks=len(logs))
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Return the mean of at least one value, and the ends of Student's 95 % t interval, None if there is only one."""
+def mean_interval(values: Sequence[float], quantile: float = 0.975) -> tuple[float, float | None, float | None]:
+    """Return the mean of at least one value, and the ends of Student's t interval; None if there is only one value.
+
+    `quantile`: 0.975 gives a two-sided 95 % interval, and 0.95 two ends that are one-sided 95 % intervals.
+    """
     mean = fmean(values)
     if len(values) < 2:  # noqa: PLR2004 - one has no spread
         return mean, None, None
-    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, quantile)) * stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
 def least_difference(twins: Ratio | None) -> float:
-    """Return what the campaign can tell apart, as a share: 2 %, or the half-width of the twins' interval if wider."""
+    """Return the smallest detectable difference, as a share: 2 %, or the half-width of the A/A interval if wider."""
     if twins is None or twins.low is None or twins.high is None:
         return LEAST_DIFFERENCE
     return max(LEAST_DIFFERENCE, math.sqrt(twins.high / twins.low) - 1)
 
 
 def compare_all(speeds: pd.DataFrame, least: float) -> dict[tuple[str, str], Comparison]:
-    """Compare every contestant with every other that has a block in common with it, both ways round.
+    """Compare all contestants that have a common block, in both directions.
 
     `speeds`: images/s, one row per block, one column per contestant. `least`: see `least_difference`.
     """
@@ -88,9 +89,9 @@ def compare_all(speeds: pd.DataFrame, least: float) -> dict[tuple[str, str], Com
 
 
 def compare(differences: Mapping[tuple[str, str], pd.Series[float]], least: float) -> dict[tuple[str, str], Comparison]:
-    """Compare these pairs, both ways round, corrected for all of them.
+    """Compare pairs, in both directions, corrected for all of them.
 
-    `differences`: of the logarithms of their speeds, by block. `least`: see `least_difference`.
+    `differences`: of the logarithms of the two speeds, by block. `least`: see `least_difference`.
     """
     tested = {pair: column for pair, column in differences.items() if column.count() >= RANKING_BLOCKS}
     p = dict(zip(tested, corrected_p(np.column_stack(list(tested.values()))), strict=True)) if tested else {}
@@ -106,10 +107,10 @@ def compare(differences: Mapping[tuple[str, str], pd.Series[float]], least: floa
 def corrected_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return, for each column, the two-sided p of a sign-flip test that its rows are symmetric about zero.
 
-    Corrected for all columns by the step-down of Westfall and Young (Resampling-Based Multiple Testing, 1993,
-    algorithm 2.8): signs are flipped for whole blocks, so that what the columns have in common stays. Holm's correction
-    is this one without that knowledge: of 45 pairs in 8 blocks it could not tell one, since 45 x 2 / 2^8 > 1. The
-    statistic is the mean over the root mean square. Exact up to 12 blocks, beyond from 8,192 random flips.
+    The correction for all columns is the step-down of Westfall and Young (Resampling-Based Multiple Testing, 1993,
+    algorithm 2.8). It flips the signs of whole blocks, which preserves the dependence between columns. Holm's
+    correction ignores it and could not resolve any of 45 pairs in 8 blocks, since 45 x 2 / 2^8 > 1. The statistic is
+    the mean over the root mean square. The test is exact up to 12 blocks, and uses 8,192 random flips beyond.
 
     `differences`: blocks x pairs; NaN where a block lacks one of the two.
     """
@@ -117,10 +118,10 @@ def corrected_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     known = np.nan_to_num(differences)
     scale = np.sqrt(counts * (known**2).sum(axis=0))
     sums = np.abs(_flips(len(known)) @ known)
-    # Rounded, so that what is equal but for the order of summation is equal.
+    # Rounding makes values equal that differ only by the order of summation.
     statistics = np.round(np.divide(sums, scale, out=np.zeros_like(sums), where=scale > 0), 12)
     order = np.argsort(-statistics[0], kind="stable")
-    most = np.maximum.accumulate(statistics[:, order[::-1]], axis=1)[:, ::-1]  # of a pair and all weaker ones
+    most = np.maximum.accumulate(statistics[:, order[::-1]], axis=1)[:, ::-1]  # of a pair and all weaker pairs
     stepped = np.maximum.accumulate((most >= statistics[0, order]).mean(axis=0))
     p = np.empty(len(order))
     p[order] = stepped
@@ -128,7 +129,7 @@ def corrected_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _flips(blocks: int) -> NDArray[np.float64]:
-    """Return rows of signs, the first of them all positive."""
+    """Return rows of signs, of which the first is all positive."""
     if blocks <= _EXACT_BLOCKS:
         return np.array(list(product((1.0, -1.0), repeat=blocks)))
     flips = np.random.default_rng(0).choice((1.0, -1.0), (_RANDOM_FLIPS, blocks))

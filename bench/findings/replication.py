@@ -1,67 +1,63 @@
-"""What was published, what is measured here, and what was the set-up worth? Pure functions of a campaign's findings."""
+"""Compare published figures with measured ones, and tell what each change of the set-up is worth."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING, Any
+from statistics import geometric_mean
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from loaderbench.findings.comparison import Comparison, Ratio
+from loaderbench.records.record import Record
 
-    from loaderbench.findings.comparison import Comparison, Ratio
-    from loaderbench.records.record import Record
-
-    Compared = Mapping[tuple[str, str], Comparison]
-
+Compared = Mapping[tuple[str, str], Comparison]
 _GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replication:
-    """One contestant of a published comparison, and what is measured of it here."""
+    """One contestant of a published comparison, beside its own measurement."""
 
     name: str
     title: str
     adapter: str
     format: str
     images_per_s: tuple[float, ...]
-    """As published, of each epoch."""
+    """Published, for each epoch."""
     ratios: tuple[float, ...]
-    """As published, over the reference, of each epoch that both have."""
+    """Published speed over the reference's, for each epoch that both have."""
     bytes_per_image: float | None
-    """As published."""
+    """Published."""
     measured: Ratio | None
-    """Here, over the reference, both set up as published. None for the reference, and where there is no speed."""
+    """Measured, over the reference, both set up as published. None for the reference, and without a speed."""
     equal: Ratio | None
-    """Here, over what the changes make of the reference, after all changes to this one."""
+    """Measured after all changes to both."""
     stored_bytes: float | None
-    """Here, per image as published, without index and padding, which weigh little in a large set."""
+    """Measured bytes per image in the published format, without index and padding, which are small in a large set."""
 
     @property
     def ratio(self) -> float:
         """Geometric mean of the published ratios."""
-        return float(prod(self.ratios) ** (1 / len(self.ratios)))
+        return geometric_mean(self.ratios)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetupEffect:
-    """Two contestants between which one thing differs, and what it is worth."""
+    """The effect of one difference between two contestants."""
 
     what: str
     before: str
-    """Title of the one."""
     after: str
-    """Title of the other."""
+    """Titles of the two contestants."""
     comparison: Comparison | None
-    """Of the other with the one, in the same blocks; None where there is no common block."""
+    """Of `after` with `before` in the same blocks; None without a common block."""
     bytes_before: float | None
-    """Stored per image, without index and padding."""
+    """Stored bytes per image, without index and padding."""
     bytes_after: float | None
 
 
 def replications(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[Record]) -> tuple[Replication, ...]:
-    """Hold what was published against what is measured, in the order of the campaign.
+    """Return the published figures beside the measured ones, in the order of the campaign.
 
     `campaign`: as `env.json` keeps it. `compared`: see `comparison.compare_all`.
     """
@@ -90,7 +86,7 @@ def replications(campaign: Mapping[str, Any], compared: Compared, writes: Iterab
 
 
 def setup_effects(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[Record]) -> tuple[SetupEffect, ...]:
-    """Tell what each change of the set-up is worth, in the order of the campaign."""
+    """Return the effect of each change of the set-up, in the order of the campaign."""
     stored, contestants = _stored_bytes(writes), _contestants(campaign)
     return tuple(
         SetupEffect(
@@ -120,7 +116,7 @@ def _ratio(compared: Compared, one: str, other: str) -> Ratio | None:
 
 
 def _end(steps: Sequence[Mapping[str, str]], name: str) -> str:
-    """Return the contestant that the changes lead to."""
+    """Return the contestant to which the changes lead."""
     after = {step["from"]: step["to"] for step in steps}
     while name in after:
         name = after[name]

@@ -1,4 +1,4 @@
-"""Do trainings that differ in their loader alone agree, and what does Lightning add to each? Statistics over rows."""
+"""Compare the losses of trainings that differ only in their loader, and tell what Lightning adds to each."""
 
 from __future__ import annotations
 
@@ -8,56 +8,54 @@ from typing import TYPE_CHECKING
 
 from scipy.special import stdtrit
 
-from loaderbench.findings.comparison import SIGNIFICANCE, mean_interval, ratio
+from loaderbench.findings.comparison import SIGNIFICANCE, Ratio, mean_interval, ratio
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from loaderbench.findings.comparison import Ratio
-
 LOSSES = ("loss_first", "loss_last")
 _ROUNDING = 1e-9
-"""What it may leave between equal losses."""
+"""Largest difference between equal losses, from rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnderLightning:
-    """One contestant in training under Lightning, against the same in plain PyTorch in the same blocks."""
+    """One contestant in training under Lightning, against plain PyTorch in the same blocks."""
 
     contestant: str
     ratio: Ratio
-    """Images/s under Lightning over those without."""
+    """Images/s under Lightning over images/s without it."""
     added_ms: tuple[float, float | None, float | None]
-    """To each step: mean over blocks, and the ends of its 95 % interval."""
+    """Time added to each step: mean over blocks, and the ends of its 95 % interval."""
 
 
 def outlier_losses(rows: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Return, for each contestant whose losses are not those of the others, the columns of them.
+    """Return, for each contestant whose losses differ from the others', the columns in which they do.
 
-    `rows`: the ok ones of one consumer. By Student's t on a contestant's mean over blocks against that of all, with the
-    spread between blocks that is left when what all have in common in a block is taken out, which comes from the seed;
-    at 5 %, corrected for the number of contestants and columns (Bonferroni). The one farthest off is left out before
-    the others are compared, for it takes the mean of all with it; of two that differ both are apart. Nothing is with
-    fewer than 2 blocks that all contestants have, or fewer than 2 contestants.
+    The test is Student's t on a contestant's mean over blocks against the mean of all, at 5 %, corrected for the number
+    of contestants and columns (Bonferroni). Its error is the spread between blocks after removing what all contestants
+    share in a block, which comes from the seed. The largest outlier is excluded before the rest are compared, because
+    it shifts the mean of all. If there are only two contestants and they differ, both are outliers. There are none with
+    fewer than 2 contestants, or fewer than 2 blocks that all of them have. `rows`: the ok ones of one consumer.
     """
-    apart: dict[str, list[str]] = {}
+    outliers: dict[str, list[str]] = {}
     for column in LOSSES:
         losses = _losses(rows, column)
         while _comparable(losses) and (farthest := _farthest(losses)):
             for contestant in farthest:
-                apart.setdefault(contestant, []).append(column)
+                outliers.setdefault(contestant, []).append(column)
             losses = losses.drop(columns=farthest)
-    return {contestant: tuple(columns) for contestant, columns in apart.items()}
+    return {contestant: tuple(columns) for contestant, columns in outliers.items()}
 
 
 def blocks_compared(rows: pd.DataFrame) -> tuple[int, ...]:
-    """Return over how many blocks `outlier_losses` compares each of `LOSSES`; 0 if it cannot."""
+    """Return the number of blocks over which `outlier_losses` compares each of `LOSSES`; 0 if it cannot."""
     tables = [_losses(rows, column) for column in LOSSES]
     return tuple(len(losses) if _comparable(losses) else 0 for losses in tables)
 
 
 def _losses(rows: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the losses by block and contestant, of the blocks that all contestants have."""
+    """Return the losses by block and contestant, for blocks that all contestants have."""
     return rows.pivot_table(index="block", columns="contestant", values=column).dropna()
 
 
@@ -66,7 +64,7 @@ def _comparable(losses: pd.DataFrame) -> bool:
 
 
 def _farthest(losses: pd.DataFrame) -> list[str]:
-    """Return the contestant that is farthest from the mean of all, or both of two, if that is more than chance."""
+    """Return the contestant farthest from the mean of all, or both of two, if the distance is significant."""
     blocks, contestants = losses.shape
     freedom = (blocks - 1) * (contestants - 1)
     effects = losses.mean() - losses.to_numpy().mean()
@@ -80,10 +78,7 @@ def _farthest(losses: pd.DataFrame) -> list[str]:
 
 
 def under_lightning(rows: pd.DataFrame) -> list[UnderLightning]:
-    """Return what Lightning adds for each contestant that trains with it and without it in the same block.
-
-    `rows`: the ok ones.
-    """
+    """Return what Lightning adds for each contestant that trains with and without it in one block. `rows`: ok ones."""
     taken = rows["batch_size"] * rows["ranks"].fillna(1) * rows["jobs"].fillna(1)
     timed = rows.assign(step_ms=1000 * (taken / rows["images_per_s"]))
     found = []

@@ -1,67 +1,60 @@
-"""What work does each contestant do? What was seen of it, in words and figures, and what of it was not asked for.
-
-`loaderbench.certify.certify` makes the certificates.
-"""
+"""Certificates: what work each contestant was seen to do, and how it differs from the requested work."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from loaderbench.machine.files import write_whole
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
 _FILE = "certificates.json"
-"""In a campaign's folder: the certificates by contestant."""
-State = Literal["as asked", "other work", "unknown"]
+State = Literal["as requested", "different work", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What one contestant delivers."""
+    """The work of one contestant."""
 
     faults: tuple[str, ...] = ()
-    """What is not as the work asks for, in words."""
+    """How its work differs from the requested work, in words."""
     failure: str = ""
-    """Why nothing could be seen, or nothing."""
+    """Why its work could not be observed, or an empty string."""
     of_originals: bool = False
-    """Whether its crops were seen to be made of the original files, and not of canonical images."""
+    """Whether it crops the original files instead of canonical images."""
     traits: Mapping[str, str] = field(default_factory=dict)
-    """How it does the work, as far as is seen from what it delivers."""
+    """How it does the work, by name, as far as its output shows."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """What was measured of it: see `loaderbench.certify.certify`'s `shuffle`, `augmentation` and `pixels`."""
+    """Measurements of its output, see `shuffle`, `augmentation` and `pixels` in `loaderbench.certify`."""
     seen_on: str = ""
-    """What it was seen on."""
+    """The images on which it was observed."""
 
     @property
     def state(self) -> State:
-        """Whether it is known to do the work."""
-        return "unknown" if self.failure else "other work" if self.faults else "as asked"
+        """Whether it does the requested work."""
+        return "unknown" if self.failure else "different work" if self.faults else "as requested"
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all of it."""
+        """SHA-256 of the whole certificate."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def __str__(self) -> str:
-        """Say it in a few lines."""
-        wrong = [f"  NOT AS ASKED: {text}" for text in (*self.faults, self.failure) if text]
+        wrong = [f"  NOT AS REQUESTED: {text}" for text in (*self.faults, self.failure) if text]
         how = [f"  {name}: {trait}" for name, trait in self.traits.items()]
         return "\n".join([self.state, *wrong, *how])
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Certificate:
-        """Return what `dataclasses.asdict` was made of."""
+        """Return the certificate of which `dataclasses.asdict` made a dictionary."""
         return cls(**{**stored, "faults": tuple(stored["faults"])})
 
 
 def load(folder: Path) -> dict[str, Certificate]:
-    """Return the certificates in a campaign's folder by contestant; none if there are none."""
+    """Return the certificates in a campaign's folder, by contestant; empty without a file."""
     try:
         stored = json.loads((folder / _FILE).read_text())
     except FileNotFoundError:
@@ -70,14 +63,15 @@ def load(folder: Path) -> dict[str, Certificate]:
 
 
 def save(certificates: Mapping[str, Certificate], folder: Path) -> None:
-    """Write what `load` reads."""
+    """Write the certificates to a campaign's folder."""
     stored = {name: asdict(certificate) for name, certificate in certificates.items()}
     write_whole(folder / _FILE, json.dumps(stored, indent=1) + "\n")
 
 
 def unranked_reason(contestant: str, reference: str, certificates: Mapping[str, Certificate]) -> str:
-    """Return why a contestant's speed cannot be ranked with the reference's, in words; nothing if it can, or if the
-    campaign has no certificates.
+    """Return why a contestant cannot be ranked with the reference.
+
+    Empty if it can, or if the campaign has no certificates.
     """
     if not certificates:
         return ""
@@ -88,7 +82,7 @@ def unranked_reason(contestant: str, reference: str, certificates: Mapping[str, 
         return "; ".join(own.faults)
     others = certificates.get(reference, Certificate())
     if own.of_originals and not others.of_originals:
-        return "crops are made of the original files, which is more work"
+        return "it crops the original files, which is more work"
     if others.of_originals and not own.of_originals:
-        return "crops are made of images shrunk beforehand, which is less work"
+        return "it crops images that were resized beforehand, which is less work"
     return ""

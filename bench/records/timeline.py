@@ -1,30 +1,26 @@
-"""What follows from when each batch was asked for and handed over? Pure arithmetic on a trial's raw times."""
+"""The raw times of a trial's batches, and the columns that follow from them."""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from loaderbench.machine.files import force_to_disk
-
-if TYPE_CHECKING:
-    from collections.abc import MutableSequence, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
 
 _NS_PER_S = 1e9
 _NS_PER_MS = 1e6
 BANKED_SHARE = 0.5
-"""After a pause, a batch that comes within this share of the usual interval was ready before it was asked for.
+"""A batch was prefetched if it comes after the pause within this share of the usual interval.
 
-To take a ready batch from a worker process may itself cost a tenth of the interval; one that is not ready takes all.
+Taking a ready batch from a worker can cost a tenth of the usual interval; waiting for an unfinished one costs all.
 """
 MOST_BANKED = 256
-"""So many ready batches are counted; of a loader that has more, the number is not known."""
+"""Maximum number of prefetched batches that are counted; a higher number stays unknown."""
 
 
 def _numbers() -> MutableSequence[int]:
@@ -33,35 +29,35 @@ def _numbers() -> MutableSequence[int]:
 
 @dataclass
 class Timeline:
-    """The raw times of a trial, in nanoseconds of one clock. Arrays, to add little to the trial's memory."""
+    """The raw times of a trial, in nanoseconds of one clock; in arrays, which add little to the trial's memory."""
 
     asked_ns: MutableSequence[int] = field(default_factory=_numbers)
-    """When each batch was asked for. An epoch's first batch is asked for together with its `iter()`."""
+    """Time of the request for each batch. The request for an epoch's first batch includes its `iter()`."""
     exits_ns: MutableSequence[int] = field(default_factory=_numbers)
-    """When each batch was handed over."""
+    """Time of the delivery of each batch."""
     images: MutableSequence[int] = field(default_factory=_numbers)
     """Images in each batch."""
     epochs: list[int] = field(default_factory=list)
     """Index of each epoch's first batch."""
     opened: int | None = None
-    """Index of the batch whose hand-over opens the steady window."""
+    """Index of the batch whose delivery opens the window."""
     closed: int | None = None
-    """Index of the batch whose hand-over closes it; the window's images are those of the batches after `opened`."""
+    """Index of the batch whose delivery closes it; the window's images are those of the batches after `opened`."""
     paused: int | None = None
-    """Index of the first batch asked for after the pause that follows the window."""
+    """Index of the first batch requested after the pause that follows the window."""
     complete: int = 0
-    """Epochs that were over, all checked."""
+    """Number of epochs that ended, all checked."""
     ranks: list[int] = field(default_factory=list)
-    """Which rank or job each batch was for; empty if there is one process only."""
+    """Index of the rank or job that each batch was for; empty with one process."""
     gpu_util_pct: list[tuple[int, float]] = field(default_factory=list)
-    """NVML's samples of the GPU's utilisation in the window: microseconds of NVML's clock, per cent."""
+    """NVML's samples of the GPU's utilisation in the window: microseconds of NVML's clock, percent."""
 
     @classmethod
     def together(cls, ranks: Sequence[Timeline], first_asked_ns: Sequence[int]) -> Timeline:
-        """Return what ranks or jobs saw at the same time, on one clock: its window is open where those of all are.
+        """Return the timelines of ranks or jobs merged on one clock; its window is open while all of theirs are.
 
-        `first_asked_ns`: when each asked for its first batch. Epochs and pauses are each rank's own, and left out.
-        Raises ValueError if there is no time at which all windows are open.
+        `first_asked_ns`: time of the first request of each. Epochs and pauses differ between ranks and are omitted.
+        Raises ValueError if the windows were never all open.
         """
         shifts_ns = np.array(first_asked_ns) - min(first_asked_ns)
         asked, exits = (
@@ -75,7 +71,7 @@ class Timeline:
         edges = [(rank.exits_ns[rank.opened or 0], rank.exits_ns[rank.closed or 0]) for rank in ranks]
         opened_ns, closed_ns = (np.array(edge) + shifts_ns for edge in zip(*edges, strict=True))
         if opened_ns.max() >= closed_ns.min():
-            raise ValueError("the processes' windows were never open at the same time")
+            raise ValueError("the windows of the processes were never all open")
         return cls(
             asked_ns=asked[order].tolist(),
             exits_ns=exits[order].tolist(),
@@ -89,25 +85,28 @@ class Timeline:
 
     @property
     def size_mib(self) -> float:
-        """Memory that the times of all batches take, in arrays of eight bytes a number."""
+        """Memory of the times of all batches, in arrays of eight bytes a number."""
         return 8 * sum(map(len, (self.asked_ns, self.exits_ns, self.images))) / 2**20
 
     def bank_is_known(self) -> bool:
-        """Return whether the newest batch after the pause was not ready, or too many were."""
+        """Return whether the latest batch after the pause was not prefetched, or too many batches were."""
         assert self.paused is not None
         ready = self.exits_ns[-1] - self.asked_ns[-1] <= self._banked_ns()
         return not ready or len(self.exits_ns) - self.paused >= MOST_BANKED
 
     def _banked_ns(self) -> float:
+        first, last = self._window
+        return BANKED_SHARE * (self.exits_ns[last] - self.exits_ns[first]) / (last - first)
+
+    @property
+    def _window(self) -> tuple[int, int]:
         assert self.opened is not None
         assert self.closed is not None
-        return BANKED_SHARE * (self.exits_ns[self.closed] - self.exits_ns[self.opened]) / (self.closed - self.opened)
+        return self.opened, self.closed
 
     def columns(self) -> dict[str, float | int | None]:
         """Return the columns of `Record` that follow from the times alone."""
-        assert self.opened is not None
-        assert self.closed is not None
-        first, last = self.opened, self.closed
+        first, last = self._window
         asked, exits = np.array(self.asked_ns), np.array(self.exits_ns)
         images = np.array(self.images)
         window_images = int(images[first + 1 : last + 1].sum())
@@ -130,13 +129,12 @@ class Timeline:
         }
 
     def save(self, path: Path) -> None:
-        """Keep the raw times in one compressed NumPy file, and force it to the disk.
+        """Write the raw times to a compressed NumPy file, and force it to the disk.
 
-        `interval_ns`: between the hand-overs of one batch and the one before, the first from when it was asked for.
-        `wait_ns`: between asking for a batch and having it. The rest as in this class; `paused` is -1 without a pause.
-        `first_asked_ns`: when the first batch was asked for, by the machine's monotonic clock, which is no part of what
-        is loaded again. Files of schema 3 have no `complete`, which is the number of `epochs` there, and no `ranks`;
-        those of schema 4 no `first_asked_ns` and no `gpu_util_pct`, n x 2.
+        `interval_ns`: between the deliveries of a batch and the previous one; of the first, since its request.
+        `wait_ns`: from the request for a batch to its delivery. `paused`: -1 without a pause. `first_asked_ns`: of the
+        machine's monotonic clock; `load` ignores it. Files of schema 3 lack `ranks` and `complete`, which is the number
+        of `epochs` there; those of schema 4 lack `first_asked_ns` and `gpu_util_pct` (n x 2).
         """
         exits = np.array(self.exits_ns)
         with path.open("wb") as file:
@@ -158,7 +156,7 @@ class Timeline:
 
     @classmethod
     def load(cls, path: Path) -> Timeline:
-        """Return what `save` has kept. Its clock begins when the first batch was asked for."""
+        """Return the timeline that `save` wrote; its clock starts with the first request."""
         with path.open("rb") as file, np.load(file) as kept:
             exits_ns = np.cumsum(kept["interval_ns"])
             opened, closed = kept["window"].tolist()
@@ -179,13 +177,12 @@ class Timeline:
             )
 
     def _drift(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
-        """Return how much faster the window's second half was than its first."""
-        assert self.opened is not None
-        assert self.closed is not None
-        middle = int(np.searchsorted(exits, (exits[self.opened] + exits[self.closed]) // 2))
-        if not self.opened < middle < self.closed:
+        """Return how much faster the window's second half was than its first, in percent."""
+        first, last = self._window
+        middle = int(np.searchsorted(exits, (exits[first] + exits[last]) // 2))
+        if not first < middle < last:
             return None
-        return 100 * (_rate(images, exits, middle, self.closed) / _rate(images, exits, self.opened, middle) - 1)
+        return 100 * (_rate(images, exits, middle, last) / _rate(images, exits, first, middle) - 1)
 
     def _firsts(self) -> list[int]:
         """Return the index of each rank's first batch."""
@@ -193,19 +190,18 @@ class Timeline:
 
     def _between_ranks(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> dict[str, float | None]:
         """Return how the window's images were shared between ranks or jobs."""
-        assert self.opened is not None
-        assert self.closed is not None
         if not self.ranks:
             return {"slowest_rank_images_per_s": None, "fairness": None}
-        inside = slice(self.opened + 1, self.closed + 1)
+        first, last = self._window
+        inside = slice(first + 1, last + 1)
         of_each = np.bincount(self.ranks[inside], images[inside], minlength=max(self.ranks) + 1)
-        window_s = float(exits[self.closed] - exits[self.opened]) / _NS_PER_S
+        window_s = float(exits[last] - exits[first]) / _NS_PER_S
         return {"slowest_rank_images_per_s": float(of_each.min()) / window_s, "fairness": fairness(of_each / window_s)}
 
     def _epoch1(
         self, images: NDArray[np.int64], asked: NDArray[np.int64], exits: NDArray[np.int64]
     ) -> dict[str, float | None]:
-        """Return what is known of the first epoch once it is over."""
+        """Return the columns of the first epoch; empty if it did not end."""
         if not self.complete:
             return {"epoch1_images_per_s": None, "epoch1_s": None}
         end = self.epochs[1] if len(self.epochs) > 1 else len(exits)
@@ -213,13 +209,13 @@ class Timeline:
         return {"epoch1_images_per_s": float(images[:end].sum()) / epoch1_s, "epoch1_s": epoch1_s}
 
     def _sustained(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
-        """Return the speed over all whole epochs after the first, the waits between epochs included."""
-        if len(self.epochs) < 3:  # noqa: PLR2004 - the third's start is the second's end
+        """Return the speed over all complete epochs after the first, epoch boundaries included."""
+        if len(self.epochs) < 3:  # noqa: PLR2004 - the second ends where the third starts
             return None
         return _rate(images, exits, self.epochs[1] - 1, self.epochs[-1] - 1)
 
     def _bank(self, asked: NDArray[np.int64], exits: NDArray[np.int64], images: NDArray[np.int64]) -> int | None:
-        """Return how many images were ready after the pause: what the loader prepares ahead. None: not known."""
+        """Return the number of prefetched images: those ready after the pause. None: unknown."""
         if self.paused is None:
             return None
         waits_ns = (exits - asked)[self.paused :]
@@ -233,18 +229,18 @@ class Timeline:
 def fairness(speeds: NDArray[np.float64]) -> float:
     """Return Jain's index: the squared sum of the speeds over their number times the sum of their squares.
 
-    1 if all are equal, 1/n if one of n has everything. R. Jain, D. Chiu, W. Hawe, A Quantitative Measure of Fairness
+    1 if all are equal, 1/n if one of n has all. R. Jain, D. Chiu, W. Hawe, A Quantitative Measure of Fairness
     and Discrimination for Resource Allocation in Shared Computer Systems, DEC-TR-301, 1984.
     """
     return float(speeds.sum() ** 2 / (len(speeds) * (speeds**2).sum()))
 
 
 def _rate(images: NDArray[np.int64], exits: NDArray[np.int64], first: int, last: int) -> float:
-    """Return images/s between two hand-overs: those after the first, up to and with the last."""
+    """Return images/s between two deliveries: those after the first, up to and including the last."""
     return float(images[first + 1 : last + 1].sum()) / (float(exits[last] - exits[first]) / _NS_PER_S)
 
 
 def _waits(waits_ns: NDArray[np.int64]) -> dict[str, float]:
-    """Return percentiles of the time between asking for a batch and having it."""
+    """Return percentiles of the time from the request for a batch to its delivery."""
     p50, p95, p99, most = np.percentile(waits_ns, [50, 95, 99, 100]) / _NS_PER_MS
     return {"wait_p50_ms": p50, "wait_p95_ms": p95, "wait_p99_ms": p99, "wait_max_ms": most}
