@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,8 +10,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Error numbers of a write for which there is no space."""
 _turns: list[FileLock] = []
 """Locks that this process holds until it ends."""
 
@@ -23,17 +20,6 @@ class BusyError(Exception):
 
 class StoppedError(Exception):
     """The building of a folder was stopped from outside, and can resume."""
-
-
-@contextmanager
-def full_disk_explained(explain: Callable[[str], Exception]) -> Iterator[None]:
-    """Replace the OSError of a write that finds no space by `explain(message of the system)`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise explain(os.strerror(error.errno)) from None
 
 
 def size_bytes(folder: Path, *, of: Callable[[os.stat_result], int] = lambda status: status.st_size) -> int:
