@@ -1,4 +1,4 @@
-"""What does an adapter see? The types shared by the harness, writers and loaders; standard library only."""
+"""The types that an adapter sees, shared by the harness, writers and loaders; standard library only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue, of 0 to 1, as they are commonly normalised with."""
+"""ImageNet channel means and standard deviations (RGB, values 0 to 1)."""
 CHANNELS = 3
 """Red, green and blue."""
 _DESCRIPTION = "artifact.json"
@@ -28,11 +28,11 @@ class Encoding:
     """How a format stores each image."""
 
     mode: Mode
-    """`original`: the source files as they are; `raw`: pixels; `jpeg`: JPEG bytes; `jpeg-reencoded`: what the library
-    makes of the JPEG bytes if it is given them as an opened image; `proportion` and `smart`: FFCV's mixtures of pixels
-    and JPEG bytes."""
+    """`original`: the source files unchanged; `raw`: pixels; `jpeg`: JPEG bytes; `jpeg-reencoded`: the library gets the
+    JPEG bytes as an opened image and encodes it again; `proportion` and `smart`: FFCV's mixtures of pixels and JPEG
+    bytes."""
     max_side: int | None = 256
-    """Longest side in pixels; larger images are shrunk to it, smaller ones are kept. None keeps every size."""
+    """Longest side in pixels. Larger images are shrunk to it, smaller ones are kept. None keeps every size."""
     quality: int = 90
     """JPEG quality, 1 to 100."""
     compress_probability: float = 0.5
@@ -40,11 +40,11 @@ class Encoding:
     smart_threshold_bytes: int | None = None
     """`smart` only: images whose pixels take more bytes than this are stored as JPEG. None stores all as pixels."""
     chunk_mib: int | None = None
-    """Size of the files, where a writer puts several samples into each of several files. None: as it sees fit."""
+    """File size, for a writer that stores several samples in each of several files. None: the writer chooses."""
 
 
 class Source(Protocol):
-    """The images a writer stores: canonical pixels and JPEG bytes, the same for every format. Picklable."""
+    """The images that a writer stores: canonical pixels and JPEG bytes, the same for every format. Picklable."""
 
     classes: tuple[str, ...]
     """Class names; a label is an index into them."""
@@ -72,47 +72,47 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Artifact:
-    """One format of the data set on disk, whole and verified."""
+    """One format of the data set on disk, complete and verified."""
 
     format: str
     """The format's name in the campaign."""
     path: str
-    """The folder that the writer filled; for a loader that `streams` perhaps the s3:// URL of what is in it."""
+    """The folder that the writer filled. A loader that `streams` may get an s3:// URL with the same content."""
     samples: int
     label_sum: int
     """Sum of all labels, which every epoch must deliver."""
     size_bytes: int
-    """Bytes on disk: the artifact's files, symbolic links followed."""
+    """Bytes on disk of all files, symbolic links followed."""
     payload_bytes: int
-    """The part of them that holds images, and that reading every sample must read."""
+    """The part of them that holds images, and that must be read to read every sample."""
     encoding: Encoding
     classes: int = 1
-    """How many there are; labels are less."""
+    """Number of classes; labels are less than this."""
     cache: str = ""
-    """With a URL: the empty folder in which a loader keeps what it fetches. The harness removes it."""
+    """With a URL: an empty folder for what the loader fetches. The harness removes it."""
     cache_bytes: int | None = None
-    """With a URL: the most that the loader may keep there at a time. None: all of it."""
+    """With a URL: maximum size of that folder at any time. None: no limit."""
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Artifact:
-        """Return what `dataclasses.asdict` was made of."""
+        """Return the artifact that `dataclasses.asdict` converted."""
         return cls(**{**stored, "encoding": Encoding(**stored["encoding"])})
 
     @classmethod
     def load(cls, folder: str | Path) -> Artifact:
-        """Return the format in a folder that `loaderbench prepare` names. Raises FileNotFoundError."""
+        """Return the format in a folder that `loaderbench prepare` has printed. Raises FileNotFoundError."""
         description = Path(folder, _DESCRIPTION)
         if not description.is_file():
-            raise FileNotFoundError(f"{folder} holds no prepared format: take a folder that loaderbench prepare names")
+            raise FileNotFoundError(f"{folder}: no prepared format. Use a folder that loaderbench prepare prints.")
         return cls.from_dict({**json.loads(description.read_text()), "path": str(Path(folder).resolve() / "files")})
 
     def describe(self) -> None:
-        """Write beside the writer's folder, which is named `files`, what `load` reads."""
+        """Write the file that `load` reads, beside the writer's folder, which is named `files`."""
         description, text = Path(self.path).with_name(_DESCRIPTION), json.dumps(asdict(self), indent=1)
         if not description.exists() or description.read_text() != text:
             partial = description.with_suffix(".partial")
             partial.write_text(text)
-            partial.replace(description)  # at once: it may be read meanwhile
+            partial.replace(description)  # in one step, because it may be read meanwhile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,54 +123,53 @@ class Work:
     Images are `dtype` tensors of shape (n, 3, image_size, image_size), n <= batch_size; labels are integer tensors of
     shape (n,). Every epoch delivers every sample exactly `passes` times; the last partial batches are kept.
 
-    With more ranks than one, this holds for all of them together: each is a process of its own that gets its share, as
-    in distributed training, in a process group of torch's that is there before `stream` is called. Where the ranks do
-    not divide an epoch, up to `ranks` - 1 samples may come once more, as torch's `DistributedSampler` has it; in
-    validation none does, and ranks may get unequal numbers of batches.
+    With several ranks, this holds for all of them together. Each rank is a process that gets its share, as in
+    distributed training; torch's process group exists before `stream` is called. If the samples of an epoch cannot be
+    shared evenly, up to `ranks` - 1 samples may come once more, as with torch's `DistributedSampler`. In validation no
+    sample comes twice, and ranks may get unequal numbers of batches.
     """
 
     batch_size: int
     workers: int
-    """Threads or processes that decode, in each rank."""
+    """Number of threads or processes that decode, in each rank."""
     image_size: int
     """Height and width of the delivered crop in pixels."""
     dtype: str = "uint8"
     """Name of the delivered torch dtype: `uint8`, or `float32`, `float16` or `bfloat16` with values scaled to 0 to
     1."""
     passes: int = 1
-    """How often an epoch visits each sample, so that a small data set still gives a long epoch."""
+    """Number of times that an epoch visits each sample. More than 1 gives a small data set a long epoch."""
     seed: int = 0
     shuffle: bool = True
-    """Whether each epoch comes in a random order of its own; otherwise all come in the stored order, of which each
-    worker may have its own part.
-    """
+    """Whether each epoch has its own random order. Otherwise each has the stored order; each worker may read its own
+    part of it."""
     rank: int = 0
     ranks: int = 1
     normalised: bool = False
-    """Whether scaled values have `MEAN` taken off and are divided by `DEVIATION`; never of uint8."""
+    """Whether `MEAN` is subtracted from scaled values and the result divided by `DEVIATION`; never with uint8."""
     augment: Literal["train", "validation"] = "train"
-    """`validation`: neither random crops nor flips, but of each image the square in its middle, resized."""
+    """`validation`: no random crops and flips, but the centre square of each image, resized."""
     centre: float = 224 / 256
-    """In validation, the side of that square as a share of the image's shorter side: by default what Resize(256) and
-    CenterCrop(224) show. 1.0 shows as much as a square can."""
+    """In validation, the side of that square over the image's shorter side. The default is what Resize(256) and
+    CenterCrop(224) show. 1.0 shows the largest square."""
     resizes: tuple[tuple[int, int], ...] = ()
     """Progressive resolution: (epoch, image size) pairs. From that epoch of the stream on, counted from 0, images have
-    that size in place of `image_size`."""
+    that size instead of `image_size`."""
     transforms: Sequence[Module] = ()
-    """Further steps, such as torchvision's, on what would be delivered without them: each gets one image or a whole
-    batch, as the library has it."""
+    """Further transforms, such as torchvision's, applied to the images that would be delivered without them. Each gets
+    one image or a whole batch, as suits the library."""
     lasting: bool = False
-    """Whether a batch stays as it is after the next one was asked for: a copy to a device may still be under way."""
+    """Whether a batch must stay valid after the next one is requested, as for a copy to a device in the background."""
     device: str = "cpu"
-    """Where torch shall have the images: `cpu`, or `cuda`, the process's current device; labels always in the CPU's
-    memory. For `cuda` a loader may leave them in the CPU's memory too: the harness copies them, and meanwhile asks for
-    the next batch. One that uses the memory of a batch again must deliver on the device."""
+    """Device of the images: `cpu`, or `cuda`, the process's current device. Labels are always in the CPU's memory.
+    For `cuda` a loader may leave images in the CPU's memory: the harness copies them, and meanwhile requests the next
+    batch. A loader that reuses batch buffers must deliver on the device."""
 
     @property
     def own_seed(self) -> int:
-        """Seed of what must differ between ranks, such as crops. The order needs `seed`, which they share.
+        """Seed for what must differ between ranks, such as crops. For the order, use `seed`, which ranks share.
 
-        Differs in its lower 32 bits, the only ones that torch's generator for CPUs looks at.
+        Ranks differ in the lower 32 bits, because torch's CPU generator ignores the others.
         """
         return self.seed + 1_000_003 * self.rank
 
@@ -182,27 +181,28 @@ class Work:
 
 class Writer(Protocol):
     """Stores a source in one library's format: a module in `writers/`, or any module behind the entry point group
-    `loaderbench.writers`. The harness times it, verifies what it stored and moves that into place.
+    `loaderbench.writers`. The harness times it, verifies the stored format and moves it into place.
     """
 
     requires: tuple[str, ...]
-    """Import names of the libraries it needs; the first one's version is recorded."""
+    """Import names of the required libraries; the version of the first one is recorded."""
     modes: tuple[Mode, ...]
-    """Encoding modes it can write."""
+    """Encoding modes that it can write."""
     resumes: bool
-    """Whether `write` goes on where it was stopped or killed, as it can where a format is many files."""
+    """Whether `write` resumes after an interrupt or a kill, as it can if a format has many files."""
 
     def write(self, source: Source, out: Path, encoding: Encoding, workers: int) -> None:
-        """Fill the folder `out`. Raise on any failure; the harness removes what is left, unless the writer `resumes`.
+        """Write the format to the folder `out`. Raise on any failure; the harness then removes the folder.
 
-        `out` is empty, unless the writer `resumes`: then it may hold what `write` of the same source and encoding had
-        left there when it was stopped or killed at any point. What comes of it must hold the same images.
+        `out` is empty, unless the writer `resumes`. Then it may hold the partial result of a `write` of the same source
+        and encoding that was interrupted at any point, and the final result must hold the same images.
         """
         ...
 
     def payloads(self, out: Path) -> Iterator[bytes]:
-        """Yield what is stored of each image, in the source's order, read back from `out`: the bytes of the pixels
-        (H x W x 3) or of the encoded file.
+        """Read the format in `out` back and yield what it stores of each image, in the source's order.
+
+        That is the bytes of the pixels (H x W x 3) or of the encoded file.
         """
         ...
 
@@ -213,20 +213,22 @@ class Loader(Protocol):
     """
 
     requires: tuple[str, ...]
-    """Import names of the libraries it needs; the first one's version is recorded."""
+    """Import names of the required libraries; the version of the first one is recorded."""
     reads: tuple[str, ...]
-    """Names of the writers whose formats it reads; empty if it reads none, and any will do."""
+    """Names of the writers whose formats it reads; empty if it reads nothing and accepts any format."""
     streams: bool
-    """Whether it reads formats from S3 itself, given a URL for a path. Credentials and endpoint come by AWS's usual
-    chain, and through the proxy that `HTTPS_PROXY` names."""
+    """Whether it reads formats from S3 by itself, given a URL as the path. It must take credentials and endpoint from
+    AWS's usual chain, and use the proxy that `HTTPS_PROXY` names."""
 
     def stream(
         self, artifact: Artifact, work: Work, **options: Any
     ) -> AbstractContextManager[Iterable[tuple[Tensor, Tensor]]]:
-        """Construct the library's loader for `work`. Each `iter()` over what is entered is one epoch of (images,
-        labels), in an order of its own; its `len` is the number of their batches, which the DataModule needs and the
-        harness does not. `options` are the contestant's settings: keyword arguments with defaults.
+        """Open the library's loader for `work`, as a context manager.
 
-        Raise NotImplementedError, with the reason, for work that the library cannot do.
+        Each `iter()` over the entered object is one epoch of (images, labels). Its `len`, the number of batches, is
+        needed by the DataModule but not by the harness. `options` are the contestant's settings: keyword arguments
+        with defaults.
+
+        Raise NotImplementedError, with the reason, for work that the library does not support.
         """
         ...

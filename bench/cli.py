@@ -112,7 +112,7 @@ def bench(
     strict: StrictOption = False,
 ) -> None:
     """Prepare the data, measure every contestant, and write the report after each block. Resumes an earlier run."""
-    from loaderbench.certify import certify as certifying
+    from loaderbench import certify as certifying
     from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
     from loaderbench.report import report
@@ -197,7 +197,7 @@ def publish(
 @on_campaign
 def certify(chosen: Chosen, *, strict: StrictOption = False) -> None:
     """Check each contestant's output against the requested work; exit 1 unless all match."""
-    from loaderbench.certify import certify as certifying
+    from loaderbench import certify as certifying
     from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
 

@@ -1,1 +1,1 @@
-"""One file per library: how it turns a stored artifact into batches. See CONTRIBUTING.md."""
+"""Loaders, one module per library, which turn a stored format into batches. See CONTRIBUTING.md."""

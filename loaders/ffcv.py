@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Literal
 
-from loaderbench.api import DEVIATION, MEAN
+from loaderbench.api import DEVIATION, MEAN, Artifact, Work
 from loaderbench.loaders.shared import values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from torch import Tensor
     from torch.nn import Module
-
-    from loaderbench.api import Artifact, Work
 
 requires = ("ffcv", "torch")
 reads = ("ffcv",)
@@ -32,11 +29,13 @@ def stream(
     batches_ahead: int = 3,
     convert: Literal["compiled", "torchvision"] = "compiled",
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
-    """`os_cache`: map the file (True) or read its pages into FFCV's own slots (False). `convert`, if the work is not
-    uint8: by FFCV's own operation in all its threads, or by a torchvision module, which FFCV runs in one, and on the
-    GPU if that is where images go: FFCV copies them there itself, from page-locked memory.
+    """Deliver batches from an FFCV file. FFCV copies images to a GPU by itself, from page-locked memory.
 
-    `work.transforms` run in that one thread too, each on a whole batch: what they draw, they draw once for all of it.
+    `os_cache`: map the file (True) or read its pages into FFCV's own slots (False). `convert`, if the work is not
+    uint8: by FFCV's own operation in all its threads (`compiled`), or by a torchvision module in one thread, on the GPU
+    if images are delivered there (`torchvision`).
+
+    `work.transforms` run in that one thread too, each on a whole batch: one random draw applies to all its images.
     """
     import numpy as np
     from ffcv.fields.basics import IntDecoder
@@ -56,8 +55,8 @@ def stream(
             pass
         case "bfloat16", "compiled":
             raise NotImplementedError(
-                "FFCV's own operation converts to NumPy's types, and bfloat16 is none; "
-                'it takes the option convert = "torchvision"'
+                "FFCV's own operation converts to NumPy's types, which lack bfloat16; "
+                'use the option convert = "torchvision"'
             )
         case dtype, "compiled":
             mean, deviation = (MEAN, DEVIATION) if work.normalised else ((0, 0, 0), (1, 1, 1))
@@ -69,7 +68,7 @@ def stream(
 
     class Epochs(Loader):  # type: ignore[misc]
         def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-            # FFCV allocates the memory of its batches anew for each epoch, and compiles for an image of any size.
+            # FFCV allocates batch buffers for each epoch, and compiles code that accepts any image size.
             crop.output_size = (work.size_in(self.next_epoch),) * 2
             epoch = super().__iter__()
             try:
@@ -77,16 +76,16 @@ def stream(
                     if failed:
                         raise failed[0]
                     yield batch
-            finally:  # its thread would make batches and wait for ever if the epoch is left early
+            finally:  # without this, its thread hangs if the epoch is left early
                 _end(epoch)
 
     own, distributed = np.tile(np.arange(artifact.samples), work.passes), work.ranks > 1
-    if not in_training:  # FFCV pads what it distributes, as DistributedSampler does
+    if not in_training:  # FFCV pads epochs that it distributes, as DistributedSampler does
         own, distributed = own[work.rank :: work.ranks], False
     failed: list[Exception] = []
-    transforms = [_told(step, failed) for step in work.transforms]
+    transforms = [_recorded(step, failed) for step in work.transforms]
     copy = [_copying()] if work.lasting else []
-    # Of a batch on the GPU the labels are still in FFCV's page-locked memory, whence they are copied without waiting.
+    # The labels of a batch on the GPU are still in FFCV's page-locked memory; the copy does not wait for the GPU.
     copy_labels = copy if work.device == "cpu" else [_copying()]
     yield Epochs(
         str(Path(artifact.path) / "samples.beton"),
@@ -107,7 +106,7 @@ def stream(
 
 
 def _end(epoch: Any) -> None:
-    """Give FFCV's thread no further batches to make, and wait until it is done."""
+    """Give FFCV's thread no further batches, and wait until it ends."""
     epoch.iter_ixes = iter(())
     while epoch.is_alive():
         with suppress(Empty):
@@ -115,23 +114,23 @@ def _end(epoch: Any) -> None:
     epoch.close()
 
 
-def _told(step: Module, failed: list[Exception]) -> Module:
-    """Return a step that notes its failure, of which FFCV's thread would die and its consumer wait for ever."""
+def _recorded(step: Module, failed: list[Exception]) -> Module:
+    """Return a transform that records its failure, which would end FFCV's thread and leave its consumer hanging."""
     from torch.nn import Module
 
-    class Told(Module):
+    class Recorded(Module):
         def forward(self, batch: Tensor) -> Tensor:
             try:
                 return step(batch)
-            except Exception as error:  # noqa: BLE001 - raised where the batch is asked for
+            except Exception as error:  # noqa: BLE001 - raised where the batch is requested
                 failed.append(error)
                 return batch
 
-    return Told()
+    return Recorded()
 
 
 def _copying() -> Module:
-    """Return a step that hands over a copy, since FFCV uses the memory of its batches again."""
+    """Return a transform that copies a batch, because FFCV reuses batch buffers."""
     from torch.nn import Module
 
     class Copy(Module):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from loaderbench.api import Artifact, Work
 from loaderbench.loaders.shared import Sharing, shared, values, views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from torch import Tensor
-
-    from loaderbench.api import Artifact, Work
 
 requires = ("torchvision", "torch")
 reads = ("imagefolder",)
@@ -29,11 +27,13 @@ def stream(  # noqa: PLR0913 - the options
     pin_memory: bool = True,
     sharing: Sharing = "file_descriptor",
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
-    """`decode`: ImageFolder's default PIL loader, or torchvision.io. `prefetch_factor`: batches that each worker holds
-    ready. `pin_memory`: whether batches for a GPU are put into page-locked memory, from which it copies by itself.
-    `sharing`: how workers hand a batch over.
+    """Deliver batches from a folder of image files.
 
-    Workers stay from epoch to epoch, unless `work.resizes` asks for images of another size: then they start anew.
+    `decode`: ImageFolder's default PIL loader, or torchvision.io. `prefetch_factor`: batches that each worker
+    prefetches. `pin_memory`: whether batches for a GPU are put into page-locked memory, from which it copies by itself.
+    `sharing`: how workers pass a batch on.
+
+    Workers persist over epochs, unless `work.resizes` changes the image size: then each epoch starts new ones.
     """
     import torch
     from torch.utils.data import DataLoader

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from loaderbench.api import Artifact, Work
 from loaderbench.loaders.shared import Sharing, values, views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from torch import Tensor
-
-    from loaderbench.api import Artifact, Work
 
 requires = ("litdata", "torch", "torchvision")
 reads = ("litdata",)
@@ -29,12 +27,14 @@ def stream(  # noqa: PLR0913 - the options
     pin_memory: bool = True,
     sharing: Sharing = "file_descriptor",
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
-    """`prefetch_factor`: batches that each worker holds ready. `tensor_first`: make a tensor of a PIL image before it
-    is cropped, and not after; JPEGs are tensors when LitData hands them over. `pin_memory`: whether batches for a GPU
-    are put into page-locked memory, from which it copies by itself. `sharing`: how workers hand a batch over.
+    """Deliver batches from LitData chunks.
 
-    Each chunk is shuffled whole. LitData's default is windows of 256 samples, which stay together in every epoch.
-    Workers start anew in every epoch. No sample comes twice, so that ranks may get unequal numbers of batches.
+    `prefetch_factor`: batches that each worker prefetches. `tensor_first`: convert a PIL image to a tensor before it is
+    cropped instead of after; LitData already returns JPEGs as tensors. `pin_memory`: whether batches for a GPU are put
+    into page-locked memory, from which it copies by itself. `sharing`: how workers pass a batch on.
+
+    Each chunk is shuffled as a whole. LitData's default is windows of 256 samples, which stay together in every epoch.
+    Every epoch starts new workers. No sample comes twice, so that ranks may get unequal numbers of batches.
     """
     import torch
     from litdata import StreamingDataLoader, StreamingDataset
@@ -43,7 +43,7 @@ def stream(  # noqa: PLR0913 - the options
     class Epochs(StreamingDataLoader):  # type: ignore[misc]
         def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
             if work.augment == "train":
-                crop.size = [work.size_in(self.current_epoch)] * 2  # counts the epochs begun
+                crop.size = [work.size_in(self.current_epoch)] * 2  # the number of started epochs
             return super().__iter__()
 
     torch.multiprocessing.set_sharing_strategy(sharing)

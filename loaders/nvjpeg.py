@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from loaderbench.api import Artifact, Work
 from loaderbench.loaders.shared import shared, values, views
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     import torch
     from torch import Tensor
-
-    from loaderbench.api import Artifact, Work
 
 requires = ("torchvision", "torch")
 reads = ("imagefolder",)
@@ -22,16 +20,16 @@ streams = False
 
 @contextmanager
 def stream(artifact: Artifact, work: Work, *, prefetch_factor: int = 2) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
-    """`prefetch_factor`: batches of files that each worker holds ready."""
+    """Deliver batches from a folder of JPEG files. `prefetch_factor`: batches of files that each worker prefetches."""
     import torch
 
     if work.device == "cpu":
-        raise NotImplementedError('nvJPEG decodes on a GPU, and delivers there: it takes device = "cuda" in [work]')
+        raise NotImplementedError('nvJPEG decodes on a GPU and delivers there; set device = "cuda" in [work]')
     yield Batches(artifact, work, prefetch_factor, torch.device(work.device))
 
 
 class Batches:
-    """Each `iter()` is an epoch. Everything but reading happens in this process, on the device."""
+    """Epochs of batches. Workers only read files; everything else happens in this process, on the device."""
 
     def __init__(self, artifact: Artifact, work: Work, prefetch_factor: int, device: torch.device) -> None:
         import torch
@@ -75,9 +73,7 @@ class Batches:
 
 
 def _joined(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, list[int], Tensor]:
-    """Put files one behind the other, in memory of their own: what `read_file` returns is mapped, and a worker that
-    hands it over as it is fails unseen, and is waited for for ever.
-    """
+    """Concatenate files in new memory. `read_file` returns mapped memory, which makes a worker hang silently."""
     import torch
 
     files, labels = zip(*samples, strict=True)

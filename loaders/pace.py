@@ -1,8 +1,8 @@
-"""A loader of known speed and known cost, which the harness must give back; by default none at all.
+"""Calibration loader of known speed and cost, which the harness must measure correctly; by default the null loader.
 
-It hands over one batch, made beforehand, again and again: as fast as they are taken, which shows the harness's own
-ceiling, or at fixed times, so that the speed does not depend on the machine's. CPU is burnt in this process, in a
-child, and in grandchildren that end at once, each by its own CPU clock.
+It delivers one prepared batch repeatedly: as fast as possible, which measures the harness's overhead (null loader), or
+at fixed times, so that its speed does not depend on the machine. CPU time is burnt in this process, in a child, and in
+grandchildren that end soon, each by its own CPU clock.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from torch import Tensor
 
-    from loaderbench.api import Artifact, Work
+    from loaderbench.api import Artifact, Work  # pace runs as a script too, where this package cannot be imported
 
 requires = ("torch",)
 reads = ()
@@ -44,10 +43,11 @@ def stream(  # noqa: PLR0913 - each is a cost of its own
     shared_mib: int = 0,
     read_mib: int = 0,
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
-    """`images_per_s`: None hands over without waiting. `burst_batches`: so many are due at the same time.
+    """Deliver batches at a known rate and cost.
 
-    `..._cores`: CPU-seconds burnt per second. `shared_mib`: memory that this process and the child hold together.
-    `read_mib`: read from the disk at construction, from a nameless file that is made for it beside the format.
+    `images_per_s`: None delivers without waiting. `burst_batches`: number of batches that are due at the same time.
+    `..._cores`: CPU seconds burnt per second. `shared_mib`: memory that this process and the child share. `read_mib`:
+    read from the disk at construction, from a temporary file beside the format.
     """
     _read(Path(artifact.path), read_mib)
     descriptor = os.memfd_create("pace")
@@ -71,7 +71,7 @@ class _Batches:
         self.images = torch.zeros(shape, dtype=getattr(torch, work.dtype), device=work.device)
         self.per_epoch = _share(artifact.samples * work.passes, work)
         label, self.higher = divmod(_share(artifact.label_sum * work.passes, work), self.per_epoch)
-        """So many labels at the beginning of an epoch are one higher, so that it has the sum that it must."""
+        """This many labels at the beginning of an epoch are one higher, so that it has the required sum."""
         self.labels = torch.full((2 * work.batch_size,), label)
         self.labels[: work.batch_size] += 1
         self.images_per_s = images_per_s
@@ -92,7 +92,7 @@ class _Batches:
             yield self.images[:count], self.labels[first : first + count]
 
     def _wait(self, count: int, images_per_s: float) -> None:
-        """Burn, then sleep until the next images are due. The schedule starts with the first batch and never slips."""
+        """Burn CPU time, then sleep until the next images are due. The schedule starts with the first batch."""
         _burn_until(time.process_time() + self.own_cores * count / images_per_s)
         self.start_s = self.start_s or time.perf_counter()
         due_s = self.start_s + self.handed_out // self.burst_images * self.burst_images / images_per_s
@@ -101,14 +101,14 @@ class _Batches:
 
 
 def _share(total: int, work: Work) -> int:
-    """Return what falls to this rank of something that all ranks have together."""
+    """Return this rank's share of a total over all ranks."""
     return total // work.ranks + (work.rank < total % work.ranks)
 
 
 def _serve(descriptor: int, own_cores: float, grandchild_cores: float) -> None:
-    """Burn in this process and in a new grandchild at every tick, until killed or alone.
+    """Burn CPU time in this process and in a new grandchild at every tick, until killed or orphaned.
 
-    What forking costs is part of what is burnt.
+    The cost of forking is part of the burnt time.
     """
     parent = os.getppid()
     with _held(descriptor):
@@ -127,7 +127,7 @@ def _serve(descriptor: int, own_cores: float, grandchild_cores: float) -> None:
 
 
 def _read(folder: Path, read_mib: int) -> None:
-    """Write so much, make sure that it is only on the disk, and read it once."""
+    """Write a file of that size, drop it from the page cache, and read it once."""
     if not read_mib:
         return
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
@@ -141,14 +141,14 @@ def _read(folder: Path, read_mib: int) -> None:
 
 
 def _burn_until(process_s: float) -> None:
-    """Use the CPU until this process has used it for so long in all."""
+    """Use the CPU until this process's total CPU time reaches `process_s`."""
     while time.process_time() < process_s:
         pass
 
 
 @contextmanager
 def _held(descriptor: int) -> Iterator[None]:
-    """Map the memory and make every page of it present."""
+    """Map the memory and touch every page."""
     with mmap.mmap(descriptor, 0) as memory:
         for start in range(0, len(memory), mmap.PAGESIZE):
             memory[start] = 1

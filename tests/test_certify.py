@@ -13,7 +13,7 @@ import torch
 
 from loaderbench.api import Artifact, Work
 from loaderbench.campaign import registry
-from loaderbench.certify import certify, observe, pixels, probe
+from loaderbench.certify import certification, certify, observe, pixels, probe
 from loaderbench.certify.judge import judge
 from loaderbench.formats import Prepared, prepare
 from loaderbench.images import CanonicalImages
@@ -150,7 +150,7 @@ def test_certificates_are_made_in_separate_processes_and_kept(
     small = campaign({name.replace(" ", "-"): keys for name, keys in contestants.items()}, formats)
     small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 120})})
     prepared = prepare(small, tree, tmp_path, Display(), strict=True)
-    certificates = certify.certify(small, prepared, tmp_path, Display())
+    certificates = certify(small, prepared, tmp_path, Display())
     assert certificates["honest"].state == "as requested"
     assert certificates["honest"].traits["stored"] == "canonical JPEG bytes"
     assert certificates["never-flips"].faults == ("no image is flipped",)
@@ -158,9 +158,9 @@ def test_certificates_are_made_in_separate_processes_and_kept(
     assert certificates["absent"].failure.startswith("not installed: no_such_library")
     assert "the planted | fault" in certificates["crashing"].failure
     lacking = []
-    monkeypatch.setattr(certify, "_certificate", lambda job: lacking.append(job) or Certificate())
-    monkeypatch.setattr(certify, "map_processes", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
-    again = certify.certify(small, prepared, tmp_path, Display())
+    monkeypatch.setattr(certification, "_certificate", lambda job: lacking.append(job) or Certificate())
+    monkeypatch.setattr(certification, "map_processes", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
+    again = certify(small, prepared, tmp_path, Display())
     assert [job.spec.options for job in lacking] == [{"end": "crash"}], "a failure may pass; it is tried again"
     assert again["never-flips"] == certificates["never-flips"]
 
@@ -173,7 +173,7 @@ def test_a_contestant_that_cannot_be_judged_fails_and_the_others_are_certified(
         (spec.scratch / "rank0" / "seen.npz").write_bytes(b"no observation")
         return {"status": "ok", "reason": ""}
 
-    monkeypatch.setattr(certify.processes, "run", run)
+    monkeypatch.setattr(certification.processes, "run", run)
     spec = ObserveSpec("cheater", prepared.artifacts["files"], ASKED.work_on(SAMPLES, 1), {})
-    job = certify._Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log")
-    assert certify._certificate(job).failure.startswith("what it delivers cannot be judged: ")
+    job = certification._Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log")
+    assert certification._certificate(job).failure.startswith("what it delivers cannot be judged: ")

@@ -133,12 +133,12 @@ def test_a_failing_transform_raises_where_the_batch_is_requested(told: list[dict
 def test_a_format_is_loaded_from_its_folder(formats: Prepared, tmp_path: Path) -> None:
     artifact = formats.artifacts["imagefolder"]
     assert Artifact.load(Path(artifact.path).parent) == artifact
-    with pytest.raises(FileNotFoundError, match="take a folder that loaderbench prepare names"):
+    with pytest.raises(FileNotFoundError, match="Use a folder that loaderbench prepare prints"):
         Artifact.load(tmp_path)
 
 
 def test_a_loader_that_is_not_there_is_refused(told: list[dict[str, Any]]) -> None:
-    assert told[0]["refused"].startswith("there is no loader dali, only ffcv, imagefolder, litdata, ")
+    assert told[0]["refused"].startswith("unknown loader dali; there are ffcv, imagefolder, litdata, ")
 
 
 def test_sizes_follow_from_epochs() -> None:
@@ -181,5 +181,5 @@ def test_ranks_with_equally_many_batches_split_none() -> None:
 @pytest.mark.usefixtures("planted")
 def test_a_loader_without_a_length_is_refused(formats: Prepared) -> None:
     data = DataModule("cheater", Work(batch_size=16, workers=1, image_size=64), train=formats.artifacts["imagefolder"])
-    with pytest.raises(TypeError, match=r"what its stream\(\) gives has no __len__"):
+    with pytest.raises(TypeError, match=r"its stream\(\) gives an object without __len__"):
         data.train_dataloader()

@@ -340,7 +340,7 @@ def test_machine_limits_do_not_depend_on_the_ranks(
     monkeypatch.setattr(ceilings.process, "run_child", lambda _, spec, *__: specs.append(spec) or answer)
     prepared = SimpleNamespace(canonicals={"files": "one"}, artifacts={"files": ARTIFACT}, data={"samples": 8})
     trial = plan.Trial(1, 1, 1, asked.contestants[0])
-    assert list(ceilings.measure(asked, prepared, trial, tmp_path, {}))  # type: ignore[arg-type]
+    assert list(ceilings.limit_rows(asked, prepared, trial, tmp_path, {}))  # type: ignore[arg-type]
     assert [spec.work.ranks for spec in specs] == [1]
 
 

@@ -99,7 +99,7 @@ def test_two_ranks_of_the_real_loaders_are_certified_together(
     # 257 images, which two ranks cannot share evenly.
     chosen = in_two_ranks(quick, *CONTESTANTS)
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"probe": 257})})
-    certificates = certify.certify(chosen, everything, tmp_path, Display())
+    certificates = certify(chosen, everything, tmp_path, Display())
     assert {name: c.faults or c.failure for name, c in certificates.items() if c.state != "as requested"} == {}
     assert certificates["litdata-jpeg"].seen_on.endswith("1 workers in each of 2 ranks")
 

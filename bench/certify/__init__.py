@@ -1,1 +1,5 @@
-"""Check that each contestant does the work that the campaign asks for."""
+"""Check that each contestant does the work that the campaign requests."""
+
+from loaderbench.certify.certification import certify
+
+__all__ = ["certify"]

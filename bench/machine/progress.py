@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -18,19 +18,14 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
 _LINE_S = 30.0
-"""Time between the lines in a log that tell how far a transfer is."""
-
-
+"""Time between a transfer's lines in a log."""
 LOGGED_EVERY = 50_000
-"""Items of a stage after which a log gets a line."""
+"""Number of items after which a stage writes a line to a log."""
 
 
 class Display:
-    """Shows how far a step is."""
+    """Shows the progress of long steps."""
 
     def __init__(self) -> None:
         self.console = Console(highlight=False, soft_wrap=True)
@@ -43,7 +38,7 @@ class Display:
 
     @contextmanager
     def stage(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Show a stage of the preparation; call what is given with the number of items done."""
+        """Show a stage with a number of items. Call the given function with the number of finished items."""
         if not self._live:
             self.say(f"{what}{f' ({total:,})' if total else ''} ...")
 
@@ -63,8 +58,9 @@ class Display:
 
     @contextmanager
     def transfer(self, what: str) -> Iterator[Callable[[int, int | None], None]]:
-        """Show bytes on their way, their rate and the time left; call what is given with the bytes that have come and
-        those that come in all, None while that is not known.
+        """Show a transfer's bytes, rate and time left.
+
+        Call the given function with the number of bytes so far and in total, None while the total is unknown.
         """
         columns = DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn()
         description = TextColumn("{task.description}", markup=False)
@@ -90,7 +86,7 @@ class Display:
 
 
 def counting_bars(console: Console) -> Progress:
-    """Return bars that show the items done of all, the time taken and the time left."""
+    """Return bars that show the finished and all items, the time taken and the time left."""
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),

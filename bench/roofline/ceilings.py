@@ -19,7 +19,7 @@ _LIMIT_S = 120.0
 """Time limit for measuring the steps on one set of images, beyond the time of the measurements themselves."""
 
 
-def measure(
+def limit_rows(
     campaign: Campaign, prepared: Prepared, trial: plan.Trial, folder: Path, measured: Mapping[str, Record]
 ) -> Iterator[Record]:
     """Measure the limits that the trial's attempt at a block still lacks, and yield a row for each.

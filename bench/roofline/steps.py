@@ -1,6 +1,6 @@
-"""The single steps of the work, each a `step` of `machine.parallel_rate`, in buffers that it uses again and again.
+"""Do the single steps of the work, each a `Step` of `machine.parallel_rate`, in buffers that are reused.
 
-Steps on images end only when they are let go of, and count images. Random order, crops and flips are drawn before.
+Steps on images never end by themselves, and count images. Random order, crops and flips are drawn beforehand.
 """
 
 from __future__ import annotations
@@ -8,38 +8,34 @@ from __future__ import annotations
 import math
 import mmap
 import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import simplejpeg
+from numpy.random import Generator
+from numpy.typing import NDArray
 
+from loaderbench.api import Work
+from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.machine import page_cache
 from loaderbench.machine.parallel_rate import StepError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.random import Generator
-    from numpy.typing import NDArray
-
-    from loaderbench.api import Work
-    from loaderbench.images import CanonicalImages
-
-    Pixels = NDArray[np.uint8]
-    Content = TypeVar("Content", bytes, NDArray[np.uint8])
-    Image = TypeVar("Image")
+Pixels = NDArray[np.uint8]
+Content = TypeVar("Content", bytes, NDArray[np.uint8])
+Image = TypeVar("Image")
 
 ORIGINALS = 512
-"""At most so many of the user's own files, which are read into memory."""
+"""Maximum number of the user's own files, which are read into memory."""
 POOL_BYTES = 512 << 20
-"""When samples take more bytes than this, the rest is left out."""
+"""Further samples are skipped when those taken exceed this size."""
 BATCH_BYTES = 32 << 20
-"""A process's batch takes no more memory than this, however many images the work's batches have."""
+"""Maximum memory of a process's batch, however many images the work's batches have."""
 PART_BYTES = 8 << 20
 """Files are read in parts of this size."""
 JPEG_START = b"\xff\xd8"
@@ -53,12 +49,12 @@ class Encoded:
     height: int
     width: int
     turbo: bool
-    """Whether libjpeg-turbo decodes it; OpenCV does where not."""
+    """Whether libjpeg-turbo decodes it; otherwise OpenCV does."""
 
     def decode(self, buffer: Pixels) -> Pixels:
-        """Return the pixels: RGB, H x W x 3. libjpeg-turbo writes them into the buffer of at least so many bytes.
+        """Return the pixels: RGB, H x W x 3. libjpeg-turbo writes them into `buffer`, which must be large enough.
 
-        It decodes by its default methods, accurate DCT and smooth upsampling of colour.
+        It uses its default methods: accurate DCT and smooth upsampling of colour.
         """
         pixels: Pixels
         if self.turbo:
@@ -69,9 +65,9 @@ class Encoded:
 
 
 def encoded(content: bytes | Pixels) -> Encoded | None:
-    """Return an image file with what decoding it needs; None if it cannot be decoded here."""
+    """Return an image file with its size and decoder; None if neither decoder can decode it."""
     if bytes(content[:2]) == JPEG_START:
-        with suppress(ValueError):  # a kind of JPEG that libjpeg-turbo does not know
+        with suppress(ValueError):  # libjpeg-turbo does not support this kind of JPEG
             height, width, colours, _ = simplejpeg.decode_jpeg_header(content, strict=False)
             if colours not in {"CMYK", "YCCK"}:
                 return Encoded(content, height, width, turbo=True)
@@ -98,7 +94,7 @@ def jpeg(source: CanonicalImages, drawn: Sequence[int]) -> list[Encoded]:
 
 
 def original(source: CanonicalImages, drawn: Sequence[int]) -> list[Encoded]:
-    """Return the user's own files of samples, read into memory. Raises StepError if none can be decoded here."""
+    """Return the user's own files of samples, read into memory. Raises StepError if none can be decoded."""
     return _encoded(_fitting(source.original(index).read_bytes() for index in drawn[:ORIGINALS]))
 
 
@@ -109,7 +105,7 @@ def _encoded(contents: Iterable[bytes | Pixels]) -> list[Encoded]:
 
 
 def _fitting(contents: Iterable[Content]) -> Iterator[Content]:
-    """Yield what comes first, until there is as much of it as may be."""
+    """Yield contents until they exceed `POOL_BYTES`."""
     left_bytes = POOL_BYTES
     for content in contents:
         yield content
@@ -120,7 +116,7 @@ def _fitting(contents: Iterable[Content]) -> Iterator[Content]:
 
 @dataclass(frozen=True)
 class Crop:
-    """Which part of an image is delivered, in pixels, and whether its left and right change places."""
+    """The part of an image that is delivered, in pixels, and whether it is flipped left to right."""
 
     top: int
     left: int
@@ -130,10 +126,10 @@ class Crop:
 
 
 def random_crop(size: tuple[int, ...], random: Generator) -> Crop:
-    """Draw what `loaderbench.api.Work` asks for: area 0.08 to 1, aspect 3/4 to 4/3, flipped with probability 0.5.
+    """Draw the crop that `loaderbench.api.Work` requests: area 0.08 to 1, aspect 3/4 to 4/3, flip probability 0.5.
 
-    `size`: height and width of the image. Where 10 draws do not fit into a narrow one, its middle is taken, as much of
-    it as has a permitted aspect.
+    `size`: height and width of the image. If 10 draws do not fit into a narrow image, the crop is the largest part of
+    its centre with a permitted aspect.
     """
     height, width = size
     flipped = bool(random.integers(2))
@@ -148,12 +144,12 @@ def random_crop(size: tuple[int, ...], random: Generator) -> Crop:
 
 
 class Batch:
-    """A batch of the work's images, filled again and again."""
+    """A batch of the work's images that is filled repeatedly."""
 
     def __init__(self, work: Work, dtype: str = "uint8") -> None:
         shape = (work.image_size, work.image_size, 3)
         count = max(1, min(work.batch_size, BATCH_BYTES // (math.prod(shape) * np.dtype(dtype).itemsize)))
-        self.images = np.full((count, *shape), 0, dtype)  # written to, so that its memory is there
+        self.images = np.full((count, *shape), 0, dtype)  # written to, so that its memory is resident
         self._places = cycle(self.images)
         self._size = shape[:2]
         self._resized = np.full(shape, 0, np.uint8)
@@ -198,7 +194,7 @@ def decode_crop(images: Sequence[Encoded], work: Work, number: int) -> Iterator[
 
 
 def output(work: Work, _number: int) -> Iterator[int]:
-    """Copy an image into one place of a batch after the other. NumPy has no bfloat16; what counts is its size."""
+    """Copy an image into one place of a batch after the other. float16 replaces bfloat16, which NumPy lacks."""
     batch = Batch(work, "float16" if work.dtype == "bfloat16" else work.dtype)
     image = np.full_like(batch.images[0], 0)
     return _repeat([(place, image) for place in batch.images], np.copyto)
@@ -206,7 +202,7 @@ def output(work: Work, _number: int) -> Iterator[int]:
 
 @dataclass(frozen=True)
 class Part:
-    """Bytes of a file that are read at once."""
+    """A part of a file that is read at once."""
 
     path: Path
     offset_bytes: int
@@ -249,7 +245,7 @@ def _shuffled(images: Sequence[Image], random: Generator) -> list[Image]:
 
 
 def _make_resident(records: Iterable[Pixels]) -> None:
-    """Read one byte of each page, so that it is in memory and in this process's page table. Records are flat."""
+    """Read one byte of each page of flat records, so that it is in memory and in this process's page table."""
     for record in records:
         record[:: mmap.PAGESIZE].max()
 

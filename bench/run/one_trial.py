@@ -20,7 +20,7 @@ from loaderbench.formats import Prepared
 from loaderbench.machine import page_cache
 from loaderbench.machine.cores import canary_s
 from loaderbench.records.record import Record, now
-from loaderbench.roofline import ceilings
+from loaderbench import roofline
 from loaderbench.run import bucket_under_test
 from loaderbench.run.bucket_under_test import Place
 from loaderbench.run.environment import virtual_machine
@@ -87,7 +87,7 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
         payload_bytes=artifact.payload_bytes,
         virtual_machine=virtual,
     )
-    return replace(record, cache_state=state, **ceilings.limit_columns(campaign, prepared, trial, record, measured))
+    return replace(record, cache_state=state, **roofline.limit_columns(campaign, prepared, trial, record, measured))
 
 
 def trial_spec(  # noqa: PLR0913, PLR0917 - all that a trial is

@@ -19,7 +19,7 @@ from loaderbench.machine.text import printable
 from loaderbench.records import certificates, trials_csv
 from loaderbench.records.certificates import Certificate
 from loaderbench.records.record import TRANSPORTS, Record, Transport
-from loaderbench.roofline import ceilings
+from loaderbench import roofline
 from loaderbench.run import bucket_under_test, environment
 from loaderbench.run.one_trial import measure
 from loaderbench.run.trial_table import trial_table
@@ -62,7 +62,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
                 with trial_table(display, campaign, done) as show:
                     for trial in _of_one_block(campaign, measured):
                         show(trial)
-                        for record in ceilings.measure(campaign, prepared, trial, folder, measured):
+                        for record in roofline.limit_rows(campaign, prepared, trial, folder, measured):
                             trials_csv.append(rows, record)
                             measured[record.trial] = record
                         record = measure(campaign, trial, prepared, folder, measured, place)

@@ -1,37 +1,36 @@
-"""How long does each step take on the device that trains, and how long does that have nothing to do in between?"""
+"""Measure how long training steps and copies take, and how long the device waits for data in between."""
 
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from loaderbench.records.timeline import Timeline
+from loaderbench.records.timeline import Timeline
 
 AHEAD = 2
-"""So many steps at most are handed to a GPU before it has done them, so that batches do not pile up in its memory."""
+"""Maximum number of steps that a GPU has not finished, so that batches do not pile up in its memory."""
 
 
 def stall_pct(images_per_s: float, cached_images_per_s: float) -> float:
-    """Return by how much less that is than what the same training does on one batch that is there."""
+    """Return how much slower training is than the same training on one cached batch, in %."""
     return 100 * (1 - images_per_s / cached_images_per_s)
 
 
 class Clock:
-    """Is told of each step, in the order of batches. This one is for steps that are done when they return: the device
-    is busy whenever the loader is not waited for.
+    """Measures steps that are finished when they return: the device is busy whenever it does not wait for the loader.
+
+    It is called at each step, in the order of batches.
     """
 
     def begin(self) -> None:
-        """Take note that a batch is there and its step begins."""
+        """Note that a batch has been delivered and its step begins."""
 
     def end(self) -> None:
-        """Take note that the step has been done, or handed to the device."""
+        """Note that the step is finished, or handed to the device."""
 
     def columns(self, times: Timeline) -> dict[str, float]:
-        """Return columns of `Record` on the window."""
+        """Return the columns of `Record` for the window."""
         inside = _inside(times)
         assert times.opened is not None
         assert times.closed is not None
@@ -42,17 +41,17 @@ class Clock:
 
 
 class CopyClock:
-    """Of copies to a GPU on a stream of their own, by the events between which each lies."""
+    """Measures copies to a GPU on their own stream, by the events before and after each."""
 
     def __init__(self) -> None:
         self._copies: list[tuple[Any, Any] | None] = []
 
     def note(self, copy: tuple[Any, Any] | None) -> None:
-        """Take note of the next batch's copy, by the two `torch.cuda.Event` with timing around it; None: not copied."""
+        """Note the next batch's copy: two `torch.cuda.Event` with timing around it; None if it was not copied."""
         self._copies.append(copy)
 
     def columns(self, times: Timeline) -> dict[str, float]:
-        """Return columns of `Record` on the window; none if nothing was copied in it."""
+        """Return the columns of `Record` for the window; empty if nothing was copied in it."""
         copied = self._inside(times)
         if not copied:
             return {}
@@ -60,7 +59,7 @@ class CopyClock:
         return {"copy_p50_ms": statistics.median(begin.elapsed_time(end) for begin, end in copied.values())}
 
     def overlap(self, times: Timeline, steps: CudaClock) -> dict[str, float]:
-        """Return the column of `Record` that tells which share of the window's copies lay within steps."""
+        """Return the column of `Record` with the share of the window's copy time that lay within steps."""
         copied = self._inside(times)
         if not copied:
             return {}
@@ -69,7 +68,7 @@ class CopyClock:
         for batch, copy in copied.items():
             begin_ms, end_ms = (origin.elapsed_time(event) for event in copy)
             copied_ms += end_ms - begin_ms
-            # Its own step waits for it, and those further back are done.
+            # Its own step waits for it, and steps further back are finished.
             for step_begin_ms, step_end_ms in steps.spans_ms(origin, range(max(0, batch - AHEAD), batch)):
                 within_ms += max(0.0, min(end_ms, step_end_ms) - max(begin_ms, step_begin_ms))
         return {"copy_overlap_pct": 100 * within_ms / copied_ms}
@@ -87,12 +86,13 @@ def _inside(times: Timeline) -> range:
 
 
 class CudaClock(Clock):
-    """Of steps that a GPU does later, by events that it passes: from the end of one step to the beginning of the next
-    it does nothing of a step, though it may be busy for the loader.
+    """Measures steps that a GPU does later, by events that it passes.
+
+    Between the end of one step and the beginning of the next it does no step, though it may work for the loader.
     """
 
     def __init__(self, event: Callable[[], Any]) -> None:
-        """`event`: makes a `torch.cuda.Event` with timing."""
+        """`event`: returns a new `torch.cuda.Event` with timing."""
         self._event = event
         self._begins: list[Any] = []
         self._ends: list[Any] = []
@@ -108,7 +108,7 @@ class CudaClock(Clock):
             self._ends[-1 - AHEAD].synchronize()
 
     def spans_ms(self, origin: Any, steps: range) -> list[tuple[float, float]]:
-        """Return when steps began and ended on the GPU, since the event `origin`."""
+        """Return when steps began and ended on the GPU, in ms since the event `origin`."""
         return [(origin.elapsed_time(self._begins[n]), origin.elapsed_time(self._ends[n])) for n in steps]
 
     def columns(self, times: Timeline) -> dict[str, float]:  # noqa: D102

@@ -1,24 +1,22 @@
-"""How do images come to the device that the work asks for?
+"""Copy batches to the device that the work requests, as a training loop would.
 
-A loader may deliver on it, by its library's own way. What it leaves in the CPU's memory is copied here, as a training
-loop would: on a stream of its own, so that the copy does not wait for what the device still computes, and without the
-CPU waiting for either. While a batch is copied, the next one is asked for.
+A loader may also deliver on the device by itself. Copies run on their own stream, so that they do not wait for what the
+device still computes, and the CPU waits for neither. While a batch is copied, the next one is requested.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from loaderbench.api import Work
 from loaderbench.trial.clock import CopyClock
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from loaderbench.api import Work
-
 
 def demand(work: Work) -> None:
-    """Raise NotImplementedError, with the reason, if this machine lacks the device that the work asks for."""
+    """Raise NotImplementedError, with the reason, if this machine lacks the device that the work requests."""
     import torch
 
     if work.device == "cpu":
@@ -30,7 +28,7 @@ def demand(work: Work) -> None:
 
 
 def copies(work: Work) -> Copies | None:
-    """Return what brings batches to the work's device; None if that is the CPU. Raises as `demand` does."""
+    """Return an object that copies batches to the work's device; None if that is the CPU. Raises as `demand` does."""
     if work.device == "cpu":
         return None
     demand(work)
@@ -40,7 +38,7 @@ def copies(work: Work) -> Copies | None:
 
 
 def memory(images: Tensor) -> str:
-    """Return what a batch lies in, as `Record.batch_memory` has it."""
+    """Return the kind of memory that a batch lies in, for `Record.batch_memory`."""
     if images.device.type != "cpu":
         return "device"
     if images.untyped_storage().is_shared():
@@ -49,18 +47,18 @@ def memory(images: Tensor) -> str:
 
 
 class Copies:
-    """Brings batches to a device."""
+    """Copies batches to a device."""
 
     def __init__(self, device: str, cuda: Any) -> None:
-        """`cuda`: `torch.cuda`, of which streams and events are used."""
+        """`cuda`: `torch.cuda`, or a substitute with its streams and events."""
         self.memory = ""
-        """What the loader's first batch lay in."""
+        """Memory of the loader's first batch."""
         self.clock = CopyClock()
         self._device, self._cuda = device, cuda
         self._stream = cuda.Stream()
 
     def bring(self, images: Tensor) -> Tensor:
-        """Return a batch on the device, where whatever uses it next will wait until it is there."""
+        """Return a batch on the device. The device waits for the copy before it uses the batch."""
         self.memory = self.memory or memory(images)
         if images.device.type == self._device:
             self.clock.note(None)
@@ -73,5 +71,5 @@ class Copies:
         self.clock.note((begin, end))
         user = self._cuda.current_stream()
         user.wait_event(end)
-        brought.record_stream(user)  # so that its memory is not given to a later copy while it is used
+        brought.record_stream(user)  # keeps its memory from being reused for a later copy meanwhile
         return brought

@@ -1,4 +1,4 @@
-"""Any contestant in Lightning's Trainer: `from loaderbench.loaders.lightning import DataModule`."""
+"""Train with any loader in Lightning's Trainer: `from loaderbench.loaders.lightning import DataModule`."""
 
 from loaderbench.loaders.lightning.datamodule import DataModule
 

@@ -1,28 +1,24 @@
-"""What several adapters do alike: torchvision's steps for images, and how torch shares epochs. This is no adapter."""
+"""Code shared by several loaders: torchvision transforms, and how ranks share an epoch. This is no adapter."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from loaderbench.api import DEVIATION, MEAN
+from loaderbench.api import DEVIATION, MEAN, Work
 
 if TYPE_CHECKING:
     from torch.nn import Module
     from torch.utils.data import Dataset, DistributedSampler, Subset
 
-    from loaderbench.api import Work
-
 Sharing = Literal["file_descriptor", "file_system"]
-"""How torch's workers hand a batch over, in torch's names. By file descriptor, as torch does on Linux, the process that
-takes it has to meet a thread of the worker for it; by a name in shared memory it has not, and what a process that is
-killed leaves there is removed by one of torch's own.
+"""How torch's workers pass a batch on, by torch's names. With `file_descriptor`, torch's default on Linux, the
+receiving process needs a thread of the worker. With `file_system`, a name in shared memory, it does not; a process of
+torch's removes what a killed process leaves there.
 """
 
 
 def views(work: Work) -> tuple[Module, Module]:
-    """Return what of an image is shown: in training the random crop and the flip, in validation the two steps to its
-    middle.
-    """
+    """Return the two transforms that select what an image shows: random crop and flip, or resize and centre crop."""
     from torchvision.transforms import v2
 
     if work.augment == "train":
@@ -31,7 +27,7 @@ def views(work: Work) -> tuple[Module, Module]:
 
 
 def values(work: Work) -> list[Module]:
-    """Return how uint8 tensors get the dtype and the values of the work."""
+    """Return the transforms that give uint8 tensors the dtype and the values of the work."""
     import torch
     from torchvision.transforms import v2
 
@@ -45,14 +41,14 @@ def values(work: Work) -> list[Module]:
 
 
 def shared(dataset: Dataset[Any], work: Work) -> tuple[Subset[Any], DistributedSampler[Any] | None]:
-    """Return the samples of an epoch, and what draws this rank's share of them, which must be told each epoch's number.
+    """Return the samples of an epoch, and the sampler that draws this rank's share of them.
 
-    The latter is None where all samples returned are this rank's.
+    The sampler needs `set_epoch` before each epoch. It is None if all returned samples are this rank's.
     """
     from torch.utils.data import DistributedSampler, Subset
 
     indices = [*range(len(dataset))] * work.passes
-    if work.augment != "train":  # DistributedSampler would show some images twice
+    if work.augment != "train":  # DistributedSampler would repeat some images
         return Subset(dataset, indices[work.rank :: work.ranks]), None
     samples = Subset(dataset, indices)
     return samples, DistributedSampler(samples, shuffle=work.shuffle, seed=work.seed) if work.ranks > 1 else None

@@ -27,7 +27,7 @@ def main(seeds: int = 20, campaign: str = "quick", cache: CacheOption = Path("da
     made = blamed = 0
     for seed in range(1, seeds + 1):
         chosen = config.load(campaign, {"work": {"seed": seed}})
-        for name, certificate in certify.certify(chosen, prepared, cache, display).items():
+        for name, certificate in certify(chosen, prepared, cache, display).items():
             made += 1
             blamed += certificate.state != "as asked"
             if certificate.state != "as asked":

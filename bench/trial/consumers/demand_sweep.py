@@ -1,49 +1,46 @@
-"""Asks at fixed rates, one after the other, as accelerators would that take so long for a step: how fast a one does the
-loader feed? Works without any accelerator, which is emulated by sleeping.
-"""
+"""Emulate accelerators of falling speed, by sleeping, to find the fastest one that the loader keeps 90 % busy."""
 
 from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from loaderbench.api import Artifact, Loader, Work
+from loaderbench.trial.consumers import Consume
 from loaderbench.trial.consumers.drain import taker
+from loaderbench.trial.meter import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
     from torch import Tensor
 
-    from loaderbench.api import Artifact, Loader, Work
-    from loaderbench.trial.consumers import Consume
-    from loaderbench.trial.meter import Meter
-
 FED = 0.9
-"""Utilisation of an accelerator from which it counts as fed."""
+"""Utilisation from which an accelerator counts as busy enough."""
 _SHARES = (2.0, 1.5, 1.25, 1.15, 1.1, 1.05, 1.0, 0.95, 0.9, 0.75, 0.5, 0.35, 0.25, 0.1)
-"""Demands that are tried, of what the loader delivered in the window. From the highest down: what it has prepared ahead
-is used up at the first one, and helps none of the others."""
+"""Demands, as multiples of the window's throughput, from the highest down: prefetched batches are used up at the first
+one and help no other."""
 _BUSY = 0.995
+"""Utilisation from which lower demands tell nothing new."""
 _PHASE_S, _PHASE_BATCHES, _SETTLING_BATCHES = 1.5, 16, 8
 _PR_SET_TIMERSLACK = 29  # linux/prctl.h
 
 
 @dataclass(frozen=True)
 class Point:
-    """What a demand led to."""
+    """The outcome of one demand."""
 
     demand_images_per_s: float
-    """Images over the time in which the accelerator worked."""
+    """Images over the time that the accelerator worked."""
     utilisation: float
-    """Share of the time in which the accelerator worked: that of its steps, over that of steps and waits together."""
+    """Share of the time that the accelerator worked: the time of its steps, over the time of steps and waits."""
 
 
-def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others need to know
-    """Return the consumer, for which nothing has to be made ready."""
+def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - other consumers need it
+    """Return the consumer, which needs no preparation."""
     return partial(_consume, work)
 
 
@@ -53,8 +50,8 @@ def _consume(work: Work, loader: Loader, meter: Meter) -> dict[str, Any]:
 
 
 def sweep(work: Work, meter: Meter) -> dict[str, Any]:
-    """Take batches as fast as they come until the window has closed, then at falling demands until it is fed."""
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # to wake up in time
+    """Take batches as fast as possible until the window is closed, then at falling demands until one is met."""
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1)  # wakes up in time
     meter.wanted, take = True, taker(work)
     batches = _endless(meter)
     while meter.timeline.closed is None:
@@ -83,9 +80,9 @@ def _at(
     meter: Meter,
     take: Callable[[Tensor], None],
 ) -> Point:
-    """Take batches for a while as an accelerator would that works on so many images a second.
+    """Take batches for a while like an accelerator that processes that many images/s.
 
-    What it does is what counts: if it wakes up late, it is a slower one.
+    Its real speed is what counts: if it wakes up late, it is a slower accelerator.
     """
     times = meter.timeline
     images_taken, waited_s, begun_s = 0, 0.0, time.perf_counter()
@@ -105,9 +102,9 @@ def _at(
 
 
 def fed(points: Sequence[Point]) -> float | None:
-    """Return the highest demand in images/s at which the accelerator is fed, between points on the line through both.
+    """Return the highest demand in images/s at which the accelerator is 90 % busy, interpolated between points.
 
-    None if it is not at any. `points`: by falling demand.
+    None if it is not at any of them. `points`: by falling demand.
     """
     if points[0].utilisation >= FED:
         return points[0].demand_images_per_s

@@ -1,25 +1,23 @@
-"""Takes batches as fast as they come, and does nothing with them but make sure that they are there."""
+"""Take batches as fast as possible, and only make sure that each one is really there."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from loaderbench.api import Artifact, Loader, Work
 from loaderbench.machine.touch import touch
+from loaderbench.trial.consumers import Consume
+from loaderbench.trial.meter import Meter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
-    from loaderbench.api import Artifact, Loader, Work
-    from loaderbench.trial.consumers import Consume
-    from loaderbench.trial.meter import Meter
 
-
-def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - others need to know
-    """Return the consumer, for which nothing has to be made ready."""
+def prepare(artifact: Artifact, work: Work) -> Consume:  # noqa: ARG001 - other consumers need it
+    """Return the consumer, which needs no preparation."""
     return partial(_consume, work)
 
 
@@ -34,14 +32,14 @@ def take_all(work: Work, meter: Meter) -> None:
     take: Callable[[Tensor], None] | None = None
     while not meter.done:
         for images, _ in meter:
-            # One that the harness copies may be on its way to a GPU while the next is asked for: as many at the
-            # window's close as at its opening. A loader may use the memory again of what it copied there itself.
+            # A batch that the harness copies may be on its way to the GPU while the next is requested: one at the
+            # window's opening and one at its close. A loader may reuse the memory of batches that it copied itself.
             take = take or taker(work, behind=int(meter.batch_memory != "device"))
             take(images)
 
 
 def taker(work: Work, *, behind: int = 0) -> Callable[[Tensor], None]:
-    """Return what makes sure that a batch is there; on a GPU, that the one is which came so many before it."""
+    """Return a function that makes sure that a batch is there; on a GPU, that the batch `behind` it is."""
     if work.device == "cpu":
         return touch
     import torch
@@ -50,15 +48,15 @@ def taker(work: Work, *, behind: int = 0) -> Callable[[Tensor], None]:
 
 
 class Arrivals:
-    """Waits for batches that are on their way to a GPU, by events that it passes when they have come."""
+    """Waits for batches that are being copied to a GPU, by events that it passes when they have arrived."""
 
     def __init__(self, event: Callable[[], Any], behind: int) -> None:
-        """`event`: makes a `torch.cuda.Event`, to wait for which should take no CPU from the loader."""
+        """`event`: returns a new `torch.cuda.Event`; waiting for it should take no CPU time from the loader."""
         self._event = event
         self._coming: deque[Any] = deque(maxlen=behind + 1)
 
     def wait(self, _: Tensor) -> None:
-        """Take note that a batch was handed over, and wait."""
+        """Note that a batch was delivered, and wait for the one that came `behind` batches earlier."""
         self._coming.append(self._event())
         self._coming[-1].record()
         if len(self._coming) == self._coming.maxlen:

@@ -1,39 +1,34 @@
-"""Trains the same network as `train`, by Lightning's Trainer with the DataModule: what does that add for each loader?
+"""Train the same network as `train` by Lightning's Trainer and our DataModule, to measure what Lightning costs.
 
-Epochs end as in anybody's training. Validation, logger, checkpoints and progress bar are left out.
+Epochs end as in any training. Validation, logger, checkpoints and progress bar are off.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
+from loaderbench.api import Artifact, Loader, Work
 from loaderbench.loaders.lightning import DataModule
 from loaderbench.loaders.lightning.datamodule import Epochs
 from loaderbench.trial.checks import InvalidWorkError
-from loaderbench.trial.consumers.train import columns, ready
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import Tensor
-
-    from loaderbench.api import Artifact, Loader, Work
-    from loaderbench.trial.consumers import Consume
-    from loaderbench.trial.consumers.train import Training
-    from loaderbench.trial.meter import Meter
+from loaderbench.trial.consumers import Consume
+from loaderbench.trial.consumers.train import Training, columns, ready
+from loaderbench.trial.meter import Meter
 
 
 def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss_steps: int) -> Consume:
-    """As `loaderbench.trial.consumers.train.prepare`; what one batch that is there gives is measured without Lightning.
+    """Prepare as `loaderbench.trial.consumers.train.prepare` does; one cached batch is measured without Lightning.
 
     Raises NotImplementedError for more ranks than there are GPUs, if there are any.
     """
     if 0 < (gpus := torch.cuda.device_count()) < work.ranks:
         raise NotImplementedError(f"Lightning takes a GPU for each rank, and there are {gpus} for {work.ranks}")
-    training, cached = ready(artifact, work, model, cached_s, parallel=False)  # Lightning does that itself
+    training, cached = ready(artifact, work, model, cached_s, parallel=False)  # Lightning wraps the network itself
 
     def consume(loader: Loader, meter: Meter) -> dict[str, Any]:
         watching = _Watching(training, meter)
@@ -57,7 +52,7 @@ def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss
 
 
 class _Data(DataModule):
-    """What everybody trains on, through a meter, which lies where the Trainer takes the batches."""
+    """The DataModule that users train with, through a meter where the Trainer takes the batches."""
 
     def __init__(self, loader: Loader, work: Work, meter: Meter) -> None:
         super().__init__(loader, work, train=meter.artifact)
@@ -70,7 +65,7 @@ class _Data(DataModule):
 
 
 class _Metered:
-    """Epochs on their way through a meter. When it is done, the current one ends, early and in all ranks alike."""
+    """Epochs that pass through a meter. When it is done, the current epoch ends early, in all ranks alike."""
 
     def __init__(self, epochs: Epochs, meter: Meter) -> None:
         meter.batches, meter.cut = epochs, epochs.lacking
@@ -86,9 +81,9 @@ class _Metered:
         return self._epoch
 
     def end(self) -> None:
-        """Let the epoch be over. Lightning (2.6) counts its batches, and does not ask whether there is one more."""
+        """Exhaust the epoch: Lightning (2.6) counts batches and does not request one more to find the end."""
         if next(self._epoch, None):
-            raise InvalidWorkError(f"an epoch has more batches than the {self._length} that its __len__ tells")
+            raise InvalidWorkError(f"an epoch has more batches than its __len__, {self._length}")
 
 
 class _Module(LightningModule):
@@ -109,7 +104,7 @@ class _Module(LightningModule):
 
 
 class _Watching(Callback):
-    """Takes down each step's end and its loss, and stops the Trainer when the meter is done."""
+    """Records each step's end and loss, and stops the Trainer when the meter is done."""
 
     def __init__(self, training: Training, meter: Meter) -> None:
         self.losses: list[Tensor] = []

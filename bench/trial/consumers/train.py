@@ -1,40 +1,35 @@
-"""Trains a network in plain PyTorch, as ImageNet is trained: how much does the training wait for the loader?"""
+"""Train a network in plain PyTorch, as on ImageNet, and measure how much the training waits for the loader."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed import broadcast
 from torch.nn.parallel import DistributedDataParallel
 from torchvision import models
 from torchvision.transforms import v2
 
-from loaderbench.api import DEVIATION, MEAN
+from loaderbench.api import DEVIATION, MEAN, Artifact, Loader, Work
+from loaderbench.trial.consumers import Consume
 from loaderbench.trial.clock import Clock, CudaClock, stall_pct
 from loaderbench.trial.device import demand
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-
-    from loaderbench.api import Artifact, Loader, Work
-    from loaderbench.trial.consumers import Consume
-    from loaderbench.trial.meter import Meter
+from loaderbench.trial.meter import Meter
 
 _LABEL_SMOOTHING = 0.1
 _MIXUP_ALPHA, _CUTMIX_ALPHA = 0.2, 1.0
 _JUDGED_STEPS = 8
-"""So many losses make a mean."""
+"""Number of losses that are averaged."""
 _WARM_UP_STEPS = 3
 
 
 def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss_steps: int) -> Consume:
-    """Make the network, and measure how fast it trains on one batch that is there.
+    """Create the network, and measure how fast it trains on one cached batch.
 
     The options are those of `loaderbench.campaign.schema.TrainingOptions`. Several ranks train one network, by torch's
     DistributedDataParallel, each on its own batches.
@@ -51,14 +46,16 @@ def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss
 
 
 def asked_for(work: Work) -> Work:
-    """Return the work that training needs of the loader. Batches must last that it copies to a GPU itself: a copy waits
-    for the steps before it, while the next is asked for.
+    """Return the work that training requests from the loader.
+
+    Batches that training copies to a GPU itself must stay valid: a copy waits for earlier steps, while the next batch
+    is requested.
     """
     return replace(work, lasting=True) if work.device == "cpu" and torch.cuda.is_available() else work
 
 
 def learn(meter: Meter, training: Training) -> list[Tensor]:
-    """Train on one epoch after the other until the meter is done; return the loss of each step."""
+    """Train epoch after epoch until the meter is done; return the loss of each step."""
     losses = []
     while not meter.done:
         for images, labels in meter:
@@ -71,16 +68,16 @@ def learn(meter: Meter, training: Training) -> list[Tensor]:
 def ready(
     artifact: Artifact, work: Work, model: str, cached_s: float, *, parallel: bool = True
 ) -> tuple[Training, float]:
-    """Return an untrained network, and at how many images/s such a one trains on one batch that is there.
+    """Return an untrained network, and the images/s at which such a network trains on one cached batch.
 
-    `parallel`: as `Training` has it; what is measured brings the gradients of ranks together.
+    `parallel`: as for `Training`; the measurement always reduces gradients over ranks.
     """
     cached = _cached_images_per_s(Training(model, artifact.classes, work), work, cached_s)
     return Training(model, artifact.classes, work, parallel=parallel), cached
 
 
 def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> float:
-    """Return images/s of training on one batch again and again, measured for so long."""
+    """Return images/s of training on one cached batch repeatedly, measured for `cached_s`."""
     random = torch.Generator().manual_seed(work.seed)
     shape = (work.batch_size, 3, work.image_size, work.image_size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
@@ -103,14 +100,14 @@ def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> flo
     speed(_WARM_UP_STEPS)
     steps = torch.tensor(max(_WARM_UP_STEPS, round(cached_s * speed(_WARM_UP_STEPS) / work.batch_size)))
     if work.ranks > 1:
-        broadcast(steps, src=0)  # all must take as many
+        broadcast(steps, src=0)  # all must take the same number
     return speed(int(steps))
 
 
 def columns(
     meter: Meter, training: Training, losses: Sequence[Tensor], cached: float, loss_steps: int
 ) -> dict[str, float | None]:
-    """Return the columns of `Record` on a training that is over. `cached`: images/s on one batch that is there."""
+    """Return the columns of `Record` for a finished training. `cached`: images/s on one cached batch."""
     first = losses[:_JUDGED_STEPS]
     later = losses[loss_steps - _JUDGED_STEPS : loss_steps] if len(losses) >= loss_steps else []
     images_per_s = meter.timeline.columns()["images_per_s"]
@@ -133,10 +130,10 @@ def _mean(losses: Sequence[Tensor]) -> float | None:
 
 
 class Training:
-    """A network and all that a step needs: on the GPU if there is one, in bfloat16 there."""
+    """A network and all that a step needs: on the GPU in bfloat16, if there is a GPU."""
 
     def __init__(self, model: str, classes: int, work: Work, *, parallel: bool = True) -> None:
-        """`parallel`: whether the gradients of ranks are brought together here."""
+        """`parallel`: whether gradients are reduced over ranks here."""
         demand(work)
         torch.manual_seed(work.seed)
         self.classes = classes
@@ -155,16 +152,16 @@ class Training:
         network = models.get_model(model, weights=None, num_classes=classes)
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.model = DistributedDataParallel(self.network) if parallel and work.ranks > 1 else self.network
-        """What a step goes through: the network, and of several ranks what brings their gradients together."""
+        """What a step calls: the network, wrapped if its gradients are reduced over ranks."""
         on_gpu = self.device.type == "cuda"
         self.clock: Clock = CudaClock(partial(torch.cuda.Event, enable_timing=True)) if on_gpu else Clock()
-        torch.manual_seed(work.own_seed)  # ranks mix each in its own way
+        torch.manual_seed(work.own_seed)  # each rank mixes images differently
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-5, nesterov=True
         )
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of a batch as a loader delivers it: normalised, if it is not, and mixed with itself here."""
+        """Return the loss of a batch as a loader delivers it. Normalises it, if it is not yet, and mixes its images."""
         inputs = images.to(self.device, non_blocking=True)
         targets = labels.to(self.device, torch.int64, non_blocking=True)
         inputs = inputs.to(torch.float32) if self._delivers_normalised else self.normalised(inputs)
@@ -174,14 +171,14 @@ class Training:
         return loss
 
     def normalised(self, images: Tensor) -> Tensor:
-        """Return images of uint8, or of values from 0 to 1, normalised as ImageNet's are."""
+        """Return uint8 images, or images with values from 0 to 1, normalised by ImageNet's means and deviations."""
         levels = images.to(torch.float32)
         if images.dtype != torch.uint8:
             levels = levels * 255
         return (levels - self._mean) / self._deviation
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Learn from a batch; return its loss, which a GPU may not know yet."""
+        """Train on a batch; return its loss, which a GPU may still compute."""
         loss = self.loss(images, labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
