@@ -19,8 +19,9 @@ import pytest
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.machine import process
 from loaderbench.trial import TrialSpec, Window
-from loaderbench.trial.processes import TRIAL
 from tests.nursery import Nursery
+
+TRIAL = "loaderbench.trial.trial.run"
 
 
 def spec(tree: Path, loader: str = "planted", **options: Any) -> TrialSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 from itertools import islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from loaderbench.records import trials_csv
 from loaderbench.records.timeline import Timeline, fairness
 from loaderbench.run import runner
 from loaderbench.run.one_trial import trial_spec
-from loaderbench.trial import jobs, measure, ranks
+from loaderbench.trial import measure, several
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.meter import LEAD, Meter
 from loaderbench.trial.spec import Peers, Several, TrialSpec, Window
@@ -74,7 +73,7 @@ def test_jobs_have_gpus_of_their_own_as_far_as_there_are_some(
     gpus: int, environment: dict[str, str], shown: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "count", lambda: gpus)
-    assert [jobs.own_gpu(job, environment).get("CUDA_VISIBLE_DEVICES") for job in range(3)] == shown
+    assert [several.own_gpu(job, environment).get("CUDA_VISIBLE_DEVICES") for job in range(3)] == shown
 
 
 def test_two_ranks_of_a_real_loader_share_each_epoch(measured: Path) -> None:
@@ -210,15 +209,38 @@ def test_fairness_is_what_jain_defined(speeds: list[float], index: float) -> Non
     assert fairness(np.array(speeds)) == pytest.approx(index)
 
 
-def test_the_process_that_failed_first_by_itself_is_blamed(tmp_path: Path) -> None:
-    killed, first, second = (tmp_path / name for name in ("killed", "first", "second"))
-    for reported_s, path in enumerate([first, second]):
-        path.touch()
-        os.utime(path, (reported_s, reported_s + 100))
-    results = {0: second, 1: first, 2: killed}
-    assert ranks.first_to_fail({0: 1, 1: 1}, results) == 1
-    assert ranks.first_to_fail({0: 1, 2: -signal.SIGKILL}, results) == 2
-    assert ranks.first_to_fail({0: 1, 2: -signal.SIGTERM}, results) == 0
+class Ended:
+    """A child that has ended; `reported_s`: when it left its report, which is that it failed."""
+
+    def __init__(self, reported_s: float) -> None:
+        self._descriptor, theirs = os.pipe()
+        os.close(theirs)  # so that it is readable
+        self._reported_s = reported_s
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def reported_s(self) -> float:
+        return self._reported_s
+
+    def report(self) -> dict[str, Any] | None:
+        return {"status": "failed", "reason": f"at {self._reported_s:g}"} if self._reported_s else None
+
+    def death(self, who: str) -> dict[str, Any]:
+        return {"status": "failed", "reason": f"{who} died"}
+
+
+@pytest.mark.parametrize(
+    ("reported_s", "blamed"), [([2, 1], "rank 1: at 1"), ([2, 0, 1], "rank 1 died"), ([1, 2], "rank 0: at 1")]
+)
+def test_of_ranks_that_end_at_the_same_time_the_first_to_fail_is_blamed(
+    reported_s: list[float], blamed: str, tmp_path: Path
+) -> None:
+    artifact = Artifact("f", "/nowhere", 10**6, 0, 1, 1, Encoding("jpeg"))
+    work = Work(batch_size=8, workers=1, image_size=32, ranks=len(reported_s))
+    spec = TrialSpec("any", artifact, work, Window(0, 0, 1, None), tmp_path / "times.npz")
+    [report] = several._reports(Several("task", spec, tmp_path), [*map(Ended, reported_s)]).values()  # type: ignore[list-item]
+    assert report == {"status": "failed", "reason": blamed}
 
 
 def _two_meters(folder: Path, *, in_step: bool) -> list[Meter]:

@@ -38,14 +38,20 @@ def perform(task: str, spec: Any, result: Path, parent: int) -> dict[str, Any]:
     # Orphans become children of this process, so that their CPU time is still counted.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        module, _, function = task.rpartition(".")
-        report: dict[str, Any] = getattr(import_module(module), function)(spec)
+        report = call(task, spec)
     except NotImplementedError as error:  # how a loader refuses work that it does not support
         report = {"status": "unavailable", "reason": str(error)}
     except Exception as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason
         traceback.print_exc()
         report = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     write_whole(result, pickle.dumps(report), durable=False)
+    return report
+
+
+def call(task: str, spec: Any) -> dict[str, Any]:
+    """Call the function with the dotted name `task` and return its report."""
+    module, _, function = task.rpartition(".")
+    report: dict[str, Any] = getattr(import_module(module), function)(spec)
     return report
 
 

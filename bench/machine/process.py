@@ -80,6 +80,10 @@ class Child:
         self._process.wait()
         os.close(self._descriptor)
 
+    def reported_s(self) -> float:
+        """Return when the process left its report, in seconds; 0 if it has left none."""
+        return self._result.stat().st_mtime if self._result.exists() else 0.0
+
     def report(self) -> dict[str, Any] | None:
         """Return what the ended process reports; None if it died before it could."""
         self.end()

@@ -22,9 +22,13 @@ def refuse_one_accelerator(several: Several) -> None:
 
 
 def columns(several: Several, reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a trial's columns of `Record` from those of its ranks or jobs, and write their raw times to one file."""
+    """Return a trial's columns of `Record` from those of its ranks or jobs, and write their raw times to one file.
+
+    For another task, return the first report.
+    """
     spec = several.spec
-    assert isinstance(spec, TrialSpec)
+    if not isinstance(spec, TrialSpec):
+        return reports[0]
     timelines = [Timeline.load(several.times(index)) for index in range(len(reports))]
     epochs = [report.pop("epochs") for report in reports]
     try:

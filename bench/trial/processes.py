@@ -10,8 +10,6 @@ from typing import Any
 from loaderbench.machine import process
 from loaderbench.trial.spec import ObserveSpec, Several, TrialSpec
 
-TRIAL = "loaderbench.trial.trial.run"
-
 
 def measure(
     spec: TrialSpec, log: Path, limit_s: float, *, environment: Mapping[str, str] | None = None
@@ -20,7 +18,7 @@ def measure(
 
     `log`, `limit_s`, `environment`: as in `machine.process.run_child`.
     """
-    return run(TRIAL, spec, log, limit_s, environment=environment)
+    return run("loaderbench.trial.trial.run", spec, log, limit_s, environment=environment)
 
 
 def run(
@@ -31,5 +29,4 @@ def run(
         several = Several(task, spec, Path(folder))
         if several.count == 1:
             return process.run_child(task, spec, log, limit_s, environment=environment)
-        how = "jobs" if several.jobs > 1 else "ranks"
-        return process.run_child(f"loaderbench.trial.{how}.run", several, log, limit_s, environment=environment)
+        return process.run_child("loaderbench.trial.several.run", several, log, limit_s, environment=environment)
