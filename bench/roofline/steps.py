@@ -22,7 +22,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from loaderbench.api import Work
-from loaderbench.images.canonical_store import CanonicalImages
+from loaderbench.images import CanonicalImages
 from loaderbench.machine import page_cache
 from loaderbench.machine.parallel_rate import StepError
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from loaderbench import roofline
 from loaderbench.api import Artifact
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
@@ -20,7 +21,6 @@ from loaderbench.formats import Prepared
 from loaderbench.machine import page_cache
 from loaderbench.machine.cores import canary_s
 from loaderbench.records.record import Record, now
-from loaderbench import roofline
 from loaderbench.run import bucket_under_test
 from loaderbench.run.bucket_under_test import Place
 from loaderbench.run.environment import virtual_machine

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from loaderbench import roofline
 from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.forecast import expected_s
@@ -19,7 +20,6 @@ from loaderbench.machine.text import printable
 from loaderbench.records import certificates, trials_csv
 from loaderbench.records.certificates import Certificate
 from loaderbench.records.record import TRANSPORTS, Record, Transport
-from loaderbench import roofline
 from loaderbench.run import bucket_under_test, environment
 from loaderbench.run.one_trial import measure
 from loaderbench.run.trial_table import trial_table
