@@ -16,8 +16,8 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from loaderbench.api import DEVIATION, MEAN, Artifact, Loader, Work
-from loaderbench.trial.consumers import Consume
 from loaderbench.trial.clock import Clock, CudaClock, stall_pct
+from loaderbench.trial.consumers import Consume
 from loaderbench.trial.device import demand
 from loaderbench.trial.meter import Meter
 
