@@ -190,7 +190,7 @@ def fetched(transport: str, **changes: Any) -> Record:
     return replace(row(transport=transport), **(known | times | changes))
 
 
-@pytest.mark.parametrize(("network_mib", "held"), [(49, False), (50, True), (55, True), (56, False)])
+@pytest.mark.parametrize(("network_mib", "held"), [(0, False), (49, False), (50, True), (55, True), (56, False)])
 def test_a_download_takes_the_bytes_of_its_format(network_mib: int, held: bool) -> None:  # noqa: FBT001
     counted, _ = controls.network_controls([fetched("download"), fetched("download", network_bytes=network_mib << 20)])
     assert counted.passed is held

@@ -1,1 +1,6 @@
-"""What is asked: campaign files as models, the adapters there are, the plan of trials. Measures nothing."""
+"""What a campaign asks for, and which of it the rows still lack: pure functions and models.
+
+`campaign.load` returns a `Campaign` from a TOML file, whose tables are in `schema`. `plan.missing` returns the trials
+to run next, each of a `variant.Variant`. `tuning` searches for best settings, `disturbances` flags trials, `forecast`
+tells how long it all takes, and `registry` finds the adapters.
+"""

@@ -20,7 +20,7 @@ from loaderbench.campaign.variant import MAIN, Variant
 from loaderbench.formats import Prepared
 from loaderbench.machine import page_cache
 from loaderbench.machine.cores import canary_s
-from loaderbench.records.record import Record, now
+from loaderbench.records.record import Record, Status, now
 from loaderbench.run import bucket_under_test
 from loaderbench.run.bucket_under_test import Place
 from loaderbench.run.environment import virtual_machine
@@ -41,15 +41,10 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
     `folder`: the campaign's. `measured`: its rows by trial. `place`: where trials with their data in a bucket run.
     """
     contestant, variant, identity = trial.contestant, trial.variant, _identity(campaign, trial)
-    if trial.settings is None:
-        reason = f"none of the tried settings fits the limit of {campaign.tuning.memory_mib} MiB of memory"
-        return Record(**identity, status="unavailable", reason=reason)
-    if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
-        return Record(**identity, status="unavailable", reason=reason)
-    artifact = prepared.artifacts.get(contestant.format)
-    if artifact is None:
-        written = next(record for record in prepared.records if record.format == contestant.format)
-        return Record(**identity, status=written.status, reason=f"format {contestant.format}: {written.reason}")
+    if obstacle := _obstacle(campaign, trial, prepared):
+        status, reason = obstacle
+        return Record(**identity, status=status, reason=reason)
+    artifact = prepared.artifacts[contestant.format]
     file_name = trial.name.replace("/", "+")  # no name contains a plus
     (folder / "times").mkdir(exist_ok=True)
     times = folder / "times" / f"{file_name}.npz"
@@ -78,16 +73,28 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
     )
     if record.status != "ok" or variant.transport or not registry.loader(contestant.loader).reads:
         return record
-    virtual = virtual_machine() is not None
     state = page_cache.cache_state(
         variant.cache,
         resident_pct,
         record.read_bytes,
         size_bytes=artifact.size_bytes,
         payload_bytes=artifact.payload_bytes,
-        virtual_machine=virtual,
+        virtual_machine=virtual_machine() is not None,
     )
     return replace(record, cache_state=state, **roofline.limit_columns(campaign, prepared, trial, record, measured))
+
+
+def _obstacle(campaign: Campaign, trial: Trial, prepared: Prepared) -> tuple[Status, str] | None:
+    """Return the status and the reason of a trial that cannot run; None if it can."""
+    form = trial.contestant.format
+    if trial.settings is None:
+        return "unavailable", f"none of the tried settings fits the limit of {campaign.tuning.memory_mib} MiB of memory"
+    if reason := registry.adapters("loader")[trial.contestant.loader].why_unavailable():
+        return "unavailable", reason
+    if form not in prepared.artifacts:
+        written = next(record for record in prepared.records if record.format == form)
+        return written.status, f"format {form}: {written.reason}"
+    return None
 
 
 def trial_spec(  # noqa: PLR0913, PLR0917 - all that a trial is
