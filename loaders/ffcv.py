@@ -20,7 +20,7 @@ reads = ("ffcv",)
 streams = False
 
 
-@contextmanager
+@contextmanager  # long, because what it defines needs FFCV, which is imported on use only
 def stream(
     artifact: Artifact,
     work: Work,

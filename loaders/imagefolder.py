@@ -17,7 +17,7 @@ reads = ("imagefolder",)
 streams = False
 
 
-@contextmanager
+@contextmanager  # long, because what it defines needs torch, which is imported on use only
 def stream(  # noqa: PLR0913 - the options
     artifact: Artifact,
     work: Work,

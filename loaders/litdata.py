@@ -17,7 +17,7 @@ reads = ("litdata",)
 streams = True
 
 
-@contextmanager
+@contextmanager  # long, because what it defines needs LitData, which is imported on use only
 def stream(  # noqa: PLR0913 - the options
     artifact: Artifact,
     work: Work,

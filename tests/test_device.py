@@ -214,7 +214,7 @@ def test_batches_last_that_training_copies_to_a_gpu_itself(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     asked = replace(ON_GPU, device=where)
-    assert train.asked_for(asked) == replace(asked, lasting=lasting)
+    assert train.requested(asked) == replace(asked, lasting=lasting)
 
 
 @pytest.mark.parametrize(("behind", "waited_ms"), [(0, 5), (1, 0)])
@@ -354,7 +354,7 @@ def test_without_a_gpu_every_row_says_so(planted: None, ready: Ready, tmp_path: 
     assert {(row.status, row.reason) for row in rows} == {("unavailable", "torch finds no CUDA device")}
     assert {row.delivers for row in rows} == {"uint8, on cuda"}
     report = write(folder, tmp_path / "report").read_text()
-    assert "**Copies to the GPU**: none was measured in training, for want of a GPU." in report
+    assert "**Copies to the GPU**: none was measured in training, because there was no GPU." in report
 
 
 def test_nvjpeg_decodes_for_a_gpu_alone() -> None:

@@ -38,14 +38,14 @@ def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss
 
     def consume(loader: Loader, meter: Meter) -> dict[str, Any]:
         meter.in_step = work.ranks > 1
-        with meter.fed_by(loader, asked_for(work)):
+        with meter.fed_by(loader, requested(work)):
             losses = learn(meter, training)
         return columns(meter, training, losses, cached, loss_steps)
 
     return consume
 
 
-def asked_for(work: Work) -> Work:
+def requested(work: Work) -> Work:
     """Return the work that training requests from the loader.
 
     Batches that training copies to a GPU itself must stay valid: a copy waits for earlier steps, while the next batch
