@@ -24,6 +24,7 @@ from loaderbench.campaign.campaign import Campaign, CampaignError
 from loaderbench.campaign.variant import Variant
 from loaderbench.formats import Prepared
 from loaderbench.machine import process
+from loaderbench.machine.disk import DiskSpaceError
 from loaderbench.machine.progress import Display
 from loaderbench.records import trials_csv
 from loaderbench.run import bucket_under_test as remote
@@ -181,14 +182,15 @@ def test_a_download_that_goes_past_the_proxy_is_a_failed_row(run: Run, place: Pl
         past = loopback.environment(endpoint, certificates)
         result = run("imagefolder", "download", Place(place.settings, place.location, place.scratch, past))
     assert result["status"] == "failed"
-    assert "came through the metering proxy" in result["reason"]
+    assert "data went past the metering proxy" in result["reason"]
     assert "network_bytes" not in result
 
 
 def test_a_stream_of_which_nothing_was_counted_is_a_failed_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network.Link, "count", lambda *_: None)
     result = run("litdata", "stream")
-    assert (result["status"], result["reason"][:20]) == ("failed", "only 0 of at least 1")
+    assert result["status"] == "failed"
+    assert result["reason"].endswith("0 of at least 1 bytes came through it")
     assert "network_bytes" not in result
 
 
@@ -323,7 +325,7 @@ def test_a_bucket_that_does_not_fit_on_the_disk_is_not_created(
     free = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with (
-        pytest.raises(S3Error, match=r"has 0 MiB free. Use --results"),
+        pytest.raises(DiskSpaceError, match=r"is free; use --results"),
         remote.place(stream, everything, None, tmp_path, Display()),
     ):
         pass

@@ -162,3 +162,14 @@ def test_a_part_that_is_refused_is_said_and_nothing_is_taken_for_whole(
     with pytest.raises(S3Error, match="denied writing s3://artifacts/ready/format/files/large"):
         Repository(HERE).publish(folder, {}, Display())
     assert not is_published(folder, tmp_path)
+
+
+def test_a_format_of_which_a_file_did_not_arrive_gets_no_manifest(
+    between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rclone copies what it finds of the names that it is given, and does not mind those that it does not."""
+    upload = rclone.upload
+    monkeypatch.setattr(rclone, "upload", lambda b, root, names, *rest: upload(b, root, names[1:], *rest))
+    with pytest.raises(S3Error, match="did not arrive in full"):
+        Repository(HERE).publish(folder, {}, Display())
+    assert not is_published(folder, tmp_path)

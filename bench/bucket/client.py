@@ -34,38 +34,22 @@ _MEANINGS = {
     + RESUME,
     "SlowDown": "{endpoint} was overloaded while {what}; all retries failed. Wait. " + RESUME,
     "InvalidObjectState": "{what} failed: the object is archived. Restore it first: aws s3api restore-object",
+    "Full": "{what} failed: the disk is full ({text}). Make room there, or use --cache for another disk. " + RESUME,
     "Broken": "lost the connection to {endpoint} while {what}; all retries failed ({text}). " + RESUME,
     "Damaged": "{what} failed: it arrived damaged, or changed meanwhile: its MD5 is not its ETag. " + RESUME,
 }
 """By S3's error code, botocore's exception, or a name of `_WORDS`."""
-_SAME_AS = {
-    "401": "InvalidAccessKeyId",
-    "403": "AccessDenied",
-    "429": "SlowDown",
-    "503": "SlowDown",
-    "AllAccessDisabled": "AccessDenied",
-    "AuthorizationHeaderMalformed": "InvalidAccessKeyId",
-    "ConnectTimeoutError": "EndpointConnectionError",
-    "ConnectionClosedError": "EndpointConnectionError",
-    "ExpiredTokenException": "ExpiredToken",
-    "IncompleteReadError": "Broken",
-    "InternalError": "SlowDown",
-    "InvalidToken": "InvalidAccessKeyId",
-    "LoginRefreshRequired": "ExpiredToken",
-    "ReadTimeoutError": "EndpointConnectionError",
-    "RequestExpired": "ExpiredToken",
-    "RequestLimitExceeded": "SlowDown",
-    "ResponseStreamingError": "Broken",
-    "SSOTokenLoadError": "ExpiredToken",
-    "ServiceUnavailable": "SlowDown",
-    "SignatureDoesNotMatch": "InvalidAccessKeyId",
-    "Throttling": "SlowDown",
-    "ThrottlingException": "SlowDown",
-    "TokenRefreshRequired": "ExpiredToken",
-    "TokenRetrievalError": "ExpiredToken",
-    "TooManyRequests": "SlowDown",
-    "UnauthorizedSSOTokenError": "ExpiredToken",
+_SYNONYMS = {
+    "AccessDenied": "403 AllAccessDisabled",
+    "Broken": "IncompleteReadError ResponseStreamingError",
+    "EndpointConnectionError": "ConnectTimeoutError ConnectionClosedError ReadTimeoutError",
+    "ExpiredToken": "ExpiredTokenException LoginRefreshRequired RequestExpired SSOTokenLoadError TokenRefreshRequired "
+    "TokenRetrievalError UnauthorizedSSOTokenError",
+    "InvalidAccessKeyId": "401 AuthorizationHeaderMalformed InvalidToken SignatureDoesNotMatch",
+    "SlowDown": "429 503 InternalError RequestLimitExceeded ServiceUnavailable Throttling ThrottlingException "
+    "TooManyRequests",
 }
+_SAME_AS = {other: code for code, others in _SYNONYMS.items() for other in others.split()}
 _CODES = tuple(map(re.compile, (r"api error (\w+)", r"An error occurred \((\w+)\)", r"(?i)status ?code: (\d+)")))
 """Where botocore's and rclone's errors name S3's code."""
 _WORDS = {
@@ -73,6 +57,7 @@ _WORDS = {
     "ExpiredToken": re.compile(r"(?i)sso.*(expired|refresh)|token has expired"),
     "InvalidObjectState": re.compile("Object in GLACIER"),
     "EndpointConnectionError": re.compile("connection refused|no such host"),
+    "Full": re.compile("(?i)no space left|quota exceeded|file too large|remaining disk space"),
     "Broken": re.compile(r"EOF|reset by peer|broken pipe|[Tt]imeout|closed network connection"),
 }
 """What rclone says of errors without a code."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Container, Mapping
@@ -14,8 +13,9 @@ from pathlib import Path
 
 from loaderbench.bucket import rclone
 from loaderbench.bucket.client import RESUME, Bucket, Location, S3Error, relative
+from loaderbench.machine import disk
 from loaderbench.machine.progress import Display
-from loaderbench.machine.text import printable
+from loaderbench.machine.text import names, printable
 
 _NO_PATH = "their keys are no paths of a tree"
 _ALSO_FOLDER = "other keys make folders of their names"
@@ -24,8 +24,6 @@ _LARGE_BYTES = 64 << 20
 _SAME_TIME_S = 0.001
 _ATTEMPTS = 3
 """Runs of rclone. Each tries every request several times; another run repeats what arrived damaged."""
-_NAMED = 3
-_GIB = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ def copy(url: str, cache: Path, display: Display) -> Path:
         if lacking:
             _fetch(bucket, location, lacking, files, on_progress)
     for reason, keys in sorted(left_out.items()):
-        display.say(f"not copied, since {reason}: {_counted(keys)}")
+        display.say(f"not copied, since {reason}: {len(keys)} ({names(keys)})")
     return files / location.name
 
 
@@ -85,11 +83,6 @@ def say_what_restarts(folder: Path, display: Display) -> None:
             if path.stat().st_size > _LARGE_BYTES:
                 display.say(f"{name} had not arrived in full; it is fetched from scratch")
             path.unlink()
-
-
-def no_room(folder: Path, what: str, why: str) -> S3Error:
-    """Return the error that says that the disk of a folder has no room for `what`."""
-    return S3Error(f"{folder} has no room for {what}: {why}. Make room there, or use --cache. {RESUME}")
 
 
 def _one_object(bucket: Bucket, location: Location) -> Location | None:
@@ -130,8 +123,8 @@ def _listed(bucket: Bucket, location: Location) -> tuple[dict[str, _Object], dic
 
 def remove_others(folder: Path, paths: Container[str]) -> None:
     """Remove the files below a folder that are not among the paths, and folders without files."""
-    for parent, _, names in os.walk(folder, topdown=False):
-        for name in names:
+    for parent, _, within in os.walk(folder, topdown=False):
+        for name in within:
             path = Path(parent, name)
             if path.relative_to(folder).as_posix() not in paths:
                 path.unlink()
@@ -147,10 +140,8 @@ def _fetch(
     files: Path,
     on_progress: Callable[[int, int | None], None],
 ) -> None:
-    total_bytes, free_bytes = sum(found.size_bytes for found in lacking.values()), shutil.disk_usage(files).free
-    if total_bytes > free_bytes:
-        why = f"{total_bytes / _GIB:.1f} GiB are to come and {free_bytes / _GIB:.1f} GiB are free"
-        raise no_room(files.parent, str(location), why)
+    total_bytes = sum(found.size_bytes for found in lacking.values())
+    disk.need(total_bytes, files, f"the objects of {location}")
 
     def on_bytes(size_bytes: int) -> None:
         on_progress(min(size_bytes, total_bytes), total_bytes)
@@ -162,18 +153,17 @@ def _fetch(
     for attempt in range(1, _ATTEMPTS + 1):
         left = {path for path, found in lacking.items() if not found.is_at(files / path)}
         try:
-            for names, check in (left - unchecked, []), (left & unchecked, ["--ignore-checksum"]):
-                if names:
-                    rclone.download(bucket, location, names, files, on_bytes, *options, *check)
+            for wanted, check in (left - unchecked, []), (left & unchecked, ["--ignore-checksum"]):
+                rclone.download(bucket, location, wanted, files, on_bytes, *options, *check)
             break
-        except rclone.FullDiskError as error:
-            raise no_room(files.parent, str(location), str(error)) from None
         except S3Error as error:
             if not error.passing or attempt == _ATTEMPTS:
                 raise
             unchecked |= {name for name in error.damaged if bucket.is_encrypted(location.prefix + name)}
     if changed := [path for path, found in lacking.items() if not _arrived(bucket, location, path, found, files)]:
-        raise S3Error(f"{location} changed while it was copied: {_counted(changed)}. {RESUME}")
+        raise S3Error(
+            f"{location} changed while it was copied: {len(changed)} of its objects ({names(changed)}). {RESUME}"
+        )
 
 
 def _arrived(bucket: Bucket, location: Location, path: str, found: _Object, files: Path) -> bool:
@@ -185,10 +175,3 @@ def _arrived(bucket: Bucket, location: Location, path: str, found: _Object, file
             return False
         os.utime(at, (found.modified_s, found.modified_s))  # HEAD tells it to the second only
     return found.is_at(at)
-
-
-def _counted(keys: list[str]) -> str:
-    """Return how many there are, and the first few by name."""
-    more = f" and {len(keys) - _NAMED} more" if len(keys) > _NAMED else ""
-    objects = "object" if len(keys) == 1 else "objects"
-    return f"{len(keys)} {objects} ({', '.join(map(printable, keys[:_NAMED]))}{more})"

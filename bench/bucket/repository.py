@@ -17,7 +17,7 @@ from typing import Any
 
 from loaderbench.bucket import rclone
 from loaderbench.bucket.client import Bucket, Location, S3Error, relative
-from loaderbench.bucket.copy import no_room, remove_others, say_what_restarts
+from loaderbench.bucket.copy import remove_others, say_what_restarts
 from loaderbench.machine.progress import Display
 
 LAYOUT = 1
@@ -79,6 +79,12 @@ class Repository:
         with display.transfer(f"publishing {at}") as on_progress:
             on_progress(0, sum(sizes_bytes))
             rclone.upload(self._bucket, root, names, at / _FILES, lambda done: on_progress(done, sum(sizes_bytes)))
+        there = {found["Key"]: found["Size"] for found in self._bucket.objects((at / _FILES).prefix)}
+        expected = {
+            (at / _FILES).prefix + name: size_bytes for name, size_bytes in zip(names, sizes_bytes, strict=True)
+        }
+        if expected.items() - there.items():
+            raise S3Error(f"{at} did not arrive in full; run the same command again")
         files = [_File(*described) for described in zip(names, sizes_bytes, _sha256s(paths), strict=True)]
         manifest = json.dumps(asdict(_Manifest(LAYOUT, record, files)), indent=1)
         self._bucket.write(at.prefix + MANIFEST, manifest.encode())
@@ -97,19 +103,16 @@ class Repository:
         say_what_restarts(out, display)
         total_bytes, paths = sum(file.size_bytes for file in manifest.files), [file.path for file in manifest.files]
         remove_others(out, set(paths))
-        try:
-            with display.transfer(f"pulling {at}") as on_progress:
-                on_progress(0, total_bytes)
-                rclone.download(
-                    self._bucket,
-                    at / _FILES,
-                    paths,
-                    out,
-                    lambda done: on_progress(min(done, total_bytes), total_bytes),
-                    "--ignore-checksum",  # the manifest has a better one
-                )
-        except rclone.FullDiskError as error:
-            raise no_room(out.parent, str(at), str(error)) from None
+        with display.transfer(f"pulling {at}") as on_progress:
+            on_progress(0, total_bytes)
+            rclone.download(
+                self._bucket,
+                at / _FILES,
+                paths,
+                out,
+                lambda done: on_progress(min(done, total_bytes), total_bytes),
+                "--ignore-checksum",  # the manifest has a better one
+            )
         if why := _differs(out, manifest.files):
             shutil.rmtree(out)
             raise _refused(at, why)

@@ -22,7 +22,7 @@ from loaderbench.bucket.repository import Repository
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.schema import Stream
 from loaderbench.formats import Prepared
-from loaderbench.machine import process
+from loaderbench.machine import disk, process
 from loaderbench.machine.files import size_bytes
 from loaderbench.machine.progress import Display
 from loaderbench.records.record import Transport
@@ -35,6 +35,7 @@ ON_LOOPBACK = "on loopback"
 _BUCKET = "loaderbench"
 _SCRATCH = "scratch"
 _LOOKS_EVERY_S = 0.1
+_PAST_THE_PROXY = "data went past the metering proxy, as many programs do for a localhost or loopback endpoint"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Place:
         if result["status"] != "ok":
             return {**result, "reason": "; ".join(filter(None, [result["reason"], link.trouble]))}
         if link.received_bytes() < least_bytes:
-            return {"status": "failed", "reason": _past_the_proxy(link.received_bytes(), least_bytes)}
+            reason = f"{_PAST_THE_PROXY}: {link.received_bytes():,} of at least {least_bytes:,} bytes came through it"
+            return {"status": "failed", "reason": reason}
         return {**result, "network_bytes": link.received_bytes(), **_epochs(link, spec.times, begun_ns)}
 
     def _download(
@@ -101,13 +103,6 @@ class Place:
 def _name(spec: TrialSpec) -> str:
     """Return the name of a trial's format in the cache; it has the same in a bucket."""
     return Path(spec.artifact.path).parent.name
-
-
-def _past_the_proxy(received_bytes: int, least_bytes: int) -> str:
-    return (
-        f"only {received_bytes:,} of at least {least_bytes:,} bytes came through the metering proxy: the data "
-        "went past it. Many programs use no proxy for localhost and loopback addresses: give the endpoint another name"
-    )
 
 
 def check(campaign: Campaign, artifacts: str | None) -> None:
@@ -165,7 +160,9 @@ def _published(settings: Stream, artifacts: str, folders: Sequence[Path], scratc
 @contextmanager
 def _served(settings: Stream, folders: Sequence[Path], scratch: Path, display: Display) -> Iterator[Place]:
     """Serve the formats on loopback, after publishing them there."""
-    _need_room(folders, scratch)
+    sizes_bytes = [size_bytes(folder) for folder in folders]
+    what = "the bucket on loopback and what one trial fetches"
+    disk.need(sum(sizes_bytes) + max(sizes_bytes), scratch, what, "use --results for another disk, or --artifacts")
     buckets, certificates = scratch / "buckets", scratch / "certificates"
     (buckets / _BUCKET).mkdir(parents=True)
     certificates.mkdir()
@@ -181,17 +178,6 @@ def _served(settings: Stream, folders: Sequence[Path], scratch: Path, display: D
             raise S3Error(f"the bucket on loopback could not be filled: {done['reason']}")
         metered = loopback.environment(loopback.metered(endpoint), certificates)
         yield Place(settings, location, scratch, metered)
-
-
-def _need_room(folders: Sequence[Path], scratch: Path) -> None:
-    """Raise S3Error if the disk has no room for the formats in the bucket and for what one trial fetches."""
-    sizes_mib = [_size_mib(folder) for folder in folders]
-    need_mib, free_mib = sum(sizes_mib) + max(sizes_mib), shutil.disk_usage(scratch).free / _MIB
-    if need_mib > free_mib:
-        raise S3Error(
-            f"the bucket on loopback and what a trial fetches need {need_mib:,.0f} MiB, but {scratch} has "
-            f"{free_mib:,.0f} MiB free. Use --results for a folder with more room, or --artifacts for another bucket"
-        )
 
 
 def network_s(settings: Stream, transport: Transport, size_bytes: int) -> float:
