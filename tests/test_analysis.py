@@ -360,3 +360,11 @@ def test_where_the_reference_does_other_work_the_others_are_ranked_and_yet_held_
     assert [(s.name, s.rank) for s in analysis.measured] == [("fast", (1, 1)), ("slow", (2, 2)), ("reference", None)]
     ratios = [s.reference.ratio.mean for s in analysis.ranked if s.reference]
     assert ratios == [pytest.approx(1.5), pytest.approx(0.5)]
+
+
+def test_failures_of_different_variants_are_told_apart() -> None:
+    rows = [fabricate.failed(FAST, 1), fabricate.failed(FAST, 1, cache="cold", trial="1/fast/cold")]
+    assert [(f.title, f.blocks) for f in analysis_of([*runs(SLOW, 100), *rows]).failures] == [
+        ("Fast", (1,)),
+        ("Fast, cold cache", (1,)),
+    ]
