@@ -31,7 +31,6 @@ def analyse(
     table = trial_table(counted)
     ok = ok_rows(table)
     main = summaries.ranking(campaign, table, certified or {})
-    by_transport = tuple(summaries.by_transport(campaign, table, curves or {}))
     limits = machine_limits(records, counted)
     writes = tuple({r.format: r for r in records if r.kind == "write"}.values())
     flagged = [(r, flags(r)) for r in records if r.kind == "load" and r.status == "ok"]
@@ -44,8 +43,8 @@ def analyse(
         tuned=tuple(summaries.tuned(campaign, table, main, tuning.searches(records, campaign))),
         by_consumer=tuple(summaries.by_consumer(campaign, table)),
         lightning=tuple(training.under_lightning(ok)),
-        by_transport=by_transport,
-        crossovers=crossovers(summaries.curves_by_block(table, by_transport, curves or {})),
+        by_transport=tuple(summaries.by_transport(campaign, table, curves or {})),
+        crossovers=crossovers(summaries.curves_by_block(table, curves or {})),
         limits=limits,
         limits_missing={r.title: r.reason for r in records if r.kind == "limit" and r.title not in limits},
         least_difference=main.least,

@@ -189,7 +189,7 @@ def tuned(
 
 def by_consumer(campaign: Mapping[str, Any], table: pd.DataFrame) -> list[ConsumerSummary]:
     """Return the summaries with each consumer but the default one, the fastest contestants first."""
-    found = []
+    contestants, found = {c["name"]: c for c in competing(campaign)}, []
     for variant, names in variants(campaign).items():
         if variant.consumer == MAIN.consumer:
             continue
@@ -200,13 +200,12 @@ def by_consumer(campaign: Mapping[str, Any], table: pd.DataFrame) -> list[Consum
         of_consumer = [
             ConsumerSummary(
                 consumer=variant.consumer,
-                summary=summary(contestant, rows),
-                curve=_demand_curve(ok[ok["contestant"] == contestant["name"]]["demand_curve"]),
-                outlier_losses=outliers.get(contestant["name"], ()),
+                summary=summary(contestants[name], rows),
+                curve=_demand_curve(ok[ok["contestant"] == name]["demand_curve"]),
+                outlier_losses=outliers.get(name, ()),
                 loss_blocks=loss_blocks,
             )
-            for contestant in competing(campaign)
-            if contestant["name"] in names
+            for name in names
         ]
         found += sorted(of_consumer, key=lambda each: -each.summary.medians.get(speed, 0))
     return found
@@ -221,34 +220,25 @@ def by_transport(
     campaign: Mapping[str, Any], table: pd.DataFrame, curves: Mapping[str, DeliveryCurve]
 ) -> Iterator[TransportSummary]:
     """Yield the summaries of contestants whose data came from a bucket. `curves`: by trial."""
+    contestants = {c["name"]: c for c in competing(campaign)}
     for variant, names in variants(campaign).items():
-        if not variant.transport:
-            continue
         rows = of_variant(table, variant)
-        for contestant in competing(campaign):
-            if contestant["name"] in names:
-                own = ok_rows(rows[rows["contestant"] == contestant["name"]])
-                limited = own[own["cache_mib"].notna()]
-                held = bool((limited["cache_peak_mib"] <= limited["cache_mib"]).all())
-                yield TransportSummary(
-                    transport=variant.transport,
-                    summary=summary(contestant, rows),
-                    curves=tuple(curves[trial] for trial in own["trial"] if trial in curves),
-                    bound_held=held if len(limited) else None,
-                )
+        for name in names if variant.transport else ():
+            own = ok_rows(rows[rows["contestant"] == name])
+            limited = own[own["cache_mib"].notna()]
+            held = bool((limited["cache_peak_mib"] <= limited["cache_mib"]).all())
+            yield TransportSummary(
+                transport=variant.transport,
+                summary=summary(contestants[name], rows),
+                curves=tuple(curves[trial] for trial in own["trial"] if trial in curves),
+                bound_held=held if len(limited) else None,
+            )
 
 
-def curves_by_block(
-    table: pd.DataFrame, summaries: Sequence[TransportSummary], curves: Mapping[str, DeliveryCurve]
-) -> list[dict[str, DeliveryCurve]]:
-    """Return, for each block, the delivery curves by the titles of the summaries. `curves`: by trial."""
-    titles = {(each.summary.name, each.transport): each.title for each in summaries}
+def curves_by_block(table: pd.DataFrame, curves: Mapping[str, DeliveryCurve]) -> list[dict[str, DeliveryCurve]]:
+    """Return, for each block, the delivery curves by the contestant's title with its transport. `curves`: by trial."""
     rows = table[table["trial"].isin(list(curves))]
     return [
-        {
-            titles[row["contestant"], row["transport"]]: curves[row["trial"]]
-            for _, row in in_block.iterrows()
-            if (row["contestant"], row["transport"]) in titles
-        }
+        {row["variant"].titled(row["title"]): curves[row["trial"]] for _, row in in_block.iterrows()}
         for _, in_block in rows.groupby("block")
     ]
