@@ -33,21 +33,34 @@ FORMATS = {
 }
 
 
+@pytest.fixture(scope="module")
+def template(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, Path]:
+    """The formats of the tree in a cache, and a folder of buckets to which they were published."""
+    folder = tmp_path_factory.mktemp("published")
+    (folder / "buckets" / "artifacts").mkdir(parents=True)
+    with loopback.serve(folder / "buckets") as endpoint, pytest.MonkeyPatch.context() as patch:
+        point(patch, loopback.environment(endpoint))
+        prepared = ready(tree, folder / "first")
+        publish(prepared, HERE, Display())
+    return prepared, folder / "buckets"
+
+
 @pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a bucket."""
-    (tmp_path / "buckets" / "artifacts").mkdir(parents=True)
+def bucket(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a bucket: empty, or for tests with `published` a copy of the template's."""
+    if "published" in request.fixturenames:
+        shutil.copytree(request.getfixturevalue("template")[1], tmp_path / "buckets")
+    else:
+        (tmp_path / "buckets" / "artifacts").mkdir(parents=True)
     with loopback.serve(tmp_path / "buckets") as endpoint:
         point(monkeypatch, loopback.environment(endpoint))
         yield tmp_path / "buckets" / "artifacts"
 
 
 @pytest.fixture
-def published(bucket: Path, tree: Path, tmp_path: Path) -> Prepared:
-    """The formats of the tree, in a cache and in the bucket."""
-    prepared = ready(tree, tmp_path / "first")
-    publish(prepared, HERE, Display())
-    return prepared
+def published(bucket: Path, template: tuple[Prepared, Path]) -> Prepared:
+    """The formats of the tree in a cache; they are also in the bucket."""
+    return template[0]
 
 
 def test_a_process_finds_the_server_alone_whatever_aws_is_configured_as_here(
