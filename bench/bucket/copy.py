@@ -143,7 +143,7 @@ def _fetch(
     total_bytes = sum(found.size_bytes for found in lacking.values())
     disk.need(total_bytes, files, f"the objects of {location}")
 
-    def on_bytes(size_bytes: int) -> None:
+    def show(size_bytes: int, _: int) -> None:  # rclone counts repeated requests too, and knows the total late
         on_progress(min(size_bytes, total_bytes), total_bytes)
 
     # Of a bucket that is encrypted by a key of its owner's, no ETag is an MD5.
@@ -154,7 +154,7 @@ def _fetch(
         left = {path for path, found in lacking.items() if not found.is_at(files / path)}
         try:
             for wanted, check in (left - unchecked, []), (left & unchecked, ["--ignore-checksum"]):
-                rclone.download(bucket, location, wanted, files, on_bytes, *options, *check)
+                rclone.download(bucket, location, wanted, files, show, *options, *check)
             break
         except S3Error as error:
             if not error.passing or attempt == _ATTEMPTS:

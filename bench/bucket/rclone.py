@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from loaderbench.bucket.client import ANSWERS_WITHIN_S, CONNECTS_WITHIN_S, TRIES, Bucket, Location, S3Error
 from loaderbench.machine.text import printable
 
+Progress = Callable[[int, int], None]
 AT_ONCE = 64
 """Objects that are copied at once."""
 PARTIAL = re.compile(r"\.[0-9a-f]{8}\.partial$")
@@ -69,28 +70,30 @@ def download(
     location: Location,
     names: Collection[str],
     folder: Path,
-    on_bytes: Callable[[int], None],
+    on_progress: Progress,
     *options: str,
 ) -> None:
     """Copy objects, given by their names below the location, into a folder.
 
-    A file is there under its own name once all of it has arrived, with the object's time of change. `on_bytes`: called
-    with the bytes that have arrived so far. Raises S3Error.
+    A file is there under its own name once all of it has arrived, with the object's time of change. `on_progress`:
+    called with the bytes that have arrived, and with all that are known to be lacking. Raises S3Error.
     """
     at = replace(location, name="")
     arguments = [_remote(at), str(folder), "--use-server-modtime", *options]
-    _copy(bucket, f"fetching {at}", arguments, names, on_bytes)
+    _copy(bucket, f"fetching {at}", arguments, names, on_progress)
 
 
-def upload(
-    bucket: Bucket, folder: Path, names: Collection[str], location: Location, on_bytes: Callable[[int], None]
-) -> None:
+def upload(bucket: Bucket, folder: Path, names: Collection[str], location: Location, on_progress: Progress) -> None:
     """Copy files, given by their names below the folder, to a location.
 
-    Files whose size and MD5 are in the bucket are not uploaded again. `on_bytes`: see `download`. Raises S3Error.
+    Files whose size and MD5 are in the bucket are not uploaded again. `on_progress`: see `download`. Raises S3Error.
     """
     _copy(
-        bucket, f"writing {location}", [str(folder), _remote(location), "--checksum", "--copy-links"], names, on_bytes
+        bucket,
+        f"writing {location}",
+        [str(folder), _remote(location), "--checksum", "--copy-links"],
+        names,
+        on_progress,
     )
 
 
@@ -98,9 +101,7 @@ def _remote(location: Location) -> str:
     return f":s3:{location.bucket}/{location.prefix}"
 
 
-def _copy(
-    bucket: Bucket, what: str, arguments: Iterable[str], names: Collection[str], on_bytes: Callable[[int], None]
-) -> None:
+def _copy(bucket: Bucket, what: str, arguments: Iterable[str], names: Collection[str], on_progress: Progress) -> None:
     if not names:  # rclone takes no names for all of them
         return
     flags = [f"--{name}={value}" for name, value in {**_OPTIONS, "low-level-retries": TRIES}.items()]
@@ -111,9 +112,10 @@ def _copy(
         pipe = subprocess.PIPE
         with subprocess.Popen(line, stdin=listed, stderr=pipe, text=True, env=_reaching(bucket)) as process:
             try:
-                failure = _follow(bucket, process, what, on_bytes)
-            finally:
+                failure = _follow(bucket, process, what, on_progress)
+            except BaseException:
                 process.terminate()
+                raise
     if failure and process.returncode:
         raise failure
 
@@ -139,9 +141,7 @@ def _reaching(bucket: Bucket) -> dict[str, str]:
     }
 
 
-def _follow(
-    bucket: Bucket, process: subprocess.Popen[str], what: str, on_bytes: Callable[[int], None]
-) -> S3Error | None:
+def _follow(bucket: Bucket, process: subprocess.Popen[str], what: str, on_progress: Progress) -> S3Error | None:
     """Read rclone's log until it ends, and return the last error.
 
     Raises S3Error as soon as another attempt is of no use.
@@ -155,7 +155,7 @@ def _follow(
             said += line
             continue
         if "stats" in entry:
-            on_bytes(entry["stats"]["bytes"])
+            on_progress(entry["stats"]["bytes"], entry["stats"]["totalBytes"])
         elif entry["level"] not in {"debug", "info", "notice"}:
             if failure and "object" not in entry:  # a summary
                 continue

@@ -77,8 +77,7 @@ class Repository:
         sizes_bytes = [path.stat().st_size for path in paths]
         names = [path.relative_to(root).as_posix() for path in paths]
         with display.transfer(f"publishing {at}") as on_progress:
-            on_progress(0, sum(sizes_bytes))
-            rclone.upload(self._bucket, root, names, at / _FILES, lambda done: on_progress(done, sum(sizes_bytes)))
+            rclone.upload(self._bucket, root, names, at / _FILES, on_progress)
         there = {found["Key"]: found["Size"] for found in self._bucket.objects((at / _FILES).prefix)}
         expected = {
             (at / _FILES).prefix + name: size_bytes for name, size_bytes in zip(names, sizes_bytes, strict=True)
@@ -101,18 +100,10 @@ class Repository:
             return None
         out.mkdir(parents=True, exist_ok=True)
         say_what_restarts(out, display)
-        total_bytes, paths = sum(file.size_bytes for file in manifest.files), [file.path for file in manifest.files]
+        paths = [file.path for file in manifest.files]
         remove_others(out, set(paths))
-        with display.transfer(f"pulling {at}") as on_progress:
-            on_progress(0, total_bytes)
-            rclone.download(
-                self._bucket,
-                at / _FILES,
-                paths,
-                out,
-                lambda done: on_progress(min(done, total_bytes), total_bytes),
-                "--ignore-checksum",  # the manifest has a better one
-            )
+        with display.transfer(f"pulling {at}") as on_progress:  # the manifest has better checksums
+            rclone.download(self._bucket, at / _FILES, paths, out, on_progress, "--ignore-checksum")
         if why := _differs(out, manifest.files):
             shutil.rmtree(out)
             raise _refused(at, why)
