@@ -1,4 +1,5 @@
 """The command line: one verb per step."""
+# long, because each option is declared once, in the one file where a reader looks for it
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT / "loaders" / "shared" / "__init__.py"
 ADAPTERS = sorted([*(ROOT / "loaders").glob("*.py"), *(ROOT / "writers").glob("*.py"), SHARED])
 HARNESS = sorted((ROOT / "bench").rglob("*.py"))
+CODE = [path for folder in ("bench", "loaders", "writers", "scripts") for path in (ROOT / folder).rglob("*.py")]
+REASON = "# long, because"
 
 
 def imports(path: Path) -> set[str]:
@@ -59,6 +61,23 @@ def test_the_harness_names_no_library(path: Path) -> None:
 def test_only_the_plots_draw(path: Path) -> None:
     draws = any(name.split(".")[0] == "matplotlib" for name in imports(path))
     assert draws == (path.parent.name == "plots")
+
+
+def too_long(path: Path) -> list[str]:
+    """What of a file is longer than 300 lines, or 50 for a function, and has no comment that says why."""
+    text = path.read_text()
+    lines = text.splitlines()
+    found = [path.name] if len(lines) > 300 and REASON not in text else []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno >= 50:
+            first = min([node, *node.decorator_list], key=lambda part: part.lineno).lineno
+            if REASON not in "".join(lines[first - 1 : node.lineno]):
+                found.append(f"{path.name}:{node.lineno} {node.name}")
+    return found
+
+
+def test_files_and_functions_are_short_or_say_why_not() -> None:
+    assert {path.name: long for path in CODE if (long := too_long(path))} == {}
 
 
 def test_the_import_contracts_refuse_a_wrong_import(tmp_path: Path) -> None:

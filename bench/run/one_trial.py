@@ -28,7 +28,7 @@ from loaderbench.trial import TrialSpec, Window
 from loaderbench.trial import measure as run_trial
 
 
-def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs
+def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because a row names its columns
     campaign: Campaign,
     trial: Trial,
     prepared: Prepared,
