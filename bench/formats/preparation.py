@@ -11,13 +11,14 @@ from loaderbench.api import Artifact
 from loaderbench.bucket.repository import MANIFEST, Repository
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats.estimation import Estimate, estimate_on_samples
-from loaderbench.formats.writing import PrepareError, jobs, settings, write
+from loaderbench.formats.writing import PrepareError, canonical_settings, jobs, write
 from loaderbench.images import CanonicalImages, Rejected, find
 from loaderbench.images.canonical_build import canonical_folder
 from loaderbench.images.splits import TRAIN
 from loaderbench.machine.disk import FEWER_IMAGES, need
 from loaderbench.machine.files import begun, forget_earlier, locked
 from loaderbench.machine.progress import Display
+from loaderbench.machine.text import printable
 from loaderbench.records.record import Record
 
 ESTIMATED_FROM = 50_000
@@ -56,10 +57,10 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
     """
     with _lock(cache):
         tree = find(data, campaign.data, cache, display)
-        folders = [canonical_folder(tree, settings(campaign, form), cache) for form in campaign.formats]
+        folders = [canonical_folder(tree, canonical_settings(campaign, form), cache) for form in campaign.formats]
         for folder in folders:
             forget_earlier(folder)
-        count = settings(campaign, campaign.formats[0]).count(tree)
+        count = canonical_settings(campaign, campaign.formats[0]).count(tree)
         if count >= ESTIMATED_FROM and not any(begun(folder) for folder in folders):
             expected = estimate_on_samples(campaign, tree, count, cache, display)
             for line in expected.lines():
@@ -69,7 +70,7 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
         images = made[0].images
         if len(images) < campaign.work.batch_size:
             raise PrepareError(
-                f"{tree.root}: only {len(images)} readable images, but the batch size is {campaign.work.batch_size}; "
+                f"{printable(tree.root)}: only {len(images)} readable images, but the batch size is {campaign.work.batch_size}; "
                 f"use --batch-size {len(images)} or smaller"
             )
         records = tuple(write(made, cache, display, Repository(artifacts) if artifacts else None))
@@ -85,7 +86,7 @@ def estimate(campaign: Campaign, data: str | Path | None, cache: Path, display: 
     """Return time and disk space that preparing the campaign's formats will take. Raises as `prepare` does."""
     with _lock(cache):
         tree = find(data, campaign.data, cache, display)
-        count = settings(campaign, campaign.formats[0]).count(tree)
+        count = canonical_settings(campaign, campaign.formats[0]).count(tree)
         return estimate_on_samples(campaign, tree, count, cache, display)
 
 

@@ -113,7 +113,7 @@ class Job:
         )
 
 
-def settings(campaign: Campaign, form: Format) -> CanonicalSettings:
+def canonical_settings(campaign: Campaign, form: Format) -> CanonicalSettings:
     """Return which canonical images a format stores."""
     return CanonicalSettings(campaign.data.samples, campaign.data.seed, form.max_side, form.quality)
 
@@ -125,7 +125,7 @@ def jobs(campaign: Campaign, tree: ImageTree, cache: Path, display: Display, *, 
     """
     workers = campaign.work.count_workers()
     return [
-        Job(form, canonical(tree, settings(campaign, form), cache, display, strict=strict), workers, cache)
+        Job(form, canonical(tree, canonical_settings(campaign, form), cache, display, strict=strict), workers, cache)
         for form in campaign.formats
     ]
 

@@ -24,7 +24,7 @@ TRAINING, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 SOLUTION = "LOC_val_solution.csv"
 KIT, KIT_FOLDER = "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12/data"
 TRUTH, META = "ILSVRC2012_validation_ground_truth.txt", "meta.mat"
-SPLITS = {"train": TRAINING, "val": VALIDATION}
+SPLITS = {TRAIN: TRAINING, "val": VALIDATION}
 SYNSETS = 1000
 IMAGES = {"training": 1_281_167, "validation": 50_000}
 _VALIDATION_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
@@ -36,22 +36,11 @@ def find(path: Path, split: str | None) -> Archive | None:
         if split and split not in there:
             raise no_split(split, path, there)
         path = there[split or next(iter(there))]
-    if not is_tar(path):
-        return None
-    first = PurePosixPath(first_name(path)).name
-    if first.endswith(".tar"):
-        if split not in {None, TRAIN}:
-            raise no_split(str(split), path, [TRAIN])
-        return _training_archive(path)
-    if _VALIDATION_IMAGE.fullmatch(first):
-        if split not in {None, "val"}:
-            raise no_split(str(split), path, ["val"])
-        truth = (path.parent / name for name in (SOLUTION, KIT, f"{KIT_FOLDER}/{META}", f"{KIT_FOLDER}/{TRUTH}", TRUTH))
-        files = (path, *filter(Path.is_file, truth))
-        what = "ImageNet's validation images"
-        shards = partial(one_shard, partial(_validation, path))
-        return Archive(what, files, shards, IMAGES["validation"], (f"These are {what}, of the split val.",))
-    return None
+    first = PurePosixPath(first_name(path)).name if is_tar(path) else ""
+    holds = TRAIN if first.endswith(".tar") else "val" if _VALIDATION_IMAGE.fullmatch(first) else None
+    if holds and split not in {None, holds}:
+        raise no_split(str(split), path, [holds])
+    return {TRAIN: _training_archive, "val": _validation_archive}[holds](path) if holds else None
 
 
 def _training_archive(path: Path) -> Archive:
@@ -61,6 +50,14 @@ def _training_archive(path: Path) -> Archive:
         return Archive("ImageNet's training images", (path,), shards, IMAGES["training"])
     note = f"{path.name} holds {len(labels)} synsets instead of {SYNSETS}; class indices count only these."
     return Archive("ImageNet's training images", (path,), shards, notes=(note,))
+
+
+def _validation_archive(path: Path) -> Archive:
+    truth = (path.parent / name for name in (SOLUTION, KIT, f"{KIT_FOLDER}/{META}", f"{KIT_FOLDER}/{TRUTH}", TRUTH))
+    files = (path, *filter(Path.is_file, truth))
+    what = "ImageNet's validation images"
+    shards = partial(one_shard, partial(_validation, path))
+    return Archive(what, files, shards, IMAGES["validation"], (f"These are {what}, of the split val.",))
 
 
 def _labels(path: Path) -> dict[str, int]:
