@@ -14,7 +14,7 @@ import pytest
 
 from loaderbench.api import Artifact
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.formats import Prepared, PrepareError, prepare
+from loaderbench.formats import Prepared, PrepareError, prepare, writing
 from loaderbench.machine.disk import DiskSpaceError
 from loaderbench.machine.files import BusyError, building, locked
 from loaderbench.machine.progress import Display
@@ -87,6 +87,13 @@ def test_a_format_is_described_once_and_its_description_replaced_atomically(tree
         assert json.load(reader)["classes"] == artifact.classes
     assert Artifact.load(description.parent).classes == 7
     assert not list(description.parent.glob("*.partial"))
+
+
+def test_formats_in_the_cache_need_no_bucket(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = campaign({"a": {"loader": "imagefolder"}})
+    first = ready(chosen, tree, tmp_path)
+    monkeypatch.setattr(writing, "Repository", lambda url: pytest.fail(f"connects to {url}"))
+    assert prepare(chosen, tree, tmp_path, Display(), strict=True, artifacts="s3://bucket/ready") == first
 
 
 def test_a_changed_tree_is_converted_again(tree: Path, tmp_path: Path) -> None:

@@ -70,10 +70,10 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
         images = made[0].images
         if len(images) < campaign.work.batch_size:
             raise PrepareError(
-                f"{printable(tree.root)}: only {len(images)} readable images, but the batch size is {campaign.work.batch_size}; "
-                f"use --batch-size {len(images)} or smaller"
+                f"{printable(tree.root)}: only {len(images)} readable images, but the batch size is "
+                f"{campaign.work.batch_size}; use --batch-size {len(images)} or smaller"
             )
-        records = tuple(write(made, cache, display, Repository(artifacts) if artifacts else None))
+        records = tuple(write(made, cache, display, artifacts))
     found = {job.form.name: job.artifact(record) for job, record in zip(made, records, strict=True)}
     ready = {name: artifact for name, artifact in found.items() if artifact}
     for artifact in ready.values():

@@ -130,16 +130,18 @@ def jobs(campaign: Campaign, tree: ImageTree, cache: Path, display: Display, *, 
     ]
 
 
-def write(jobs: Sequence[Job], cache: Path, display: Display, repository: Repository | None = None) -> list[Record]:
-    """Write the formats that the cache lacks, or download them if the repository has them; return a row for each.
+def write(jobs: Sequence[Job], cache: Path, display: Display, artifacts: str | None = None) -> list[Record]:
+    """Return a row for each format, and write the formats that the cache lacks.
 
-    Raises PrepareError or DiskSpaceError, before anything is written.
+    `artifacts`: URL of a `bucket.repository`; formats that it has are downloaded instead of written. Raises S3Error,
+    PrepareError or DiskSpaceError.
     """
     lacking = [job for job in jobs if job.to_write]
     for job in lacking:
         forget_earlier(job.folder)
     lacking_bytes = sum(job.expected_bytes - begun_bytes(job.folder) for job in lacking)
     need(lacking_bytes, cache, f"{len(lacking)} formats", FEWER_IMAGES)
+    repository = Repository(artifacts) if artifacts and lacking else None
     return [_record(job, display, repository) for job in jobs]
 
 
