@@ -57,7 +57,7 @@ def test_values_that_should_be_normalised_and_are_not_are_told() -> None:
     notes = _Notes(asked)
     notes.note(0, 0, delivered(work_of("float16", normalised=False)), torch.tensor([0]))
     [fault] = _range(_observation(notes.columns()), asked)
-    assert fault == "values go from 0.406 to 0.714, and not over 0 to 1 before they were normalised"
+    assert fault == "values range from 0.406 to 0.714 instead of 0 to 1 before they were normalised"
 
 
 def _observation(seen: dict) -> Observation:
