@@ -93,7 +93,9 @@ def unlisted_page(project: Path) -> None:
     (project / "docs" / "unlisted.md").write_text("# Unlisted\n")
 
 
-@pytest.mark.parametrize("damage", [dead_link, dead_anchor, unlisted_page])
+@pytest.mark.parametrize(
+    "damage", [dead_link, *(pytest.param(each, marks=pytest.mark.slow) for each in (dead_anchor, unlisted_page))]
+)
 def test_a_dead_link_or_an_unlisted_page_fails_the_build(
     damage: Callable[[Path], None], project: Path, tmp_path: Path
 ) -> None:
