@@ -150,6 +150,7 @@ def test_certificates_are_made_in_separate_processes_and_kept(
     small = campaign({name.replace(" ", "-"): keys for name, keys in contestants.items()}, formats)
     small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 120})})
     prepared = prepare(small, tree, tmp_path, Display(), strict=True)
+    monkeypatch.setattr(certification, "map_processes", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
     certificates = certify(small, prepared, tmp_path, Display())
     assert certificates["honest"].state == "as requested"
     assert certificates["honest"].traits["stored"] == "canonical JPEG bytes"
@@ -159,7 +160,6 @@ def test_certificates_are_made_in_separate_processes_and_kept(
     assert "the planted | fault" in certificates["crashing"].failure
     lacking = []
     monkeypatch.setattr(certification, "_certificate", lambda job: lacking.append(job) or Certificate())
-    monkeypatch.setattr(certification, "map_processes", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
     again = certify(small, prepared, tmp_path, Display())
     assert [job.spec.options for job in lacking] == [{"end": "crash"}], "a failure may pass; it is tried again"
     assert again["never-flips"] == certificates["never-flips"]
