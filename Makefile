@@ -86,7 +86,7 @@ lint: setup  ## check style, format, types, rooms and pages
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(COG) --check --check-fail-msg='run: make docs' $(PAGES)
+	$(COG) --check --diff --check-fail-msg='run: make docs' $(PAGES)
 	$(SITE)
 
 docs: setup  ## fill in the figures of README.md and docs/, and build the site into site/
