@@ -4,7 +4,6 @@ import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -79,7 +78,7 @@ def _begin(parent: int) -> None:
     """Prepare a worker process, which the kernel kills when its parent ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        sys.exit("the parent process has ended")
+        os._exit(1)  # the parent has ended already; the executor would print the traceback of any exception
 
     import cv2
 
