@@ -58,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache, suppress(S3Error):  # nothing has arrived, it says
         started_s = time.perf_counter()
         copying.copy("s3://images/set", Path(cache), Display())
-    [(names, reached_s)] = handed
+    names, reached_s = handed[0]  # later calls try again what has not arrived
     print(f"{names} objects, handed to rclone after {reached_s - started_s:.1f} s")
     print(f"{_peak_mib() - before_mib:.0f} MiB")
 
