@@ -57,7 +57,8 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
     """
     with _lock(cache):
         tree = find(data, campaign.data, cache, display)
-        folders = [canonical_folder(tree, canonical_settings(campaign, form), cache) for form in campaign.formats]
+        settings = dict.fromkeys(canonical_settings(campaign, form) for form in campaign.formats)
+        folders = [canonical_folder(tree, each, cache) for each in settings]
         for folder in folders:
             forget_earlier(folder)
         count = canonical_settings(campaign, campaign.formats[0]).count(tree)

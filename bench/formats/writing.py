@@ -124,10 +124,9 @@ def jobs(campaign: Campaign, tree: ImageTree, cache: Path, display: Display, *, 
     Raises SourceError or DiskSpaceError.
     """
     workers = campaign.work.count_workers()
-    return [
-        Job(form, canonical(tree, canonical_settings(campaign, form), cache, display, strict=strict), workers, cache)
-        for form in campaign.formats
-    ]
+    needed = {form.name: canonical_settings(campaign, form) for form in campaign.formats}
+    images = {each: canonical(tree, each, cache, display, strict=strict) for each in dict.fromkeys(needed.values())}
+    return [Job(form, images[needed[form.name]], workers, cache) for form in campaign.formats]
 
 
 def write(jobs: Sequence[Job], cache: Path, display: Display, artifacts: str | None = None) -> list[Record]:
