@@ -76,7 +76,7 @@ def copy(url: str, cache: Path, display: Display) -> Path:
 
 
 def say_what_restarts(folder: Path, display: Display) -> None:
-    """Name the large objects below a folder of which an earlier run has left a part, and remove the parts."""
+    """Remove the parts of objects that an earlier run left below a folder, and name the large ones."""
     for path in list(folder.rglob("*.partial")):
         if rclone.PARTIAL.search(path.name):
             name = printable(rclone.PARTIAL.sub("", str(path.relative_to(folder))))

@@ -2,5 +2,5 @@
 
 `campaign.load` returns a `Campaign` from a TOML file, whose tables are in `schema`. `plan.missing` returns the trials
 to run next, each of a `variant.Variant`. `tuning` searches for best settings, `disturbances` flags trials, `forecast`
-tells how long it all takes, and `registry` finds the adapters.
+predicts the duration, and `registry` finds the adapters.
 """

@@ -228,7 +228,7 @@ class PublishedTable(Table):
     images: int = Field(ge=1)
     """Size of its data set."""
     contestants: dict[str, PublishedFigures]
-    """Figures by the campaign's names of the contestants, of which one is the reference."""
+    """Figures by the name of the contestant. The reference has to be among them."""
 
 
 class ChangeTable(Table):

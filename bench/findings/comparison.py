@@ -129,7 +129,7 @@ def corrected_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _flips(blocks: int) -> NDArray[np.float64]:
-    """Return rows of signs, of which the first is all positive."""
+    """Return rows of signs. The first row is all positive."""
     if blocks <= _EXACT_BLOCKS:
         return np.array(list(product((1.0, -1.0), repeat=blocks)))
     flips = np.random.default_rng(0).choice((1.0, -1.0), (_RANDOM_FLIPS, blocks))

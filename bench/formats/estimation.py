@@ -72,7 +72,7 @@ class Measured:
 
 
 def estimate_on_samples(campaign: Campaign, tree: ImageTree, images: int, cache: Path, display: Display) -> Estimate:
-    """Return the estimate for so many images of the tree. Raises as `jobs` and `write` do."""
+    """Return the estimate for preparing `images` images of the tree. Raises as `jobs` and `write` do."""
     sizes = sorted({min(size, images) for size in SAMPLES})
     display.say(f"measuring on {' and '.join(map(str, sizes))} of {images:,} images what all of them will take ...")
     samples = [_measure(campaign, tree, size, cache, display) for size in sizes]
@@ -80,10 +80,10 @@ def estimate_on_samples(campaign: Campaign, tree: ImageTree, images: int, cache:
 
 
 def extrapolate(few: Measured, more: Measured, images: int) -> tuple[PartEstimate, ...]:
-    """Return each part's estimate for so many images: the straight line through two samples.
+    """Return the estimate of each part for `images` images, on the straight line through two samples.
 
-    A part that only the larger sample has is taken from that, as if it did not depend on the number of images. So are
-    all parts if the samples are of the same size.
+    A part that only the larger sample has keeps that sample's values, as if the number of images did not matter. So do
+    all parts if both samples have the same size.
     """
 
     def line(few_value: float, more_value: float) -> float:

@@ -104,7 +104,7 @@ def build(
 
 
 def _check_space(folder: Path, images: int, pilot: Iterator[_Converted | Unreadable]) -> None:
-    """Raise DiskSpaceError unless so many images fit, by the mean size of the pilot's."""
+    """Raise DiskSpaceError unless the images fit on the disk, judged by the mean size in the pilot."""
     sizes_bytes = [len(image.pixels) + len(image.jpeg) for image in pilot if isinstance(image, _Converted)]
     mean_bytes = sum(sizes_bytes) / max(len(sizes_bytes), 1) + ROW.itemsize
     need(images * mean_bytes - size_bytes(folder), folder, _WHAT, FEWER_IMAGES)

@@ -75,7 +75,7 @@ def _draw(out: Path, seed: int, i: int) -> None:
 
 @dataclass(frozen=True)
 class Textures:
-    """Textures of which the images of a seed are cut. To compute new ones for each image would take too long."""
+    """Textures from which the images of a seed are cut. Computing new ones for each image takes too long."""
 
     start: Array  # first point of the additive sequence
     soft: list[Array]  # textures of mean 0 and standard deviation 1

@@ -38,8 +38,8 @@ def cache_state(  # noqa: PLR0913 - what proves it
 ) -> str:
     """Return the `cache_state` of a trial, as `Record` explains it.
 
-    `resident_pct`: before the trial. `read_bytes`: by the trial, of a format of `size_bytes`, of which reading every
-    sample must read `payload_bytes`.
+    `resident_pct`: share in the page cache before the trial. `read_bytes`: what the trial read. `size_bytes`: size of
+    the format. `payload_bytes`: what must be read to read every sample.
     """
     if resident_pct is None or read_bytes is None:
         return "unproven"

@@ -49,7 +49,7 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Certificate:
-        """Return the certificate of which `dataclasses.asdict` made a dictionary."""
+        """Return a certificate from the dictionary that `dataclasses.asdict` made."""
         return cls(**{**stored, "faults": tuple(stored["faults"])})
 
 

@@ -17,7 +17,7 @@ _ENV_SCHEMA = 1
 
 
 class CampaignFolder:
-    """A campaign's folder, of which each file is read when it is first needed."""
+    """A campaign's folder. It reads each file on first use."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

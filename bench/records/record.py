@@ -279,7 +279,7 @@ class Record:  # one schema, in the order of the file, so its length is that of 
 
 HEADER = tuple(each.name for each in fields(Record))
 MEDIANS = tuple(each.name for each in fields(Record) if each.metadata.get("over_blocks"))
-"""Columns of which a summary keeps the median over blocks."""
+"""Columns whose median over blocks goes into a summary."""
 OVER_RANKS: dict[str, Statistic] = {
     each.name: each.metadata["over_ranks"] for each in fields(Record) if each.metadata.get("over_ranks")
 }

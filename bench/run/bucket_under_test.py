@@ -222,8 +222,8 @@ def _epochs(link: metered_network.Link, times: Path, begun_ns: int) -> dict[str,
 def _watched(folder: Path, *, meanwhile: bool) -> Iterator[Callable[[], float]]:
     """Give a function that returns the largest size of a folder so far.
 
-    `meanwhile`: look at it repeatedly until the block ends. A download's folder does not grow, and may hold so many
-    files that looking at them slows the trial.
+    `meanwhile`: look at it repeatedly until the block ends. Not for a download: its folder does not grow, and looking
+    at many files would slow the trial.
     """
     largest_mib, over = _size_mib(folder), Event()
 

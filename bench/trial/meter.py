@@ -74,7 +74,7 @@ class Meter:
     opened: FileBarrier | None = None
     """All windows are open. Each stays open until then, and from then on for its length."""
     closed: FileBarrier | None = None
-    """All windows are closed. Each process continues until then, so that the others are measured beside it."""
+    """All windows are closed. Each process continues until then, and so still loads while others are measured."""
     copies: Copies | None = None
     """Copies batches to the device of the work. None: that is the CPU."""
     timeline: Timeline = field(default_factory=Timeline)

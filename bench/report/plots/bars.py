@@ -39,7 +39,7 @@ _BACKED = {"size": 9.5, "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad":
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One bar, its marks, and what is written beside it. Lengths are in the unit of the axis."""
+    """One bar with its marks and its end label. Lengths are in the unit of the axis."""
 
     parts: Sequence[tuple[float, float]] = ()
     """Length and opacity of its segments, from left to right."""
