@@ -21,6 +21,7 @@ from loaderbench.formats import Prepared, prepare
 from loaderbench.images import CanonicalImages
 from loaderbench.machine.files import building
 from loaderbench.machine.progress import Display
+from tests import buckets
 from tests.campaigns import Ready
 from tests.nursery import Nursery
 from tests.proxy import Proxy, point, proxy
@@ -32,6 +33,7 @@ PLANTED = Path(__file__).parent / "planted"
 CLASSES, PER_CLASS = 3, 32
 LONGEST = (
     "test_s3",
+    "test_s3_faults",
     "test_ranks",
     "test_repository",
     "test_datamodule",
@@ -169,6 +171,29 @@ def planted() -> Iterator[None]:
     registry.adapters.cache_clear()
     for path in PLANTED.glob("*.py"):
         sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture(scope="module")
+def bucket_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Buckets with files for copying, and one that tests may write to."""
+    root = tmp_path_factory.mktemp("buckets")
+    buckets.grow(root / "images" / "set", 6, 20)
+    buckets.grow(root / "images" / "killed", 10, 100)  # now, because the server remembers what a folder holds
+    (root / "writable").mkdir()
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(bucket_root: Path) -> Iterator[str]:
+    """An S3 server on loopback that holds `bucket_root`; some modules define their own."""
+    with loopback.serve(bucket_root) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def original(bucket_root: Path) -> dict[str, bytes]:
+    """The content of each file below `buckets.URL`."""
+    return buckets.content(bucket_root / "images" / "set")
 
 
 @pytest.fixture

@@ -1,12 +1,8 @@
-"""The GPU's figures come from what NVML tells at the window's edges; where it tells nothing, there is a reason.
-
-Held against a simulated NVML, at the boundary of its Python binding and with the binding's own structures.
-"""
+"""GPU figures are those of the window, read by a simulated NVML at its edges; a missing figure has a reason."""
 
 from __future__ import annotations
 
-import ctypes
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,105 +14,11 @@ import torch
 from loaderbench.machine import gpu
 from loaderbench.machine.gpu import Gpu, GpuLoad
 from loaderbench.records.record import Record
+from tests.nvml import CLOCK, CLOSING, DRAM, POWER, SM, UTIL, Nvml
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-UTIL, POWER = pynvml.NVML_GPU_UTILIZATION_SAMPLES, pynvml.NVML_TOTAL_POWER_SAMPLES
-CLOCK = pynvml.NVML_PROCESSOR_CLK_SAMPLES
-SM, DRAM = pynvml.NVML_GPM_METRIC_SM_UTIL, pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL
-FIELDS = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
-"""The union's fields, in the order of NVML's value types."""
-ALL_BITS = 2**64 - 1
-
-
-@dataclass
-class Nvml:
-    """One GPU as it is when the window opens. `closing`: what is different when it closes."""
-
-    closing: dict[str, Any] = field(default_factory=dict)
-    samples: dict[int, list[tuple[int, float]]] = field(
-        default_factory=lambda: {UTIL: [(90, 70), (100, 90)], POWER: [(120, 700_000)], CLOCK: [(100, 300)]}
-    )
-    """Time stamp in µs and value."""
-    value_type: int = pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
-    used_bytes: int = 3 << 30
-    energy_mj: int = 1_000_000
-    clock_events: int = pynvml.nvmlClocksEventReasonSwPowerCap | pynvml.nvmlClocksEventReasonGpuIdle
-    gpm: dict[int, float] = field(default_factory=lambda: {SM: 1000.0, DRAM: 500.0})
-    """Counters; a metric is the difference between two samples."""
-    taken: dict[int, dict[int, float]] = field(default_factory=dict)
-    """The counters in each GPM sample that was not freed, by its address."""
-    has_gpm: bool = True
-    refused: set[str | int] = field(default_factory=set)
-    """Functions, kinds of samples and GPM metrics that are not supported."""
-    called: list[str] = field(default_factory=list)
-    uuids: tuple[str, ...] = ()
-
-    def close(self) -> None:
-        for name, value in self.closing.items():
-            setattr(self, name, value)
-
-    def call(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        self.called.append(name)
-        if name in self.refused:
-            raise pynvml.NVMLError_NotSupported
-        return function(*arguments)
-
-    def by_uuid(self, uuid: str) -> str:
-        if uuid not in self.uuids:
-            raise pynvml.NVMLError_NotFound
-        return uuid
-
-    def get_samples(self, _device: object, kind: int, since_us: int) -> tuple[int, list[Any]]:
-        if kind in self.refused:
-            raise pynvml.NVMLError_NotSupported
-        newer = [(stamp, value) for stamp, value in self.samples[kind] if stamp > since_us]
-        if not newer:
-            raise pynvml.NVMLError_NotFound
-        return self.value_type, [self.sample(stamp, value) for stamp, value in newer]
-
-    def sample(self, stamp_us: int, value: float) -> Any:
-        sample = pynvml.c_nvmlSample_t(timeStamp=stamp_us)
-        sample.sampleValue.ullVal = ALL_BITS  # what is read through a wider field than it was written is wrong
-        if self.value_type < len(FIELDS):
-            setattr(sample.sampleValue, FIELDS[self.value_type], value)
-        return sample
-
-    def alloc(self) -> Any:
-        sample = ctypes.pointer(pynvml.struct_c_nvmlGpmSample_t())
-        self.taken[ctypes.addressof(sample.contents)] = {}
-        return sample
-
-    def get(self, _device: object, sample: Any) -> Any:
-        self.taken[ctypes.addressof(sample.contents)] |= self.gpm
-        return sample
-
-    def free(self, sample: Any) -> None:
-        del self.taken[ctypes.addressof(sample.contents)]
-
-    def metrics(self, request: Any) -> Any:
-        assert request.version == pynvml.NVML_GPM_METRICS_GET_VERSION
-        first, second = (self.taken[ctypes.addressof(s.contents)] for s in (request.sample1, request.sample2))
-        for metric in request.metrics[: request.numMetrics]:
-            if metric.metricId in self.refused:
-                metric.nvmlReturn, metric.value = pynvml.NVML_ERROR_NOT_SUPPORTED, 0
-            else:
-                metric.value = second[metric.metricId] - first[metric.metricId]
-        return request
-
-
-CLOSING = {
-    "samples": {
-        UTIL: [(100, 90), (200, 10), (300, 30), (400, 80)],
-        POWER: [(120, 700_000), (220, 200_000), (320, 300_000)],
-        CLOCK: [(180, 1980), (380, 1770)],  # the buffer has lost what was before the window
-    },
-    "used_bytes": 2 << 30,
-    "energy_mj": 9_500_000,
-    "clock_events": pynvml.nvmlClocksEventReasonHwThermalSlowdown,
-    "gpm": {SM: 1037.5, DRAM: 512.5},
-}
 WHOLE = GpuLoad(
     gpu_util_pct=40,
     gpu_memory_mib=3072,
@@ -132,7 +34,7 @@ WHOLE = GpuLoad(
 
 @pytest.fixture
 def plug(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Nvml]:
-    """Put a simulated NVML in place of the driver's."""
+    """Return a function that replaces the driver's NVML by a simulated one."""
 
     def plug_in(closing: dict[str, Any] | None = None, **opening: Any) -> Nvml:
         nvml = Nvml(CLOSING | (closing or {}), **opening)
@@ -166,11 +68,11 @@ def load_of(nvml: Nvml, window_s: float = 40) -> GpuLoad:
         return gpu.close_window(opened, window_s)
 
 
-def test_each_figure_is_of_the_window(plug: Callable[..., Nvml]) -> None:
+def test_figures_cover_the_window_only(plug: Callable[..., Nvml]) -> None:
     assert load_of(plug()) == WHOLE
 
 
-def test_the_samples_of_the_window_are_kept(plug: Callable[..., Nvml]) -> None:
+def test_utilisation_samples_of_the_window_are_kept(plug: Callable[..., Nvml]) -> None:
     nvml = plug()
     with Gpu() as gpu:
         opened = gpu.open_window()
@@ -179,7 +81,7 @@ def test_the_samples_of_the_window_are_kept(plug: Callable[..., Nvml]) -> None:
     assert gpu.utilisation_pct == [(200, 10), (300, 30), (400, 80)]
 
 
-def test_the_figures_are_columns_of_the_record() -> None:
+def test_gpu_figures_are_columns_of_the_record() -> None:
     record = Record(trial="1/a", kind="load", started_at="", title="", adapter="", format="", status="ok")
     assert asdict(replace(record, **asdict(WHOLE))).items() >= asdict(WHOLE).items()
     assert asdict(record).items() >= asdict(GpuLoad()).items()
@@ -201,7 +103,7 @@ def test_the_figures_are_columns_of_the_record() -> None:
         ("nvmlGpmSampleGet", ["gpu_sm_active_pct", "gpu_dram_pct"]),
     ],
 )
-def test_figures_that_nvml_lacks_at_either_edge_are_empty_with_a_reason(
+def test_figures_missing_at_either_edge_are_empty_with_a_reason(
     plug: Callable[..., Nvml], refused: str | int, columns: list[str], edge: str
 ) -> None:
     nvml = plug(refused={refused}, closing={"refused": set()}) if edge == "opening" else plug({"refused": {refused}})
@@ -218,12 +120,14 @@ def test_figures_that_nvml_lacks_at_either_edge_are_empty_with_a_reason(
         ("nvmlGpmMetricsGet", ["gpu_sm_active_pct", "gpu_dram_pct"]),
     ],
 )
-def test_one_gpm_metric_alone_may_be_missing(plug: Callable[..., Nvml], refused: str, columns: list[str]) -> None:
+def test_a_missing_gpm_metric_leaves_the_other_figures(
+    plug: Callable[..., Nvml], refused: str, columns: list[str]
+) -> None:
     reason = f"{', '.join(columns)}: NVML says Not Supported"
     assert load_of(plug({"refused": {refused}})) == replace(WHOLE, **dict.fromkeys(columns), gpu_reason=reason)
 
 
-def test_several_reasons_are_joined(plug: Callable[..., Nvml]) -> None:
+def test_reasons_of_missing_figures_are_joined(plug: Callable[..., Nvml]) -> None:
     missing = dict.fromkeys(["gpu_power_w", "gpu_sm_active_pct", "gpu_dram_pct"])
     no_gpm = "gpu_sm_active_pct, gpu_dram_pct: this GPU has no GPM, which came with Hopper"
     reason = f"gpu_power_w: NVML says Not Supported; {no_gpm}"
@@ -236,7 +140,7 @@ def test_a_gpu_without_gpm_is_not_asked_for_gpm_samples(plug: Callable[..., Nvml
     assert not {name for name in nvml.called if name.startswith("nvmlGpm")} - {"nvmlGpmQueryDeviceSupport"}
 
 
-def test_gpus_are_counted_by_nvml_and_without_it_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_count_comes_from_nvml_and_is_zero_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_nvml() -> None:
         raise pynvml.NVMLError_LibraryNotFound
 
@@ -248,7 +152,7 @@ def test_gpus_are_counted_by_nvml_and_without_it_there_are_none(monkeypatch: pyt
     assert gpu.count() == 8
 
 
-def test_nvml_is_released_even_if_the_window_never_closes(plug: Callable[..., Nvml]) -> None:
+def test_nvml_is_released_if_the_window_never_closes(plug: Callable[..., Nvml]) -> None:
     nvml = plug()
     with Gpu() as gpu:
         assert (gpu.name, gpu.reason) == ("Simulated", "")
@@ -264,31 +168,31 @@ def test_a_short_window_has_no_energy(plug: Callable[..., Nvml], window_s: float
     assert load_of(plug(), window_s) == replace(WHOLE, gpu_energy_j=energy_j, gpu_reason=reason)
 
 
-def test_memory_is_that_of_the_fuller_edge(plug: Callable[..., Nvml]) -> None:
+def test_gpu_memory_is_the_larger_of_both_edges(plug: Callable[..., Nvml]) -> None:
     assert load_of(plug({"used_bytes": 5 << 30})).gpu_memory_mib == 5120
 
 
 @pytest.mark.parametrize(
     ("value_type", "value"), list(enumerate([0.5, 2**31 + 1, 2**63 + 1, 2**63 + 1, -(2**40), -7, 40]))
 )
-def test_a_sample_is_read_by_its_type(plug: Callable[..., Nvml], value_type: int, value: float) -> None:
+def test_samples_are_read_by_their_value_type(plug: Callable[..., Nvml], value_type: int, value: float) -> None:
     samples = {kind: [(500, value)] for kind in (UTIL, POWER, CLOCK)}
     assert load_of(plug({"samples": samples, "value_type": value_type})).gpu_sm_clock_mhz == float(value)
 
 
-def test_samples_of_an_unknown_type_are_no_figure(plug: Callable[..., Nvml]) -> None:
+def test_samples_of_an_unknown_type_give_a_reason(plug: Callable[..., Nvml]) -> None:
     missing = dict.fromkeys(["gpu_util_pct", "gpu_power_w", "gpu_sm_clock_mhz"])
     reason = f"{', '.join(missing)}: NVML's samples are of the unknown type 99"
     assert load_of(plug({"value_type": 99})) == replace(WHOLE, **missing, gpu_reason=reason)
 
 
-def test_a_window_without_a_sample_has_no_mean_and_says_so(plug: Callable[..., Nvml]) -> None:
+def test_a_window_without_samples_gives_a_reason_and_no_mean(plug: Callable[..., Nvml]) -> None:
     old = {UTIL: [(100, 90)], POWER: [], CLOCK: CLOSING["samples"][CLOCK]}
     reason = "gpu_util_pct, gpu_power_w: NVML took no sample in the window"
     assert load_of(plug({"samples": old})) == replace(WHOLE, gpu_util_pct=None, gpu_power_w=None, gpu_reason=reason)
 
 
-def test_all_samples_count_if_there_were_none_before_the_window(plug: Callable[..., Nvml]) -> None:
+def test_all_samples_count_if_none_precedes_the_window(plug: Callable[..., Nvml]) -> None:
     none = {UTIL: [], POWER: [], CLOCK: []}
     assert load_of(plug(samples=none)) == replace(WHOLE, gpu_util_pct=52.5, gpu_power_w=400)
 
@@ -309,14 +213,12 @@ def test_all_samples_count_if_there_were_none_before_the_window(plug: Callable[.
         (0x200 | 0x400 | 0x100000, "board limit; reliability; reason 0x100000"),
     ],
 )
-def test_throttling_is_named_and_idling_or_a_chosen_clock_is_none(
-    plug: Callable[..., Nvml], events: int, named: str
-) -> None:
+def test_only_throttling_clock_events_are_named(plug: Callable[..., Nvml], events: int, named: str) -> None:
     assert load_of(plug({"clock_events": events}, clock_events=0)) == replace(WHOLE, gpu_throttle=named)
     assert load_of(plug({"clock_events": 0}, clock_events=events)) == replace(WHOLE, gpu_throttle=named)
 
 
-def test_without_a_driver_there_is_a_reason_and_no_zero(
+def test_a_missing_driver_gives_a_reason_and_no_zero(
     plug: Callable[..., Nvml], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvml = plug()
@@ -333,7 +235,7 @@ def test_without_a_driver_there_is_a_reason_and_no_zero(
 
 
 @pytest.mark.parametrize(("known", "read"), [(("GPU-b",), True), (("GPU-a",), False)])
-def test_the_gpu_that_torch_uses_is_read(
+def test_nvml_reads_the_gpu_that_torch_uses(
     plug: Callable[..., Nvml],
     monkeypatch: pytest.MonkeyPatch,
     known: tuple[str, ...],
