@@ -104,10 +104,16 @@ def test_of_several_attempts_the_quietest_counts_whatever_its_speed() -> None:
     assert analysis.recorded == 1
 
 
-def test_an_attempt_in_which_a_trial_failed_counts_only_if_all_did_worse() -> None:
+def test_a_failure_does_not_choose_the_attempt_that_counts() -> None:
     first = [fabricate.load(actor, 1, images_per_s=300.0, steal_pct=9.0) for actor in (FAST, SLOW)]
     second = [fabricate.failed(FAST, 1, attempt=2), fabricate.load(SLOW, 1, attempt=2)]
-    assert summary("fast", analysis_of(first + second, blocks=1)).speeds == (300,)
+    assert analysis_of(first + second, blocks=1).counted == {second[1].trial}
+
+
+@pytest.mark.parametrize("own", [{"half_drift_pct": 50.0}, {"major_faults": 5000}])
+def test_what_a_contestant_did_itself_does_not_choose_the_attempt_that_counts(own: dict[str, float]) -> None:
+    first, second = fabricate.load(FAST, 1, **own), fabricate.load(FAST, 1, attempt=2)
+    assert analysis_of([first, second], blocks=1).counted == {first.trial}
 
 
 def test_an_unfinished_attempt_does_not_count_however_quiet() -> None:

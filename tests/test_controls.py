@@ -158,11 +158,24 @@ def test_cold_trials_may_read_and_may_change_their_speed_but_must_be_proven_cold
 
 
 @pytest.mark.parametrize(
-    "change", [{"bank_bias_bound_pct": 5.1}, {"cache_state": "unproven"}, {"throttle_events": 1}, {"gpu_throttle": "x"}]
+    "change",
+    [
+        {"half_drift_pct": -50.0},
+        {"major_faults": 5000},
+        {"bank_bias_bound_pct": 5.1},
+        {"cache_state": "unproven"},
+        {"throttle_events": 1},
+        {"gpu_throttle": "x"},
+    ],
 )
-def test_what_would_come_back_is_no_reason_to_run_again(change: dict[str, Any]) -> None:
+def test_what_a_trial_itself_did_is_flagged_but_is_no_reason_to_run_again(change: dict[str, Any]) -> None:
     assert disturbances.flags(replace(QUIET, **change))
     assert disturbances.disturbances(replace(QUIET, **change)) == ()
+
+
+@pytest.mark.parametrize("change", [{"steal_pct": 9.0}, {"other_cpu_pct": 9.0}, {"canary_drift_pct": 9.0}])
+def test_signs_from_outside_are_a_reason_to_run_again(change: dict[str, Any]) -> None:
+    assert disturbances.disturbances(replace(QUIET, **change)) == disturbances.flags(replace(QUIET, **change)) != ()
 
 
 def test_a_failed_trial_is_not_called_disturbed() -> None:

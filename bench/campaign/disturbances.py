@@ -1,6 +1,8 @@
-"""Rules that flag a disturbed trial by its own columns. A flagged trial still counts; it is shown with its flags."""
+"""Rules that flag a trial by its own columns. A flagged trial still counts; it is shown with its flags."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from loaderbench.records.record import Record
 
@@ -16,27 +18,39 @@ BANK_BIAS_PCT = 5.0
 
 
 def disturbances(record: Record) -> tuple[str, ...]:
-    """Return the signs that something else disturbed an `ok` trial; another run may be free of them."""
+    """Return the signs from outside that something else disturbed an `ok` trial.
+
+    Only these decide whether a block is run again and which attempt at it counts: what a contestant itself does, such
+    as becoming slower or failing, must not choose among its own rows.
+    """
     if record.status != "ok" or record.kind not in {"load", "tune"}:
         return ()
-    warm = record.cache == "warm"
     # With the data in a bucket, the other end of the network may be on this machine.
     other_cpu_pct = None if record.transport else record.other_cpu_pct
     measured = (
         ("the hypervisor took {:.1f} % of the cores", record.steal_pct, STEAL_PCT),
         ("other processes used {:.1f} % of the cores", other_cpu_pct, _other_cpu_limit_pct(record)),
         ("the speed of the cores changed by {:+.1f} %", record.canary_drift_pct, CANARY_DRIFT_PCT),
-        ("the halves of the window differ by {:+.1f} %", record.half_drift_pct if warm else None, _drift_limit(record)),
-        ("{} page faults had to read", record.major_faults if warm else None, MAJOR_FAULTS),
     )
+    return _beyond(measured)
+
+
+def _beyond(measured: Iterable[tuple[str, float | None, float]]) -> tuple[str, ...]:
     return tuple(text.format(value) for text, value, limit in measured if value is not None and abs(value) > limit)
 
 
 def flags(record: Record) -> tuple[str, ...]:
-    """Return all doubts about the figures of an `ok` trial: disturbances, and doubts that another run would share."""
+    """Return all doubts about the figures of an `ok` trial: disturbances, and what the trial itself shows."""
     if record.status != "ok" or record.kind not in {"load", "tune"}:
         return ()
     found = list(disturbances(record))
+    if record.cache == "warm":
+        found += _beyond(
+            (
+                ("the halves of the window differ by {:+.1f} %", record.half_drift_pct, _drift_limit(record)),
+                ("{} page faults had to read", record.major_faults, MAJOR_FAULTS),
+            )
+        )
     if record.throttle_events:
         found.append(f"the cores were slowed or held back {record.throttle_events} times")
     if record.gpu_throttle:

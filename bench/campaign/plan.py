@@ -57,8 +57,8 @@ def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, 
     """Return the trials to measure now, or none if the campaign is complete. `measured`: rows by trial.
 
     The searches for best settings come first, one trial at a time, because each trial depends on those before it. Then
-    it is what the first incomplete block lacks. A block is complete when an attempt at it was not disturbed, or when
-    the campaign allows no further attempt.
+    it is what the first incomplete block lacks. A block is complete when an attempt at it was not disturbed from
+    outside, or when the campaign allows no further attempt.
     """
     searches = _searches(campaign, measured)
     for contestant, search in searches:

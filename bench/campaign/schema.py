@@ -110,7 +110,7 @@ class Timing(WindowTable):
     stage_s: float = Field(1.0, ge=0)
     """How long each step of the work is measured by itself in every block, for the machine limits; 0 skips them."""
     reruns: int = Field(0, ge=0, le=2)
-    """Maximum number of further attempts at a block with a disturbed trial."""
+    """Maximum number of further attempts at a block with a trial that was disturbed from outside."""
     seed: int = 0
     """Seed of the order within blocks."""
 

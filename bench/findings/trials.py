@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def counted_rows(records: Iterable[Record]) -> list[Record]:
     """Return the latest row of each trial in the attempt at each block that counts.
 
-    That is the attempt with the fewest failed and then the fewest disturbed trials among the complete ones. Ties go to
-    the earliest attempt. Throughput is never a criterion.
+    That is the attempt with the fewest disturbed trials among the complete ones. Ties go to the earliest attempt. What
+    the contestants did in it, failures and speeds, is no criterion.
     """
     attempts: dict[int | None, dict[int, dict[str, Record]]] = {}
     for record in records:
@@ -30,14 +30,13 @@ def counted_rows(records: Iterable[Record]) -> list[Record]:
     for by_attempt in attempts.values():
         most = max(len(rows) for rows in by_attempt.values())
         complete = [rows for _, rows in sorted(by_attempt.items()) if len(rows) == most]
-        counted += min(complete, key=_trouble_in).values()
+        counted += min(complete, key=_disturbed).values()
     return counted
 
 
-def _trouble_in(rows: Mapping[str, Record]) -> tuple[int, int]:
-    """Return how many trials of an attempt have no speed, and how many were disturbed."""
-    failed = sum(row.status != "ok" for row in rows.values())
-    return failed, sum(bool(disturbances(row)) for row in rows.values())
+def _disturbed(rows: Mapping[str, Record]) -> int:
+    """Return how many trials of an attempt were disturbed from outside."""
+    return sum(bool(disturbances(row)) for row in rows.values())
 
 
 def trial_table(counted: Sequence[Record]) -> pd.DataFrame:
