@@ -4,6 +4,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "AVIF")
 """Formats that are decoded, whatever the file's name. Pillow's others are refused: some run programs."""
+_WITHOUT_RANGE = {"F": "floats", "I": "32-bit integers"}
+"""What the pixels of these modes are. Pillow's conversion clips them to 0 to 255, mostly all black or all white."""
 # Without a handler of its own, Pillow's log would reach the terminal.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -44,10 +47,21 @@ def _turn_upright(image: Image.Image) -> None:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    """Return an image in 8 bits a channel. Raises Unreadable where the range of its values is unknown, or is lost."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
-        # 16 bits per pixel, which Pillow's conversion would clip at 255.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)  # Pillow's conversion would clip them at 255
+        high = (values >> 8).astype(np.uint8)
+        if _is_flat(high) and not _is_flat(values):
+            span = f"{values.min()} to {values.max()}"
+            raise Unreadable(f"its 16-bit values, {span}, are one value in 8 bits; convert it to 8 bits")
+        return Image.fromarray(high).convert("RGB")
+    if image.mode in _WITHOUT_RANGE:
+        raise Unreadable(f"its pixels are {_WITHOUT_RANGE[image.mode]} of unknown range; convert it to 8 bits")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _is_flat(values: NDArray[Any]) -> bool:
+    return bool(values.min() == values.max())
 
 
 def _reason(error: Exception) -> str:
