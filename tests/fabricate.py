@@ -331,7 +331,7 @@ def write(name: str, **changes: Any) -> Record:
         "payload_bytes": int(size * SAMPLES),
         "bytes_per_image": size,
         "images_per_s": SAMPLES / seconds,
-        "write_s": seconds,
+        "write_synced_s": seconds,
         "cpu_s": 1.8 * seconds,
     }
     return Record(**row | changes)

@@ -286,9 +286,9 @@ def test_planned_trials_are_counted_against_recorded_ones() -> None:
 
 
 def test_the_latest_conversion_of_each_format_is_kept() -> None:
-    rows = [fabricate.write("ffcv-raw", status="failed"), fabricate.write("ffcv-raw", write_s=3.0)]
+    rows = [fabricate.write("ffcv-raw", status="failed"), fabricate.write("ffcv-raw", write_synced_s=3.0)]
     (write,) = analysis_of(rows).writes
-    assert write.write_s == 3
+    assert write.write_synced_s == 3
 
 
 def test_what_was_not_measured_is_absent_and_not_zero() -> None:

@@ -279,7 +279,7 @@ def test_a_format_that_stores_something_else_is_described(tmp_path: Path) -> Non
 
 
 def test_a_format_that_was_written_in_several_runs_has_no_seconds(tmp_path: Path) -> None:
-    untimed = fabricate.write("litdata-jpeg", write_s=None, cpu_s=None, images_per_s=None)
+    untimed = fabricate.write("litdata-jpeg", write_synced_s=None, cpu_s=None, images_per_s=None)
     text = written(tmp_path / "a", [fabricate.load(CAST[0], 1), fabricate.write("ffcv-jpeg"), untimed])
     [row] = [row for row in rows_of(text, "LitData JPEG") if row[-1] == "ok"]
     assert set(row[3:6]) == {"\N{EN DASH}"}

@@ -184,7 +184,11 @@ class TestRepository:
         self, published: Prepared, tree: Path, tmp_path: Path
     ) -> None:
         records = {record.format: record for record in ready(tree, tmp_path / "second", HERE).records}
-        assert (records["files"].write_s, records["files"].images_per_s, records["files"].cpu_s) == (None, None, None)
+        assert (records["files"].write_synced_s, records["files"].images_per_s, records["files"].cpu_s) == (
+            None,
+            None,
+            None,
+        )
         assert records["files"].status == "ok"
         assert records["files"].stored == "canonical JPEG bytes"
 
@@ -274,11 +278,11 @@ class TestRepository:
         assert not list((tmp_path / "second").rglob("*.pulled"))
 
     def test_what_is_not_published_is_written(self, bucket: Path, tree: Path, tmp_path: Path) -> None:
-        assert ready(tree, tmp_path / "cache", HERE).records[0].write_s
+        assert ready(tree, tmp_path / "cache", HERE).records[0].write_synced_s
 
     def test_other_images_do_not_take_what_is_published(self, published: Prepared, tree: Path, tmp_path: Path) -> None:
         fewer = shutil.copytree(tree, tmp_path / "fewer")
         (fewer / "class0" / "0.jpg").unlink()
         prepared = ready(fewer, tmp_path / "second", HERE)
         assert prepared.artifacts["files"].samples == 95
-        assert prepared.records[0].write_s
+        assert prepared.records[0].write_synced_s

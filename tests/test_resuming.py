@@ -9,8 +9,7 @@ import random
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 from loaderbench.api import Encoding
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.formats import Prepared, prepare, writing
+from loaderbench.formats import Prepared, conversion, prepare, writing
 from loaderbench.images import CanonicalImages, CanonicalSettings, canonical_build
 from loaderbench.images.canonical_build import build
 from loaderbench.images.tree import scan
@@ -160,7 +159,7 @@ def test_complete_files_are_kept_others_rewritten_and_the_time_is_not_reported(
     [record] = prepared.records
     assert (record.status, record.stored) == ("ok", first.stored)
     assert record.stored_jpeg == first.stored_jpeg == 96
-    assert record.write_s is record.cpu_s is record.images_per_s is record.cpu_s_per_1k_images is None
+    assert record.write_synced_s is record.cpu_s is record.images_per_s is record.cpu_s_per_1k_images is None
     paths = sorted(Path(prepared.artifacts["files"].path).glob("*/*"))
     assert {path.name: path.stat().st_mtime_ns for path in paths[2:]} == times
     assert "files was stopped at 0.00 GiB; it resumes" in capsys.readouterr().out
@@ -173,8 +172,7 @@ def test_after_its_process_was_killed_the_same_command_resumes(
     ready(chosen, tree, tmp_path)
     left = {path: path.stat().st_mtime_ns for path in stop(tmp_path, ".begun").glob("*/*")}
     with monkeypatch.context() as patch:
-        patch.setattr(process, "_WATCH_MS", 1)
-        patch.setattr(writing, "written_bytes", lambda pid: os.kill(pid, signal.SIGKILL))
+        patch.setattr(process.Child, "wait", lambda child, _: os.kill(child._process.pid, signal.SIGKILL) or True)
         [record] = ready(chosen, tree, tmp_path).records
     assert record.status == "failed"
     assert "was ended by SIGKILL (out of memory?)" in record.reason
@@ -192,26 +190,42 @@ def test_a_writer_that_cannot_resume_restarts_and_says_so(
     (stop(tmp_path, ".partial") / "left").write_text("...")
     [record] = ready(chosen, tree, tmp_path).records
     assert record.size_bytes == first.size_bytes
-    assert record.write_s
+    assert record.write_synced_s
     assert (
         "raw was stopped at 0.00 GiB; it restarts from scratch, because its library cannot resume"
         in capsys.readouterr().out
     )
 
 
-def test_progress_of_writing_is_shown(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int | None]] = []
+def test_a_conversions_time_ends_with_the_flush_of_what_it_wrote(
+    source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_s = 0.0
 
-    class Told(Display):
-        @contextmanager
-        def transfer(self, what: str) -> Iterator[Callable[[int, int | None], None]]:
-            assert what == "writing files"
-            yield lambda done, total: told.append((done, total))
+    def flush() -> None:
+        nonlocal clock_s
+        clock_s += 7 if any(tmp_path.rglob("*.jpg")) else 1000
 
-    monkeypatch.setattr(process, "_WATCH_MS", 10)
-    prepared = prepare(campaign({"a": {"loader": "imagefolder"}}), tree, tmp_path, Told(), strict=True)
-    assert {total for _, total in told} == {prepared.artifacts["files"].payload_bytes}
-    assert told == sorted(told)
+    monkeypatch.setattr(conversion, "perf_counter", lambda: clock_s)
+    monkeypatch.setattr(conversion.os, "sync", flush)
+    columns = conversion.run(conversion.Conversion("imagefolder", source, Encoding("jpeg"), 1, tmp_path))
+    assert (columns["write_synced_s"], columns["images_per_s"]) == (7, len(source) / 7)
+
+
+def test_nothing_watches_a_conversion_and_the_log_with_its_progress_is_named(
+    tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    def run_child(*told: Any) -> dict[str, Any]:
+        threads.extend(thread for thread in threading.enumerate() if thread not in before)
+        return {"status": "failed", "reason": "not started"}
+
+    before = threading.enumerate()
+    monkeypatch.setattr(writing, "run_child", run_child)
+    ready(campaign({"a": {"loader": "imagefolder"}}), tree, tmp_path)
+    assert threads == []
+    assert f"writing files ...; the library's own progress is in {tmp_path}/write-files.log" in capsys.readouterr().out
 
 
 def test_only_partial_data_of_an_earlier_version_is_removed(

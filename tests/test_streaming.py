@@ -203,11 +203,11 @@ def test_a_server_that_dies_in_the_middle_is_a_failed_row_with_its_reason(  # no
     carry, left, links = network.Link.carry, [size(everything, "litdata") // 2], []
     wait = process.Child.wait
 
-    def noticed(child: Any, limit_s: float, watch: Any) -> bool:
+    def noticed(child: Any, limit_s: float) -> bool:
         """Start the short time limit when the trial fails to connect."""
-        while not (ended := wait(child, 0.1, watch)) and not (links and links[0].trouble):
+        while not (ended := wait(child, 0.1)) and not (links and links[0].trouble):
             pass
-        return ended or wait(child, limit_s, watch)
+        return ended or wait(child, limit_s)
 
     monkeypatch.setattr(process.Child, "wait", noticed)
     with ExitStack() as server:

@@ -104,13 +104,13 @@ def _measure(campaign: Campaign, tree: ImageTree, samples: int, cache: Path, dis
         scratch, start_s = Path(folder), time.perf_counter()
         made = jobs(drawn, tree, scratch, display, strict=False)
         records = write(made, scratch, display)
-        rest_s = time.perf_counter() - start_s - sum(record.write_s or 0 for record in records)
+        rest_s = time.perf_counter() - start_s - sum(record.write_synced_s or 0 for record in records)
         canonical_bytes = sum(map(size_bytes, {job.images.folder for job in made}))
         parts = {"": PartEstimate(_CANONICAL, rest_s, canonical_bytes)}
         for job, record in zip(made, records, strict=True):
-            if record.write_s:
+            if record.write_synced_s:
                 written_bytes = size_bytes(job.folder / "files")
-                parts[record.format] = PartEstimate(record.title, record.write_s, written_bytes)
+                parts[record.format] = PartEstimate(record.title, record.write_synced_s, written_bytes)
         return Measured(len(made[0].images), parts)
 
 

@@ -18,7 +18,6 @@ from loaderbench.campaign.schema import Format
 from loaderbench.formats.conversion import Conversion
 from loaderbench.formats.modes import bytes_per_image
 from loaderbench.images import CanonicalImages, CanonicalSettings, ImageTree, canonical
-from loaderbench.machine.counters import written_bytes
 from loaderbench.machine.disk import FEWER_IMAGES, GIB, need
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import StoppedError, begun_bytes, building, forget_earlier, pulled
@@ -28,7 +27,7 @@ from loaderbench.records.record import SCHEMA_VERSION, Record, now
 
 _FULL_BYTES = 16 << 20
 """If a conversion failed with less than this free on the disk, the full disk is the likely reason."""
-_TIMES = ("write_s", "cpu_s", "images_per_s", "cpu_s_per_1k_images")
+_TIMES = ("write_synced_s", "cpu_s", "images_per_s", "cpu_s_per_1k_images")
 
 
 class PrepareError(FixableError):
@@ -211,15 +210,12 @@ def _full(partial: Path, cache: Path) -> str:
 
 
 def _convert(job: Job, partial: Path, log: Path, display: Display) -> dict[str, Any]:
-    """Let a child process write the format into `partial/files`, and return its report."""
+    """Let a child process write the format into `partial/files`, and return its report.
+
+    Nothing watches it, because its time is reported. The library's own progress goes to the log.
+    """
     files = partial / "files"
     files.mkdir(exist_ok=True)
-    kept_bytes, expected_bytes = begun_bytes(job.folder), job.expected_bytes
     spec = Conversion(job.form.writer, job.images, job.form.encoding, job.workers, files)
-    with display.transfer(f"writing {job.form.title}") as on_progress:
-
-        def progress(pid: int) -> None:
-            if (written := written_bytes(pid)) is not None:
-                on_progress(min(kept_bytes + written, expected_bytes), expected_bytes)
-
-        return run_child("loaderbench.formats.conversion.run", spec, log, watch=progress)
+    display.say(f"writing {job.form.title} ...; the library's own progress is in {log}")
+    return run_child("loaderbench.formats.conversion.run", spec, log)

@@ -118,20 +118,6 @@ def tree_counters(tree: Tree) -> Counters:
     return total
 
 
-def written_bytes(pid: int) -> int | None:
-    """Return the bytes that a process, its live descendants and its ended children have written to files and pipes.
-
-    None if the kernel does not report it.
-    """
-    total = 0
-    with suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            with suppress(OSError):  # it has ended
-                total += _field(Path("/proc", str(process.pid), "io"), "wchar")
-    return total if _READS_ARE_COUNTED else None
-
-
 def _process_counters(pid: int) -> Counters:
     folder = Path("/proc", str(pid))
     read_bytes = _field(folder / "io", "read_bytes") if _READS_ARE_COUNTED else None

@@ -9,23 +9,20 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
-_WATCH_MS = 1000
 
-
-def run_child(  # noqa: PLR0913 - each is a way in which tasks differ
+def run_child(
     task: str,
     spec: Any,
     log: Path,
     limit_s: float | None = None,
     *,
-    watch: Callable[[int], None] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Run one task in a process group of its own and return its report.
@@ -34,12 +31,11 @@ def run_child(  # noqa: PLR0913 - each is a way in which tasks differ
     task ends, nothing of its group is left running.
 
     `task`: the dotted name of a function. `spec`: its picklable argument. `log`: receives the output; it is removed if
-    the status is `ok`. `limit_s`: the child is killed after this time. `watch`: called every second with the child's
-    pid; it disturbs a measurement, and cannot be combined with `limit_s`. `environment`: all variables of the child;
-    None takes those of this process.
+    the status is `ok`. `limit_s`: the child is killed after this time. `environment`: all variables of the child; None
+    takes those of this process.
     """
     with log.open("wb") as output, started(task, spec, output, environment) as child:
-        if not child.wait(limit_s, watch):
+        if not child.wait(limit_s):
             return {"status": "timeout", "reason": f"killed after its time limit of {limit_s:g} s"}
         report = child.report() or child.death("the process")
     if report["status"] == "ok":
@@ -59,12 +55,10 @@ class Child:
         """Return a descriptor that is readable once the process has ended."""
         return self._descriptor
 
-    def wait(self, limit_s: float | None = None, watch: Callable[[int], None] | None = None) -> bool:
+    def wait(self, limit_s: float | None = None) -> bool:
         """Sleep until the process has ended, for at most `limit_s`; return whether it has."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
-        while watch and not poll.poll(_WATCH_MS):
-            watch(self._process.pid)
         return bool(poll.poll(None if limit_s is None else limit_s * 1000))
 
     def end(self) -> None:

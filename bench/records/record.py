@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from statistics import fmean, median
 from typing import Any, Literal
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """A version may add columns, which are empty in rows of earlier versions. None changes or drops a column."""
 
 Kind = Literal["write", "load", "limit", "tune"]
@@ -109,7 +109,7 @@ class Record:  # one schema, in the order of the file, so its length is that of 
     images_per_s: float | None = column(over_blocks=median)
     """Load: in the window. Warm: steady, epoch boundaries included. Cold: from the first to the last batch of the first
     epoch. From a bucket: from the first to the last batch of all epochs. Ranks or jobs: the sum while all windows are
-    open. Write: samples over `write_s`. Limit: this step alone, on all allowed cores at once."""
+    open. Write: samples over `write_synced_s`. Limit: this step alone, on all allowed cores at once."""
     bound_ips: float | None = column(over_blocks=median)
     """The lowest machine limit for loaders of this format, measured in the same attempt at the block."""
     bound_by: str = ""
@@ -158,6 +158,7 @@ class Record:  # one schema, in the order of the file, so its length is that of 
     """The file in `times/` with the raw times of every batch."""
 
     write_s: float | None = None
+    """In rows before schema 6: time to write the format, without the flush of it to the disk."""
     stored: str = ""
     """What the format stores, as read back, see `loaderbench.formats.payloads`."""
     stored_raw: int | None = None
@@ -273,8 +274,15 @@ class Record:  # one schema, in the order of the file, so its length is that of 
     until_asked_s: float | None = None
     """With the data in a bucket: from before the trial's first process starts until the first batch is requested. It
     includes starting processes, downloading, importing and constructing."""
+    write_synced_s: float | None = None
+    """Time to write the format, until all of it is on the disk."""
     seal: str = ""
     """SHA-256 over all other cells of the row and the file of its raw times: shows whether either was changed."""
+
+    @property
+    def writing_s(self) -> float | None:
+        """Return the time that writing the format took, as far as the row's schema tells it."""
+        return self.write_s if self.write_synced_s is None else self.write_synced_s
 
 
 HEADER = tuple(each.name for each in fields(Record))
