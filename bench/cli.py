@@ -64,10 +64,14 @@ def choose(  # noqa: PLR0913 - each is an option
             "Default: train, or the only split that is there.",
         ),
     ] = None,
-    samples: Annotated[int | None, typer.Option("--samples", help="Draw at most this many images.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Images per batch.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Decoding threads or processes.")] = None,
-    blocks: Annotated[int | None, typer.Option("--blocks", help="How often each contestant runs.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Draw at most this many images.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per batch.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Decoding threads or processes of each rank and job.")
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option("--blocks", min=1, help="Blocks, each of which runs every contestant once.")
+    ] = None,
 ) -> Chosen:
     """Return what the options choose. Raises CampaignError."""
     given: dict[str, dict[str, Any]] = {
@@ -112,7 +116,7 @@ def bench(
     artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
 ) -> None:
-    """Prepare the data, measure every contestant, and write the report after each block. Resumes an earlier run."""
+    """Prepare the data, measure every contestant, and write the report after each block. Resume an unfinished run."""
     from loaderbench import certify as certifying
     from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
@@ -169,7 +173,7 @@ def prepare(chosen: Chosen, *, artifacts: ArtifactsOption = None, strict: Strict
 def estimate(
     chosen: Chosen,
     *,
-    usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", help="What the machine costs.")] = None,
+    usd_per_hour: Annotated[float | None, typer.Option("--usd-per-hour", min=0, help="Price of the machine.")] = None,
 ) -> None:
     """Measure on samples how much time, disk and money it takes to prepare the images in every format."""
     from loaderbench.formats import estimate as estimate_formats

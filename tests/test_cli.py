@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -52,7 +54,6 @@ def test_campaigns_are_listed_with_their_questions() -> None:
     [
         (["bench", "slow"], "no campaign slow: shipped are "),
         (["bench", "quick", "--data", "/no/such/folder"], "/no/such/folder"),
-        (["bench", "quick", "--batch-size", "0"], "work.batch_size"),
         (["report", "/no/campaign"], "holds no campaign (no env.json); measure one with: loaderbench bench"),
     ],
 )
@@ -62,6 +63,24 @@ def test_a_mistake_is_reported_in_plain_words(words: list[str], said: str, tmp_p
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--workers", "--batch-size", "--samples", "--blocks"])
+def test_none_of_a_thing_is_refused_by_name(option: str) -> None:
+    done = CliRunner().invoke(app, ["bench", "quick", option, "0"])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}': Input should be greater than or equal to 1" in done.output
+
+
+def test_every_number_on_the_command_line_has_a_lower_bound() -> None:
+    found = {}
+    for command in app.registered_commands:
+        for name, parameter in inspect.signature(command.callback, eval_str=True).parameters.items():
+            kind, option = get_args(parameter.annotation)
+            if {int, float} & {kind, *get_args(kind)}:
+                found[f"{command.callback.__name__} {name}"] = option.min
+    assert {"bench workers", "estimate usd_per_hour", "compare tolerance"} <= found.keys()
+    assert [name for name, least in found.items() if least is None] == []
 
 
 def test_a_report_of_another_schema_is_refused_in_plain_words(tmp_path: Path) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
+from annotated_types import Ge, Gt
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign import plan
@@ -91,6 +96,15 @@ def test_a_valid_file_is_understood(tmp_path: Path) -> None:
     ("old", "new", "said"),
     [
         ("blocks = 1", "blocks = 0", "timing.blocks"),
+        ("limit_s = 9", "limit_s = inf", "timing.limit_s: Input should be a finite number"),
+        ("blocks = 1", "blocks = 1\nseed = -1", "timing.seed: Input should be greater than or equal to 0"),
+        ("[timing]", "[work]\nworkers = 0\n[timing]", "work.workers"),
+        ("[timing]", f"{BEST.replace('9]', '0]')}[timing]", "workers must be 1 or more, or like cores"),
+        (
+            "[timing]",
+            PUBLISHED.format("a").replace("[1]", "[0]") + "[timing]",
+            "published.contestants.a.images_per_s.0",
+        ),
         ("blocks = 1", "blocks = 1\nspeed = 3", "timing.speed"),
         ('loader = "imagefolder"', 'loader = "dali"', "unknown loader dali; there are: ffcv"),
         ('writer = "imagefolder"', 'writer = "tar"', "unknown writer tar; there are: ffcv"),
@@ -135,6 +149,36 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -
     with pytest.raises(CampaignError) as error:
         load(tmp_path, VALID.replace(old, new, 1))
     assert said in str(error.value)
+
+
+def numbers(annotation: Any, metadata: Sequence[Any], where: str) -> Iterator[tuple[str, Sequence[Any]]]:
+    """Every number below an annotation, with the constraints on it."""
+    if annotation in {int, float}:
+        yield where, metadata
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, field in annotation.model_fields.items():
+            yield from numbers(field.annotation, field.metadata, f"{where}.{name}")
+    elif get_origin(annotation) is Annotated:
+        inner, *constraints = get_args(annotation)
+        own = [each for c in constraints for each in (c.metadata if isinstance(c, FieldInfo) else [c])]
+        yield from numbers(inner, own, where)
+    else:
+        for inner in get_args(annotation):
+            yield from numbers(inner, metadata, where)
+
+
+@pytest.mark.parametrize(
+    ("where", "constraints"), [pytest.param(*n, id=n[0]) for n in numbers(config.Campaign, (), "campaign")]
+)
+def test_every_number_of_a_campaign_file_has_a_lower_bound(where: str, constraints: Sequence[Any]) -> None:
+    assert [c for c in constraints if isinstance(c, Ge | Gt)], where
+
+
+@pytest.mark.parametrize("speed", ["", "images_per_s = 0", "images_per_s = -1", 'images_per_s = "fast"'])
+def test_a_loader_of_known_speed_needs_a_speed_above_0(tmp_path: Path, speed: str) -> None:
+    control = OTHER.replace('"imagefolder"', '"pace"') + f'control = "known"\noptions = {{ {speed} }}'
+    with pytest.raises(CampaignError, match="set the option images_per_s, its known speed, above 0"):
+        load(tmp_path, VALID + control)
 
 
 def test_a_repeated_name_is_refused(tmp_path: Path) -> None:

@@ -115,8 +115,9 @@ class Campaign(Table):
             if len(several := [c.name for c in self.contestants if c.control == control]) > 1:
                 raise ValueError(f"only one control can be the {control}: {', '.join(several)}")
         for contestant in self.contestants:
-            if contestant.control == "known" and not contestant.options.get("images_per_s"):
-                raise ValueError(f"control {contestant.name}: the option images_per_s, its known speed, is missing")
+            speed = contestant.options.get("images_per_s")
+            if contestant.control == "known" and not (isinstance(speed, int | float) and speed > 0):
+                raise ValueError(f"control {contestant.name}: set the option images_per_s, its known speed, above 0")
         return self
 
     @model_validator(mode="after")

@@ -18,9 +18,9 @@ _OF_CORES = {"-": operator.sub, "+": operator.add, "*": operator.mul, "/": opera
 
 
 class Table(BaseModel):
-    """A table of a campaign file, or all of it."""
+    """A table of a campaign file, or all of it. Each number has a lower bound."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, allow_inf_nan=False)
 
 
 class Data(Table):
@@ -28,7 +28,7 @@ class Data(Table):
 
     samples: int | None = Field(4096, ge=1)
     """Maximum number of images, drawn at random from the tree; null takes all."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of the draw and of the synthetic set."""
     split: Literal["train", "val", "test"] | None = None
     """The split to read if files are named by split; `valid` and `validation` count as `val`. null reads train, or else
@@ -60,7 +60,7 @@ class WorkSettings(Table):
     """Whether each epoch has a random order of its own, or the stored one."""
     epoch_images: int = Field(16_384, ge=1)
     """Approximate images per epoch: a small data set is visited several times."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _values_fit(self) -> WorkSettings:
@@ -111,7 +111,7 @@ class Timing(WindowTable):
     """How long each step of the work is measured by itself in every block, for the machine limits; 0 skips them."""
     reruns: int = Field(0, ge=0, le=2)
     """Maximum number of further attempts at a block with a trial that was disturbed from outside."""
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     """Seed of the order within blocks."""
 
 
@@ -214,7 +214,7 @@ class Stream(Table):
 class PublishedFigures(Table):
     """Published figures of one contestant."""
 
-    images_per_s: tuple[float, ...] = Field(min_length=1)
+    images_per_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
     """Of each epoch."""
     size_gib: float | None = Field(None, gt=0)
     """Size of the data set, in units of 2^30 bytes."""
@@ -271,11 +271,11 @@ class Tuning(WindowTable):
 
 def count_workers(workers: int | str) -> int:
     """Return a number of workers for one that may be relative to the allowed cores. Raises ValueError."""
-    if isinstance(workers, int):
+    if isinstance(workers, int) and workers >= 1:
         return workers
     if not (relative := re.fullmatch(r"cores(?:([-+*/])([1-9]\d*))?", str(workers))):
         raise ValueError(
-            f"workers must be a number or like cores, cores-1, cores+1, cores*2 or cores/2, and not {workers}"
+            f"workers must be 1 or more, or like cores, cores-1, cores+1, cores*2 or cores/2, and not {workers}"
         )
     cores, (sign, by) = len(os.sched_getaffinity(0)), relative.groups()
     return max(1, _OF_CORES[sign](cores, int(by))) if sign else cores
