@@ -119,7 +119,7 @@ def main() -> None:
     left += [" ".join(child.cmdline()) for child in psutil.Process().children()]
     model.epochs["val"].pop(0)  # Lightning's look at the first two batches
     loaders = [type(loader).__name__ for loader in (trainer.train_dataloader, trainer.val_dataloaders)]
-    failed = failure(spec, replace(work, resizes=(), transforms=[v2.Lambda(fail)])) if ranks == 1 else ""
+    failed = failure(spec, replace(work, resizes=(), transforms=[v2.Lambda(fail)]))
     told = {**model.epochs, "left": left, "loaders": loaders, "failed": failed, "refused": refused(work)}
     Path(spec["out"], f"{trainer.global_rank}.json").write_text(json.dumps(told))
     assert np.isfinite(float(trainer.callback_metrics["loss"]))
