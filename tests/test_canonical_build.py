@@ -1,30 +1,25 @@
+"""Canonical images are built from a tree, resumed after an interruption, and named by tree and settings."""
+
 import hashlib
-import json
 import multiprocessing
 import os
-import pickle
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from loaderbench.images import CanonicalImages, CanonicalSettings, SourceError
+from loaderbench.images import CanonicalImages, SourceError
 from loaderbench.images.canonical_build import build, canonical_folder
-from loaderbench.images.canonical_form import canonical_form
-from loaderbench.images.decoding import Unreadable, decode
 from loaderbench.images.tree import scan
 from loaderbench.machine.disk import DiskSpaceError
 from tests import messy
-
-SETTINGS = CanonicalSettings(samples=None, seed=0, max_side=32, quality=90)
+from tests.canonical import SETTINGS, built, ignored
 
 
 def state(*roots):
@@ -35,17 +30,6 @@ def state(*roots):
     return metadata, [path.read_bytes() for path in regular]
 
 
-def ignored(_):
-    """Ignore progress."""
-
-
-def built(tree, folder, **changes):
-    folder.mkdir()
-    settings = {field.name: changes.pop(field.name) for field in fields(CanonicalSettings) if field.name in changes}
-    build(tree, folder, replace(SETTINGS, **settings), **{"strict": False, "on_progress": ignored, **changes})
-    return CanonicalImages(folder)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return messy.grow(tmp_path_factory.mktemp("tree") / "root")
@@ -54,11 +38,6 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tree(root):
     return scan(root)
-
-
-@pytest.fixture(scope="module")
-def source(tree, tmp_path_factory):
-    return built(tree, tmp_path_factory.mktemp("cache") / "store")
 
 
 @pytest.fixture
@@ -72,102 +51,13 @@ def clean(tmp_path):
     return scan(tmp_path / "clean")
 
 
-def test_every_image_that_can_be_read_is_stored_in_tree_order(source, tree):
-    failed = {entry.path for entry in source.rejected()}
-    kept = [(path, label) for path, label in zip(tree.paths, tree.labels, strict=True) if path not in failed]
-    assert len(source) == messy.READABLE
-    assert [(source.original(i), source.label(i)) for i in range(len(source))] == [
-        (tree.root / path, label) for path, label in kept
-    ]
-
-
-def test_every_entry_that_cannot_be_read_is_listed_with_its_reason(source, tree):
-    rejected = source.rejected()
-    assert set(tree.skipped) < set(rejected)
-    failed = {entry.path: entry.reason for entry in set(rejected) - set(tree.skipped)}
-    assert failed.keys() == {"dogs/text.jpg", "dogs/truncated.jpg"}
-    assert "truncated" in failed["dogs/truncated.jpg"]
-    assert source.manifest.rejected == len(rejected)
-
-
-def test_samples_are_the_canonical_form_of_their_originals(source):
-    for i in range(len(source)):
-        pixels, jpeg = canonical_form(source.original(i), max_side=32, quality=90)
-        assert np.array_equal(source.pixels(i), pixels)
-        assert source.jpeg(i) == jpeg
-
-
-def test_images_within_the_largest_side_keep_their_pixels(root):
-    path = root / "cats" / "plain.jpg"
-    for max_side in (None, messy.WIDTH, messy.WIDTH + 1):
-        assert np.array_equal(canonical_form(path, max_side, 90)[0], decode(path))
-
-
-def test_larger_images_are_shrunk_to_the_largest_side(root):
-    path = root / "cats" / "plain.jpg"
-    expected = cv2.resize(decode(path), (32, 24), interpolation=cv2.INTER_AREA)
-    assert np.array_equal(canonical_form(path, 32, 90)[0], expected)
-
-
-def test_jpeg_bytes_decode_to_nearly_the_pixels_in_rgb(source):
-    for i in range(len(source)):
-        bgr = cv2.imdecode(np.frombuffer(source.jpeg(i), np.uint8), cv2.IMREAD_COLOR)
-        assert np.abs(bgr[:, :, ::-1].astype(int) - source.pixels(i)).mean() < 12
-
-
-def test_digests_are_those_of_the_stored_bytes(source):
-    samples = range(len(source))
-    pixels = [hashlib.sha256(source.pixels(i).tobytes()).digest() for i in samples]
-    jpeg = [hashlib.sha256(source.jpeg(i)).digest() for i in samples]
-    assert (source.digests("pixels"), source.digests("jpeg")) == (pixels, jpeg)
-
-
-def test_the_manifest_describes_the_images(source, tree):
-    manifest, samples = source.manifest, range(len(source))
-    assert (manifest.found, manifest.samples, manifest.drawn) == (22, messy.READABLE, 22)
-    assert manifest.pixels_bytes_mean == np.mean([source.pixels(i).nbytes for i in samples])
-    assert manifest.jpeg_bytes_mean == np.mean([len(source.jpeg(i)) for i in samples])
-    assert manifest.notes == tree.notes
-    assert manifest.versions["cv2"] == cv2.__version__
-
-
-def test_a_pickled_source_is_its_path_and_reads_the_same(source):
-    source.pixels(0)
-    pickled = pickle.dumps(source)
-    copy = pickle.loads(pickled)  # noqa: S301
-    assert len(pickled) < 200 + len(bytes(source.folder))
-    assert copy.jpeg(3) == source.jpeg(3)
-    assert np.array_equal(copy.pixels(3), source.pixels(3))
-
-
-def test_threads_may_share_a_source(source):
-    order = list(range(len(source))) * 20
-    with ThreadPoolExecutor(4) as threads:
-        read = list(threads.map(lambda i: hashlib.sha256(source.pixels(i).data).digest(), order))
-    assert read == [source.digests("pixels")[i] for i in order]
-
-
-def test_pixels_may_be_changed_by_their_reader(source):
-    source.pixels(0)[:] = 7
-    assert hashlib.sha256(source.pixels(0).data).digest() == source.digests("pixels")[0]
-
-
-def test_damaged_canonical_images_are_not_read(clean, tmp_path):
-    source = built(clean, tmp_path / "store")
-    os.truncate(source.folder / "pixels.bin", 100)
-    os.truncate(source.folder / "jpeg.bin", 100)
-    for read in (source.pixels, source.jpeg):
-        with pytest.raises(SourceError, match=f"{source.folder}.* is damaged; delete it"):
-            read(39)
-
-
-def test_the_users_tree_is_left_as_it_was(root, tmp_path):
+def test_build_leaves_the_users_tree_unchanged(root, tmp_path):
     before = state(root, root.parent / "outside")
     built(scan(root), tmp_path / "store")
     assert state(root, root.parent / "outside") == before
 
 
-def test_the_same_seed_draws_the_same_samples_on_any_number_of_processes(clean, tmp_path, monkeypatch):
+def test_samples_depend_on_the_seed_and_not_on_the_process_count(clean, tmp_path, monkeypatch):
     stores = []
     for seed, cores in ((0, 1), (0, 3), (1, 1)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
@@ -179,20 +69,20 @@ def test_the_same_seed_draws_the_same_samples_on_any_number_of_processes(clean, 
     assert files[0] == files[1]
 
 
-def test_unreadable_images_are_replaced_by_others(tree, tmp_path):
+def test_build_replaces_unreadable_images_by_others(tree, tmp_path):
     source = built(tree, tmp_path / "store", samples=messy.READABLE)
     assert len(source) == messy.READABLE
     originals = [source.original(i) for i in range(len(source))]
     assert originals == sorted(originals, key=lambda path: (path.parent, path.name))
 
 
-def test_fewer_images_than_requested_are_noted(clean, tmp_path):
+def test_build_notes_that_a_folder_has_too_few_images(clean, tmp_path):
     source = built(clean, tmp_path / "store", samples=50)
     assert len(source) == 40
     assert "50 images were requested; the folder has 40." in source.manifest.notes
 
 
-def test_classes_without_samples_are_dropped_and_labels_stay_contiguous(clean, tmp_path):
+def test_build_drops_classes_without_samples_and_keeps_labels_contiguous(clean, tmp_path):
     source = built(clean, tmp_path / "store", samples=2)
     folders = [source.original(i).parent.name for i in range(2)]
     assert [source.classes[source.label(i)] for i in range(2)] == folders
@@ -200,12 +90,12 @@ def test_classes_without_samples_are_dropped_and_labels_stay_contiguous(clean, t
     assert any("classes have no image among the samples" in note for note in source.manifest.notes)
 
 
-def test_strict_refuses_what_the_scan_skipped(tree, tmp_path):
+def test_strict_build_refuses_entries_that_the_scan_skipped(tree, tmp_path):
     with pytest.raises(SourceError, match=r"(?s)5 images .*dogs/empty.jpg: empty file.*--strict"):
         built(tree, tmp_path / "store", strict=True)
 
 
-def test_strict_refuses_what_cannot_be_decoded_naming_ten(clean, tmp_path):
+def test_strict_build_names_ten_images_that_do_not_decode(clean, tmp_path):
     for i in range(0, 40, 3):
         (clean.root / f"c{i % 4}" / f"{i}.jpg").write_text("broken")
     with pytest.raises(SourceError, match=r"(?s)14 images .*c0/0.jpg: not an .*and 4 more") as error:
@@ -213,34 +103,21 @@ def test_strict_refuses_what_cannot_be_decoded_naming_ten(clean, tmp_path):
     assert str(error.value).count(".jpg") == 10
 
 
-def test_a_tree_of_broken_images_is_refused(tmp_path):
+def test_build_refuses_a_tree_of_broken_images(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.jpg").write_text("broken")
     with pytest.raises(SourceError, match=r"(?s)none of 1 images in .*a/1.jpg: not an image"):
         built(scan(tmp_path), tmp_path / "store")
 
 
-@pytest.mark.parametrize(
-    ("size", "max_side", "reason"),
-    [
-        ((1000, 1), 256, "1000 x 1 pixels are too narrow"),
-        ((65_501, 1), None, "exceed JPEG's 65500"),
-    ],
-)
-def test_extreme_shapes_are_unreadable(tmp_path, size, max_side, reason):
-    Image.new("RGB", size).save(tmp_path / "1.png")
-    with pytest.raises(Unreadable, match=reason):
-        canonical_form(tmp_path / "1.png", max_side, 90)
-
-
-def test_too_small_a_disk_is_reported_before_starting(clean, tmp_path, monkeypatch):
+def test_build_refuses_to_start_on_too_small_a_disk(clean, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(DiskSpaceError, match=r"/store: .* need about .* GiB, .*free; use --cache DIR .* --samples N"):
         built(clean, tmp_path / "store")
     assert not list((tmp_path / "store").iterdir())
 
 
-def test_a_full_disk_is_reported(clean, tmp_path):
+def test_build_reports_a_full_disk_and_writes_no_manifest(clean, tmp_path):
     store = tmp_path / "store"
     store.mkdir()
     (store / "pixels.bin").symlink_to("/dev/full")
@@ -249,7 +126,7 @@ def test_a_full_disk_is_reported(clean, tmp_path):
     assert not (store / "manifest.json").exists()
 
 
-def test_a_worker_that_dies_ends_the_build(clean, tmp_path):
+def test_a_dead_worker_ends_the_build(clean, tmp_path):
     def kill(done):
         multiprocessing.active_children()[0].kill()
 
@@ -314,7 +191,7 @@ def test_an_interrupted_build_resumes_with_the_same_result(tmp_path, ending, at,
     assert set(expected) == {"index.bin", "jpeg.bin", "manifest.json", "pixels.bin", "rejected.json", "sources.bin"}
 
 
-def test_progress_goes_up_to_the_number_of_samples(clean, tmp_path):
+def test_build_reports_progress_up_to_the_number_of_samples(clean, tmp_path):
     calls = []
     built(clean, tmp_path / "store", samples=9, on_progress=calls.append)
     assert calls == list(range(1, 10))
@@ -324,7 +201,7 @@ def fingerprint(tree, **changes):
     return canonical_folder(tree, replace(SETTINGS, **changes), Path()).name
 
 
-def test_the_fingerprint_is_that_of_tree_and_settings(clean):
+def test_fingerprint_depends_on_tree_and_settings(clean):
     key = fingerprint(clean)
     assert fingerprint(scan(clean.root)) == key
     changes = {"samples": 3, "seed": 1, "max_side": None, "quality": 91}
@@ -333,7 +210,7 @@ def test_the_fingerprint_is_that_of_tree_and_settings(clean):
 
 
 @pytest.mark.parametrize("change", ["touch", "rename", "remove", "dangle"])
-def test_the_fingerprint_changes_with_the_tree(clean, change):
+def test_fingerprint_changes_with_the_tree(clean, change):
     path = clean.root / "c0" / "0.jpg"
     {
         "touch": lambda: os.utime(path, ns=(0, 0)),
@@ -342,18 +219,3 @@ def test_the_fingerprint_changes_with_the_tree(clean, change):
         "dangle": lambda: (clean.root / "c0" / "new.jpg").symlink_to("nowhere"),
     }[change]()
     assert fingerprint(scan(clean.root)) != fingerprint(clean)
-
-
-def test_names_that_are_not_utf_8_come_back(source, root):
-    originals = {source.original(i) for i in range(len(source))}
-    assert root / "dogs" / messy.LATIN1_NAME in originals
-
-
-def test_a_class_name_that_is_not_utf_8_comes_back(tmp_path):
-    name = os.fsdecode(b"\xe9t\xe9")
-    (tmp_path / "root" / name).mkdir(parents=True)
-    Image.fromarray(messy.RGB).save(tmp_path / "root" / name / "1.png")
-    source = built(scan(tmp_path / "root"), tmp_path / "store")
-    assert source.classes == (name,)
-    assert source.original(0) == Path(tmp_path, "root", name, "1.png")
-    assert json.loads((source.folder / "manifest.json").read_text())["classes"] == [name]

@@ -65,7 +65,7 @@ def trained(*, step_ms: float, batch_ms: float, copy_ms: float) -> dict[str, flo
         (30, 40, 20, 50, 25),  # a batch comes 40 ms after the one before, whose step began at 20 and ends at 50
     ],
 )
-def test_the_share_of_copying_hidden_by_steps_is_reported(
+def test_device_columns_report_the_share_of_copies_hidden_by_steps(
     step_ms: float, batch_ms: float, copy_ms: float, overlap_pct: float, starved_pct: float
 ) -> None:
     columns = trained(step_ms=step_ms, batch_ms=batch_ms, copy_ms=copy_ms)
@@ -74,7 +74,7 @@ def test_the_share_of_copying_hidden_by_steps_is_reported(
     assert columns["gpu_starved_pct"] == pytest.approx(starved_pct)
 
 
-def test_a_step_waits_for_its_own_batch_and_the_cpu_for_neither() -> None:
+def test_a_step_waits_for_its_batch_and_the_cpu_does_not_wait() -> None:
     cuda = Cuda()
     brought = Copies("cuda", cuda).bring(Images(cuda, copy_ms=5))
     assert (cuda.main.free_ms, cuda.host_ms) == (5, 0)
@@ -123,7 +123,7 @@ def test_a_loaders_own_copy_is_complete_before_the_next_request(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("where", "gpu", "lasting"), [("cpu", True, True), ("cpu", False, False), ("cuda", True, False)]
 )
-def test_batches_last_that_training_copies_to_a_gpu_itself(
+def test_training_requests_lasting_batches_if_it_copies_them_to_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
     where: str,
     gpu: bool,  # noqa: FBT001
@@ -135,7 +135,7 @@ def test_batches_last_that_training_copies_to_a_gpu_itself(
 
 
 @pytest.mark.parametrize(("behind", "waited_ms"), [(0, 5), (1, 0)])
-def test_a_batch_that_is_taken_has_come_or_the_one_before_it_has(behind: int, waited_ms: float) -> None:
+def test_the_drain_waits_for_each_copy_or_the_one_before(behind: int, waited_ms: float) -> None:
     cuda = Cuda()
     copies, arrivals = Copies("cuda", cuda), Arrivals(cuda.Event, behind)
     for number in range(3):
@@ -155,7 +155,7 @@ def test_images_on_another_device_than_requested_are_invalid(asked: str, found: 
         list(meter)
 
 
-def test_labels_on_a_device_are_wrong_work() -> None:
+def test_labels_on_a_device_are_invalid() -> None:
     images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64, device="meta")
     meter = Meter([(images, labels)], ARTIFACT, replace(ON_GPU, device="cpu"), Window(0, 0, 1, 0), Gpu())
     with pytest.raises(InvalidWorkError, match="labels on meta instead of cpu"):
@@ -180,7 +180,7 @@ def test_the_meter_yields_the_copy_on_the_device_and_reports_the_batch_memory() 
     ("available", "count", "ranks", "said"),
     [(False, 0, 1, "torch finds no CUDA device"), (True, 1, 2, "2 ranks need as many CUDA devices, and torch finds 1")],
 )
-def test_a_device_that_is_not_there_is_a_reason(
+def test_a_missing_device_is_refused_with_a_reason(
     monkeypatch: pytest.MonkeyPatch,
     available: bool,  # noqa: FBT001
     count: int,
@@ -195,7 +195,7 @@ def test_a_device_that_is_not_there_is_a_reason(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_training_for_a_gpu_that_is_not_there_begins_with_the_reason() -> None:
+def test_training_refuses_a_missing_gpu_before_it_starts() -> None:
     with pytest.raises(NotImplementedError, match="torch finds no CUDA device"):
         train.prepare(ARTIFACT, ON_GPU, model="resnet18", cached_s=60, loss_steps=8)
 
@@ -211,7 +211,7 @@ def test_training_for_a_gpu_that_is_not_there_begins_with_the_reason() -> None:
         ({"apart": "decoded elsewhere"}, "device", None),
     ],
 )
-def test_copying_to_the_gpu_is_a_limit_and_a_lower_one_for_pageable_memory(
+def test_copying_to_the_gpu_is_a_limit_and_lower_for_pageable_memory(
     planted: None, own: dict[str, Any], memory: str, bound_ips: float | None
 ) -> None:
     asked = campaign({"a": {}, "b": own})
@@ -233,7 +233,7 @@ def test_copying_to_the_gpu_is_a_limit_and_a_lower_one_for_pageable_memory(
         ({"ranks": 2}, "private", 100.0),  # two may copy more than one
     ],
 )
-def test_copying_to_the_gpu_limits_neither_loaders_that_convert_there_nor_several_ranks(
+def test_copying_does_not_limit_ranks_or_loaders_that_convert_on_the_gpu(
     planted: None, work: dict[str, Any], memory: str, bound_ips: float
 ) -> None:
     asked = campaign({"a": {}})
@@ -262,7 +262,7 @@ def test_machine_limits_do_not_depend_on_the_ranks(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_every_row_says_so(planted: None, ready: Ready, tmp_path: Path) -> None:
+def test_every_row_is_unavailable_without_a_gpu(planted: None, ready: Ready, tmp_path: Path) -> None:
     asked = campaign({"a": {}}, consumers={"train": TRAIN}, blocks=1)
     asked = asked.model_copy(update={"work": asked.work.model_copy(update={"device": "cuda"})})
     folder = runner.run(asked, ready(asked), tmp_path, Display())
@@ -274,7 +274,7 @@ def test_without_a_gpu_every_row_says_so(planted: None, ready: Ready, tmp_path: 
     assert "**Copies to the GPU**: none was measured in training, because there was no GPU." in report
 
 
-def test_nvjpeg_decodes_for_a_gpu_alone() -> None:
+def test_nvjpeg_refuses_to_decode_for_a_cpu() -> None:
     with (
         pytest.raises(NotImplementedError, match="decodes on a GPU"),
         nvjpeg.stream(ARTIFACT, replace(ON_GPU, device="cpu")),
@@ -282,7 +282,7 @@ def test_nvjpeg_decodes_for_a_gpu_alone() -> None:
         pass
 
 
-def test_memory_is_named() -> None:
+def test_device_memory_names_the_kind_of_memory() -> None:
     images = torch.zeros(2)
     assert device.memory(images) == "private"
     assert device.memory(images.share_memory_()) == "shared"
