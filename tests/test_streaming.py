@@ -1,6 +1,4 @@
-"""Data in a bucket, by the real libraries and a real S3 server on loopback that speaks https: what is read, what comes
-over the network, what is kept, and that nothing is left.
-"""
+"""Real libraries read data from an S3 server on loopback: which bytes cross the network and which files stay."""
 
 from __future__ import annotations
 
@@ -15,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from loaderbench import cli
-from loaderbench.bucket import loopback, rclone
+from loaderbench.bucket import loopback
 from loaderbench.bucket import metered_network as network
 from loaderbench.bucket.client import S3Error
-from loaderbench.campaign import campaign as config
-from loaderbench.campaign.campaign import Campaign, CampaignError
+from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.variant import Variant
 from loaderbench.formats import Prepared
 from loaderbench.machine import process
@@ -108,7 +104,7 @@ def _artifact(prepared: Prepared, loader: str) -> str:
     return prepared.artifacts[formats[loader]].path
 
 
-def test_litdata_streams_every_sample_once_an_epoch_from_s3(streamed: dict[str, Any]) -> None:
+def test_litdata_streams_every_sample_once_per_epoch(streamed: dict[str, Any]) -> None:
     """The meter checks the number of images and the labels of each epoch; see tests/test_trial.py."""
     assert (streamed["status"], streamed["reason"]) == ("ok", "")
     assert streamed["window_images"] == EPOCHS * 96 - 16
@@ -125,9 +121,7 @@ def test_the_second_epoch_fetches_nothing(streamed: dict[str, Any], everything: 
     assert streamed["cache_peak_mib"] * MIB == pytest.approx(size(everything, "litdata"), rel=0.01)
 
 
-def test_with_a_bounded_cache_litdata_fetches_again_and_the_cache_size_is_reported(
-    run: Run, everything: Prepared
-) -> None:
+def test_litdata_with_a_bounded_cache_fetches_again_in_each_epoch(run: Run, everything: Prepared) -> None:
     """LitData deletes chunks that it has read, but keeps up to two, whatever the bound."""
     bounded = run("litdata", "bounded")
     assert bounded["status"] == "ok"
@@ -135,7 +129,7 @@ def test_with_a_bounded_cache_litdata_fetches_again_and_the_cache_size_is_report
     assert bounded["cache_end_mib"] * MIB < size(everything, "litdata")
 
 
-def test_the_largest_size_of_a_folder_is_seen_while_it_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watcher_reports_the_largest_size_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen_mib: list[float] = []
     look = remote._size_mib
     monkeypatch.setattr(remote, "_LOOKS_EVERY_S", 0.001)
@@ -166,7 +160,7 @@ def test_a_download_uses_the_network_only_before_the_first_epoch(
     assert result["cache_end_mib"] * MIB == result["cache_peak_mib"] * MIB == size(everything, loader)
 
 
-def test_nothing_is_left(run: Run, streamed: dict[str, Any], place: Place, home: Path) -> None:
+def test_a_trial_leaves_no_files(run: Run, streamed: dict[str, Any], place: Place, home: Path) -> None:
     assert not (place.scratch / "trial").exists()
     assert not [path for path in home.rglob("*") if "chunk" in path.name or path.name == ".lightning"]
 
@@ -175,7 +169,7 @@ def _metered(endpoint: str, certificates: Path) -> dict[str, str]:
     return loopback.environment(loopback.metered(endpoint), certificates)
 
 
-def test_a_download_that_goes_past_the_proxy_is_a_failed_row(run: Run, place: Place) -> None:
+def test_a_download_that_bypasses_the_proxy_is_a_failed_row(run: Run, place: Place) -> None:
     """rclone uses no proxy for a loopback address."""
     certificates = place.scratch / "certificates"
     with loopback.serve(place.scratch / "buckets", certificates=certificates) as endpoint:
@@ -186,7 +180,7 @@ def test_a_download_that_goes_past_the_proxy_is_a_failed_row(run: Run, place: Pl
     assert "network_bytes" not in result
 
 
-def test_a_stream_of_which_nothing_was_counted_is_a_failed_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_without_counted_bytes_is_a_failed_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network.Link, "count", lambda *_: None)
     result = run("litdata", "stream")
     assert result["status"] == "failed"
@@ -195,7 +189,7 @@ def test_a_stream_of_which_nothing_was_counted_is_a_failed_row(run: Run, monkeyp
 
 
 @pytest.mark.parametrize("transport", ["stream", "download"])
-def test_a_server_that_dies_in_the_middle_is_a_failed_row_with_its_reason(  # noqa: PLR0913, PLR0917
+def test_a_server_that_dies_during_a_trial_is_a_failed_row_with_its_reason(  # noqa: PLR0913, PLR0917
     run: Run, place: Place, everything: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: Transport
 ) -> None:
     buckets = Path(shutil.copytree(place.scratch / "buckets", tmp_path / "buckets"))
@@ -283,42 +277,6 @@ def test_the_row_reports_the_network_limits(
     assert not (folder / "scratch").exists()
 
 
-@pytest.mark.parametrize(
-    ("table", "said"),
-    [
-        ({"streaming": ["imagefolder-256-pil"]}, "cannot read from a bucket; list it in stream.downloading"),
-        ({"bounded": ["litdata-jpeg"]}, "stream.cache_mib is missing"),
-        ({"downloading": ["imagefolder-original-pil"]}, "links to local files"),
-        ({"downloading": ["nobody"]}, "stream.downloading: unknown contestant nobody"),
-        ({"downloading": [], "epochs": 1}, "greater than or equal to 2"),
-    ],
-)
-def test_campaigns_that_cannot_stream_are_refused_with_the_reason(
-    tmp_path: Path, table: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(CampaignError, match=said):
-        config.load("quick", {"stream": table})
-
-
-@pytest.mark.parametrize("several", ["ranks", "jobs"])
-def test_streaming_is_for_one_process(several: str) -> None:
-    with pytest.raises(CampaignError, match="stream needs a single process"):
-        config.load("stream", {"work": {several: 2}})
-
-
-def test_a_program_that_the_bucket_on_loopback_needs_is_missed_before_anything_is_prepared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rclone, "_INSTALLED_WITH", {"rclone": "make setup"})
-    monkeypatch.setattr(rclone.shutil, "which", lambda name, path: None if name == "rclone" else name)
-    monkeypatch.setattr("sys.argv", ["loaderbench", "bench", "stream", "--cache", str(tmp_path / "cache")])
-    monkeypatch.setattr("loaderbench.formats.prepare", lambda *_, **__: pytest.fail("prepared"))
-    with pytest.raises(S3Error, match="rclone is not installed"):
-        cli.app(standalone_mode=False)
-    remote.check(config.load("stream"), "s3://ready")
-    remote.check(config.load("quick"), None)
-
-
 def test_a_bucket_that_does_not_fit_on_the_disk_is_not_created(
     stream: Campaign, everything: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,11 +288,3 @@ def test_a_bucket_that_does_not_fit_on_the_disk_is_not_created(
     ):
         pass
     assert not (tmp_path / "scratch").exists()
-
-
-def test_with_a_bound_the_network_carries_all_again_in_each_epoch() -> None:
-    settings = config.load("stream", {"stream": {"epochs": 20, "rate_mib_per_s": 50}}).stream
-    assert settings
-    once, again = (remote.network_s(settings, transport, 500 * MIB) for transport in ("download", "bounded"))
-    assert (once, again) == (10, 200)
-    assert remote.network_s(settings.model_copy(update={"rate_mib_per_s": None}), "bounded", 500 * MIB) == 0
