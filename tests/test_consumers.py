@@ -1,4 +1,4 @@
-"""Consumers measure loaders and steps of known speed correctly, on simulated clocks."""
+"""Training, plain and under Lightning, measures loaders and steps of known speed correctly, on simulated clocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from lightning import Callback, Trainer
 
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.campaign import pixel_values as values
-from loaderbench.findings.findings import shown
 from loaderbench.machine.gpu import Gpu
 from loaderbench.machine.progress import Display
 from loaderbench.records import trials_csv
@@ -24,11 +23,12 @@ from loaderbench.trial import consumers
 from loaderbench.trial import meter as meters
 from loaderbench.trial.checks import InvalidWorkError
 from loaderbench.trial.clock import CudaClock
-from loaderbench.trial.consumers import demand_sweep, lightning, train
+from loaderbench.trial.consumers import lightning, train
 from loaderbench.trial.meter import Meter
 from loaderbench.trial.spec import Window
 from loaderbench.trial.trial import TimedLoader
 from tests.campaigns import Ready, campaign
+from tests.cuda import Cuda
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,100 +37,23 @@ if TYPE_CHECKING:
     from loaderbench.records.record import Consumer, Record
 
 pytestmark = pytest.mark.usefixtures("forked")
-
 ARTIFACT = Artifact("f", "/nowhere", 4096, 0, 1, 1, Encoding("jpeg"), classes=10)
 WORK = Work(batch_size=16, workers=1, image_size=8, dtype="uint8", passes=1, seed=0)
 ONE_WEIGHT = {"model": "one weight", "cached_s": 0.1, "loss_steps": 8}
 
 
-class Prefetching:
-    """A simulated clock, and a loader that makes batches at a fixed rate of that clock and prefetches some."""
-
-    def __init__(self, images_per_s: float, ahead: int = 4) -> None:
-        self.interval_ns = round(1e9 * WORK.batch_size / images_per_s)
-        self.ns = self.made_ns = 0
-        self.taken_ns = deque([0] * ahead, ahead)
-
-    def perf_counter(self) -> float:
-        return self.ns / 1e9
-
-    def sleep(self, seconds: float) -> None:
-        self.ns += round(1e9 * seconds)
-
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        images = torch.zeros(WORK.batch_size, 3, 8, 8, dtype=torch.uint8)
-        labels = torch.zeros(WORK.batch_size, dtype=torch.int64)
-        for _ in range(ARTIFACT.samples // WORK.batch_size):
-            self.made_ns = max(self.made_ns, self.taken_ns[0]) + self.interval_ns
-            self.ns = max(self.ns, self.made_ns)
-            self.taken_ns.append(self.ns)
-            yield images, labels
-
-
-@pytest.fixture
-def swept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The columns of the demand sweep for a loader of 1,000 images/s."""
-    loader = Prefetching(1000)
-    monkeypatch.setattr(meters, "perf_counter_ns", lambda: loader.ns)
-    monkeypatch.setattr(demand_sweep, "time", loader)
-    return demand_sweep.sweep(WORK, Meter(loader, ARTIFACT, WORK, Window(0.3, 0.5, 8, None, whole_epoch=False), Gpu()))
-
-
-def test_the_sweep_finds_the_highest_demand_that_a_loader_feeds(swept: dict[str, Any]) -> None:
-    assert swept["fed_images_per_s"] == pytest.approx(1000 / demand_sweep.FED, rel=0.01)
-
-
-def test_an_accelerator_that_demands_more_than_the_loader_delivers_waits_as_predicted(swept: dict[str, Any]) -> None:
-    points = [tuple(map(float, point.split())) for point in swept["demand_curve"].split("; ")]
-    assert len(points) > 5
-    for demand, busy_pct in points:
-        assert busy_pct == pytest.approx(100 * min(1, 1000 / demand), rel=0.01), shown(demand)
-
-
-def test_a_demand_between_two_points_is_interpolated() -> None:
-    points = [demand_sweep.Point(2000, 0.5), demand_sweep.Point(1200, 0.8), demand_sweep.Point(1000, 1.0)]
-    assert demand_sweep.fed(points) == pytest.approx(1100)
-    assert demand_sweep.fed(points[:2]) is None
-    assert demand_sweep.fed(points[2:]) == 1000
-
-
-class Event:
-    """A simulated `torch.cuda.Event`: complete when the device has done all earlier work."""
-
-    def __init__(self, device: Device) -> None:
-        self.device = device
-
-    def record(self) -> None:
-        self.passed_ms = max(self.device.free_ms, self.device.host_ms)
-
-    def synchronize(self) -> None:
-        self.device.host_ms = max(self.device.host_ms, self.passed_ms)
-
-    def elapsed_time(self, later: Event) -> float:
-        return later.passed_ms - self.passed_ms
-
-
-class Device:
-    """A simulated device; each step starts when it is submitted or when the step before it ends."""
-
-    host_ms = free_ms = 0.0
-
-    def step(self, step_ms: float) -> None:
-        self.free_ms = max(self.free_ms, self.host_ms) + step_ms
-
-
 @pytest.mark.parametrize(("step_ms", "batch_ms", "starved_pct"), [(30, 40, 25), (40, 30, 0), (10, 40, 75)])
-def test_a_gpu_starves_from_the_end_of_a_step_to_the_next_batch(
+def test_starved_time_runs_from_the_end_of_a_step_to_the_next_batch(
     step_ms: float, batch_ms: float, starved_pct: float
 ) -> None:
-    device, times = Device(), Timeline(opened=4, closed=24)
-    clock = CudaClock(lambda: Event(device))
+    cuda, times = Cuda(), Timeline(opened=4, closed=24)
+    clock = CudaClock(cuda.Event)
     made_ms = 0.0
     for _ in range(30):
-        made_ms += batch_ms  # by a loader that goes on while the device works
-        device.host_ms = max(device.host_ms, made_ms)
+        made_ms += batch_ms  # by a loader that continues while the device works
+        cuda.host_ms = max(cuda.host_ms, made_ms)
         clock.begin()
-        device.step(step_ms)
+        cuda.compute(step_ms)
         clock.end()
     columns = clock.columns(times)
     assert columns["gpu_starved_pct"] == pytest.approx(starved_pct, abs=1)
@@ -207,7 +130,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
 
 @pytest.mark.parametrize("consumer", ["train", "lightning"])
 @pytest.mark.parametrize(("step_ms", "batch_ms", "starved_pct"), [(40, 80, 50), (60, 30, 0), (10, 40, 75)])
-def test_the_data_stall_of_training_follows_from_step_and_batch_time(
+def test_data_stall_follows_from_step_and_batch_time(
     consumer: str, step_ms: int, batch_ms: int, starved_pct: float, world: World
 ) -> None:
     """Also, each batch is done before the next is requested, because FFCV for example overwrites it."""
@@ -251,7 +174,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 
 @pytest.mark.parametrize(("window_batches", "epochs"), [(4, [5]), (9, [10]), (10, [10, 1]), (24, [10, 10, 5])])
-def test_under_lightning_the_datamodule_opens_the_loader_and_epochs_end(
+def test_lightning_opens_the_loader_once_and_ends_epochs(
     window_batches: int, epochs: list[int], world: World, seen: Seen
 ) -> None:
     """Training stops as soon as the window has closed: within an epoch, or with its last batch."""
@@ -287,7 +210,7 @@ def consumed(ready: Ready, folder: Path, *names: Consumer) -> dict[str, Record]:
     return rows
 
 
-def test_training_learns_and_is_compared_with_training_on_one_cached_batch(ready: Ready, tmp_path: Path) -> None:
+def test_training_learns_and_reports_its_stall_against_a_cached_batch(ready: Ready, tmp_path: Path) -> None:
     rows = consumed(ready, tmp_path, "train")
     trained = rows["train"]
     assert trained.trial == "1/files/train"
@@ -305,7 +228,7 @@ def test_training_learns_and_is_compared_with_training_on_one_cached_batch(ready
 
 
 @pytest.mark.slow
-def test_lightning_trains_as_the_plain_loop_does_and_the_sweep_of_demands_runs(ready: Ready, tmp_path: Path) -> None:
+def test_lightning_trains_like_the_plain_loop(ready: Ready, tmp_path: Path) -> None:
     rows = consumed(ready, tmp_path, "train", "lightning", "paced")
     trained = rows["train"]
     assert trained.loss_first
@@ -315,7 +238,7 @@ def test_lightning_trains_as_the_plain_loop_does_and_the_sweep_of_demands_runs(r
     assert rows["paced"].demand_curve
 
 
-def test_the_same_start_gives_the_same_first_loss() -> None:
+def test_equal_seeds_give_the_same_first_loss() -> None:
     batch = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 2, 3])
     losses = []
     for _ in range(2):
@@ -326,7 +249,7 @@ def test_the_same_start_gives_the_same_first_loss() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "normalised"), [("float32", True), ("float16", True), ("float16", False)])
-def test_the_first_loss_does_not_depend_on_who_normalises_nor_on_the_dtype(dtype: str, normalised: bool) -> None:  # noqa: FBT001
+def test_first_loss_does_not_depend_on_dtype_or_who_normalises(dtype: str, normalised: bool) -> None:  # noqa: FBT001
     levels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3])
     work = replace(WORK, dtype=dtype, normalised=normalised)
