@@ -53,6 +53,16 @@ def test_start_is_the_median_of_sums() -> None:
     assert (medians["import_s"], medians["construct_s"], medians["first_batch_s"]) == (2, 1, 2)
 
 
+def test_file_backed_memory_and_switches_per_second_are_medians_of_each_trial() -> None:
+    memory = [(900.0, 100.0), (1000.0, 900.0), (1100.0, 500.0)]
+    rows = [
+        fabricate.load(FAST, block, peak_memory_mib=peak, peak_anon_memory_mib=anon, context_switches=n, window_s=s)
+        for block, ((peak, anon), n, s) in enumerate(zip(memory, (100, 900, 800), (1.0, 3.0, 4.0), strict=True), 1)
+    ]
+    medians = summary("fast", analysis_of(rows)).medians
+    assert (medians["file_backed_mib"], medians["context_switches_per_s"]) == (600, 200)  # of medians: 500 and 267
+
+
 def test_ratio_pairs_blocks_and_has_a_t_interval_on_the_log() -> None:
     # Ratios 2, 4 and 8: log2 has mean 2 and standard deviation 1; t(2, 97.5 %) = 4.302653.
     rows = runs(REFERENCE, 100, 200, 50) + runs(FAST, 200, 800, 400)

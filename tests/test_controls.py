@@ -16,19 +16,27 @@ from tests import fabricate
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from loaderbench.findings.controls import ControlResult
     from loaderbench.records.record import Record
 
 KNOWN = {"images_per_s": 1000.0, "own_cores": 0.3, "child_cores": 0.3, "grandchild_cores": 0.3}
 ACTOR = fabricate.CAST[0]
 
 
-def judged(kind: str, rows: list[Record], ratio: Ratio | None = None, fastest: float | None = 5000) -> list[Any]:
-    contestant = {"name": ACTOR.name, "title": "C", "control": kind, "options": KNOWN}
-    return [result.passed for result in controls.judge({"contestants": [contestant]}, rows, ratio, fastest)]
+FASTEST = dict.fromkeys((1, 2, 3), 5000.0)
 
 
-def row(**changes: Any) -> Record:
-    return fabricate.load(ACTOR, 1, **changes)
+def results(kind: str, rows: list[Record], ratio: Ratio | None = None, **known: float) -> list[ControlResult]:
+    contestant = {"name": ACTOR.name, "title": "C", "control": kind, "options": KNOWN | known}
+    return [*controls.judge({"contestants": [contestant]}, rows, ratio, FASTEST)]
+
+
+def judged(kind: str, rows: list[Record], ratio: Ratio | None = None) -> list[bool | None]:
+    return [result.passed for result in results(kind, rows, ratio)]
+
+
+def row(block: int = 1, **changes: Any) -> Record:
+    return fabricate.load(ACTOR, block, **changes)
 
 
 @pytest.mark.parametrize(("speed", "cores", "held"), [(1019, 0.92, [True, True]), (1021, 0.93, [False, False])])
@@ -38,9 +46,23 @@ def test_a_loader_of_known_speed_and_cost_must_come_out(speed: float, cores: flo
 
 @pytest.mark.parametrize(("read_mib", "held"), [(66.0, True), (60.0, False), (0.0, None)])
 def test_what_is_read_from_the_disk_is_known(read_mib: float, held: bool | None) -> None:  # noqa: FBT001
-    contestant = {"name": ACTOR.name, "title": "C", "control": "known", "options": KNOWN | {"read_mib": 64}}
     rows = [row(images_per_s=1000, cores_used=0.9, read_bytes=int(read_mib * 2**20))]
-    assert controls.judge({"contestants": [contestant]}, rows, None, 5000)[-1].passed is held
+    assert results("known", rows, read_mib=64)[-1].passed is held
+
+
+@pytest.mark.parametrize("unread", [0, None])
+def test_a_control_that_was_not_read_in_one_block_is_called_unread(unread: int | None) -> None:
+    rows = [row(block, images_per_s=1000, read_bytes=64 << 20 if block < 3 else unread) for block in (1, 2, 3)]
+    *_, read = results("known", rows, read_mib=64)
+    assert (read.passed, read.measured) == (None, "64 (+0.0 %); unread in block 3")
+
+
+def test_a_control_whose_trial_failed_in_a_block_has_not_passed() -> None:
+    rows = [row(1, images_per_s=1000.0, cores_used=0.9), fabricate.failed(ACTOR, 2)]
+    for kind in ("known", "twin", "ceiling"):
+        found = results(kind, rows, Ratio(mean=1.0, low=0.99, high=1.01, blocks=2))
+        assert all("unread in block 2" in result.measured for result in found)
+        assert True not in [result.passed for result in found]
 
 
 @pytest.mark.parametrize(("peak_mib", "held"), [(510.0, True), (540.0, False)])
@@ -51,7 +73,7 @@ def test_memory_is_known_over_that_of_a_loader_without_any(peak_mib: float, held
         row(contestant="known", images_per_s=1000, cores_used=0.9, peak_anon_memory_mib=peak_mib),
         row(contestant="idle", images_per_s=10**6, peak_anon_memory_mib=250.0),
     ]
-    memory, _ = controls.judge({"contestants": [known, idle]}, rows, None, 5000)[-2:]
+    memory, _ = controls.judge({"contestants": [known, idle]}, rows, None, FASTEST)[-2:]
     assert memory.passed is held
 
 
@@ -59,14 +81,34 @@ def test_memory_is_known_over_that_of_a_loader_without_any(peak_mib: float, held
 def test_what_is_known_is_known_of_each_rank_and_job(work: dict[str, int]) -> None:
     contestant = {"name": ACTOR.name, "title": "C", "control": "known", "options": KNOWN}
     verdicts = controls.judge(
-        {"contestants": [contestant], "work": work}, [row(images_per_s=2000, cores_used=1.8)], None, 5000
+        {"contestants": [contestant], "work": work}, [row(images_per_s=2000, cores_used=1.8)], None, FASTEST
     )
     assert [result.passed for result in verdicts] == [True, True]
 
 
-def test_the_middle_of_the_blocks_decides() -> None:
-    rows = [row(images_per_s=speed, cores_used=0.9) for speed in (500, 1000, 1001)]
-    assert judged("known", rows) == [True, True]
+def test_the_worst_block_decides() -> None:
+    """Review E4: 1,500, 1,500 and 900 images/s were called +0.0 %, their median."""
+    rows = [row(block, images_per_s=speed, cores_used=0.9) for block, speed in enumerate((1000, 1000, 600), 1)]
+    speed, cores = results("known", rows)
+    assert (speed.passed, speed.measured) == (False, "600 (-40.0 %)")
+    assert cores.passed
+
+
+def test_the_worst_block_of_a_loader_that_does_nothing_decides() -> None:
+    rows = [row(block, images_per_s=speed) for block, speed in enumerate((10**6, 10**6, 10**5), 1)]
+    [result] = results("ceiling", rows)
+    assert (result.passed, result.measured) == (False, "5.00 %, at 781 empty batches/s")
+
+
+def test_memory_is_known_over_that_of_the_same_block() -> None:
+    """The medians, 700 and 300 MiB, differ by the 400 MiB expected, and no block does."""
+    known = {"name": "known", "title": "K", "control": "known", "options": KNOWN | {"shared_mib": 400}}
+    idle = {"name": "idle", "title": "I", "control": "ceiling", "options": {}}
+    peaks = [(600.0, 300.0), (700.0, 400.0), (800.0, 200.0)]
+    rows = [row(block, contestant="known", peak_anon_memory_mib=own) for block, (own, _) in enumerate(peaks, 1)]
+    rows += [row(block, contestant="idle", peak_anon_memory_mib=bare) for block, (_, bare) in enumerate(peaks, 1)]
+    memory, _ = controls.judge({"contestants": [known, idle]}, rows, None, FASTEST)[-2:]
+    assert (memory.passed, memory.measured) == (False, "600 (+50.0 %)")
 
 
 @pytest.mark.parametrize(
@@ -229,3 +271,18 @@ def test_without_a_limit_there_is_none_to_hold() -> None:
         "Bytes over the network"
     ]
     assert not [*controls.network_controls([])]
+
+
+@pytest.mark.parametrize("transport", ["stream", "download"])
+def test_a_trial_past_the_counted_network_fails_its_control(transport: str) -> None:
+    counted, rate = controls.network_controls([fetched(transport, network_bytes=0, network_epoch1_bytes=0)])
+    assert counted.passed is False
+    assert f"0 bytes in 1/{ACTOR.name}" in counted.measured
+    assert (rate.passed, rate.measured) == (None, f"unread in 1/{ACTOR.name}")
+
+
+def test_network_bytes_that_were_not_counted_are_called_unread() -> None:
+    rows = [fetched("download"), fetched("download", trial="2/x", network_bytes=None, network_epoch1_bytes=None)]
+    counted, rate = controls.network_controls(rows)
+    assert counted.passed is rate.passed is None
+    assert counted.measured == "1.040 to 1.040 times; unread in 2/x"

@@ -82,7 +82,7 @@ def test_every_table_is_whole_and_every_link_leads_somewhere(tmp_path: Path) -> 
 
 def test_few_blocks_claim_no_rank(tmp_path: Path) -> None:
     text = written(tmp_path, blocks=3)
-    assert "- **Confidence:** descriptive only. There are 3 blocks; ranking needs at least 6." in text
+    assert "- **Confidence:** descriptive only. No contestant has a speed in more than 3 blocks;" in text
     assert "is fastest" not in text
     assert "| Rank |" not in text
 
@@ -145,7 +145,7 @@ def test_after_its_first_block_a_report_is_right_and_preliminary(tmp_path: Path)
     assert "FFCV raw, os_cache on has the highest median so far: " in screen
     assert "(from one block)" in screen
     assert "- **Preliminary:** after 1 of 3 blocks, 3 of 9 trials." in screen
-    assert "There is 1 block; ranking needs at least 6." in screen
+    assert "No contestant has a speed in more than 1 block; ranking needs at least 6." in screen
     assert "No speed" not in screen
 
 
@@ -158,7 +158,7 @@ def test_no_rows_at_all_say_so(tmp_path: Path) -> None:
 
 def test_all_rows_failed(tmp_path: Path) -> None:
     text = written(tmp_path, [fabricate.failed(actor, 1) for actor in CAST])
-    assert "**No contestant that does the requested work has a speed**" in text
+    assert "**No contestant can be ranked**: none has a speed." in text
     assert text.count("![") == 1
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from loaderbench.findings import verdicts
 from loaderbench.findings.analysis import analyse
+from loaderbench.findings.crossover import DeliveryCurve
 from tests import fabricate
 from tests.fabricate import CAST
 
@@ -55,6 +56,7 @@ def test_a_rival_without_a_common_block_is_one() -> None:
     rows = [replace(row, block=(row.block or 0) + 6, trial=f"later/{row.trial}") for row in runs(OTHER, *[2000.0] * 6)]
     analysis = found([*runs(FAST, *[3000.0] * 6), *rows, *runs(REFERENCE, *[1000.0] * 6)], blocks=12)
     assert [s.title for s in verdicts.rivals(analysis.ranked)] == [OTHER.title]
+    assert {s.name: s.rank for s in analysis.ranked} == {FAST.name: (1, 2), OTHER.name: (1, 3), REFERENCE.name: (2, 3)}
 
 
 def test_before_the_end_nobody_is_the_fastest() -> None:
@@ -63,20 +65,20 @@ def test_before_the_end_nobody_is_the_fastest() -> None:
     assert verdicts.progress(analysis) == "after 6 of 8 blocks, 18 of 24 trials"
 
 
-@pytest.mark.parametrize(("blocks", "said"), [(1, "There is 1 block"), (3, "There are 3 blocks")])
+@pytest.mark.parametrize(("blocks", "said"), [(1, "1 block"), (3, "3 blocks")])
 def test_few_blocks_are_descriptive(blocks: int, said: str) -> None:
     analysis = found(three(*[2000.0] * blocks, blocks=blocks), blocks=blocks)
-    assert verdicts.confidence(analysis).startswith(f"descriptive only. {said}; ranking needs at least 6.")
+    assert verdicts.confidence(analysis).startswith(f"descriptive only. No contestant has a speed in more than {said};")
     assert ("from one block" in verdicts.headline(analysis).detail) is (blocks == 1)
 
 
 def test_where_all_ranked_contestants_failed_the_others_are_not_denied() -> None:
     rows = runs(FAST, *[3000.0] * 3)
     analysis = found(rows, blocks=3)
-    unranked = tuple(replace(s, unranked_reason="other work") for s in analysis.summaries)
+    unranked = tuple(replace(s, apart="other work") for s in analysis.summaries)
     claim = verdicts.headline(replace(analysis, summaries=unranked))
-    assert claim.claim == "No contestant that does the requested work has a speed"
-    assert claim.detail == ": all that have a speed do different work."
+    assert claim.claim == "No contestant can be ranked"
+    assert claim.detail == ": all that have a speed do different work or exceed the machine limit."
 
 
 def test_the_price_is_told_beside_that_of_the_reference() -> None:
@@ -97,9 +99,54 @@ def test_the_machine_limit_is_named_with_its_step() -> None:
     assert verdicts.machine_limit(found(bare, blocks=1)) == verdicts.beyond_limit(found(bare, blocks=1)) == ""
 
 
+def test_a_contestant_beyond_the_machine_limit_is_neither_ranked_nor_in_the_headline() -> None:
+    """One did 29,297 % of its limit, and had the first rank."""
+    rows = [
+        replace(row, pct_of_bound=29_297.0 if row.contestant == FAST.name else 50.0) for row in three(*[2000.0] * 6)
+    ]
+    analysis = found(rows)
+    assert verdicts.headline(analysis).claim == f"{OTHER.title} is fastest: 2,000 images/s"
+    assert [(s.name, s.rank) for s in analysis.summaries] == [
+        (OTHER.name, (1, 1)),
+        (REFERENCE.name, (2, 2)),
+        (FAST.name, None),
+    ]
+    assert verdicts.unranked(analysis) == f"{FAST.title} (it reaches 29,297% of the machine limit)."
+    assert FAST.title in verdicts.beyond_limit(analysis)
+
+
+@pytest.mark.parametrize("change", [{"pct_of_bound": 29_297.0}, {}])
+def test_a_contestant_that_cannot_be_ranked_is_not_named_first_with_other_settings_and_consumers(
+    change: dict[str, Any],
+) -> None:
+    cast = (FAST, REFERENCE)
+    names = [actor.name for actor in cast]
+    stream = fabricate.STREAM | {"streaming": names, "bounded": [], "downloading": []}
+    rows = fabricate.finished(cast, 6, (), names, names, stream)
+    rows = [replace(row, **(change if row.contestant == FAST.name else {})) for row in rows]
+    campaign = fabricate.environment(cast, 6, REFERENCE.name, (), names, feeding=names, stream=stream)["campaign"]
+    campaign["contestants"][0]["apart"] = "" if change else "crops"
+    curves = {row.trial: DeliveryCurve.of(fabricate.course(row), 5.0) for row in rows if row.transport}
+    analysis = analyse(rows, campaign, curves=curves)
+    assert "ImageFolder 256 px is the only one that can be ranked" in verdicts.tuned(analysis)
+    for sentence in (verdicts.accelerator(analysis), verdicts.training(analysis), verdicts.bucket(analysis, 4)):
+        assert REFERENCE.title in sentence
+        assert FAST.title not in sentence
+
+
+def test_training_without_a_cached_speed_still_counts_and_a_faster_one_is_not_called_slower() -> None:
+    rows = [fabricate.fed(FAST, 1, "train", images_per_s=900.0, stall_vs_cached_pct=None)]
+    rows += [fabricate.fed(REFERENCE, 1, "train", images_per_s=500.0, stall_vs_cached_pct=-2.0)]
+    campaign = fabricate.environment((FAST, REFERENCE), 1, REFERENCE.name, feeding=[FAST.name, REFERENCE.name])
+    assert verdicts.training(analyse(rows, campaign["campaign"])) == (
+        f"{FAST.title} has the highest median in training: 900 images/s; the slowest is {REFERENCE.title} with "
+        "500 images/s, 2.00% more than on one cached batch."
+    )
+
+
 def test_contestants_of_different_work_are_grouped_by_reason() -> None:
     analysis = found(three(2000.0, blocks=1), blocks=1)
-    apart = tuple(replace(s, unranked_reason="" if s.name == REFERENCE.name else "crops") for s in analysis.summaries)
+    apart = tuple(replace(s, apart="" if s.name == REFERENCE.name else "crops") for s in analysis.summaries)
     assert verdicts.unranked(replace(analysis, summaries=apart)) == f"{FAST.title}; {OTHER.title} (crops)."
 
 

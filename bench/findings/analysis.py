@@ -54,7 +54,7 @@ def analyse(
         planned=blocks * sum(map(len, variants(campaign).values())),
         recorded=int((table["contestant"].isin(names) & table["block"].between(1, blocks)).sum()),
         gpu_reason=_reasons(of_variant(ok, MAIN)["gpu_reason"]),
-        controls=_controls(campaign, [r for r in counted if r.status == "ok"], main),
+        controls=_controls(campaign, counted, main),
         flagged=tuple((record, signs) for record, signs in flagged if signs),
         counted=frozenset(ok["trial"]),
         quiet=sum(not signs for _, signs in flagged),
@@ -69,12 +69,18 @@ def _reasons(texts: Iterable[str]) -> str:
 
 
 def _controls(
-    campaign: Mapping[str, Any], rows: Sequence[Record], main: summaries.Ranking
+    campaign: Mapping[str, Any], counted: Sequence[Record], main: summaries.Ranking
 ) -> tuple[controls.ControlResult, ...]:
-    """Return the results of all controls. `rows`: those that count and are ok."""
-    fastest = max((summary.median for summary in main.summaries if summary.speeds), default=None)
-    plain = [row for row in rows if Variant.of(row) == MAIN and row.images_per_s is not None]
+    """Return the results of all controls. `counted`: the rows that count."""
+    possible = [s.name for s in main.summaries if s.speeds and not s.beyond_limit]
+    fastest = main.speeds[possible].max(axis=1).dropna()
+    fetching = [row for row in counted if row.transport and row.status == "ok"]
     return (
-        *controls.judge(campaign, plain, main.twin_ratio, fastest),
-        *controls.network_controls([row for row in rows if row.transport and row.images_per_s is not None]),
+        *controls.judge(
+            campaign,
+            [row for row in counted if Variant.of(row) == MAIN],
+            main.twin_ratio,
+            dict(zip(map(int, fastest.index), fastest.tolist(), strict=True)),
+        ),
+        *controls.network_controls(fetching),
     )

@@ -86,7 +86,7 @@ def _campaign_caveats(env: Mapping[str, Any], analysis: Analysis) -> Iterator[st
         yield "it has no controls"
     for control in analysis.controls:
         if control.passed is None:
-            yield f"the control {control.title} was not measured: {control.expected}"
+            yield f"the control {control.title} is {control.measured or 'not measured'}; expected: {control.expected}"
     if analysis.blocks < RANKING_BLOCKS:
         yield f"it has {analysis.blocks} blocks, fewer than {RANKING_BLOCKS}"
     if env["data"]["unreadable"]:

@@ -1,10 +1,9 @@
-"""Judge the controls of a campaign: whether the harness measured what is known beforehand."""
+"""Judge the controls of a campaign in every block: whether the harness measured what is known beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from loaderbench.findings.comparison import LEAST_DIFFERENCE, Ratio
@@ -31,25 +30,31 @@ class ControlResult:
     title: str
     expected: str
     measured: str
+    """The worst of all blocks, and the blocks without a value; an empty string if there was no trial."""
     passed: bool | None
-    """None if it was not measured."""
+    """None if it did not fail, but could not be read in every block."""
+
+
+Values = Mapping[int | None, float | None]
+"""What was measured, by block; None where it could not be read, also because the trial failed."""
 
 
 def judge(
-    campaign: Mapping[str, Any], good: Sequence[Record], twins: Ratio | None, fastest: float | None
+    campaign: Mapping[str, Any], counted: Sequence[Record], twins: Ratio | None, fastest: Values
 ) -> tuple[ControlResult, ...]:
     """Judge the loaders of a campaign, as `env.json` keeps it, that are controls.
 
-    `good`: its ok load rows. `twins`: ratio of the A/A control to the reference. `fastest`: highest median images/s.
+    `counted`: its rows of the main variant that count, of any status. `twins`: ratio of the A/A control to the
+    reference. `fastest`: highest images/s of the contestants, by block.
     """
-    rows = {c["name"]: [row for row in good if row.contestant == c["name"]] for c in campaign["contestants"]}
+    rows = {c["name"]: [row for row in counted if row.contestant == c["name"]] for c in campaign["contestants"]}
     idle = [row for c in campaign["contestants"] if c["control"] == "ceiling" for row in rows[c["name"]]]
     results: list[ControlResult] = []
     for contestant in campaign["contestants"]:
         title, own = contestant["title"], rows[contestant["name"]]
         match contestant["control"]:
             case "twin":
-                results.append(_twin(title, twins))
+                results.append(_twin(title, own, twins))
             case "ceiling":
                 results.append(_ceiling(title, own, fastest))
             case "known":
@@ -59,55 +64,61 @@ def judge(
 
 def network_controls(fetching: Sequence[Record]) -> Iterator[ControlResult]:
     """Judge the counted bytes and the rate limit of the network, by ok rows of trials with their data in a bucket."""
-    times = [
-        row.network_bytes / row.size_bytes
-        for row in fetching
-        if row.transport == "download" and row.network_bytes is not None and row.size_bytes
-    ]
-    if times:
-        yield ControlResult(
-            "Bytes over the network",
-            f"every download takes the bytes of its format, or up to {100 * NETWORK_OVERHEAD:g} % more",
-            f"{min(times):.3f} to {max(times):.3f} times",
-            min(times) >= 1 and max(times) <= 1 + NETWORK_OVERHEAD,
-        )
-    limits = [row.network_rate_mib_per_s for row in fetching if row.network_rate_mib_per_s]
-    rates = [rate for row in fetching for rate in _rates_mib_per_s(row)]
-    if limits and rates:
-        yield ControlResult(
+    if not fetching:
+        return
+    downloads = [row for row in fetching if row.transport == "download" and row.network_bytes is not None]
+    shares = [(row.network_bytes or 0) / row.size_bytes for row in downloads if row.size_bytes]
+    past = [f"0 bytes in {row.trial}" for row in fetching if row.network_bytes == 0]
+    measured = [f"{min(shares):.3f} to {max(shares):.3f} times"] if shares else []
+    yield _control(
+        "Bytes over the network",
+        f"every trial takes some, and every download those of its format, or up to {100 * NETWORK_OVERHEAD:g} % more",
+        "; ".join(measured + past) or "more than 0 bytes in every trial",
+        not past and all(1 <= share <= 1 + NETWORK_OVERHEAD for share in shares),
+        [row.trial for row in fetching if row.network_bytes is None],
+    )
+    limited = {row.trial: _rates_mib_per_s(row) for row in fetching if row.network_rate_mib_per_s}
+    if limited:
+        limit = next(row.network_rate_mib_per_s for row in fetching if row.network_rate_mib_per_s) or 0
+        most = max((rate for rates in limited.values() for rate in rates), default=0)
+        yield _control(
             "Rate of the network",
-            f"at most {limits[0]:g} MiB/s in every download and epoch, within {100 * NETWORK_RATE_TOLERANCE:g} %",
-            f"{max(rates):.3g} MiB/s at most",
-            max(rates) <= limits[0] * (1 + NETWORK_RATE_TOLERANCE),
+            f"at most {limit:g} MiB/s in every download and epoch, within {100 * NETWORK_RATE_TOLERANCE:g} %",
+            f"{most:.3g} MiB/s at most" if most else "",
+            most <= limit * (1 + NETWORK_RATE_TOLERANCE),
+            [trial for trial, rates in limited.items() if not rates],
         )
 
 
-def _rates_mib_per_s(row: Record) -> Iterator[float]:
-    """Yield the rates of its download and of its first two epochs."""
+def _rates_mib_per_s(row: Record) -> list[float]:
+    """Return the rates of its download and of its first two epochs; none if nothing came in the first."""
     spans = [(row.network_epoch1_bytes, row.download_s or row.epoch1_s), (row.network_epoch2_bytes, row.epoch2_s)]
-    for size_bytes, seconds in spans:
-        if size_bytes and seconds:
-            yield size_bytes / _MIB / seconds
+    rates = [size_bytes / _MIB / seconds for size_bytes, seconds in spans if size_bytes and seconds]
+    return rates if row.network_epoch1_bytes else []
 
 
-def _twin(title: str, twins: Ratio | None) -> ControlResult:
+def _twin(title: str, rows: Sequence[Record], twins: Ratio | None) -> ControlResult:
     expected = f"the 95 % interval of its ratio to the reference overlaps 1 ± {100 * LEAST_DIFFERENCE:g} %"
     if twins is None or twins.low is None or twins.high is None:
         return ControlResult(title, expected, "", None)
     measured = f"{twins.mean:.3f} times, 95 % interval {twins.low:.3f} to {twins.high:.3f}"
     most = 1 + LEAST_DIFFERENCE
-    return ControlResult(title, expected, measured, twins.low <= most and twins.high >= 1 / most)
+    held = twins.low <= most and twins.high >= 1 / most
+    return _control(title, expected, measured, held, _unread(_by_block(rows, lambda row: row.images_per_s)))
 
 
-def _ceiling(title: str, rows: Sequence[Record], fastest: float | None) -> ControlResult:
-    expected = f"the harness takes at most {100 * CEILING_SHARE:g} % of the fastest contestant's time"
-    speeds = [row.images_per_s for row in rows if row.images_per_s]
-    if not speeds or fastest is None:
-        return ControlResult(title, expected, "", None)
-    share = fastest / median(speeds)
-    batches_per_s = median(speeds) / (rows[0].batch_size or 1)
-    measured = f"{100 * share:.2f} %, at {batches_per_s:,.0f} empty batches/s"
-    return ControlResult(title, expected, measured, share <= CEILING_SHARE)
+def _ceiling(title: str, rows: Sequence[Record], fastest: Values) -> ControlResult:
+    expected = f"the harness takes at most {100 * CEILING_SHARE:g} % of the fastest contestant's time in every block"
+    speeds = _by_block(rows, lambda row: row.images_per_s)
+    shares = {block: _quotient(fastest.get(block), speed) for block, speed in speeds.items()}
+    share, block = max(((share, block) for block, share in shares.items() if share), default=(0.0, None))
+    batches_per_s = (speeds.get(block) or 0) / (rows[0].batch_size or 1) if rows else 0
+    measured = f"{100 * share:.2f} %, at {batches_per_s:,.0f} empty batches/s" if share else ""
+    return _control(title, expected, measured, share <= CEILING_SHARE, _unread(shares))
+
+
+def _quotient(one: float | None, other: float | None) -> float | None:
+    return one / other if one and other else None
 
 
 def _known(
@@ -124,26 +135,39 @@ def _known(
     """
     processes = work.get("ranks", 1) * work.get("jobs", 1)
     options = {name: value * processes for name, value in options.items() if name in _COSTS}
-    yield _within(title, "images/s", options["images_per_s"], SPEED_TOLERANCE, [r.images_per_s for r in rows])
+    speeds = _by_block(rows, lambda row: row.images_per_s)
+    yield _within(title, "images/s", options["images_per_s"], SPEED_TOLERANCE, speeds)
     if cores := sum(options.get(name, 0) for name in _CORES):
-        used = [r.cores_used for r in rows]
+        used = _by_block(rows, lambda row: row.cores_used)
         yield _within(title, "cores used by the process, its child and grandchild", cores, CPU_TOLERANCE, used)
     if read_mib := options.get("read_mib"):
-        # If the files are in memory, there is no disk to read, and nothing to judge.
-        read = [r.read_bytes / _MIB for r in rows if r.read_bytes]
+        # Nothing is read if the files are in memory, or if the counter cannot be read: nobody knows which.
+        read = _by_block(rows, lambda row: (row.read_bytes or 0) / _MIB or None)
         yield _within(title, "MiB read from the disk", read_mib, READ_TOLERANCE, read)
     if shared_mib := options.get("shared_mib"):
-        without = [r.peak_anon_memory_mib for r in idle if r.peak_anon_memory_mib]
-        held = [r.peak_anon_memory_mib - median(without) for r in rows if r.peak_anon_memory_mib and without]
+        own, without = (_by_block(some, lambda row: row.peak_anon_memory_mib) for some in (rows, idle))
+        held = {block: used - bare if used and (bare := without.get(block)) else None for block, used in own.items()}
         yield _within(title, "MiB shared with its child, counted once", shared_mib, MEMORY_TOLERANCE, held)
 
 
-def _within(title: str, what: str, expected: float, tolerance: float, values: Sequence[float | None]) -> ControlResult:
-    known = f"{expected:,g} {what}, within {100 * tolerance:g} %, median over blocks"
-    found = [value for value in values if value is not None]
-    if not found:
-        return ControlResult(title, known, "", None)
-    middle = median(found)
-    return ControlResult(
-        title, known, f"{middle:,.6g} ({100 * (middle / expected - 1):+.1f} %)", abs(middle / expected - 1) <= tolerance
-    )
+def _by_block(rows: Sequence[Record], column: Callable[[Record], float | None]) -> Values:
+    return {row.block: column(row) if row.status == "ok" else None for row in rows}
+
+
+def _unread(values: Values) -> list[str]:
+    return [f"block {block}" for block, value in sorted(values.items(), key=str) if value is None]
+
+
+def _within(title: str, what: str, expected: float, tolerance: float, values: Values) -> ControlResult:
+    known = f"{expected:,g} {what}, within {100 * tolerance:g} % in every block"
+    worst = max((v for v in values.values() if v is not None), key=lambda v: abs(v / expected - 1), default=expected)
+    off = worst / expected - 1
+    read = any(value is not None for value in values.values())
+    measured = f"{worst:,.6g} ({100 * off:+.1f} %)" if read else ""
+    return _control(title, known, measured, abs(off) <= tolerance, _unread(values))
+
+
+def _control(title: str, expected: str, measured: str, held: bool, unread: Sequence[str]) -> ControlResult:  # noqa: FBT001
+    """Return a result; what held, but could not be read everywhere, has not passed."""
+    said = "; ".join(filter(None, [measured, f"unread in {', '.join(unread)}" if unread else ""]))
+    return ControlResult(title, expected, said, (None if unread or not measured else True) if held else False)

@@ -31,19 +31,19 @@ class ContestantSummary:
     speeds: tuple[float, ...]
     """Images/s of each ok block, in the order of blocks. Empty: there is no speed."""
     medians: Mapping[str, float]
-    """Of the columns in `record.MEDIANS` and of `start_s`, the sum of `START_PHASES`, where measured."""
+    """Of the columns in `record.MEDIANS` and `trials.DERIVED`, where measured."""
     bound_by: str
     """The step with the lowest machine limit; several steps if blocks differ."""
-    rank: tuple[int, int] | None
-    """Best and worst possible rank by the comparisons; None with fewer than `RANKING_BLOCKS` blocks."""
-    faster_than: frozenset[str]
-    """Names of the contestants than which a test finds it faster."""
-    reference: Comparison | None
-    """Comparison with the reference in the same blocks; None for the reference itself and without a common block."""
-    unranked_reason: str = ""
-    """Why it is not ranked: how its work differs; or an empty string."""
+    apart: str = ""
+    """How its work differs, so that it is not ranked; or an empty string."""
     trouble: str
     """Status and reason of the latest trial that was not ok, or an empty string."""
+    rank: tuple[int, int] | None = None
+    """Best and worst possible rank by the comparisons; None with fewer than `RANKING_BLOCKS` blocks."""
+    faster_than: frozenset[str] = frozenset()
+    """Names of the ranked contestants than which a test finds it faster."""
+    reference: Comparison | None = None
+    """Comparison with the reference in the same blocks; None for the reference itself and without a common block."""
 
     @property
     def median(self) -> float:
@@ -54,6 +54,12 @@ class ContestantSummary:
     def beyond_limit(self) -> bool:
         """Whether it exceeds the machine limit by 2 % or more: it did less work, or the limit is wrong."""
         return self.medians.get("pct_of_bound", 0) > 100 * (1 + LEAST_DIFFERENCE)
+
+    @property
+    def unranked_reason(self) -> str:
+        """Why it is not ranked, or an empty string."""
+        beyond = f"it reaches {shown(self.medians['pct_of_bound'])}% of the machine limit" if self.beyond_limit else ""
+        return self.apart or beyond
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,8 +232,13 @@ class Analysis:
 
     @property
     def ranked(self) -> tuple[ContestantSummary, ...]:
-        """Those of them that do the same work."""
+        """Those of them that do the same work, within the machine limit."""
         return tuple(s for s in self.measured if not s.unranked_reason)
+
+    @property
+    def unranked(self) -> frozenset[str]:
+        """Names of the contestants that do different work or exceed the machine limit."""
+        return frozenset(s.name for s in self.summaries if s.unranked_reason)
 
     @property
     def beyond_limit(self) -> tuple[ContestantSummary, ...]:

@@ -28,7 +28,7 @@ from loaderbench.findings.findings import (
     TransportSummary,
     TunedSummary,
 )
-from loaderbench.findings.trials import by_block, of_variant, ok_rows, paired_ratio
+from loaderbench.findings.trials import DERIVED, by_block, of_variant, ok_rows, paired_ratio
 from loaderbench.records.certificates import Certificate, unranked_reason
 from loaderbench.records.record import MEDIANS
 
@@ -63,46 +63,70 @@ def ranking(campaign: Mapping[str, Any], table: pd.DataFrame, certified: Mapping
     twins = [c["name"] for c in campaign["contestants"] if c["control"] == "twin" and c["name"] in speeds]
     twin_ratio = paired_ratio(speeds[twins[0]], speeds[reference]) if twins and reference in speeds else None
     least = least_difference(twin_ratio)
-    names = [c["name"] for c in competing(campaign)]
-    reasons = {
-        c["name"]: _reason_in_campaign(c, campaign) or unranked_reason(c["name"], reference, certified)
-        for c in competing(campaign)
-    }
-    everything = compare_all(speeds[[name for name in names if name in speeds]], least)
-    ranked = [name for name in names if name in speeds and not reasons[name]]
-    compared = compare_all(speeds[ranked], least) if any(reasons.values()) else everything
-    summaries = [
-        _unranked(summary(c, rows, compared, reference), reasons[c["name"]], everything.get((c["name"], reference)))
-        for c in competing(campaign)
-    ]
-    summaries.sort(key=lambda s: (not s.speeds, bool(s.unranked_reason), _fastest_first(s)))
-    return Ranking(summaries=tuple(summaries), speeds=speeds, compared=everything, twin_ratio=twin_ratio, least=least)
+    found = [summary(c, rows, _apart(c, campaign, certified)) for c in competing(campaign)]
+    compared = compare_all(speeds[[s.name for s in found if s.speeds]], least)
+    ranked = _ranked(found, speeds, compared, reference, least)
+    return Ranking(summaries=tuple(ranked), speeds=speeds, compared=compared, twin_ratio=twin_ratio, least=least)
 
 
-def _reason_in_campaign(contestant: Mapping[str, Any], campaign: Mapping[str, Any]) -> str:
-    """Return the campaign's own reason not to rank a contestant, or an empty string; before schema 5 it had none."""
+def _apart(contestant: Mapping[str, Any], campaign: Mapping[str, Any], certified: Mapping[str, Certificate]) -> str:
+    """Return how a contestant's work differs, by the campaign or its certificate, or an empty string."""
     requested, own = delivers(campaign["work"]), delivers(campaign["work"], contestant.get("work"))
-    return contestant.get("apart") or (f"delivers {own} instead of {requested}" if own != requested else "")
+    return (
+        contestant.get("apart")  # new in schema 5
+        or (f"delivers {own} instead of {requested}" if own != requested else "")
+        or unranked_reason(contestant["name"], campaign["reference"], certified)
+    )
 
 
-def _unranked(summary: ContestantSummary, reason: str, against: Comparison | None) -> ContestantSummary:
-    """Return the summary of a contestant of different work without a rank, but with its ratio to the reference."""
-    if against and not summary.reference:
-        summary = replace(summary, reference=replace(against, p=None, verdict="unresolved"))
-    return replace(summary, unranked_reason=reason, rank=None) if reason else summary
+def _ranked(
+    summaries: Sequence[ContestantSummary],
+    speeds: pd.DataFrame,
+    everything: Mapping[tuple[str, str], Comparison],
+    reference: str,
+    least: float,
+) -> list[ContestantSummary]:
+    """Return the summaries with ranks: ranked ones first, then unranked ones, then those without a speed.
+
+    `speeds`: images/s by block and contestant. `everything`: all that have a speed, compared.
+    """
+    among = [s.name for s in summaries if s.speeds and not s.unranked_reason]
+    all_ranked = len(among) == sum(bool(s.speeds) for s in summaries)
+    compared = everything if all_ranked else compare_all(speeds[among], least)
+    found = [
+        replace(
+            s,
+            rank=_rank(s.name, among, compared) if s.name in among and len(s.speeds) >= RANKING_BLOCKS else None,
+            faster_than=frozenset(
+                o for o in among if (s.name, o) in compared and compared[s.name, o].verdict == "faster"
+            ),
+            reference=compared.get((s.name, reference)) or _untested(everything.get((s.name, reference))),
+        )
+        for s in summaries
+    ]
+    return sorted(found, key=lambda s: (not s.speeds, bool(s.unranked_reason), -s.medians.get("images_per_s", 0)))
 
 
-def summary(
-    contestant: Mapping[str, Any],
-    rows: pd.DataFrame,
-    compared: Mapping[tuple[str, str], Comparison] | None = None,
-    reference: str = "",
-) -> ContestantSummary:
-    """Return the summary of a contestant over its rows of one variant; without comparisons it has no rank."""
-    name, compared = contestant["name"], compared or {}
+def _rank(name: str, among: Sequence[str], compared: Mapping[tuple[str, str], Comparison]) -> tuple[int, int]:
+    """Return the best and the worst place: behind those that are faster, before those that are slower.
+
+    A pair that no test could compare leaves both orders open.
+    """
+    verdicts = [compared[name, other].verdict for other in among if (name, other) in compared]
+    return 1 + verdicts.count("slower"), len(among) - verdicts.count("faster")
+
+
+def _untested(comparison: Comparison | None) -> Comparison | None:
+    """Return a comparison across different work, which has a ratio but no test."""
+    return replace(comparison, p=None, verdict="unresolved") if comparison else None
+
+
+def summary(contestant: Mapping[str, Any], rows: pd.DataFrame, apart: str = "") -> ContestantSummary:
+    """Return the summary of a contestant over its rows of one variant, without a rank."""
+    name = contestant["name"]
     own = rows[rows["contestant"] == name]
     ok = ok_rows(own)
-    medians = ok[[*MEDIANS, "start_s"]].median().dropna()
+    medians = ok[[*MEDIANS, *DERIVED]].median().dropna()
     return ContestantSummary(
         name=name,
         title=contestant["title"],
@@ -113,9 +137,7 @@ def summary(
         speeds=tuple(ok["images_per_s"]),
         medians={str(column): float(value) for column, value in medians.items()},
         bound_by=_all(ok["bound_by"]),
-        rank=_rank(name, compared) if compared and len(ok) >= RANKING_BLOCKS else None,
-        faster_than=frozenset(other for (one, other), c in compared.items() if one == name and c.verdict == "faster"),
-        reference=compared.get((name, reference)),
+        apart=apart,
         trouble=_trouble(own),
     )
 
@@ -124,22 +146,12 @@ def _all(texts: Iterable[str]) -> str:
     return ", ".join(sorted(set(texts) - {""}))
 
 
-def _rank(name: str, compared: Mapping[tuple[str, str], Comparison]) -> tuple[int, int]:
-    """Return the best and the worst place: behind those that are faster, before those that are slower."""
-    verdicts = [comparison.verdict for (one, _), comparison in compared.items() if one == name]
-    return 1 + verdicts.count("slower"), 1 + len(verdicts) - verdicts.count("faster")
-
-
 def _trouble(rows: pd.DataFrame) -> str:
-    bad = rows[rows["status"] != "ok"]
+    bad = rows[(rows["status"] != "ok") | rows["images_per_s"].isna()]
     if bad.empty:
         return ""
     last = bad.iloc[-1]
-    return f"{last['status']}: {last['reason']}" if last["reason"] else str(last["status"])
-
-
-def _fastest_first(summary: ContestantSummary) -> float:
-    return -summary.medians.get("images_per_s", 0)
+    return f"{last['status']}: {last['reason'] or 'without a speed'}"
 
 
 def cold_starts(
@@ -168,23 +180,19 @@ def tuned(
     """Rank the tuned contestants among themselves, and compare each with itself at shared settings within blocks."""
     rows = of_variant(table, Variant(track="best"))
     speeds = by_block(ok_rows(rows), "images_per_s")
-    compared = compare_all(speeds, main.least)
     logs = (speeds / main.speeds[[name for name in main.speeds if name in speeds]]).apply(np.log)
     gains = compare({(str(name), "shared"): log for name, log in logs.items()}, main.least)
     contestants = {c["name"]: c for c in competing(campaign)}
-    found = []
-    for shared in main.summaries:
-        if shared.name in searches:
-            titled = {**contestants[shared.name], "title": campaign["best"][shared.name]["title"]}
-            found.append(
-                TunedSummary(
-                    shared=shared,
-                    tuned=summary(titled, rows, compared, campaign["reference"]),
-                    gain=gains.get((shared.name, "shared")),
-                    search=searches[shared.name],
-                )
-            )
-    return sorted(found, key=lambda each: _fastest_first(each.tuned))
+    shared = {s.name: s for s in main.summaries if s.name in searches}
+    found = [
+        summary({**contestants[name], "title": campaign["best"][name]["title"]}, rows, s.unranked_reason)
+        for name, s in shared.items()
+    ]
+    compared = compare_all(speeds, main.least)
+    return [
+        TunedSummary(shared=shared[s.name], tuned=s, gain=gains.get((s.name, "shared")), search=searches[s.name])
+        for s in _ranked(found, speeds, compared, campaign["reference"], main.least)
+    ]
 
 
 def by_consumer(campaign: Mapping[str, Any], table: pd.DataFrame) -> list[ConsumerSummary]:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+DERIVED = ("start_s", "file_backed_mib", "context_switches_per_s")
+"""What follows from several columns of a trial: the sum of `START_PHASES`, the memory that files back, and a rate."""
+
+
 def counted_rows(records: Iterable[Record]) -> list[Record]:
     """Return the latest row of each trial in the attempt at each block that counts.
 
@@ -40,14 +44,18 @@ def _disturbed(rows: Mapping[str, Record]) -> int:
 
 
 def trial_table(counted: Sequence[Record]) -> pd.DataFrame:
-    """Return the rows as a table with two more columns: `variant`, and `start_s`, the sum of `START_PHASES`."""
+    """Return the rows as a table with more columns: `variant`, and those in `DERIVED`."""
     import pandas as pd
 
     rows = pd.DataFrame([vars(row) for row in counted], columns=list(HEADER))
     rows = rows.astype({"block": int} | dict.fromkeys(MEDIANS, float)).copy()  # astype leaves each column apart
-    # Summed here, because the sum of medians is not the median of sums. Empty if a phase is.
-    start_s = rows[list(START_PHASES)].sum(axis=1, skipna=False)
-    rows = rows.assign(start_s=start_s, variant=pd.Series([Variant.of(row) for row in counted], dtype=object))
+    rows = rows.assign(
+        # Computed for each trial, because the sum of medians is not the median of sums. Empty if a part is.
+        start_s=rows[list(START_PHASES)].sum(axis=1, skipna=False),
+        file_backed_mib=rows["peak_memory_mib"] - rows["peak_anon_memory_mib"],
+        context_switches_per_s=rows["context_switches"] / rows["window_s"],
+        variant=pd.Series([Variant.of(row) for row in counted], dtype=object),
+    )
     return rows.sort_values("block", kind="stable")
 
 

@@ -27,12 +27,12 @@ def headline(analysis: Analysis) -> Headline:
     if not analysis.recorded:
         return Headline("No trial has been recorded yet", ", so there is nothing to compare.")
     if not analysis.ranked:
-        reason = "all that have a speed do different work" if analysis.measured else "none of their trials succeeded"
-        return Headline("No contestant that does the requested work has a speed", f": {reason}.")
+        apart = "all that have a speed do different work or exceed the machine limit"
+        return Headline("No contestant can be ranked", f": {apart if analysis.measured else 'none has a speed'}.")
     first, *others = analysis.ranked
     speed = f"{shown(first.median)} images/s"
     if not others:
-        return Headline(f"{first.title} delivers {speed}", ". No other contestant that does the same work has a speed.")
+        return Headline(f"{first.title} delivers {speed}", ". There is no other contestant to rank it with.")
     return Headline(f"{first.title} {_leads(analysis, analysis.ranked)}: {speed}", _against_reference(analysis))
 
 
@@ -78,9 +78,9 @@ def confidence(analysis: Analysis) -> str:
         return ""
     first, *others = analysis.ranked
     if analysis.descriptive:
-        most = max(len(s.speeds) for s in analysis.ranked)
-        measured = f"There {'is' if most == 1 else 'are'} {counted(most, 'block')}"
-        return f"descriptive only. {measured}; ranking needs at least {RANKING_BLOCKS}. The order is what was observed."
+        most = counted(max(len(s.speeds) for s in analysis.ranked), "block")
+        few = f"No contestant has a speed in more than {most}; ranking needs at least {RANKING_BLOCKS}"
+        return f"descriptive only. {few}. The order is what was observed."
     limit = f" Differences up to {shown(100 * analysis.least_difference)}% cannot be distinguished here."
     open_pairs = rivals(analysis.ranked)
     if not open_pairs:
@@ -131,13 +131,16 @@ def machine_limit(analysis: Analysis) -> str:
 
 def beyond_limit(analysis: Analysis) -> str:
     """Return which contestants are faster than the machine limit, and what that means, or an empty string."""
-    found = [f"{s.title} reaches {shown(s.medians['pct_of_bound'])}% ({s.bound_by})" for s in analysis.beyond_limit]
+    found = [
+        f"{s.title} reaches {shown(s.medians['pct_of_bound'])}%" + (f" ({s.bound_by})" if s.bound_by else "")
+        for s in analysis.beyond_limit
+    ]
     cause = "Above 100%, either the loader did less work than requested or the measured limit is too low"
     return f"{'; '.join(found)}. {cause}." if found else ""
 
 
 def unranked(analysis: Analysis) -> str:
-    """Return which measured contestants do different work, by reason, or an empty string."""
+    """Return which measured contestants are not ranked, by reason, or an empty string."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for s in analysis.measured:
         if s.unranked_reason:
@@ -171,7 +174,7 @@ def harness(analysis: Analysis) -> str:
         passed = sum(verdict.passed is True for verdict in analysis.controls)
         said.append(f"{passed} of {counted(len(analysis.controls), 'control')} passed")
     if absent := sum(verdict.passed is None for verdict in analysis.controls):
-        said.append(f"{absent} not measured")
+        said.append(f"{absent} not read in every block")
     flagged, trials = len(analysis.flagged), len(analysis.flagged) + analysis.quiet
     if trials:
         said.append(f"{flagged:,} of {counted(trials, 'trial')} flagged as possibly disturbed")
@@ -180,16 +183,16 @@ def harness(analysis: Analysis) -> str:
 
 def tuned(analysis: Analysis) -> str:
     """Return which contestant leads with tuned settings, or an empty string."""
-    ranked = [b.tuned for b in analysis.tuned if b.tuned.speeds]
+    ranked = [b.tuned for b in analysis.tuned if b.tuned.speeds and not b.tuned.unranked_reason]
     if not ranked:
         return ""
-    leads = _leads(analysis, ranked) if len(ranked) > 1 else "is the only one measured"
+    leads = _leads(analysis, ranked) if len(ranked) > 1 else "is the only one that can be ranked"
     return f"with settings tuned for each loader, {ranked[0].title} {leads}: {shown(ranked[0].median)} images/s."
 
 
 def accelerator(analysis: Analysis) -> str:
     """Return which contestant keeps the fastest accelerator busy, or an empty string."""
-    fed = [f.summary for f in analysis.by_consumer if "fed_images_per_s" in f.summary.medians]
+    fed = [s for s in _with_consumer(analysis, "paced") if "fed_images_per_s" in s.medians]
     if not fed:
         return ""
     first, last = ((s.title, shown(s.medians["fed_images_per_s"])) for s in (fed[0], fed[-1]))
@@ -199,17 +202,29 @@ def accelerator(analysis: Analysis) -> str:
 
 def training(analysis: Analysis) -> str:
     """Return which contestant trains fastest in plain PyTorch, and what each costs at least, or an empty string."""
-    trained = [f.summary for f in analysis.by_consumer if f.consumer == "train"]
-    trained = [s for s in trained if s.medians.keys() >= {"images_per_s", "stall_vs_cached_pct"}]
+    trained = [s for s in _with_consumer(analysis, "train") if s.speeds]
     if not trained:
         return ""
     first, last = trained[0], trained[-1]
-    rest = "" if first is last else f"; the slowest is {last.title} with {_stalled(last)}"
-    return f"{first.title} has the highest median in training: {_stalled(first)} than on one cached batch{rest}."
+    if first is last:
+        return f"{first.title} trains with {_trained(first)}."
+    rest = f"the slowest is {last.title} with {_trained(last)}"
+    return f"{first.title} has the highest median in training: {_trained(first)}; {rest}."
 
 
-def _stalled(s: ContestantSummary) -> str:
-    return f"{shown(s.median)} images/s, {shown(s.medians['stall_vs_cached_pct'])}% less"
+def _trained(s: ContestantSummary) -> str:
+    """Return the speed of training, and how it compares with training on one cached batch."""
+    less_pct = s.medians.get("stall_vs_cached_pct")
+    if less_pct is None:
+        return f"{shown(s.median)} images/s"
+    change = f"{shown(abs(less_pct))}% {'less' if less_pct >= 0 else 'more'}"
+    return f"{shown(s.median)} images/s, {change} than on one cached batch"
+
+
+def _with_consumer(analysis: Analysis, consumer: str) -> list[ContestantSummary]:
+    """Return the contestants with a consumer that the same work and the machine limit allow to compare."""
+    found = [f.summary for f in analysis.by_consumer if f.consumer == consumer]
+    return [s for s in found if s.name not in analysis.unranked and not s.beyond_limit]
 
 
 def published(analysis: Analysis) -> str:
@@ -230,7 +245,7 @@ def _range(values: Sequence[float]) -> str:
 
 def bucket(analysis: Analysis, epochs: int) -> str:
     """Return who has the first batch and who finishes all epochs soonest with data in S3, or an empty string."""
-    racing = [f for f in analysis.by_transport if f.curves]
+    racing = [f for f in analysis.by_transport if f.curves and f.summary.name not in analysis.unranked]
     if not racing:
         return ""
     soonest, done = (min(racing, key=lambda f: getattr(f, column)) for column in ("first_batch_s", "end_s"))

@@ -48,7 +48,7 @@ def conditions(material: Material) -> dict[str, Any]:
 
 def controls(material: Material) -> dict[str, Any]:
     """Return the values of the section on the controls."""
-    passed = {True: "yes", False: verbatim("**no**"), None: ""}
+    passed = {True: "yes", False: verbatim("**no**"), None: "unread"}
     found = material.analysis.controls
     return {"controls": [(c.title, c.expected, c.measured or "not measured", passed[c.passed]) for c in found]}
 

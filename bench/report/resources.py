@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 from loaderbench.api import Encoding
-from loaderbench.findings.findings import ContestantSummary
 from loaderbench.formats import deviation
 from loaderbench.report.markdown import interval, medians
 from loaderbench.report.material import Material
@@ -81,20 +80,9 @@ def load(material: Material) -> dict[str, Any] | None:
         return None
     uses, gpu = [], []
     for s in material.analysis.measured:
-        used = medians(s, "cpu_s_per_1k_images", "cores_used", "peak_anon_memory_mib")
+        used = medians(s, "cpu_s_per_1k_images", "cores_used", "peak_anon_memory_mib", "file_backed_mib")
         origin = _BATCH_MEMORY.get(s.batch_memory, s.batch_memory)
-        uses.append([s.title, *used, file_backed(s), origin, _switches_per_s(s), *medians(s, "monitor_cpu_pct")])
+        uses.append([s.title, *used, origin, *medians(s, "context_switches_per_s", "monitor_cpu_pct")])
         shares = medians(s, "gpu_util_pct", "gpu_sm_active_pct", "gpu_dram_pct")
         gpu.append([s.title, *shares, *medians(s, "gpu_power_w", "gpu_energy_j", "gpu_sm_clock_mhz", "gpu_memory_mib")])
     return {"uses": uses, "gpu": gpu if material.env["gpu"] else []}
-
-
-def file_backed(s: ContestantSummary) -> float | None:
-    """Return the memory that is backed by files, as the difference of two medians."""
-    total, anonymous = medians(s, "peak_memory_mib", "peak_anon_memory_mib")
-    return total - anonymous if total and anonymous else None
-
-
-def _switches_per_s(s: ContestantSummary) -> float | None:
-    switches, window_s = medians(s, "context_switches", "window_s")
-    return switches / window_s if switches and window_s else None

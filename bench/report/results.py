@@ -17,7 +17,6 @@ from loaderbench.records.certificates import Certificate
 from loaderbench.report.first_screen import limit_share
 from loaderbench.report.markdown import cell, formatted, interval, medians, speed_range, verbatim
 from loaderbench.report.material import Material
-from loaderbench.report.resources import file_backed
 
 _MB = 1e6
 _EQUAL_DB = 99
@@ -60,8 +59,8 @@ def processes(material: Material) -> dict[str, Any] | None:
     """Return the values of the section on several jobs or ranks."""
     if not material.process_noun:
         return None
-    columns = ("images_per_s", "slowest_rank_images_per_s", "fairness", "peak_anon_memory_mib")
-    shares = [(s.title, *medians(s, *columns), file_backed(s)) for s in material.analysis.measured]
+    columns = ("images_per_s", "slowest_rank_images_per_s", "fairness", "peak_anon_memory_mib", "file_backed_mib")
+    shares = [(s.title, *medians(s, *columns)) for s in material.analysis.measured]
     return {"shares": shares, "noun": material.process_noun, "processes": material.processes}
 
 
@@ -72,7 +71,7 @@ def work(material: Material) -> dict[str, Any] | None:
         return None
     seen = [(s, certified[s.name]) for s in material.analysis.summaries if s.name in certified]
     return {
-        "kinds": [(s.title, s.unranked_reason or "the same", *_kind(one)) for s, one in seen],
+        "kinds": [(s.title, s.apart or "the same", *_kind(one)) for s, one in seen],
         "shuffle": [(s.title, *map(one.figures.get, _SHUFFLE)) for s, one in seen],
         "seen_on": next((one.seen_on for one in certified.values() if one.seen_on), "nothing"),
     }
@@ -120,14 +119,15 @@ def tuning(material: Material) -> dict[str, Any] | None:
     found, search = material.analysis, material.campaign["tuning"]
     if not found.tuned:
         return None
-    ranked = [b.tuned for b in found.tuned if b.tuned.speeds]
+    ranked = [b.tuned for b in found.tuned if b.tuned.speeds and not b.tuned.unranked_reason]
     places = verdicts.places(ranked, descriptive=found.descriptive)
     gains = []
     for b in found.tuned:
         speeds = [b.shared.medians.get("images_per_s"), speed_range(b.tuned)]
         gain = [interval(b.gain), verdicts.tested(b.gain), _changed(b)]
         memory_mib = _budgeted(b, search["memory_mib"])
-        gains.append([places.get(b.tuned.name), b.tuned.title, *speeds, *gain, memory_mib, limit_share(b.tuned)])
+        place = places.get(b.tuned.name, "not ranked" if b.tuned.speeds else "")
+        gains.append([place, b.tuned.title, *speeds, *gain, memory_mib, limit_share(b.tuned)])
     return {
         "place": "Order" if found.descriptive else "Rank",
         "gains": gains,

@@ -66,13 +66,11 @@ def _bar(look: Look, value: float | None, text: str) -> list[Bar]:
 
 def memory(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw anonymous and file-backed memory, least first."""
-    summaries = [s for s in analysis.measured if s.medians.keys() >= {"peak_memory_mib", "peak_anon_memory_mib"}]
+    summaries = [s for s in analysis.measured if "file_backed_mib" in s.medians]
     rows = []
     for s in sorted(summaries, key=lambda s: s.medians["peak_memory_mib"]):
-        total, anonymous = s.medians["peak_memory_mib"], s.medians["peak_anon_memory_mib"]
+        total, anonymous, files = (s.medians[c] for c in ("peak_memory_mib", "peak_anon_memory_mib", "file_backed_mib"))
         label = Label(f"{shown(total)} MiB", f"{shown(anonymous)} anonymous + shared")
-        rows.append(
-            Row(s.title, [Bar(look=palette.look(s), parts=[(anonymous, 1.0), (total - anonymous, 0.35)])], label)
-        )
+        rows.append(Row(s.title, [Bar(look=palette.look(s), parts=[(anonymous, 1.0), (files, 0.35)])], label))
     legend = [("anonymous and shared memory", 1.0), ("file-backed pages, which the system can reclaim", 0.35)]
     return bars(rows, "MiB, all processes; larger of two readings, median of the blocks", legend) if rows else None
