@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+import torch
 
 from loaderbench.api import Work
 from loaderbench.machine import page_cache, process
@@ -55,13 +56,11 @@ class TestRun:
         needs_one = {stage for stage in result["limits"] if stage.startswith("disk/")} | set(TO_DEVICE)
         assert result["reasons"].keys() <= needs_one
 
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
     def test_without_cuda_there_is_a_reason_and_no_zero(self, result: dict[str, Any]) -> None:
-        import torch
-
-        if not torch.cuda.is_available():
-            for stage in TO_DEVICE:
-                assert result["limits"][stage] is None
-                assert result["reasons"][stage] == "torch finds no CUDA device"
+        for stage in TO_DEVICE:
+            assert result["limits"][stage] is None
+            assert result["reasons"][stage] == "torch finds no CUDA device"
 
     @pytest.mark.parametrize(
         ("resident_pct", "reason"),
