@@ -32,7 +32,7 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_an_adapter_sees_only_the_api_and_what_loaders_share(path: Path) -> None:
+def test_adapters_import_only_the_api_and_shared_loader_code(path: Path) -> None:
     ours = {name for name in imports(path) if name.split(".")[0] == "loaderbench"}
     seen = (
         ("loaderbench.api",)
@@ -42,14 +42,14 @@ def test_an_adapter_sees_only_the_api_and_what_loaders_share(path: Path) -> None
     assert {name for name in ours if not name.startswith(seen)} == set()
 
 
-def test_what_loaders_share_is_part_of_the_code_of_each_and_no_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_loader_code_counts_for_every_loader_and_is_no_loader(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "code_digest", lambda paths: " ".join(str(path.resolve()) for path in paths))
     assert str(SHARED) in registry.adapters("loader")["imagefolder"].code_digest()
     assert "shared" not in registry.adapters("loader")
 
 
 @pytest.mark.parametrize("path", HARNESS, ids=lambda path: path.name)
-def test_the_harness_names_no_library(path: Path) -> None:
+def test_harness_names_no_loader_library(path: Path) -> None:
     # What is trained is torchvision's, whatever loads its images.
     libraries = {"ffcv", "litdata", "torchvision"} - ({"torchvision"} if path.parent.name == "consumers" else set())
     assert {name for name in imports(path) if name.split(".")[0] in libraries} == set()
@@ -58,7 +58,7 @@ def test_the_harness_names_no_library(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", HARNESS, ids=lambda path: path.name)
-def test_only_the_plots_draw(path: Path) -> None:
+def test_only_plots_import_matplotlib(path: Path) -> None:
     draws = any(name.split(".")[0] == "matplotlib" for name in imports(path))
     assert draws == (path.parent.name == "plots")
 
@@ -76,11 +76,11 @@ def too_long(path: Path) -> list[str]:
     return found
 
 
-def test_files_and_functions_are_short_or_say_why_not() -> None:
+def test_files_and_functions_are_short_or_explain_why_not() -> None:
     assert {path.name: long for path in CODE if (long := too_long(path))} == {}
 
 
-def test_the_import_contracts_refuse_a_wrong_import(tmp_path: Path) -> None:
+def test_import_contracts_refuse_an_import_that_runs_upwards(tmp_path: Path) -> None:
     """`make lint` checks the contracts on the code as it is; here a copy gets an import that runs upwards."""
     package = shutil.copytree(ROOT / "bench", tmp_path / "loaderbench")
     for name in ("loaders", "writers"):
@@ -93,7 +93,7 @@ def test_the_import_contracts_refuse_a_wrong_import(tmp_path: Path) -> None:
     assert "loaderbench.machine is not allowed to import loaderbench.report" in done.stdout
 
 
-def test_src_links_to_everything_that_is_in_the_package() -> None:
+def test_src_links_to_every_part_of_the_package() -> None:
     links = ROOT / "src" / "loaderbench"
     inside = [path for path in (ROOT / "bench").iterdir() if path.name != "__pycache__"]
     package = [*inside, ROOT / "loaders", ROOT / "writers"]

@@ -70,7 +70,7 @@ def everything(folder: Path) -> set[str]:
     return {str(Path(root, name)) for root, folders, files in os.walk(folder) for name in folders + files}
 
 
-def test_harmful_members_are_skipped_with_their_reasons_and_nothing_is_written_elsewhere(tmp_path):
+def test_harmful_members_are_skipped_with_reasons_and_write_nothing_elsewhere(tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     path = tar(tmp_path / "train.tar", [synset(evil(outside))])
@@ -84,20 +84,20 @@ def test_harmful_members_are_skipped_with_their_reasons_and_nothing_is_written_e
     assert not any(Path(path).is_symlink() for path in new)
 
 
-def test_a_name_with_nul_is_skipped(tmp_path):
+def test_a_member_with_nul_in_its_name_is_skipped(tmp_path):
     info = tarfile.TarInfo("x.jpg")
     info.pax_headers = {"path": "a\0b.jpg"}
     path = tar(tmp_path / "train.tar", [synset([info, ("good.jpg", image(1))])])
     assert list(reasons(archives.read(path, tmp_path / "cache")).values()) == ["a name that leads out of the archive"]
 
 
-def test_what_is_too_large_for_an_image_is_not_read(tmp_path, monkeypatch):
+def test_members_too_large_for_an_image_are_skipped(tmp_path, monkeypatch):
     monkeypatch.setattr(reading.members, "__kwdefaults__", {"largest_bytes": 1 << 20})
     path = tar(tmp_path / "train.tar", [synset([("bomb.jpg", bytes(2 << 20)), ("good.jpg", image(1))])])
     assert reasons(archives.read(path, tmp_path / "cache")) == {"n01440764.tar: bomb.jpg": "larger than 1 MiB"}
 
 
-def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path):
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path):
     long = tarfile.TarInfo("././@LongLink")
     long.type, long.size = tarfile.GNUTYPE_LONGNAME, 2 << 20
     content = long.tobuf(tarfile.GNU_FORMAT) + b"a" * (2 << 20) + packed([("1.jpg", image(1))])
@@ -106,7 +106,7 @@ def test_a_header_that_would_fill_the_memory_is_not_read(tmp_path):
         archives.read(path, tmp_path / "cache")
 
 
-def test_links_and_names_that_lead_out_of_an_archive_are_skipped_of_the_outer_tar_too(tmp_path):
+def test_links_and_escaping_names_in_the_outer_tar_are_skipped(tmp_path):
     outer = [
         link("n00.tar", "/etc/passwd"),
         ("../n01.tar", packed([("x.jpg", image(1))])),
@@ -132,7 +132,7 @@ def cuts() -> dict[str, tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize("cut", cuts())
-def test_a_damaged_archive_says_where_and_how_much_came_before_and_nothing_is_kept(tmp_path, cut):
+def test_error_for_a_damaged_archive_names_the_place_and_nothing_is_kept(tmp_path, cut):
     content, before = cuts()[cut]
     path = tar(tmp_path / "train.tar", [("n01440764.tar", content)])
     with pytest.raises(
@@ -143,7 +143,7 @@ def test_a_damaged_archive_says_where_and_how_much_came_before_and_nothing_is_ke
     assert list((tmp_path / "cache" / "ingested").iterdir()) == []
 
 
-def test_half_a_download_of_the_outer_tar_is_found_before_anything_is_written(tmp_path):
+def test_a_truncated_outer_tar_is_refused_before_anything_is_written(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))]), synset([("2.jpg", image(2))], "n02")])
     path.write_bytes(path.read_bytes()[:-11_000])
     with pytest.raises(SourceError, match=r"train.tar cannot be read from byte [\d,]+ on .*; download it again"):
@@ -152,7 +152,7 @@ def test_half_a_download_of_the_outer_tar_is_found_before_anything_is_written(tm
 
 
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
-def test_half_a_download_of_a_compressed_archive_is_found(tmp_path, suffix):
+def test_a_truncated_compressed_archive_is_refused(tmp_path, suffix):
     path = tar(tmp_path / f"shard.tar.{suffix}", [(f"{n}.{s}", c) for n in range(9) for s, c in SAMPLE], f"w:{suffix}")
     assert len(archives.read(path, tmp_path / "cache").paths) == 9
     path.write_bytes(path.read_bytes()[:-4000])
@@ -164,19 +164,19 @@ SAMPLE = (("jpg", image(0)), ("cls", b"0"))
 
 
 @pytest.mark.parametrize("content", [b"", b"no tar at all", bytes(5000)[:100]])
-def test_a_file_that_is_only_called_tar_is_refused(tmp_path, content):
+def test_a_file_that_is_only_named_like_a_tar_is_refused(tmp_path, content):
     (tmp_path / "x.tar").write_bytes(content)
     with pytest.raises(SourceError, match=r"x.tar cannot be read from"):
         archives.read(tmp_path / "x.tar", tmp_path / "cache")
 
 
-def test_an_archive_without_images_says_what_it_holds(tmp_path):
+def test_error_for_an_archive_without_images_says_what_it_holds(tmp_path):
     path = tar(tmp_path / "x.tar", [("a/1.jpg", image(1))])
     with pytest.raises(SourceError, match=r"no images in .*x.tar: 1 entries .*no label.*make bench DATA="):
         archives.read(path, tmp_path / "cache")
 
 
-def test_what_is_there_is_not_read_again_and_a_changed_archive_is(tmp_path):
+def test_only_a_changed_archive_is_read_again(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
     first = local_folder(path, None, tmp_path / "cache", Display())
     made = (first / "000000" / "1.jpg").stat()
@@ -186,7 +186,7 @@ def test_what_is_there_is_not_read_again_and_a_changed_archive_is(tmp_path):
     assert local_folder(path, None, tmp_path / "cache", Display()) != first
 
 
-def test_what_an_earlier_version_had_begun_of_the_archive_is_removed(tmp_path):
+def test_partial_data_of_an_earlier_version_is_removed(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
     made = local_folder(path, None, tmp_path / "cache", Display())
     made.rename(made.with_name(made.name.partition("-")[0] + "-earlier.begun"))
@@ -204,7 +204,7 @@ def test_an_archive_that_does_not_fit_is_refused_before_anything_is_written(tmp_
     assert list((tmp_path / "cache" / "ingested").iterdir()) == []
 
 
-def test_a_disk_that_fills_up_is_reported_and_nothing_is_kept(tmp_path):
+def test_a_disk_that_fills_up_is_reported_and_no_image_is_kept(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", b"0" * 500), ("2.jpg", b"0" * 2000)])])
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # a write stops after so many bytes, as on a full disk
@@ -216,12 +216,12 @@ def test_a_disk_that_fills_up_is_reported_and_nothing_is_kept(tmp_path):
     assert list((tmp_path / "cache" / "ingested").iterdir()) == []
 
 
-def test_a_folder_of_class_folders_is_used_as_it_is(tree, tmp_path):
+def test_class_folders_are_used_in_place(tree, tmp_path):
     assert local_folder(tree, None, tmp_path, Display()) == tree
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_archive_that_may_not_be_read_says_so(tmp_path, monkeypatch):
+def test_error_for_a_forbidden_archive_says_permission_denied(tmp_path, monkeypatch):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
     monkeypatch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "")))
     with pytest.raises(SourceError, match=r"train.tar cannot be read: permission denied"):

@@ -26,12 +26,14 @@ SIZE, PAYLOAD, MIB = 1_000_000_000, 800_000_000, 1 << 20
         ("cold", 0.0, None, False, "unproven"),
     ],
 )
-def test_states(cache: Cache, resident: float | None, read_bytes: int | None, virtual: bool, state: str) -> None:  # noqa: FBT001
+def test_cache_state_follows_from_residency_and_bytes_read(
+    cache: Cache, resident: float | None, read_bytes: int | None, virtual: bool, state: str
+) -> None:  # noqa: FBT001
     sizes = {"size_bytes": SIZE, "payload_bytes": PAYLOAD}
     assert cache_state(cache, resident, read_bytes, **sizes, virtual_machine=virtual) == state
 
 
-def test_what_is_brought_about_is_what_the_kernel_tells(tmp_path: Path) -> None:
+def test_warming_and_evicting_change_the_residency(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(os.urandom(1 << 20))
     if warm_or_evict(tmp_path, "cold"):
         pytest.skip("these files are kept in memory and cannot be evicted")
@@ -40,6 +42,6 @@ def test_what_is_brought_about_is_what_the_kernel_tells(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("read_bytes", "state"), [(MIB, "warm"), (MIB + 1, "unproven")])
-def test_a_small_format_is_warm_though_a_library_reads_a_page_of_its_own(read_bytes: int, state: str) -> None:
+def test_a_small_format_may_read_1_mib_and_count_as_warm(read_bytes: int, state: str) -> None:
     small = {"size_bytes": 1000, "payload_bytes": 1000}
     assert cache_state("warm", 100.0, read_bytes, **small, virtual_machine=False) == state

@@ -23,21 +23,21 @@ UNSEEN = Certificate(failure="timeout: killed")
         (OWN, ORIGINALS, "it crops images that were resized beforehand, which is less work"),
     ],
 )
-def test_what_keeps_a_contestant_from_being_ranked(
+def test_unranked_reason_names_faults_failures_and_other_source_images(
     certificate: Certificate, reference: Certificate, reason: str
 ) -> None:
     assert unranked_reason("a", "b", {"a": certificate, "b": reference}) == reason
 
 
-def test_a_contestant_that_was_overlooked_is_not_taken_for_certified() -> None:
+def test_a_contestant_without_certificate_is_not_ranked() -> None:
     assert unranked_reason("a", "b", {"b": OWN}) == "not certified: it has no certificate"
 
 
-def test_where_nothing_is_certified_nobody_is_set_apart() -> None:
+def test_a_campaign_without_certificates_ranks_everybody() -> None:
     assert unranked_reason("a", "b", {}) == ""
 
 
-def test_certificates_are_read_as_they_were_written(tmp_path) -> None:
+def test_saved_certificates_load_unchanged(tmp_path) -> None:
     save({"a": OWN, "b": FAULTY}, tmp_path)
     assert load(tmp_path) == {"a": OWN, "b": FAULTY}
     assert load(tmp_path)["a"].digest == OWN.digest != FAULTY.digest

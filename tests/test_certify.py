@@ -85,7 +85,7 @@ def certified(
     return certify
 
 
-def test_an_honest_loader_is_not_blamed(certified: Callable[[str], Certificate]) -> None:
+def test_an_honest_loader_has_no_faults(certified: Callable[[str], Certificate]) -> None:
     certificate = certified("")
     assert certificate.faults == ()
     assert certificate.traits["crops of"] == "canonical JPEG"
@@ -93,13 +93,13 @@ def test_an_honest_loader_is_not_blamed(certified: Callable[[str], Certificate])
 
 
 @pytest.mark.parametrize(("cheat", "said"), CHEATS.items())
-def test_each_cheat_is_reported_in_plain_words(cheat: str, said: str, certified: Callable[[str], Certificate]) -> None:
+def test_certificate_names_each_cheat(cheat: str, said: str, certified: Callable[[str], Certificate]) -> None:
     certificate = certified(cheat)
     assert certificate.state == "different work"
     assert [fault for fault in certificate.faults if fault.startswith(said)], certificate.faults
 
 
-def test_nvjpegs_loader_does_the_requested_work_when_a_cpu_decodes(
+def test_nvjpeg_loader_does_the_requested_work_on_a_cpu(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stream(artifact: Artifact, work: Work) -> AbstractContextManager[nvjpeg.Batches]:
@@ -136,7 +136,7 @@ def test_a_uniform_image_has_no_shift() -> None:
 
 
 @pytest.mark.usefixtures("forked")
-def test_certificates_are_made_in_separate_processes_and_kept(
+def test_certificates_are_kept_and_failed_ones_made_again(
     tree: Path, tmp_path: Path, planted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contestants = {
@@ -165,7 +165,7 @@ def test_certificates_are_made_in_separate_processes_and_kept(
     assert again["never-flips"] == certificates["never-flips"]
 
 
-def test_a_contestant_that_cannot_be_judged_fails_and_the_others_are_certified(
+def test_an_unreadable_observation_fails_the_certificate(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(_: str, spec: ObserveSpec, *__: object) -> dict[str, str]:

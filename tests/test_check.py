@@ -53,14 +53,14 @@ def change(folder: Path, old: str, new: str) -> None:
 TRIAL = f"2/{CAST[0].name}"
 
 
-def test_what_was_measured_is_valid(tmp_path: Path) -> None:
+def test_measured_rows_are_valid(tmp_path: Path) -> None:
     states = {judgement.what: judgement.state for judgement in check.check(made(tmp_path / "c"))}
     assert states.pop("campaign") == "valid with caveats"  # it has no controls
     assert len(states) == 12
     assert set(states.values()) == {"valid"}
 
 
-def test_a_figure_changed_by_hand_is_found(tmp_path: Path) -> None:
+def test_check_finds_a_figure_changed_by_hand(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
     [row] = [row for row in trials_csv.read(folder / "trials.csv") if row.trial == TRIAL]
     change(folder, f"{row.images_per_s:.6g},", "99.5,")
@@ -70,7 +70,7 @@ def test_a_figure_changed_by_hand_is_found(tmp_path: Path) -> None:
     assert "images_per_s is 99.5, but " in reasons[1]
 
 
-def test_a_figure_that_does_not_follow_from_the_raw_times_is_found_even_if_sealed_anew(tmp_path: Path) -> None:
+def test_check_finds_a_resealed_figure_that_contradicts_the_raw_times(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
     rows = trials_csv.read(folder / "trials.csv")
     (folder / "trials.csv").unlink()
@@ -82,7 +82,7 @@ def test_a_figure_that_does_not_follow_from_the_raw_times_is_found_even_if_seale
     assert judgement.reasons[0].startswith("wait_p99_ms is 0.5, but ")
 
 
-def test_raw_times_that_are_missing_other_or_torn_are_found(tmp_path: Path) -> None:
+def test_check_finds_missing_swapped_and_torn_raw_times(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
     times = folder / "times" / TRIAL.replace("/", "-")
     times = times.with_name(times.name + ".npz")
@@ -97,7 +97,7 @@ def test_raw_times_that_are_missing_other_or_torn_are_found(tmp_path: Path) -> N
         assert said in judgement.reasons[0]
 
 
-def test_a_repeated_or_foreign_row_is_found(tmp_path: Path) -> None:
+def test_check_finds_repeated_and_foreign_rows(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
     for row in (
         fabricate.failed(CAST[0], 2),
@@ -132,7 +132,7 @@ def test_disturbed_and_failed_rows_have_caveats(tmp_path: Path) -> None:
         (6, {}, "it has no controls"),
     ],
 )
-def test_what_keeps_a_campaign_from_being_quoted_is_told(
+def test_check_says_why_a_campaign_is_not_quotable(
     tmp_path: Path, blocks: int, environment: dict[str, Any], said: str
 ) -> None:
     judgement = judged(made(tmp_path / "c", blocks, **environment), "campaign")
@@ -140,7 +140,7 @@ def test_what_keeps_a_campaign_from_being_quoted_is_told(
     assert said in judgement.reasons
 
 
-def test_an_unfinished_campaign_is_invalid_and_the_exit_status_tells(tmp_path: Path) -> None:
+def test_check_exits_with_an_error_for_an_unfinished_campaign(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
     assert CliRunner().invoke(app, ["check", str(folder)]).exit_code == 0
     lines = (folder / "trials.csv").read_text().splitlines(keepends=True)
@@ -150,7 +150,7 @@ def test_an_unfinished_campaign_is_invalid_and_the_exit_status_tells(tmp_path: P
     assert "invalid: campaign: 11 of 12 planned trials are recorded" in done.output
 
 
-def test_a_certificate_changed_by_hand_is_found(tmp_path: Path) -> None:
+def test_check_finds_a_certificate_changed_by_hand(tmp_path: Path) -> None:
     folder = made(tmp_path / "c", blocks=1)
     path = folder / "certificates.json"
     path.write_text(path.read_text().replace('"new_companions": 0.97', '"new_companions": 1.0', 1))
@@ -171,7 +171,7 @@ def test_only_rows_of_the_first_block_may_precede_the_certificates(tmp_path: Pat
     assert blocks == {"2"}
 
 
-def test_other_work_and_a_campaign_without_certificates_have_caveats(tmp_path: Path) -> None:
+def test_different_work_and_missing_certificates_have_caveats(tmp_path: Path) -> None:
     faulty = {a.name: fabricate.certificate(faults=("no image is flipped",) if a is CAST[0] else ()) for a in CAST}
     rows = [fabricate.load(actor, 1) for actor in CAST]
     judgements = check.check(fabricate.campaign(tmp_path / "a", rows, cast=CAST, blocks=1, certified=faulty))
@@ -199,13 +199,13 @@ def invalid(folder: Path) -> dict[str, tuple[str, ...]]:
     return {j.what: j.reasons for j in check.check(folder) if j.state == "invalid"}
 
 
-def test_a_search_and_trials_at_its_best_settings_are_valid(tmp_path: Path) -> None:
+def test_a_search_and_its_tuned_trials_are_valid(tmp_path: Path) -> None:
     states = {judgement.what: judgement.state for judgement in check.check(searched(tmp_path / "c"))}
     assert states.pop("campaign") == "valid with caveats"
     assert set(states.values()) == {"valid"}
 
 
-def test_a_trial_that_the_search_did_not_ask_for_is_found(tmp_path: Path) -> None:
+def test_check_finds_a_trial_that_the_search_did_not_request(tmp_path: Path) -> None:
     wrong = invalid(searched(tmp_path / "c", workers=7))
     assert [*wrong] == [f"tune/{BOTH[0].name}/3"]
     [[reason]] = wrong.values()
@@ -217,7 +217,7 @@ def test_a_trial_that_the_search_did_not_ask_for_is_found(tmp_path: Path) -> Non
     assert invalid(folder) == {late.trial: ("the search did not request it",)}
 
 
-def test_a_trial_at_other_than_the_best_settings_is_found(tmp_path: Path) -> None:
+def test_check_finds_a_tuned_trial_with_other_settings(tmp_path: Path) -> None:
     folder = searched(tmp_path / "c")
     best = fabricate.at_best(BOTH[0], 1, attempt=2, trial=f"1.2/{BOTH[0].name}/best", workers=1)
     trials_csv.append(folder / "trials.csv", best)
@@ -225,12 +225,12 @@ def test_a_trial_at_other_than_the_best_settings_is_found(tmp_path: Path) -> Non
     assert reason.endswith("but the search requested {'os_cache': False, 'workers': 3, 'batches_ahead': 3}")
 
 
-def test_a_changed_speed_in_the_search_leads_to_other_best_settings_and_is_found(tmp_path: Path) -> None:
+def test_check_finds_a_changed_speed_in_the_search(tmp_path: Path) -> None:
     wrong = invalid(searched(tmp_path / "c", images_per_s=1.0))
     assert f"1/{BOTH[0].name}/best" in wrong
 
 
-def test_a_search_or_a_track_that_the_campaign_does_not_have_is_found(tmp_path: Path) -> None:
+def test_check_finds_a_search_that_the_campaign_does_not_have(tmp_path: Path) -> None:
     folder = made(tmp_path / "c")
     trials_csv.append(folder / "trials.csv", fabricate.searched(CAST[0])[0])
     trials_csv.append(folder / "trials.csv", fabricate.at_best(CAST[0], 1))

@@ -86,28 +86,28 @@ def agree(tree, name):
 
 
 @pytest.mark.parametrize("name", EDITIONS)
-def test_an_archive_gives_every_training_image_its_pixels_and_label(archive, tmp_path, name):
+def test_an_archive_gives_every_training_image_with_its_label(archive, tmp_path, name):
     agree(read(archive(name), tmp_path / "cache"), name)
 
 
 @pytest.mark.parametrize("name", EDITIONS)
 @pytest.mark.parametrize("place", ["the folder", "the folder above"])
-def test_an_unpacked_archive_gives_the_same(tmp_path, name, place):
+def test_an_unpacked_archive_gives_the_same_images(tmp_path, name, place):
     folder = unpack(name, tmp_path / "data")
     agree(read(folder if place == "the folder" else folder.parent, tmp_path / "cache"), name)
 
 
-def test_a_folder_that_holds_the_archive_gives_the_same(archive, tmp_path):
+def test_a_folder_that_holds_the_archive_gives_the_same_images(archive, tmp_path):
     name = "cifar-10-python.tar.gz"
     agree(read(archive(name).parent, tmp_path / "cache"), name)
 
 
-def test_that_test_images_are_skipped_is_noted(archive, tmp_path):
+def test_a_note_says_that_test_images_are_skipped(archive, tmp_path):
     tree = read(archive("cifar-10-python.tar.gz"), tmp_path / "cache")
     assert any("its test images are skipped" in note for note in tree.notes)
 
 
-def test_a_missing_batch_is_named(tmp_path):
+def test_error_names_a_missing_batch(tmp_path):
     folder = unpack("cifar-10-python.tar.gz", tmp_path / "data")
     (folder / "data_batch_3").unlink()
     with pytest.raises(SourceError, match=r"lacks data_batch_3; download cifar-10-python.tar.gz again"):
@@ -134,7 +134,7 @@ EVIL = {
 
 
 @pytest.mark.parametrize("kind", EVIL)
-def test_a_pickle_that_asks_for_a_program_is_refused_and_runs_nothing(tmp_path, kind):
+def test_a_pickle_that_would_run_a_program_is_refused(tmp_path, kind):
     mark = tmp_path / "mark.npy"
     folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
     content = pickle.dumps({**HUNDRED["train"], b"data": EVIL[kind](mark)}, protocol=2)
@@ -146,7 +146,7 @@ def test_a_pickle_that_asks_for_a_program_is_refused_and_runs_nothing(tmp_path, 
     assert mark.exists(), "the planted pickle does no harm anywhere, so this test shows nothing"
 
 
-def test_a_pickle_that_asks_for_another_codec_is_refused(tmp_path):
+def test_a_pickle_with_an_unexpected_codec_is_refused(tmp_path):
     folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
     (folder / "train").write_bytes(pickle.dumps(Evil(codecs.encode, "text", "zlib"), protocol=2))
     with pytest.raises(SourceError, match="it encodes text as 'zlib'"):
@@ -163,7 +163,7 @@ def test_a_pickle_that_asks_for_another_codec_is_refused(tmp_path):
         python2_pickle(HUNDRED["train"])[:-2000],
     ],
 )
-def test_what_is_no_batch_is_named(tmp_path, content):
+def test_error_names_a_file_that_is_no_batch(tmp_path, content):
     folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
     (folder / "train").write_bytes(content)
     with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(.+\); download .*100-python.tar.gz again"):

@@ -37,7 +37,7 @@ def state(root: Path) -> dict[str, tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("move", [False, True])
-def test_the_index_is_the_place_among_the_sorted_names(source, tmp_path, move):
+def test_index_is_the_position_among_the_sorted_names(source, tmp_path, move):
     before = scan(source)
     assert classes.number(source, tmp_path / "out", move=move) == 3
     after = scan(tmp_path / "out")
@@ -46,7 +46,7 @@ def test_the_index_is_the_place_among_the_sorted_names(source, tmp_path, move):
     assert (tmp_path / "out" / "000000" / "n01440764_1.JPEG").read_bytes() == b"n01440764"
 
 
-def test_torchvision_gives_class_index_folders_the_labels_of_the_synsets(tmp_path):
+def test_torchvision_labels_class_index_folders_like_their_synsets(tmp_path):
     datasets = pytest.importorskip("torchvision.datasets")
     for number in range(12):  # 10 sorts before 2 without leading zeros
         (tmp_path / "train" / f"n{number:08d}").mkdir(parents=True)
@@ -56,7 +56,7 @@ def test_torchvision_gives_class_index_folders_the_labels_of_the_synsets(tmp_pat
     assert [(Path(path).stem, label) for path, label in images] == [(str(n), n) for n in range(12)]
 
 
-def test_links_leave_the_users_folders_as_they_are(source, tmp_path):
+def test_numbering_by_links_leaves_the_users_folders_unchanged(source, tmp_path):
     before = state(source)
     classes.number(source, tmp_path / "out", move=False)
     assert state(source) == before
@@ -64,7 +64,7 @@ def test_links_leave_the_users_folders_as_they_are(source, tmp_path):
 
 
 @pytest.mark.parametrize("move", [False, True])
-def test_undoing_restores_every_folder_and_leaves_nothing(source, tmp_path, move):
+def test_undo_restores_every_folder_and_leaves_nothing(source, tmp_path, move):
     before = state(source)
     classes.number(source, tmp_path / "out", move=move)
     assert classes.undo(tmp_path / "out") == 3
@@ -95,7 +95,7 @@ STEPS = range(10)
 
 @pytest.mark.parametrize("move", [False, True])
 @pytest.mark.parametrize("step", STEPS)
-def test_after_a_kill_at_any_step_undoing_restores_every_folder(source, tmp_path, monkeypatch, move, step):
+def test_undo_restores_every_folder_after_a_kill_at_any_step(source, tmp_path, monkeypatch, move, step):
     before = state(source)
     with monkeypatch.context() as patch:
         kill_at(patch, step)
@@ -125,7 +125,7 @@ def test_numbering_resumes_after_a_kill(source, tmp_path, monkeypatch, move, ste
     assert state(source) == before
 
 
-def test_a_folder_that_was_not_made_by_it_is_not_undone(source):
+def test_undo_refuses_a_folder_that_numbering_did_not_make(source):
     before = state(source)
     with pytest.raises(SourceError, match="nothing is changed"):
         classes.undo(source)
@@ -133,7 +133,7 @@ def test_a_folder_that_was_not_made_by_it_is_not_undone(source):
 
 
 @pytest.mark.parametrize("move", [False, True])
-def test_undoing_stops_before_anything_if_the_user_put_something_in(source, tmp_path, move):
+def test_undo_changes_nothing_if_the_folder_holds_the_users_files(source, tmp_path, move):
     classes.number(source, tmp_path / "out", move=move)
     (tmp_path / "out" / "mine.txt").write_text("mine")
     before = state(tmp_path)
@@ -142,7 +142,7 @@ def test_undoing_stops_before_anything_if_the_user_put_something_in(source, tmp_
     assert state(tmp_path) == before
 
 
-def test_undoing_a_move_never_covers_what_has_come_in_its_place(source, tmp_path):
+def test_undo_of_a_move_never_overwrites_a_new_folder(source, tmp_path):
     classes.number(source, tmp_path / "out", move=True)
     (source / SYNSETS[0]).mkdir()
     before = state(tmp_path)
@@ -151,7 +151,7 @@ def test_undoing_a_move_never_covers_what_has_come_in_its_place(source, tmp_path
     assert state(tmp_path) == before
 
 
-def test_what_cannot_be_done_is_reported_before_anything_is_changed(source, tmp_path):
+def test_impossible_requests_are_refused_before_anything_changes(source, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     (tmp_path / "none").mkdir()
@@ -170,13 +170,13 @@ def test_what_cannot_be_done_is_reported_before_anything_is_changed(source, tmp_
         assert state(tmp_path) == before
 
 
-def test_another_way_into_the_same_folder_is_refused(source, tmp_path):
+def test_numbering_in_another_way_is_refused_until_undone(source, tmp_path):
     classes.number(source, tmp_path / "out", move=False)
     with pytest.raises(SourceError, match=r"made from another .*undo it: loaderbench classes '.*/out' --undo"):
         classes.number(source, tmp_path / "out", move=True)
 
 
-def test_the_command_makes_and_undoes_them(source, tmp_path):
+def test_classes_command_makes_and_removes_class_index_folders(source, tmp_path):
     before, out = state(source), tmp_path / "out"
     said = CliRunner().invoke(app, ["classes", str(source), str(out)]).output
     assert said == f"made 3 class-index folders in {out}\n"

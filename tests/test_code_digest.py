@@ -43,7 +43,7 @@ def written(path: Path, text: str) -> Path:
         ("a, b=None, *, c=1", "\n    a,\n    b=None,\n    *,\n    c=1,\n"),
     ],
 )
-def test_description_and_format_keep_the_digest(tmp_path: Path, old: str, new: str) -> None:
+def test_docstrings_comments_and_layout_keep_the_digest(tmp_path: Path, old: str, new: str) -> None:
     assert old in CODE
     before, after = (written(tmp_path / f"{n}.py", text) for n, text in enumerate((CODE, CODE.replace(old, new))))
     assert code_digest([before]) == code_digest([after])
@@ -69,7 +69,7 @@ def test_a_change_of_code_changes_the_digest(tmp_path: Path, old: str, new: str)
     assert code_digest([before]) != code_digest([after])
 
 
-def test_each_file_counts_and_other_files_with_all_bytes(tmp_path: Path) -> None:
+def test_digest_covers_every_file_and_all_bytes_of_binaries(tmp_path: Path) -> None:
     one, two = written(tmp_path / "one.py", "x = 1"), written(tmp_path / "two.py", "y = 1")
     built = written(tmp_path / "built.so", "# 1")
     digests = [code_digest(paths) for paths in ([one], [two], [one, two], [two, one], [built])]
@@ -77,11 +77,11 @@ def test_each_file_counts_and_other_files_with_all_bytes(tmp_path: Path) -> None
     assert len(set(digests)) == len(digests)
 
 
-def test_the_digest_is_the_same_for_every_python_version(tmp_path: Path) -> None:
+def test_digest_is_equal_in_every_python_version(tmp_path: Path) -> None:
     assert code_digest([written(tmp_path / "code.py", CODE)])[:8] == "a85345e4"
 
 
-def test_the_digest_of_an_adapter_is_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digest_of_an_adapter_follows_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     adapter = registry.Adapter("mine", "my_adapter", "pip install mine")
     digests = []
