@@ -27,8 +27,12 @@ SIZE, PAYLOAD, MIB = 1_000_000_000, 800_000_000, 1 << 20
     ],
 )
 def test_cache_state_follows_from_residency_and_bytes_read(
-    cache: Cache, resident: float | None, read_bytes: int | None, virtual: bool, state: str
-) -> None:  # noqa: FBT001
+    cache: Cache,
+    resident: float | None,
+    read_bytes: int | None,
+    virtual: bool,  # noqa: FBT001
+    state: str,
+) -> None:
     sizes = {"size_bytes": SIZE, "payload_bytes": PAYLOAD}
     assert cache_state(cache, resident, read_bytes, **sizes, virtual_machine=virtual) == state
 

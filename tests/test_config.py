@@ -58,18 +58,18 @@ def load(folder: Path, text: str) -> config.Campaign:
     return config.load(str(path))
 
 
-def test_every_shipped_campaign_is_valid_and_named_like_its_file() -> None:
+def test_shipped_campaigns_are_valid_and_named_like_their_file() -> None:
     for path in config.CAMPAIGNS.glob("*.toml"):
         assert config.load(path.stem).name == path.stem
 
 
-def test_what_is_kept_of_a_campaign_is_the_whole_of_it() -> None:
+def test_a_dumped_campaign_is_read_back_unchanged() -> None:
     for path in config.CAMPAIGNS.glob("*.toml"):
         campaign = config.load(path.stem)
         assert config.Campaign.model_validate(campaign.model_dump(mode="json")) == campaign
 
 
-def test_the_default_campaign_has_the_contestants_that_it_promises() -> None:
+def test_quick_campaign_has_the_promised_contestants() -> None:
     contestants = [c for c in config.load("quick").contestants if not c.control]
     settings = {(c.loader, c.format, *c.options.values()) for c in contestants}
     assert settings == {
@@ -86,7 +86,7 @@ def test_the_default_campaign_has_the_contestants_that_it_promises() -> None:
     }
 
 
-def test_a_valid_file_is_understood(tmp_path: Path) -> None:
+def test_a_valid_file_is_read(tmp_path: Path) -> None:
     campaign = load(tmp_path, VALID)
     assert campaign.contestants[0].options == {"decode": "pil"}
     assert campaign.format_of(campaign.contestants[0]).encoding.quality == 90
@@ -145,7 +145,7 @@ def test_a_valid_file_is_understood(tmp_path: Path) -> None:
         ("name = ", "name : ", "is not TOML"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_error_names_the_wrong_key_or_value(tmp_path: Path, old: str, new: str, said: str) -> None:
     with pytest.raises(CampaignError) as error:
         load(tmp_path, VALID.replace(old, new, 1))
     assert said in str(error.value)
@@ -181,7 +181,7 @@ def test_a_loader_of_known_speed_needs_a_speed_above_0(tmp_path: Path, speed: st
         load(tmp_path, VALID + control)
 
 
-def test_a_repeated_name_is_refused(tmp_path: Path) -> None:
+def test_a_repeated_contestant_name_is_refused(tmp_path: Path) -> None:
     contestant = VALID[VALID.index("[[contestants]]") :]
     with pytest.raises(CampaignError, match="contestant named more than once: a"):
         load(tmp_path, VALID + contestant)
@@ -196,7 +196,7 @@ format = "files"
 """
 
 
-def test_published_figures_need_those_of_the_reference(tmp_path: Path) -> None:
+def test_published_figures_require_those_of_the_reference(tmp_path: Path) -> None:
     with pytest.raises(CampaignError, match="published: figures of the reference, a, are missing"):
         load(tmp_path, VALID + OTHER + PUBLISHED.format("b"))
     campaign = load(tmp_path, VALID + OTHER + PUBLISHED.format("a"))
@@ -211,13 +211,13 @@ def test_published_figures_need_those_of_the_reference(tmp_path: Path) -> None:
         (["ab", "ba"], "changes: those from b lead back to it"),
     ],
 )
-def test_changes_are_chains(tmp_path: Path, pairs: list[str], said: str) -> None:
+def test_changes_that_fork_or_loop_are_refused(tmp_path: Path, pairs: list[str], said: str) -> None:
     changes = "".join(f'[[changes]]\nfrom = "{one}"\nto = "{other}"\nwhat = "?"\n' for one, other in pairs)
     with pytest.raises(CampaignError, match=said):
         load(tmp_path, VALID + OTHER + changes)
 
 
-def test_the_order_and_the_type_that_are_asked_for_reach_the_loaders(tmp_path: Path) -> None:
+def test_requested_order_and_dtype_reach_the_loaders(tmp_path: Path) -> None:
     settings = "shuffle = false\ndtype = 'bfloat16'\nnormalised = true"
     asked = load(tmp_path, VALID.replace("[timing]", f"[work]\n{settings}\n[timing]")).work_on(1, 1)
     assert (asked.shuffle, asked.dtype, asked.normalised) == (False, "bfloat16", True)
@@ -235,7 +235,7 @@ work = { dtype = "float16", normalised = true }
 """
 
 
-def test_a_contestant_may_have_work_of_its_own(tmp_path: Path) -> None:
+def test_a_contestant_can_have_its_own_work(tmp_path: Path) -> None:
     read = load(tmp_path, VALID + HALF)
     one, other = (read.work_on(1, 1, contestant) for contestant in read.contestants)
     assert one == read.work_on(1, 1)
@@ -253,12 +253,12 @@ def test_a_contestant_may_have_work_of_its_own(tmp_path: Path) -> None:
         (VALID + 'apart = "of another kind"', "reference a has work of its own"),
     ],
 )
-def test_work_that_none_could_do_or_be_ranked_by_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_impossible_work_and_an_unranked_reference_are_refused(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(CampaignError, match=said):
         load(tmp_path, text)
 
 
-def test_the_campaign_gpu_delivers_there_and_trains_on_it() -> None:
+def test_gpu_campaign_delivers_to_the_gpu_and_trains_on_it() -> None:
     campaign = config.load("gpu")
     assert {campaign.work_on(1, 1, c).device for c in campaign.contestants} == {"cuda"}
     assert {c.name: c.work.dtype for c in campaign.competing if c.work.dtype} == {
@@ -272,7 +272,7 @@ def test_the_campaign_gpu_delivers_there_and_trains_on_it() -> None:
     assert set(campaign.consumers.train.contestants) == {c.name for c in campaign.competing}
 
 
-def test_an_unknown_campaign_names_the_shipped_ones() -> None:
+def test_error_for_an_unknown_campaign_names_the_shipped_ones() -> None:
     with pytest.raises(CampaignError, match=r"shipped are .*quick"):
         config.load("slow")
 
@@ -283,7 +283,7 @@ def test_overrides_replace_single_keys() -> None:
     assert campaign.timing.window_s == config.load("quick").timing.window_s
 
 
-def test_a_campaign_may_extend_a_shipped_one(tmp_path: Path) -> None:
+def test_a_campaign_can_extend_a_shipped_one(tmp_path: Path) -> None:
     campaign = load(tmp_path, 'extends = "quick"\nname = "mine"\ncold = ["ffcv-raw-mapped"]\ntiming = { blocks = 9 }')
     quick = config.load("quick")
     assert (campaign.name, campaign.timing.blocks) == ("mine", 9)
@@ -292,7 +292,7 @@ def test_a_campaign_may_extend_a_shipped_one(tmp_path: Path) -> None:
     assert [t.contestant.name for t in plan.trials(campaign, 1) if t.variant.cache == "cold"] == ["ffcv-raw-mapped"]
 
 
-def test_longer_campaigns_are_expected_to_take_longer() -> None:
+def test_forecast_is_longer_for_longer_campaigns() -> None:
     quick, publish = config.load("quick"), config.load("publish")
     one, two = (plan.trials(quick, 1), plan.trials(quick, 1) + plan.trials(quick, 2))
     assert expected_s(quick, one) < expected_s(quick, two) < expected_s(publish, two)
@@ -304,7 +304,7 @@ def test_longer_campaigns_are_expected_to_take_longer() -> None:
 @pytest.mark.parametrize(
     ("cores", "workers"), [(1, (1, 2, 9)), (2, (2, 1, 3, 4, 9)), (8, (8, 7, 9, 16, 4)), (9, (9, 8, 10, 18, 4))]
 )
-def test_a_search_begins_with_the_contestants_own_settings_and_counts_cores(
+def test_search_starts_with_the_contestants_settings_and_counts_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, workers: tuple[int, ...]
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
@@ -312,19 +312,19 @@ def test_a_search_begins_with_the_contestants_own_settings_and_counts_cores(
     assert settings == {"decode": ("pil", "torchvision"), "workers": workers}
 
 
-def test_a_search_begins_with_what_the_command_line_says_and_with_the_loaders_defaults() -> None:
+def test_search_starts_with_overrides_and_the_loaders_defaults() -> None:
     settings = config.load("best", {"work": {"workers": 7}}).best["litdata-raw"].settings
     assert (settings["workers"][0], settings["prefetch_factor"][0]) == (7, 2)
 
 
-def test_the_campaign_best_brings_one_of_each_loader_and_format_to_its_best() -> None:
+def test_best_campaign_tunes_one_contestant_per_loader_and_format() -> None:
     campaign = config.load("best")
     pairs = [(c.loader, c.format) for c in campaign.contestants if c.name in campaign.best]
     assert sorted(pairs) == sorted({(c.loader, c.format) for c in campaign.contestants if not c.control})
     assert campaign.contestants == config.load("quick").contestants
 
 
-def test_a_search_is_expected_to_take_time() -> None:
+def test_forecast_includes_the_search() -> None:
     campaign = config.load("best")
     trials = plan.trials(campaign, 1)
     assert expected_s(campaign, trials, 60) > expected_s(campaign, trials)

@@ -52,14 +52,16 @@ def installed(tmp_path: Path) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(tmp_path / "site")}
 
 
-def test_the_example_is_found(installed: dict[str, str]) -> None:
+def test_an_installed_example_loader_is_found(installed: dict[str, str]) -> None:
     command = [*PROGRAM, "adapters"]
     listed = subprocess.run(command, env=installed, capture_output=True, text=True, check=True, cwd=ROOT)
     assert re.search(r"^loader\s+opencv\s+available", listed.stdout, re.MULTILINE)
 
 
 @pytest.mark.slow
-def test_the_example_is_certified_and_measured(installed: dict[str, str], tree: Path, tmp_path: Path) -> None:
+def test_an_installed_example_loader_is_certified_and_measured(
+    installed: dict[str, str], tree: Path, tmp_path: Path
+) -> None:
     campaign = tmp_path / "package" / "opencv.toml"
     campaign.write_text(re.sub(r"(?s)\[timing\]\n.*?\n\n", SHORT, campaign.read_text()))
     places = {name: str(tmp_path / name) for name in ("cache", "results", "reports")}

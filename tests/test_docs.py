@@ -40,22 +40,22 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_front_page_is_short() -> None:
+def test_front_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
 
-def test_pages_show_what_the_files_and_the_code_say() -> None:
+def test_generated_parts_of_the_pages_are_up_to_date() -> None:
     command = [BIN / "cog", "--check", "--diff", "-P", "-I", "docs", "-p", "import figures, front_page, lists", *PAGES]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"run: make docs\n{done.stdout}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_speed_is_typed_by_hand(page: Path) -> None:
+def test_pages_contain_no_speed_typed_by_hand(page: Path) -> None:
     assert not SPEED.findall(GENERATED.sub("", page.read_text()))
 
 
-def test_python_on_the_pages_imports_what_there_is() -> None:
+def test_python_on_the_pages_imports_existing_names() -> None:
     blocks = [block for page in PAGES for block in re.findall(r"(?ms)^```python\n(.*?)^```", page.read_text())]
     imports = [
         (node.module, name.name)
@@ -70,7 +70,7 @@ def test_python_on_the_pages_imports_what_there_is() -> None:
         assert hasattr(found, name) or importlib.util.find_spec(f"{module}.{name}"), f"from {module} import {name}"
 
 
-def test_the_site_is_built_strictly_and_needs_no_network(tmp_path: Path) -> None:
+def test_site_builds_strictly_and_needs_no_network(tmp_path: Path) -> None:
     done = build(ROOT, tmp_path)
     assert done.returncode == 0, done.stderr
     html = "".join(path.read_text() for path in tmp_path.rglob("*.html"))
@@ -96,7 +96,7 @@ def unlisted_page(project: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [dead_link, *(pytest.param(each, marks=pytest.mark.slow) for each in (dead_anchor, unlisted_page))]
 )
-def test_a_dead_link_or_an_unlisted_page_fails_the_build(
+def test_dead_links_and_unlisted_pages_fail_the_build(
     damage: Callable[[Path], None], project: Path, tmp_path: Path
 ) -> None:
     assert build(project, tmp_path / "before").returncode == 0

@@ -39,7 +39,7 @@ def test_docstrings_plots_and_statistics_are_no_condition(package: Path, file: s
 
 
 @pytest.mark.parametrize("file", ["trial/trial.py", "records/timeline.py", "loaders/imagefolder.py", "api.py"])
-def test_code_that_measures_is_a_condition(package: Path, file: str) -> None:
+def test_measuring_code_is_a_condition(package: Path, file: str) -> None:
     digest = digest_of_measuring_code(package)
     edit(package / file, "import annotations\n", "import annotations\n\nCHANGED = 1\n")
     assert digest_of_measuring_code(package) != digest

@@ -27,25 +27,25 @@ def sample(images: int) -> Measured:
 
 
 @pytest.mark.parametrize("more", [1024, 500])
-def test_the_fixed_cost_of_a_part_and_that_per_image_are_distinguished(more):
+def test_estimate_separates_fixed_cost_from_cost_per_image(more):
     parts = extrapolate(sample(256), sample(more), 1_000_000)
     assert parts == (PartEstimate("a format", 3 + 0.5 * 1_000_000, 1000 + 7 * 1_000_000),)
 
 
-def test_samples_of_one_size_are_taken_as_they_are():
+def test_samples_of_equal_size_are_taken_unchanged():
     assert extrapolate(sample(200), sample(200), 200) == tuple(sample(200).parts.values())
 
 
-def test_a_part_that_only_the_larger_sample_has_is_taken_from_it():
+def test_a_part_missing_in_the_smaller_sample_is_taken_from_the_larger():
     assert extrapolate(Measured(256, {}), sample(1024), 4096) == tuple(sample(1024).parts.values())
 
 
-def test_formats_of_one_title_both_count():
+def test_formats_of_equal_title_both_count():
     parts = {name: PartEstimate("a format", 1, 1) for name in ("a", "b")}
     assert len(extrapolate(Measured(1, parts), Measured(2, parts), 3)) == 2
 
 
-def test_the_estimate_names_time_size_and_cost():
+def test_estimate_names_time_size_and_cost():
     part = PartEstimate("a format", 7200, 3 << 30)
     first, second = Estimate(1_281_167, (part,), 5 << 30).lines(usd_per_hour=1.5)
     assert first.startswith("preparing 1,281,167 images takes about 2.0 h on ")
@@ -54,7 +54,7 @@ def test_the_estimate_names_time_size_and_cost():
 
 
 @pytest.mark.usefixtures("small")
-def test_many_images_are_prepared_after_an_estimate(tree, tmp_path, capsys):
+def test_many_images_are_estimated_before_they_are_prepared(tree, tmp_path, capsys):
     chosen = campaign({"a": {"loader": "imagefolder"}})
     prepared = prepare(chosen, tree, tmp_path, Display(), strict=True)
     said = capsys.readouterr().out
@@ -71,7 +71,7 @@ def test_many_images_are_prepared_after_an_estimate(tree, tmp_path, capsys):
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("samples", [(8, 32), (8, 1024)], ids=["of two sizes", "the second larger than the folder"])
-def test_the_estimated_size_is_the_size_on_disk(tree, tmp_path, monkeypatch, samples):
+def test_estimated_size_matches_the_size_on_disk(tree, tmp_path, monkeypatch, samples):
     monkeypatch.setattr(estimation, "SAMPLES", samples)
     chosen = campaign({"a": {"loader": "imagefolder"}})
     expected = estimate_formats(chosen, tree, tmp_path / "cache", Display())
@@ -84,7 +84,7 @@ def test_the_estimated_size_is_the_size_on_disk(tree, tmp_path, monkeypatch, sam
 
 
 @pytest.mark.usefixtures("small")
-def test_too_little_disk_for_all_images_is_reported_before_preparing(tree, tmp_path, monkeypatch):
+def test_prepare_refuses_to_start_if_all_images_do_not_fit(tree, tmp_path, monkeypatch):
     chosen = campaign({"a": {"loader": "imagefolder"}})
     monkeypatch.setattr(Estimate, "size_bytes", 1 << 60)
     with pytest.raises(DiskSpaceError, match="96 images in all formats need about"):

@@ -64,7 +64,7 @@ def cifar10(folder: Path, seed: int, images: int) -> Path:
     ("example", "loader"),
     [("train_plain.py", "litdata"), pytest.param("train_lightning.py", "ffcv", marks=pytest.mark.slow)],
 )
-def test_cifar_is_learnt(example: str, loader: str, tmp_path: Path) -> None:
+def test_examples_learn_cifar(example: str, loader: str, tmp_path: Path) -> None:
     form = {"writer": loader, "mode": "raw"}
     train, val = (
         prepared(cifar10(tmp_path / str(seed), seed, images), form, tmp_path) for seed, images in ((0, 500), (1, 200))
@@ -74,7 +74,7 @@ def test_cifar_is_learnt(example: str, loader: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_synthetic_set_is_learnt(tmp_path: Path) -> None:
+def test_plain_example_learns_the_synthetic_images(tmp_path: Path) -> None:
     sets = []
     for seed, images in ((0, 320), (config.load(str(ROOT / "examples" / "validation.toml")).data.seed, 160)):
         synthetic.write(tmp_path / str(seed), images, seed, lambda _: None)

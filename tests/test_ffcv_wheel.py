@@ -151,13 +151,13 @@ def unrepair(environment: Path) -> None:
 
 
 @pytest.mark.slow
-def test_wheel_reads_and_writes_without_the_systems_libraries(tmp_path, wheel, system_libraries):
+def test_wheel_reads_and_writes_without_system_libraries(tmp_path, wheel, system_libraries):
     done = round_trip(clean_environment(tmp_path / "env", wheel), system_libraries)
     assert done.stdout.endswith("round trip done\n"), done.stderr
 
 
 @pytest.mark.slow
-def test_a_wheel_that_was_not_repaired_is_told_apart(tmp_path, wheel, system_libraries):
+def test_an_unrepaired_wheel_fails_without_system_libraries(tmp_path, wheel, system_libraries):
     environment = clean_environment(tmp_path / "env", wheel)
     unrepair(environment)
     done = round_trip(environment, system_libraries)
@@ -165,7 +165,7 @@ def test_a_wheel_that_was_not_repaired_is_told_apart(tmp_path, wheel, system_lib
     assert re.search(r"libturbojpeg|libtbb", done.stderr), done.stderr
 
 
-def test_wheel_serves_every_python_from_3_9_and_requires_what_it_imports(wheel):
+def test_wheel_supports_python_3_9_and_newer_and_declares_its_imports(wheel):
     assert "-cp39-abi3-manylinux" in wheel.name
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))

@@ -38,7 +38,7 @@ def found(folder: Path, *rows: Record) -> tuple[GpuUse, ...]:
     return gpu_uses(files, analyse(files.rows, environment["campaign"]))
 
 
-def test_it_is_of_training_where_a_network_trained_and_of_the_first_block(tmp_path: Path) -> None:
+def test_gpu_use_is_that_of_training_in_the_first_block(tmp_path: Path) -> None:
     hungry = [told(load(actor, 1), tmp_path, 1.0) for actor in (SLOW, FAST)]
     trained = [
         told(fed(actor, block, "train"), tmp_path, 10.0 * block, 90.0) for actor in (SLOW, FAST) for block in (2, 1)
@@ -48,16 +48,16 @@ def test_it_is_of_training_where_a_network_trained_and_of_the_first_block(tmp_pa
     assert seen[0].samples == ((0.0, 10.0), (0.5, 90.0))
 
 
-def test_it_is_of_batches_that_are_only_taken_where_none_trained(tmp_path: Path) -> None:
+def test_gpu_use_without_training_is_that_of_the_drain(tmp_path: Path) -> None:
     [use] = found(tmp_path, told(load(FAST, 1), tmp_path, 40.0), load(SLOW, 1))
     assert (use.title, use.consumer, use.samples) == (FAST.title, "hungry", ((0.0, 40.0),))
 
 
-def test_rows_without_samples_or_without_their_raw_times_are_left_out(tmp_path: Path) -> None:
+def test_rows_without_samples_or_raw_times_are_excluded(tmp_path: Path) -> None:
     empty = replace(told(load(FAST, 1), tmp_path), gpu_util_pct=40.0)
     lost = replace(load(SLOW, 1), times="nowhere.npz", gpu_util_pct=40.0)
     assert found(tmp_path, empty, lost) == ()
 
 
-def test_without_a_gpu_no_raw_times_are_read(tmp_path: Path) -> None:
+def test_raw_times_are_not_read_without_a_gpu(tmp_path: Path) -> None:
     assert found(tmp_path, replace(load(FAST, 1), times="nowhere.npz")) == ()

@@ -66,7 +66,7 @@ def kit() -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("name", ["the tar", "its folder"])
-def test_training_images_have_the_index_of_their_synset_whatever_the_order_of_the_tars(training, tmp_path, name):
+def test_training_images_get_the_index_of_their_synset_in_any_tar_order(training, tmp_path, name):
     tree = read(training if name == "the tar" else training.parent, tmp_path / "cache")
     assert tree.classes == ("000000", "000001", "000002", "000003")
     assert contents(tree) == {
@@ -76,7 +76,7 @@ def test_training_images_have_the_index_of_their_synset_whatever_the_order_of_th
     }
 
 
-def test_images_are_the_bytes_of_the_archive(training, tmp_path):
+def test_images_keep_the_bytes_of_the_archive(training, tmp_path):
     def sha256(content: bytes) -> str:
         return hashlib.sha256(content).hexdigest()
 
@@ -87,18 +87,18 @@ def test_images_are_the_bytes_of_the_archive(training, tmp_path):
     assert sorted(map(sha256, contents(tree).values())) == stored
 
 
-def test_no_inner_tar_is_written(training, tmp_path):
+def test_inner_tars_are_not_written(training, tmp_path):
     tree = read(training, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.tar"))
     size_bytes = sum(path.stat().st_size for path in tree.root.rglob("*.JPEG"))
     assert size_bytes == sum(len(content) for content in contents(tree).values())
 
 
-def test_fewer_synsets_than_imagenets_are_noted(training, tmp_path):
+def test_a_note_counts_missing_synsets(training, tmp_path):
     assert any("holds 4 synsets instead of 1000" in note for note in read(training, tmp_path / "cache").notes)
 
 
-def test_the_users_files_are_only_read(training, tmp_path):
+def test_ingestion_leaves_the_users_files_unchanged(training, tmp_path):
     before = training.stat(), training.read_bytes()
     read(training.parent, tmp_path / "cache")
     assert (training.stat(), training.read_bytes()) == before
@@ -126,13 +126,13 @@ def loose_files(folder):
 
 
 @pytest.mark.parametrize("put", [solution, packed_kit, unpacked_kit, loose_files], ids=lambda put: put.__name__)
-def test_validation_images_have_the_index_that_the_ground_truth_gives(validation, tmp_path, put):
+def test_validation_images_get_the_index_of_the_ground_truth(validation, tmp_path, put):
     put(validation.parent)
     assert contents(read(validation, tmp_path / "cache")) == EXPECTED
     assert contents(read(validation.parent, tmp_path / "other")) == EXPECTED
 
 
-def test_validation_images_without_ground_truth_files_say_what_to_put_where(validation, tmp_path):
+def test_error_for_missing_ground_truth_says_which_files_to_add(validation, tmp_path):
     with pytest.raises(SourceError, match=r"put LOC_val_solution.csv beside it, or ILSVRC2012_devkit_t12.tar.gz"):
         read(validation, tmp_path / "cache")
 
@@ -154,7 +154,7 @@ def test_a_validation_image_without_ground_truth_is_skipped(validation, tmp_path
         ("ILSVRC2012_validation_ground_truth.txt", b"77\n"),
     ],
 )
-def test_a_damaged_ground_truth_is_named(validation, tmp_path, name, content):
+def test_error_names_a_damaged_ground_truth_file(validation, tmp_path, name, content):
     loose_files(validation.parent)
     (validation.parent / name).write_bytes(content)
     with pytest.raises(SourceError, match=rf"{name}.* does not look like ImageNet's"):

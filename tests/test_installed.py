@@ -52,7 +52,7 @@ def loaderbench(core: Path, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_core_has_no_loader_library(core, tmp_path):
+def test_core_has_no_loader_library(core, tmp_path):
     script = f"import importlib.util as u; print([n for n in {HEAVY} if u.find_spec(n)])"
     command = [core / "python", "-c", script]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -64,7 +64,7 @@ def test_help_runs_with_only_the_core(core, tmp_path):
 
 
 @pytest.mark.parametrize(("adapter", "missing"), [("ffcv", "ffcv"), ("litdata", "litdata"), ("imagefolder", "torch")])
-def test_each_loader_is_listed_with_what_it_misses_and_the_cure(core, tmp_path, adapter, missing):
+def test_adapters_command_lists_missing_libraries_and_their_install_command(core, tmp_path, adapter, missing):
     listing = loaderbench(core, "adapters", cwd=tmp_path).splitlines()
     rows = [line.split(maxsplit=2) for line in listing]
     (state,) = (state for kind, name, state in rows if (kind, name) == ("loader", adapter))
@@ -74,20 +74,20 @@ def test_each_loader_is_listed_with_what_it_misses_and_the_cure(core, tmp_path, 
     assert missing in state.replace(cure, "")
 
 
-def test_a_report_is_made_of_existing_results_with_only_the_core(core, tmp_path):
+def test_core_writes_a_report_of_existing_results(core, tmp_path):
     fabricate.campaign(tmp_path / "results" / "made", cast=fabricate.CAST[:2], blocks=1)
     output = loaderbench(core, "report", "results/made", cwd=tmp_path)
     assert (tmp_path / output.strip()).read_text().startswith("# ")
     assert list((tmp_path / "reports" / "made").glob("*.png"))
 
 
-def test_the_shipped_campaigns_and_templates_are_in_the_wheel(core):
+def test_wheel_contains_shipped_campaigns_and_templates(core):
     (package,) = core.parent.glob("lib/python*/site-packages/loaderbench")
     assert list(package.glob("campaign/shipped/*.toml"))
     assert list(package.glob("report/templates/*"))
 
 
-def test_the_wheel_installs_one_package_and_leaves_packages_named_like_our_folders_alone(core, tmp_path):
+def test_wheel_installs_one_package_and_leaves_others_unchanged(core, tmp_path):
     (packages,) = core.parent.glob("lib/python*/site-packages")
     (record,) = packages.glob("loaderbench-*.dist-info/RECORD")
     paths = [line.split(",")[0] for line in record.read_text().splitlines()]
@@ -98,7 +98,7 @@ def test_the_wheel_installs_one_package_and_leaves_packages_named_like_our_folde
     assert owners.stdout.strip() == "{'another project'}"
 
 
-def test_a_data_module_of_the_wheel_gives_batches_beside_such_packages(core, everything, tmp_path):
+def test_installed_data_module_delivers_batches_beside_other_packages(core, everything, tmp_path):
     """PyTorch and Lightning come from this environment, after everything that the clean one has."""
     folder = Path(everything.artifacts["jpeg-files"].path).parent
     program = (
@@ -116,14 +116,14 @@ def test_a_data_module_of_the_wheel_gives_batches_beside_such_packages(core, eve
     assert done.stdout.strip() == str([(16, 3, 32, 32)] * 6)
 
 
-def test_the_command_line_imports_no_loader_library_even_where_they_are_installed():
+def test_command_line_imports_no_loader_library():
     script = f"import sys, loaderbench.cli; print([n for n in {HEAVY} if n in sys.modules])"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
-def test_images_in_s3_are_refused_with_what_installs_what_they_need(core, tmp_path):
+def test_error_for_s3_without_boto3_names_the_install_command(core, tmp_path):
     command = [core / "loaderbench", "prepare", "--data", "s3://bucket/prefix"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 1

@@ -44,7 +44,7 @@ def result(spec: LimitSpec, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 class TestRun:
-    def test_every_stage_has_a_figure_or_a_reason(self, result: dict[str, Any], everything: Prepared) -> None:
+    def test_every_step_has_a_figure_or_a_reason(self, result: dict[str, Any], everything: Prepared) -> None:
         assert result["status"] == "ok", result
         disks = {f"disk/{name}" for name in everything.artifacts}
         assert set(result["limits"]) == {*NAMES, *disks} - {"disk"}
@@ -57,7 +57,7 @@ class TestRun:
         assert result["reasons"].keys() <= needs_one
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-    def test_without_cuda_there_is_a_reason_and_no_zero(self, result: dict[str, Any]) -> None:
+    def test_steps_that_need_cuda_have_a_reason_without_it(self, result: dict[str, Any]) -> None:
         for stage in TO_DEVICE:
             assert result["limits"][stage] is None
             assert result["reasons"][stage] == "torch finds no CUDA device"
@@ -66,7 +66,7 @@ class TestRun:
         ("resident_pct", "reason"),
         [(100.0, "100 % of the files stayed in the page cache"), (None, "the kernel does not report")],
     )
-    def test_a_disk_that_cannot_be_reached_is_not_measured(
+    def test_disk_is_not_measured_if_pages_stay_cached(
         self, spec: LimitSpec, monkeypatch: pytest.MonkeyPatch, resident_pct: float | None, reason: str
     ) -> None:
         monkeypatch.setattr(page_cache, "resident_pct", lambda _: resident_pct)
@@ -74,19 +74,19 @@ class TestRun:
         assert set(result["limits"].values()) == {None}
         assert result["reasons"]["disk/ffcv-raw"].startswith(reason)
 
-    def test_a_stage_that_fails_leaves_the_others(self, spec: LimitSpec) -> None:
+    def test_a_failing_step_leaves_the_others(self, spec: LimitSpec) -> None:
         result = limits.run(replace(spec, work=replace(WORK, workers=0), steps=["transfer", "output"]))
         assert result["limits"]["output"] > 0
         assert result["limits"]["transfer"] is None
         assert result["reasons"] == {"transfer": "the work has no worker processes"}
 
-    def test_its_libraries_are_not_in_a_trials_process(self) -> None:
+    def test_trials_do_not_import_the_libraries_of_the_limits(self) -> None:
         script = "import sys, loaderbench.trial.trial; print([n for n in ('cv2', 'simplejpeg') if n in sys.modules])"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"
 
     @pytest.mark.parametrize(("stage", "workers"), [("decode+crop", CORES), ("transfer", WORK.workers)])
-    def test_when_the_harness_is_killed_so_are_all_processes(
+    def test_killing_the_harness_ends_all_processes(
         self, spec: LimitSpec, tmp_path: Path, stage: str, workers: int
     ) -> None:
         program = (
@@ -125,19 +125,19 @@ class TestBound:
             ("smart", ("output",)),
         ],
     )
-    def test_the_format_decides_what_applies(self, mode: Any, stages: tuple[str, ...]) -> None:
+    def test_the_format_decides_which_steps_apply(self, mode: Any, stages: tuple[str, ...]) -> None:
         assert _names(limits.bounding(mode, Situation())) == stages
         more = _names(limits.bounding(mode, Situation(cold=True, shared=True, on_gpu=True, pageable=True)))
         assert set(more) - set(stages) == {"disk", "transfer", *TO_DEVICE}
 
-    def test_copying_records_is_the_only_measured_step_that_limits_nothing(self) -> None:
+    def test_gather_is_the_only_measured_step_that_limits_nothing(self) -> None:
         for mode, more in (("raw", {"gather"}), ("jpeg", set()), ("smart", set())):
             everywhere = Situation(cold=True, shared=True, on_gpu=True, pageable=True)
             bounding = limits.bounding(mode, everywhere)  # type: ignore[arg-type]
             measured = limits.measurable(mode, cold=True)  # type: ignore[arg-type]
             assert {*_names(measured)} - {*_names(bounding)} == more
 
-    def test_each_circumstance_adds_its_stage(self) -> None:
+    def test_each_circumstance_adds_its_step(self) -> None:
         stages = {"cold": "disk", "shared": "transfer", "on_gpu": "host-to-device", "pageable": "pageable-to-device"}
         for name, stage in stages.items():
             assert _names(limits.bounding("smart", Situation(**{name: True}))) == ("output", stage)
@@ -146,7 +146,7 @@ class TestBound:
         measured = {"crop": 50.0, "gather": 300.0, "output": 200.0, "decode": 10.0}
         assert limits.bound(measured, ("gather", "crop", "output")) == (50.0, "crop")
 
-    def test_a_missing_limit_is_left_out(self) -> None:
+    def test_a_missing_limit_is_excluded(self) -> None:
         measured = {"gather": None, "output": 200.0}
         assert limits.bound(measured, ("gather", "crop", "output")) == (200.0, "output")
         assert limits.bound(measured, ("gather", "crop")) is None

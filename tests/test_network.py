@@ -24,18 +24,18 @@ class TestLink:
         link = Link(rate_bytes_per_s=1000)
         assert [link.carry(500, 10.0), link.carry(500, 10.0), link.carry(1000, 10.25)] == [10.5, 11.0, 12.0]
 
-    def test_time_in_which_nothing_came_is_not_saved(self) -> None:
+    def test_idle_time_is_not_saved_up(self) -> None:
         link = Link(rate_bytes_per_s=1000)
         assert [link.carry(500, 10.0), link.carry(500, 20.0)] == [10.5, 20.5]
 
-    def test_latency_delays_and_takes_nothing_of_the_rate(self) -> None:
+    def test_latency_delays_data_and_keeps_the_rate(self) -> None:
         link = Link(rate_bytes_per_s=1000, latency_s=0.5)
         assert [link.carry(500, 10.0), link.carry(500, 10.0)] == [10.75, 11.25]
 
-    def test_without_limits_all_arrives_at_once(self) -> None:
+    def test_data_without_limits_arrives_at_once(self) -> None:
         assert Link().carry(1 << 40, 10.0) == 10.0
 
-    def test_bytes_are_known_at_any_time(self) -> None:
+    def test_received_bytes_are_known_at_any_time(self) -> None:
         link = Link()
         for size_bytes, now_ns in (5, 100), (7, 200), (11, 300):
             link.count(size_bytes, now_ns)
@@ -93,7 +93,7 @@ def fetch(url: str, port: int, *, round_trips: int = 1) -> bytes:
     return got
 
 
-def test_answers_arrive_unchanged_and_are_counted() -> None:
+def test_proxy_passes_answers_unchanged_and_counts_them() -> None:
     link = Link()
     with server() as port, network.proxy(link) as url:
         before_ns = time.perf_counter_ns()
@@ -103,7 +103,7 @@ def test_answers_arrive_unchanged_and_are_counted() -> None:
     assert link.received_bytes(before_ns) == 0
 
 
-def test_all_connections_together_keep_to_the_rate() -> None:
+def test_all_connections_share_the_rate_limit() -> None:
     link = Link(rate_bytes_per_s=1 << 20)
     with server() as port, network.proxy(link) as url:
         started_s = time.perf_counter()
@@ -116,7 +116,7 @@ def test_all_connections_together_keep_to_the_rate() -> None:
     assert link.received_bytes() == 3 * len(BODY)
 
 
-def test_each_round_trip_takes_the_latency_and_opening_a_connection_is_one() -> None:
+def test_each_round_trip_including_connecting_takes_the_latency() -> None:
     with server(round_trips=3) as port, network.proxy(Link(latency_s=0.05)) as url:
         started_s = time.perf_counter()
         assert fetch(url, port, round_trips=3) == 3 * BODY
@@ -134,7 +134,7 @@ def test_a_missing_server_is_reported_to_client_and_harness() -> None:
     assert link.trouble == f"127.0.0.1:{port} did not answer: Connect call failed ('127.0.0.1', {port})"
 
 
-def test_a_name_that_the_proxy_alone_knows_is_reached_through_it() -> None:
+def test_proxy_resolves_a_name_that_only_it_knows() -> None:
     with server() as port, network.proxy(Link(hosts={"bucket.invalid": "127.0.0.1"})) as url:
         connection, status = connected(url, port, "bucket.invalid")
         connection.close()
@@ -149,7 +149,7 @@ def test_requests_other_than_connect_are_refused(request_line: bytes) -> None:
         assert not answer or answer.startswith(b"HTTP/1.1 501")
 
 
-def test_the_end_of_the_proxy_ends_its_connections() -> None:
+def test_closing_the_proxy_ends_its_connections() -> None:
     with server() as port:
         with network.proxy(Link()) as url:
             connection, _ = connected(url, port)
