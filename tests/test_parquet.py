@@ -49,7 +49,7 @@ def test_a_repository_gives_the_rows_of_its_training_files(tmp_path, folder):
     assert any("test-00000-of-00001.parquet" in note for note in tree.notes)
 
 
-def test_the_columns_are_those_that_the_features_name(tmp_path):
+def test_features_name_the_columns_that_are_read(tmp_path):
     features = {
         "img": {"_type": "Image"},
         "fine_label": {"names": [], "_type": "ClassLabel"},
@@ -65,7 +65,7 @@ def test_the_columns_are_those_that_the_features_name(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif"])
-def test_images_of_each_kind_are_kept_as_they_are(tmp_path, suffix):
+def test_images_of_every_kind_keep_their_bytes(tmp_path, suffix):
     content = image(1, f".{suffix}")
     path = dataset(tmp_path / "x.parquet", [(content, 0)])
     assert contents(read(path, tmp_path / "cache")) == {f"000000/00000-0000000.{suffix}": content}
@@ -97,26 +97,26 @@ def test_an_unusable_row_is_skipped_with_its_reason(tmp_path, row, reason):
         {"other": FEATURES["image"], "label": FEATURES["label"]},
     ],
 )
-def test_a_file_whose_features_name_no_images_with_labels_says_so(tmp_path, features):
+def test_error_says_that_features_name_no_images_with_labels(tmp_path, features):
     path = dataset(tmp_path / "x.parquet", ROWS, features)
     with pytest.raises(SourceError, match=r"x.parquet: the schema's .* do not name a column .*Image and ClassLabel"):
         read(path, tmp_path / "cache")
 
 
-def test_a_file_without_features_says_so(tmp_path):
+def test_error_says_that_a_file_has_no_features(tmp_path):
     pq.write_table(pa.table({"image": [b"x"], "label": [1]}), tmp_path / "x.parquet")
     with pytest.raises(SourceError, match=r"x.parquet: the schema's .* do not name a column"):
         read(tmp_path / "x.parquet", tmp_path / "cache")
 
 
-def test_half_a_download_is_found(tmp_path):
+def test_a_truncated_file_is_refused(tmp_path):
     path = dataset(tmp_path / "x.parquet", ROWS)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(SourceError, match=r"x.parquet cannot be read as Parquet"):
         read(path, tmp_path / "cache")
 
 
-def test_a_damaged_file_is_reported_with_the_images_before_it_and_nothing_is_kept(tmp_path):
+def test_a_damaged_file_is_refused_and_no_image_is_kept(tmp_path):
     path = dataset(tmp_path / "x.parquet", [(image(n), 0) for n in range(200)])
     column = pq.ParquetFile(path).metadata.row_group(60).column(0)
     content = bytearray(path.read_bytes())
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_reported_with_the_images_before_it_and_nothing_is_kep
     assert list((tmp_path / "cache" / "ingested").iterdir()) == []
 
 
-def test_rows_are_read_a_few_at_a_time(tmp_path):
+def test_few_rows_are_held_in_memory(tmp_path):
     """Of 1,200 rows of 100 kB, pyarrow holds only a small part at a time."""
     noise = [bytes([n % 256]) + image(n)[:100] * 1000 for n in range(16)]
     rows = [(b"\xff\xd8\xff" + noise[n % 16] + bytes([n % 256, n // 256]), 0) for n in range(1200)]
@@ -144,7 +144,7 @@ def test_rows_are_read_a_few_at_a_time(tmp_path):
     assert most_bytes < read_bytes / 5
 
 
-def test_without_pyarrow_the_cure_is_named(tmp_path, monkeypatch):
+def test_error_for_missing_pyarrow_names_the_install_command(tmp_path, monkeypatch):
     path = dataset(tmp_path / "x.parquet", ROWS)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(SourceError, match=r"x.parquet needs pyarrow: pip install 'loaderbench\[parquet\]'"):

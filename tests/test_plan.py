@@ -41,14 +41,14 @@ def test_every_contestant_runs_once_in_each_block() -> None:
         assert {trial.variant.cache for trial in trials} == {"warm"}
 
 
-def test_who_also_runs_cold_does_so_once_in_each_block() -> None:
+def test_cold_contestants_run_cold_once_in_each_block() -> None:
     campaign = config.load("standard")
     cold = [trial for trial in plan.trials(campaign, 3) if trial.variant.cache == "cold"]
     assert sorted(trial.contestant.name for trial in cold) == sorted(campaign.cold)
     assert {trial.name for trial in cold} == {f"3/{name}/cold" for name in campaign.cold}
 
 
-def test_data_in_a_bucket_comes_once_in_each_block_in_each_way() -> None:
+def test_each_transport_runs_once_in_each_block() -> None:
     trials = {trial.name: trial for trial in plan.trials(config.load("stream"), 2)}
     assert {name: trial.variant.transport for name, trial in trials.items() if trial.variant.transport} == {
         "2/litdata-jpeg/stream": "stream",
@@ -59,7 +59,7 @@ def test_data_in_a_bucket_comes_once_in_each_block_in_each_way() -> None:
     }
 
 
-def test_the_order_differs_between_blocks_attempts_and_seeds_and_repeats_with_the_seed() -> None:
+def test_order_depends_on_block_attempt_and_seed() -> None:
     orders = [
         [trial.contestant.name for trial in plan.trials(*which)]
         for which in ((quick(), 1), (quick(), 2), (quick(), 1, 2), (quick(seed=1), 1))
@@ -68,7 +68,7 @@ def test_the_order_differs_between_blocks_attempts_and_seeds_and_repeats_with_th
     assert plan.trials(quick(), 1) == plan.trials(quick(), 1)
 
 
-def test_what_is_missing_is_the_rest_of_the_first_unfinished_block() -> None:
+def test_missing_trials_are_the_rest_of_the_first_unfinished_block() -> None:
     campaign = quick()
     first, *rest = plan.trials(campaign, 2)
     measured = rows(campaign, 1) | {first.name: rows(campaign, 2)[first.name]}
@@ -76,7 +76,7 @@ def test_what_is_missing_is_the_rest_of_the_first_unfinished_block() -> None:
     assert plan.missing(campaign, rows(campaign, 1) | rows(campaign, 2)) == ()
 
 
-def test_a_disturbed_block_is_run_again_whole_as_often_as_allowed() -> None:
+def test_a_disturbed_block_is_repeated_as_often_as_allowed() -> None:
     disturbed = rows(quick(), 1, steal_pct=9)
     assert plan.missing(quick(), disturbed) == plan.trials(quick(), 2)
     once = quick(reruns=1)
@@ -106,7 +106,7 @@ def searches(campaign: Campaign) -> dict[str, Record]:
     return measured
 
 
-def test_who_is_searched_for_also_runs_once_at_its_best_in_each_block() -> None:
+def test_tuned_contestants_run_once_more_in_each_block() -> None:
     campaign = two_tracks()
     best = [trial for trial in plan.trials(campaign, 2) if trial.variant.track == "best"]
     assert {trial.name for trial in best} == {f"2/{name}/best" for name in campaign.best}
@@ -114,7 +114,7 @@ def test_who_is_searched_for_also_runs_once_at_its_best_in_each_block() -> None:
     assert {trial.variant.cache for trial in best} == {"warm"}
 
 
-def test_all_searches_come_before_the_first_block_one_trial_at_a_time() -> None:
+def test_searches_precede_the_first_block_one_trial_at_a_time() -> None:
     campaign = two_tracks()
     [first] = plan.missing(campaign, {})
     assert (first.block, first.name) == (0, "tune/ffcv-raw-mapped/1")
@@ -125,14 +125,14 @@ def test_all_searches_come_before_the_first_block_one_trial_at_a_time() -> None:
     assert plan.searching(campaign, measured) == (0, 0)
 
 
-def test_trials_in_blocks_have_the_settings_of_their_track() -> None:
+def test_trials_have_the_settings_of_their_track() -> None:
     campaign = two_tracks()
     for trial in plan.missing(campaign, searches(campaign)):
         own = tuning.own(campaign.best[trial.contestant.name]) if trial.variant.track == "best" else {}
         assert trial.settings == own  # 4 trials were too few to find anything
 
 
-def test_a_disturbed_trial_at_its_best_makes_its_block_run_again() -> None:
+def test_a_disturbed_tuned_trial_repeats_its_block() -> None:
     campaign = two_tracks(reruns=1)
     measured = searches(campaign) | rows(campaign, 1)
     name = "1/litdata-raw/best"
@@ -141,7 +141,7 @@ def test_a_disturbed_trial_at_its_best_makes_its_block_run_again() -> None:
     assert [t.name for t in plan.missing(campaign, disturbed)] == [t.name for t in plan.trials(campaign, 1, 2)]
 
 
-def test_the_searches_are_told_how_long_they_may_take() -> None:
+def test_plan_counts_likely_and_maximum_search_trials() -> None:
     campaign = config.load("best", {"tuning": {"trials": 10}})
     likely, most = plan.searching(campaign, {})
     assert likely <= most == 10 * len(campaign.best)

@@ -31,13 +31,13 @@ def stored(prepared: Prepared) -> dict[str, tuple[int | None, int | None]]:
     return {record.format: (record.stored_raw, record.stored_jpeg) for record in prepared.records}
 
 
-def test_every_format_is_written(quick: Campaign, everything: Prepared) -> None:
+def test_prepare_writes_every_format(quick: Campaign, everything: Prepared) -> None:
     names = {f.name for f in quick.formats}
     assert {record.format: record.reason for record in everything.records} == dict.fromkeys(names, "")
     assert set(everything.artifacts) == names
 
 
-def test_every_format_stores_the_canonical_bytes_of_every_image(everything: Prepared) -> None:
+def test_formats_store_the_canonical_bytes_of_every_image(everything: Prepared) -> None:
     counts = stored(everything)
     assert counts["ffcv-raw"] == counts["litdata-raw"] == (96, 0)
     assert counts["jpeg-files"] == counts["ffcv-jpeg"] == counts["litdata-jpeg"] == (0, 96)
@@ -45,7 +45,7 @@ def test_every_format_stores_the_canonical_bytes_of_every_image(everything: Prep
 
 
 @pytest.mark.parametrize("name", ["ffcv-half", "ffcv-smart"])
-def test_ffcvs_mixtures_hold_both_kinds_and_nothing_else(everything: Prepared, name: str) -> None:
+def test_ffcv_mixtures_hold_raw_and_jpeg_images_only(everything: Prepared, name: str) -> None:
     raw, jpeg = stored(everything)[name]
     assert raw
     assert jpeg
@@ -75,7 +75,7 @@ def test_existing_formats_are_not_rewritten(tree: Path, tmp_path: Path) -> None:
     assert ready(chosen, tree, tmp_path) == first
 
 
-def test_a_format_is_described_once_and_its_description_replaced_atomically(tree: Path, tmp_path: Path) -> None:
+def test_a_format_description_is_written_once_and_replaced_atomically(tree: Path, tmp_path: Path) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
     artifact = ready(chosen, tree, tmp_path).artifacts["files"]
     description = Path(artifact.path).with_name("artifact.json")
@@ -106,18 +106,18 @@ def test_a_changed_tree_is_converted_again(tree: Path, tmp_path: Path) -> None:
     assert after.data["digest"] != before.data["digest"]
 
 
-def test_an_epoch_of_labels_is_known(everything: Prepared) -> None:
+def test_artifacts_know_the_sum_of_their_labels(everything: Prepared) -> None:
     assert {artifact.label_sum for artifact in everything.artifacts.values()} == {32 * (0 + 1 + 2)}
 
 
-def test_the_users_images_are_linked_to_and_not_changed(everything: Prepared, tree: Path) -> None:
+def test_original_format_links_to_the_users_images(everything: Prepared, tree: Path) -> None:
     links = sorted(Path(everything.artifacts["original"].path).glob("*/*"))
     assert len(links) == 96
     assert all(link.is_symlink() and tree in link.resolve().parents for link in links)
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_format_that_stores_no_images_is_invalid_and_not_kept(tree: Path, tmp_path: Path) -> None:
+def test_a_format_without_images_is_invalid_and_not_kept(tree: Path, tmp_path: Path) -> None:
     formats = {
         "empty": {"writer": "planted-empty", "mode": "raw"},
         "files": {"writer": "imagefolder", "mode": "jpeg"},
@@ -130,7 +130,7 @@ def test_a_format_that_stores_no_images_is_invalid_and_not_kept(tree: Path, tmp_
     assert [path.name for path in (tmp_path / "artifacts").iterdir() if "empty" in path.name] == []
 
 
-def test_fewer_images_than_a_batch_are_reported_with_the_fix(tree: Path, tmp_path: Path) -> None:
+def test_error_for_fewer_images_than_a_batch_names_the_fix(tree: Path, tmp_path: Path) -> None:
     few = campaign({"a": {"loader": "imagefolder"}}).model_copy(
         update={"data": campaign({"a": {"loader": "imagefolder"}}).data.model_copy(update={"samples": 5})}
     )
@@ -138,7 +138,7 @@ def test_fewer_images_than_a_batch_are_reported_with_the_fix(tree: Path, tmp_pat
         ready(few, tree, tmp_path)
 
 
-def test_too_little_disk_is_reported_before_anything_is_written(
+def test_too_little_disk_space_is_reported_before_anything_is_written(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
@@ -178,7 +178,7 @@ def test_a_resumable_build_is_kept_after_a_stop_but_not_after_an_error(tmp_path:
     assert end(OSError()) == []
 
 
-def test_what_a_kill_left_incomplete_is_made_again(tmp_path: Path) -> None:
+def test_an_incomplete_folder_is_rebuilt(tmp_path: Path) -> None:
     target = tmp_path / "artifact"
     (tmp_path / "artifact.partial").mkdir()
     (tmp_path / "artifact.partial" / "old").write_text("...")

@@ -67,13 +67,13 @@ class TestEnds:
         assert result["images_per_s"] > 0
         assert not (folder / "log").exists()
 
-    def test_processes_that_a_good_trial_leaves_running_are_killed(self, good: tuple[dict[str, Any], Path]) -> None:
+    def test_processes_left_by_a_good_trial_are_killed(self, good: tuple[dict[str, Any], Path]) -> None:
         _, folder = good
         pids = (folder / "pids").read_text().split()
         assert len(pids) == 2
         assert all(gone(int(pid)) for pid in pids)
 
-    def test_a_hanging_trial_is_killed_with_its_whole_group(
+    def test_a_hanging_trial_is_killed_with_its_process_group(
         self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pids = tmp_path / "pids"
@@ -92,12 +92,12 @@ class TestEnds:
         assert len(pids.read_text().split()) == 2
         assert all(gone(int(pid)) for pid in pids.read_text().split())
 
-    def test_an_exception_is_the_reason_and_its_trace_is_in_the_log(self, tree: Path, tmp_path: Path) -> None:
+    def test_an_exception_is_the_reason_and_its_traceback_is_logged(self, tree: Path, tmp_path: Path) -> None:
         result = process.run_child(TRIAL, spec(tree, "doomed", end="crash"), tmp_path / "log", 600)
         assert result == {"status": "failed", "reason": "ValueError: the planted | fault\nin two lines"}
         assert "Traceback" in (tmp_path / "log").read_text()
 
-    def test_a_killed_child_is_a_failure_that_names_the_signal(self, tree: Path, tmp_path: Path) -> None:
+    def test_reason_of_a_killed_child_names_the_signal(self, tree: Path, tmp_path: Path) -> None:
         result = process.run_child(TRIAL, spec(tree, "doomed", end="segfault"), tmp_path / "log", 600)
         assert result["status"] == "failed"
         assert "SIGSEGV" in result["reason"]
@@ -105,7 +105,7 @@ class TestEnds:
 
 @pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_when_the_harness_is_killed_so_is_the_trial(tree: Path, tmp_path: Path, how: int) -> None:
+def test_killing_the_harness_ends_the_trial(tree: Path, tmp_path: Path, how: int) -> None:
     pids = tmp_path / "pids"
     program = (
         "import pickle, sys, pathlib; from loaderbench.trial import measure; "

@@ -53,21 +53,21 @@ def found(speeds: Mapping[str, float] = SPEEDS, **changes: Any) -> Analysis:
     return analyse([*rows, *stored], campaign | changes)
 
 
-def test_the_published_ratio_is_that_of_each_epoch() -> None:
+def test_published_ratios_are_taken_per_epoch() -> None:
     base, older = found().replications
     assert base.ratios == (1, 1)
     assert older.ratios == (1.5, 1.1)
     assert older.ratio == pytest.approx((1.5 * 1.1) ** 0.5)
 
 
-def test_published_sizes_are_told_per_image() -> None:
+def test_published_sizes_are_given_per_image() -> None:
     base, older = found().replications
     assert base.bytes_per_image is None
     assert older.bytes_per_image == 10 * 1024
     assert older.stored_bytes == pytest.approx(142_400)
 
 
-def test_the_set_up_is_measured_as_published_and_after_all_changes_to_both() -> None:
+def test_set_up_is_measured_as_published_and_after_all_changes() -> None:
     _, older = found().replications
     assert older.measured
     assert older.measured.mean == pytest.approx(0.8)
@@ -75,7 +75,7 @@ def test_the_set_up_is_measured_as_published_and_after_all_changes_to_both() -> 
     assert older.equal.mean == pytest.approx(3000 / 500)
 
 
-def test_each_change_is_told_from_its_two_ends() -> None:
+def test_effect_of_a_change_compares_its_two_ends() -> None:
     first, second, third = found().setup_effects
     assert (first.what, first.before, first.after) == ("one thing", "OLDER", "OLD")
     assert [c.comparison.ratio.mean for c in (first, second, third) if c.comparison] == pytest.approx([1.5, 2.5, 0.5])
@@ -86,7 +86,7 @@ def test_each_change_is_told_from_its_two_ends() -> None:
     assert (second.bytes_before, second.bytes_after) == (pytest.approx(142_400), 7)
 
 
-def test_what_has_no_speed_has_no_ratio() -> None:
+def test_a_contestant_without_speed_has_no_ratio() -> None:
     analysis = found({name: speed for name, speed in SPEEDS.items() if name not in {"old", "kept"}})
     _, older = analysis.replications
     assert older.measured
@@ -94,13 +94,13 @@ def test_what_has_no_speed_has_no_ratio() -> None:
     assert [c.comparison for c in analysis.setup_effects] == [None, None, None]
 
 
-def test_a_campaign_that_repeats_none_has_none() -> None:
+def test_a_campaign_without_published_figures_has_no_replications() -> None:
     analysis = found(published=None, changes=[])
     assert analysis.replications == ()
     assert analysis.setup_effects == ()
 
 
-def test_the_shipped_campaign_repeats_all_that_was_published_and_changes_each() -> None:
+def test_litdata_campaign_changes_one_thing_at_a_time() -> None:
     campaign = config.load("litdata-pr572")
     assert campaign.published
     assert set(campaign.published.contestants) == {change.from_ for change in campaign.changes}

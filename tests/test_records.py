@@ -31,7 +31,7 @@ def unsealed(path: Path) -> list[Record]:
     return [replace(row, seal="") for row in rows]
 
 
-def test_rows_come_back_as_they_were_and_empty_cells_as_none(tmp_path: Path) -> None:
+def test_rows_are_read_back_unchanged_and_empty_cells_as_none(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
     other = replace(RECORD, trial="2/a", status="failed", reason="no", images_per_s=None)
     trials_csv.append(path, RECORD)
@@ -40,7 +40,7 @@ def test_rows_come_back_as_they_were_and_empty_cells_as_none(tmp_path: Path) -> 
     assert trials_csv.read(path)[1].cpu_s is None
 
 
-def test_a_reason_of_many_lines_stays_one_row(tmp_path: Path) -> None:
+def test_a_reason_of_many_lines_stays_in_one_row(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
     trials_csv.append(path, replace(RECORD, reason="first\nsecond\r\n\tthird"))
     assert len(path.read_text().splitlines()) == 2
@@ -48,7 +48,7 @@ def test_a_reason_of_many_lines_stays_one_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 5, 40])
-def test_a_row_torn_at_any_place_is_ignored_then_cut_and_the_others_stay(tmp_path: Path, lost: int) -> None:
+def test_a_torn_row_is_ignored_and_removed(tmp_path: Path, lost: int) -> None:
     path = tmp_path / "trials.csv"
     for name in ("1/a", "1/b", "1/c"):
         trials_csv.append(path, replace(RECORD, trial=name))
@@ -59,7 +59,7 @@ def test_a_row_torn_at_any_place_is_ignored_then_cut_and_the_others_stay(tmp_pat
     assert [record.trial for record in trials_csv.read(path)] == ["1/a", "1/b", "1/d"]
 
 
-def test_a_torn_header_is_no_file(tmp_path: Path) -> None:
+def test_a_file_with_a_torn_header_counts_as_empty(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
     path.write_text("schema,tri")
     assert trials_csv.read(path) == []
@@ -68,7 +68,7 @@ def test_a_torn_header_is_no_file(tmp_path: Path) -> None:
     assert unsealed(path) == [RECORD]
 
 
-def test_a_file_of_an_earlier_version_which_lacks_columns_is_read_and_its_seals_hold(tmp_path: Path) -> None:
+def test_a_file_of_an_earlier_schema_is_read_and_its_seals_hold(tmp_path: Path) -> None:
     later = {"consumer", "ranks", "fed_images_per_s"}
     header = tuple(name for name in trials_csv.HEADER if name not in later)
     seal = trials_csv.seal(replace(RECORD, schema=3), tmp_path, header)
@@ -89,7 +89,7 @@ def test_a_file_with_other_columns_is_refused(tmp_path: Path) -> None:
         trials_csv.read(path)
 
 
-def test_the_header_is_the_records_fields(tmp_path: Path) -> None:
+def test_header_lists_the_fields_of_the_record(tmp_path: Path) -> None:
     path = tmp_path / "trials.csv"
     trials_csv.append(path, RECORD)
     assert path.read_text().splitlines()[0].split(",") == [field.name for field in fields(Record)]

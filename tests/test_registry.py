@@ -7,24 +7,24 @@ import pytest
 from loaderbench.campaign import registry
 
 
-def test_the_projects_own_adapters_are_its_files() -> None:
+def test_own_adapters_are_found_by_file() -> None:
     assert set(registry.adapters("loader")) == {"ffcv", "imagefolder", "litdata", "nvjpeg", "pace"}
     assert set(registry.adapters("writer")) == {"ffcv", "imagefolder", "litdata"}
 
 
-def test_every_writer_says_whether_it_goes_on_where_it_was_stopped() -> None:
+def test_every_writer_says_whether_it_resumes() -> None:
     resumes = {name: registry.writer(name).resumes for name in registry.adapters("writer")}
     assert resumes == {"ffcv": False, "imagefolder": True, "litdata": True}
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_third_partys_adapter_is_found_through_its_entry_point() -> None:
+def test_a_third_party_adapter_is_found_by_its_entry_point() -> None:
     assert registry.adapters("loader")["planted"].install == "pip install loaderbench-planted"
     assert registry.loader("planted").requires == ("torch",)
 
 
 @pytest.mark.usefixtures("planted")
-def test_an_adapter_without_its_library_says_so_and_how_to_mend_it() -> None:
+def test_an_adapter_without_its_library_names_the_install_command() -> None:
     absent = registry.adapters("loader")["absent"]
     assert absent.missing() == ("no_such_library",)
     assert absent.why_unavailable() == "not installed: no_such_library; install with: pip install loaderbench-planted"

@@ -63,7 +63,7 @@ def published(bucket: Path, template: tuple[Prepared, Path]) -> Prepared:
     return template[0]
 
 
-def test_a_process_finds_the_server_alone_whatever_aws_is_configured_as_here(
+def test_child_processes_use_the_given_server_and_ignore_other_aws_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_PROFILE", "work")
@@ -81,7 +81,7 @@ def test_a_process_finds_the_server_alone_whatever_aws_is_configured_as_here(
     assert list((tmp_path / "buckets").rglob("manifest.json"))
 
 
-def test_why_no_server_starts_is_told_in_its_own_words(tmp_path: Path) -> None:
+def test_error_quotes_why_the_server_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(S3Error, match=r"rclone serves nothing on loopback; it said: .*server\.pem"):
         loopback.serve(tmp_path, certificates=tmp_path).__enter__()
 
@@ -134,7 +134,7 @@ def heeding() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heeding")
 @pytest.mark.parametrize("way", ["publish", "pull"])
-def test_a_transfer_reports_how_far_it_is_within_a_file_and_stops_there(
+def test_a_transfer_reports_progress_within_a_file_and_stops_on_ctrl_c(
     bucket: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     there = repository.Repository(HERE)
@@ -166,7 +166,7 @@ def test_a_transfer_reports_how_far_it_is_within_a_file_and_stops_there(
 
 @pytest.mark.usefixtures("planted")
 class TestRepository:
-    def test_another_machine_takes_what_is_published_instead_of_writing_it(
+    def test_another_machine_pulls_a_published_format_instead_of_writing_it(
         self, published: Prepared, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         elsewhere = shutil.copytree(tree, tmp_path / "elsewhere", copy_function=shutil.copyfile)
@@ -180,9 +180,7 @@ class TestRepository:
             theirs.label_sum,
         )
 
-    def test_the_time_that_another_machine_took_to_write_is_not_told(
-        self, published: Prepared, tree: Path, tmp_path: Path
-    ) -> None:
+    def test_a_pulled_format_has_no_write_time(self, published: Prepared, tree: Path, tmp_path: Path) -> None:
         records = {record.format: record for record in ready(tree, tmp_path / "second", HERE).records}
         assert (records["files"].write_synced_s, records["files"].images_per_s, records["files"].cpu_s) == (
             None,
@@ -192,10 +190,10 @@ class TestRepository:
         assert records["files"].status == "ok"
         assert records["files"].stored == "canonical JPEG bytes"
 
-    def test_links_to_the_machines_own_files_are_not_published(self, published: Prepared, bucket: Path) -> None:
+    def test_links_to_local_files_are_not_published(self, published: Prepared, bucket: Path) -> None:
         assert [path.name.partition("-")[0] for path in (bucket / "ready").iterdir()] == ["files"]
 
-    def test_the_manifest_tells_digests_versions_and_encoding(self, published: Prepared, bucket: Path) -> None:
+    def test_manifest_lists_digests_versions_and_encoding(self, published: Prepared, bucket: Path) -> None:
         [path] = bucket.rglob("manifest.json")
         manifest = json.loads(path.read_text())
         assert {file["path"] for file in manifest["files"]} == set(content(published.artifacts["files"].path))
@@ -203,13 +201,13 @@ class TestRepository:
         assert json.loads(manifest["record"]["options"])["mode"] == "jpeg"
         assert "versions" in manifest["record"]
 
-    def test_what_is_there_is_not_published_again(self, published: Prepared, bucket: Path) -> None:
+    def test_a_published_format_is_not_uploaded_again(self, published: Prepared, bucket: Path) -> None:
         before = {path: path.stat().st_mtime_ns for path in bucket.rglob("*") if path.is_file()}
         publish(published, HERE, Display())
         assert {path: path.stat().st_mtime_ns for path in bucket.rglob("*") if path.is_file()} == before
 
     @pytest.mark.parametrize("body", [b"short", None])
-    def test_a_file_that_is_not_what_the_manifest_says_is_refused_and_not_kept(
+    def test_a_file_that_contradicts_the_manifest_is_refused_and_not_kept(
         self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, body: bytes | None
     ) -> None:
         name = "000000005.jpg"
@@ -250,7 +248,7 @@ class TestRepository:
         with pytest.raises(S3Error, match=r"names a file outside of it, '\.\./\.\./evil'"):
             ready(tree, tmp_path / "second", HERE)
 
-    def test_a_pull_that_is_cut_resumes(
+    def test_an_interrupted_pull_resumes(
         self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One of the files that are there was damaged meanwhile, and one was of a format of this name before."""
@@ -277,10 +275,12 @@ class TestRepository:
         assert set(fetched) & {path.name for path in kept} == {kept[0].name}
         assert not list((tmp_path / "second").rglob("*.pulled"))
 
-    def test_what_is_not_published_is_written(self, bucket: Path, tree: Path, tmp_path: Path) -> None:
+    def test_an_unpublished_format_is_written(self, bucket: Path, tree: Path, tmp_path: Path) -> None:
         assert ready(tree, tmp_path / "cache", HERE).records[0].write_synced_s
 
-    def test_other_images_do_not_take_what_is_published(self, published: Prepared, tree: Path, tmp_path: Path) -> None:
+    def test_a_published_format_is_not_used_for_other_images(
+        self, published: Prepared, tree: Path, tmp_path: Path
+    ) -> None:
         fewer = shutil.copytree(tree, tmp_path / "fewer")
         (fewer / "class0" / "0.jpg").unlink()
         prepared = ready(fewer, tmp_path / "second", HERE)

@@ -91,7 +91,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize(("name", "mode"), FORMATS)
-def test_writing_resumes_after_a_kill_at_any_point_and_stores_the_same_as_in_one_run(
+def test_writing_resumes_after_a_kill_and_stores_the_same_files(
     source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: str
 ) -> None:
     writer = registry.writer(name)
@@ -146,7 +146,7 @@ def stop(cache: Path, suffix: str) -> Path:
     return artifact.rename(artifact.with_name(artifact.name + suffix)) / "files"
 
 
-def test_complete_files_are_kept_others_rewritten_and_the_time_is_not_reported(
+def test_resumed_writing_keeps_complete_files_and_reports_no_time(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
@@ -165,7 +165,7 @@ def test_complete_files_are_kept_others_rewritten_and_the_time_is_not_reported(
     assert "files was stopped at 0.00 GiB; it resumes" in capsys.readouterr().out
 
 
-def test_after_its_process_was_killed_the_same_command_resumes(
+def test_the_same_command_resumes_after_its_process_was_killed(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
@@ -197,7 +197,7 @@ def test_a_writer_that_cannot_resume_restarts_and_says_so(
     )
 
 
-def test_a_conversions_time_ends_with_the_flush_of_what_it_wrote(
+def test_conversion_time_includes_the_flush_to_disk(
     source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock_s = 0.0
@@ -212,7 +212,7 @@ def test_a_conversions_time_ends_with_the_flush_of_what_it_wrote(
     assert (columns["write_synced_s"], columns["images_per_s"]) == (7, len(source) / 7)
 
 
-def test_nothing_watches_a_conversion_and_the_log_with_its_progress_is_named(
+def test_conversion_runs_unwatched_and_its_log_is_named(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
@@ -245,7 +245,7 @@ def test_only_partial_data_of_an_earlier_version_is_removed(
     assert set((tmp_path / "canonical").iterdir()) == {prepared.canonicals["files"]}
 
 
-def test_files_that_exist_need_no_free_space(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_files_need_no_free_space(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = campaign({"a": {"loader": "imagefolder"}})
     ready(chosen, tree, tmp_path)
     stop(tmp_path, ".begun")

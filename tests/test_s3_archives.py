@@ -47,7 +47,7 @@ def server(bucket: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     "name", ["shards", "shards/", SHARD, "imagenet", "imagenet/ILSVRC2012_img_train.tar", "train.tar"]
 )
-def test_archives_in_a_bucket_give_what_they_give_on_the_disk(
+def test_archives_in_a_bucket_give_the_same_images_as_on_disk(
     between: Proxy, bucket: Path, tmp_path: Path, name: str
 ) -> None:
     there = read(f"s3://archives/{name}", tmp_path / "cache")
@@ -55,9 +55,7 @@ def test_archives_in_a_bucket_give_what_they_give_on_the_disk(
     assert contents(there)
 
 
-def test_an_object_by_itself_is_fetched_once_and_again_once_it_has_changed(
-    between: Proxy, bucket: Path, tmp_path: Path
-) -> None:
+def test_a_single_object_is_fetched_once_and_checked(between: Proxy, bucket: Path, tmp_path: Path) -> None:
     for _ in range(2):
         path = copy(f"s3://archives/{SHARD}", tmp_path, Display())
         assert path.name == "train-000001.tar"
@@ -71,13 +69,13 @@ def test_an_object_by_itself_is_fetched_once_and_again_once_it_has_changed(
         copy(f"s3://archives/{SHARD}", tmp_path, Display())
 
 
-def test_a_folder_is_not_taken_for_an_object_whose_key_begins_like_it(between: Proxy, tmp_path: Path) -> None:
+def test_a_prefix_does_not_match_an_object_whose_key_starts_alike(between: Proxy, tmp_path: Path) -> None:
     folder = copy("s3://archives/beside", tmp_path, Display())
     assert [path.name for path in folder.iterdir()] == ["file.jpg"]
     assert between.gets == Counter({"beside/file.jpg": 1})
 
 
-def test_the_same_bucket_at_another_endpoint_is_not_fetched_again(
+def test_a_bucket_at_another_endpoint_is_not_fetched_again(
     between: Proxy, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = copy("s3://archives/shards", tmp_path, Display())

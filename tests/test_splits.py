@@ -37,7 +37,7 @@ def parquet(folder: Path) -> Path:
 
 @pytest.mark.parametrize("make", [shards, parquet])
 @pytest.mark.parametrize(("split", "numbers"), [("train", (0, 1)), ("val", (2,)), ("test", (3,))])
-def test_shards_and_parquet_files_are_chosen_by_their_names(tmp_path, make, split, numbers):
+def test_file_names_select_the_shards_of_a_split(tmp_path, make, split, numbers):
     tree = read(make(tmp_path / "data"), tmp_path / "cache", split)
     assert sorted(contents(tree).values()) == sorted(map(image, numbers))
     told = f"The files of the split {split} are read; {4 - len(numbers)} others are skipped: "
@@ -46,7 +46,7 @@ def test_shards_and_parquet_files_are_chosen_by_their_names(tmp_path, make, spli
 
 @pytest.mark.parametrize("name", test_cifar.EDITIONS)
 @pytest.mark.parametrize("packing", ["packed", "unpacked"])
-def test_cifars_test_images_come_from_the_same_archive_in_a_tree_of_their_own(tmp_path, name, packing):
+def test_cifar_test_images_form_their_own_tree(tmp_path, name, packing):
     folder, batches = test_cifar.EDITIONS[name]
     if packing == "packed":
         path = tar(tmp_path / name, test_cifar.files(name, test_cifar.python2_pickle), "w:gz")
@@ -59,7 +59,7 @@ def test_cifars_test_images_come_from_the_same_archive_in_a_tree_of_their_own(tm
     assert not training & test
 
 
-def test_of_imagenets_two_archives_in_a_folder_the_one_of_the_split_is_read(tmp_path):
+def test_the_split_selects_one_of_imagenets_two_archives(tmp_path):
     folder = tmp_path / "imagenet"
     folder.mkdir()
     tar(folder / TRAINING, [("n01440764.tar", packed([("n01440764_1.JPEG", image(1))]))])
@@ -92,7 +92,7 @@ def only_validation(folder: Path) -> Path:
 
 @pytest.mark.parametrize("make", [only_validation, lambda folder: only_shards(folder, "val-0")])
 @pytest.mark.parametrize("name", ["", "a file"])
-def test_the_only_split_is_read_with_a_note_unless_training_is_requested(tmp_path, make, name):
+def test_the_only_split_is_read_with_a_note_unless_another_is_requested(tmp_path, make, name):
     data = make(tmp_path / "data")
     data = next(data.glob("*.tar")) if name else data
     tree = read(data, tmp_path / "cache")
@@ -102,23 +102,23 @@ def test_the_only_split_is_read_with_a_note_unless_training_is_requested(tmp_pat
         read(data, tmp_path / "cache", "train")
 
 
-def test_of_several_other_splits_one_has_to_be_named(tmp_path):
+def test_several_splits_without_training_require_a_choice(tmp_path):
     with pytest.raises(SourceError, match="has no split train: there are: test, val"):
         read(only_shards(tmp_path / "data", "val-0", "test-0"), tmp_path / "cache")
 
 
-def test_the_last_word_for_a_split_in_a_name_counts(tmp_path):
+def test_the_last_split_in_a_file_name_counts(tmp_path):
     data = only_shards(tmp_path / "data", "my_test_set-train-0", "my_test_set-val-0")
     for split, number in ((None, 0), ("train", 0), ("val", 1)):
         assert list(contents(read(data, tmp_path / "cache", split)).values()) == [image(number)]
 
 
-def test_files_without_a_split_in_their_names_are_training(tmp_path):
+def test_files_without_a_split_in_their_name_are_training(tmp_path):
     data = only_shards(tmp_path / "data", "set-0", "set-val-0")
     assert list(contents(read(data, tmp_path / "cache")).values()) == [image(0)]
 
 
-def test_a_split_that_is_not_there_is_refused_and_those_that_are_there_are_named(tmp_path):
+def test_error_for_a_missing_split_names_the_existing_ones(tmp_path):
     folder = shards(tmp_path / "shards")
     (folder / "test-0.tar").unlink()
     with pytest.raises(SourceError, match=r"shards has no split test: there are: train, val"):
@@ -128,12 +128,12 @@ def test_a_split_that_is_not_there_is_refused_and_those_that_are_there_are_named
         read(cifar, tmp_path / "cache", "val")
 
 
-def test_a_split_that_no_name_contains_is_refused(tree, tmp_path):
+def test_a_split_that_no_file_name_contains_is_refused(tree, tmp_path):
     with pytest.raises(SourceError, match=r"has no split val: no file name contains a split; name the split"):
         read(tree, tmp_path / "cache", "val")
 
 
-def test_a_campaign_is_of_one_split_and_records_it(tmp_path):
+def test_a_campaign_reads_one_split_and_records_it(tmp_path):
     chosen = campaign({"a": {"loader": "imagefolder"}}).model_copy(
         update={"data": config.Data(samples=None, split="test")}
     )
@@ -145,6 +145,6 @@ def test_a_campaign_is_of_one_split_and_records_it(tmp_path):
         prepare(chosen, None, tmp_path / "cache", Display(), strict=True)
 
 
-def test_a_split_of_another_name_is_refused():
+def test_an_unknown_split_name_is_refused():
     with pytest.raises(CampaignError, match=r"data.split: Input should be 'train', 'val' or 'test'"):
         config.load("quick", {"data": {"split": "holdout"}})

@@ -35,16 +35,16 @@ WORK = Work(batch_size=16, workers=2, image_size=32, dtype="uint8", passes=1, se
 
 
 class TestTogether:
-    def test_each_process_does_its_share(self) -> None:
+    def test_every_process_does_a_share(self) -> None:
         shares = parallel_rate.shares(partial(steps.output, WORK), 3, 0.1)
         assert len(shares) == 3
         assert all(share.amount > 0 for share in shares)
 
-    def test_they_are_processes_of_their_own(self) -> None:
+    def test_shares_run_in_separate_processes(self) -> None:
         pids = {share.amount for share in parallel_rate.shares(lambda _: iter([os.getpid()]), 3, 60)}
         assert len(pids - {os.getpid()}) == 3
 
-    def test_none_begins_before_all_are_ready(self, tmp_path: Path) -> None:
+    def test_no_process_starts_before_all_are_ready(self, tmp_path: Path) -> None:
         def step(number: int) -> Iterator[int]:
             time.sleep(0.2 * number)
             (tmp_path / str(number)).write_text(str(time.perf_counter()))
@@ -54,14 +54,14 @@ class TestTogether:
         last_ready_s = max(float(path.read_text()) for path in tmp_path.iterdir())
         assert min(share.started_s for share in shares) >= last_ready_s
 
-    def test_the_speed_is_over_the_time_of_all(self) -> None:
+    def test_rate_spans_the_time_of_all_processes(self) -> None:
         shares = [Share(100, 0.0, 2.0), Share(100, 1.0, 4.0)]
         assert rate_per_s(shares) == 50
 
     @pytest.mark.parametrize(
         ("end", "reason"), [(lambda: os._exit(3), "one of the processes died"), (lambda: 1 / 0, "ZeroDivisionError")]
     )
-    def test_a_process_that_fails_or_dies_is_an_error_and_none_is_left(self, end: Any, reason: str) -> None:
+    def test_a_failing_process_is_an_error_and_ends_the_others(self, end: Any, reason: str) -> None:
         def step(number: int) -> Iterator[int]:
             while True:
                 yield 1
@@ -74,19 +74,19 @@ class TestTogether:
 
 
 class TestSamples:
-    def test_mapped_bytes_are_those_of_the_source(self, canonical: CanonicalImages) -> None:
+    def test_mapped_bytes_equal_those_of_the_source(self, canonical: CanonicalImages) -> None:
         for index in range(len(canonical)):
             assert np.array_equal(canonical.mapped("pixels", index), canonical.pixels(index))
             assert canonical.mapped("jpeg", index).tobytes() == canonical.jpeg(index)
 
-    def test_decoded_originals_are_the_canonical_pixels(self, canonical: CanonicalImages) -> None:
+    def test_decoded_originals_equal_the_canonical_pixels(self, canonical: CanonicalImages) -> None:
         order = [*range(len(canonical))]
         buffer = np.empty(1 << 20, np.uint8)
         for index, image in zip(order, steps.original(canonical, order), strict=True):
             assert image.turbo
             assert np.array_equal(image.decode(buffer), canonical.pixels(index))
 
-    def test_canonical_jpegs_are_decoded_like_pillow_does(self, canonical: CanonicalImages) -> None:
+    def test_canonical_jpegs_decode_as_with_pillow(self, canonical: CanonicalImages) -> None:
         order = [*range(len(canonical))]
         buffer = np.empty(1 << 20, np.uint8)
         for index, image in zip(order, steps.jpeg(canonical, order), strict=True):
@@ -107,7 +107,7 @@ class TestSamples:
         if mode == "RGB":
             assert np.array_equal(decoded, pixels)
 
-    def test_a_file_that_cannot_be_decoded_is_left_out(self, canonical: CanonicalImages, tmp_path: Path) -> None:
+    def test_an_undecodable_file_is_skipped(self, canonical: CanonicalImages, tmp_path: Path) -> None:
         class OneBroken:
             def original(self, index: int) -> Path:
                 if index:
@@ -119,7 +119,9 @@ class TestSamples:
         with pytest.raises(StepError, match="none of the files"):
             steps.original(OneBroken(), [0])
 
-    def test_no_more_is_drawn_than_fits(self, canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_samples_are_limited_by_memory_and_number(
+        self, canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         order = [*range(len(canonical))]
         monkeypatch.setattr(steps, "POOL_BYTES", canonical.pixels(0).nbytes + 1)
         assert len(steps.raw(canonical, order)) == 2
@@ -129,7 +131,7 @@ class TestSamples:
 
 class TestCrop:
     @pytest.mark.parametrize("size", [(375, 500), (500, 375), (256, 256), (60, 300)])
-    def test_crops_are_drawn_as_torchvision_draws_them(self, size: tuple[int, int]) -> None:
+    def test_crops_follow_torchvisions_distribution(self, size: tuple[int, int]) -> None:
         torch.manual_seed(0)
         random, image, draw = np.random.default_rng(0), torch.empty(3, *size), v2.RandomResizedCrop(8)
         ours = [steps.random_crop(size, random) for _ in range(2000)]
@@ -139,7 +141,7 @@ class TestCrop:
             assert same.pvalue > 0.001, name
 
     @pytest.mark.parametrize("size", [(190, 256), (256, 190), (50, 50), (1, 300), (300, 1), (1, 1), (7, 100)])
-    def test_crops_lie_within_the_image_and_have_the_requested_area_and_aspect(self, size: tuple[int, int]) -> None:
+    def test_crops_lie_within_the_image_with_the_requested_area_and_aspect(self, size: tuple[int, int]) -> None:
         random = np.random.default_rng(0)
         crops = [steps.random_crop(size, random) for _ in range(300)]
         for crop in crops:
@@ -154,14 +156,14 @@ class TestCrop:
             assert 0.7 < min(aspects) < 0.8
             assert 1.25 < max(aspects) < 1.4
 
-    def test_the_part_asked_for_fills_the_place(self) -> None:
+    def test_the_requested_crop_fills_its_place_in_the_batch(self) -> None:
         pixels = np.zeros((40, 60, 3), np.uint8)
         pixels[10:20, 30:50] = 200
         place = steps.Batch(WORK).put(pixels, steps.Crop(10, 30, 10, 20, flipped=False))
         assert place.shape == (32, 32, 3)
         assert (place == 200).all()
 
-    def test_flipped_is_the_mirror_image_left_to_right(self) -> None:
+    def test_flipping_mirrors_the_image_left_to_right(self) -> None:
         pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
         batch = steps.Batch(WORK)
         plain, flipped = (batch.put(pixels, steps.Crop(3, 4, 30, 50, flipped=flip)) for flip in (False, True))
@@ -169,16 +171,14 @@ class TestCrop:
         assert np.array_equal(plain, expected)
         assert np.array_equal(flipped, expected[:, ::-1])
 
-    def test_places_of_the_batch_are_filled_in_turn_and_used_again(self) -> None:
+    def test_batch_places_are_filled_in_turn_and_reused(self) -> None:
         batch = steps.Batch(WORK)
         for number in range(WORK.batch_size + 1):
             batch.put(np.full((40, 60, 3), number + 1, np.uint8), steps.Crop(0, 0, 40, 60, flipped=bool(number % 2)))
         assert batch.images.shape == (16, 32, 32, 3)
         assert batch.images[:, 5, 7, 1].tolist() == [17, *range(2, 17)]
 
-    def test_the_step_delivers_the_samples_into_a_batch(
-        self, canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_crop_steps_fill_the_whole_batch(self, canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch) -> None:
         batch = steps.Batch(WORK)
         monkeypatch.setattr(steps, "Batch", lambda _: batch)
         for step in (
@@ -201,7 +201,7 @@ class TestOutput:
 
 class TestRead:
     @pytest.mark.parametrize("processes", [1, 2, 5])
-    def test_every_byte_is_read_once_by_one_of_the_processes(
+    def test_processes_together_read_every_byte_once(
         self, everything: Prepared, monkeypatch: pytest.MonkeyPatch, processes: int
     ) -> None:
         monkeypatch.setattr(steps, "PART_BYTES", 5000)
@@ -211,7 +211,7 @@ class TestRead:
             assert sum(shares) == artifact.size_bytes
             assert min(shares) > 0
 
-    def test_the_parts_of_a_file_follow_each_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_parts_of_a_file_are_contiguous(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(steps, "PART_BYTES", 4)
         (tmp_path / "file").write_bytes(b"0123456789")
         (tmp_path / "empty").write_bytes(b"")

@@ -34,7 +34,7 @@ def all_of(source: CanonicalImages, **options: object) -> list[bytes]:
     return [encoded(source, index, **options) for index in range(len(source))]  # type: ignore[arg-type]
 
 
-def test_the_libraries_store_canonical_images_unless_one_reencodes(everything: Prepared) -> None:
+def test_libraries_store_canonical_images_unless_they_reencode(everything: Prepared) -> None:
     texts = {record.format: record.stored for record in everything.records}
     assert texts.pop("original") == "original files"
     assert texts.pop("ffcv-raw") == texts.pop("litdata-raw") == "canonical pixels"
@@ -48,7 +48,7 @@ def test_the_libraries_store_canonical_images_unless_one_reencodes(everything: P
 
 
 @pytest.mark.usefixtures("planted")
-def test_writers_that_store_something_else_are_detected_and_still_measured(tree: Path, tmp_path: Path) -> None:
+def test_writers_that_store_other_images_are_detected_and_measured(tree: Path, tmp_path: Path) -> None:
     formats = {
         "dark": {"writer": "planted-writer", "mode": "raw"},
         "small": {"writer": "planted-small", "mode": "raw"},
@@ -71,7 +71,7 @@ def test_writers_that_store_something_else_are_detected_and_still_measured(tree:
 
 
 @pytest.mark.parametrize("quality", [1, 25, 50, 75, 90, 95, 100])
-def test_the_quality_is_described_whichever_library_encoded(canonical: CanonicalImages, quality: int) -> None:
+def test_jpeg_quality_is_recognised_for_each_encoder(canonical: CanonicalImages, quality: int) -> None:
     bgr = [cv2.cvtColor(canonical.pixels(index), cv2.COLOR_RGB2BGR) for index in range(len(canonical))]
     by_opencv = [cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes() for image in bgr]
     by_pillow = all_of(canonical, quality=quality)
@@ -90,13 +90,13 @@ def test_chroma_subsampling_and_sizes_are_described(canonical: CanonicalImages) 
     assert parts[-1] == f"{mean:,.0f} bytes per image instead of {instead:,.0f}"
 
 
-def test_the_distance_is_zero_where_nothing_is_lost(canonical: CanonicalImages) -> None:
+def test_lossless_storage_is_described_as_exact(canonical: CanonicalImages) -> None:
     assert said(canonical, all_of(canonical, kind="PNG")).startswith(
         "PNG, full resolution, exactly the canonical pixels, "
     )
 
 
-def test_few_images_that_differ_are_described_too(canonical: CanonicalImages) -> None:
+def test_a_single_deviating_image_is_described(canonical: CanonicalImages) -> None:
     payloads = [canonical.jpeg(index) for index in range(len(canonical))]
     payloads[40] = encoded(canonical, 40, quality=30)
     text = said(canonical, payloads)
@@ -105,7 +105,9 @@ def test_few_images_that_differ_are_described_too(canonical: CanonicalImages) ->
     assert deviation(Encoding("jpeg"), text) == "stores JPEG of quality about 30 where 90 was requested"
 
 
-def test_at_most_so_many_are_measured(canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limited_number_of_deviating_images_is_measured(
+    canonical: CanonicalImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls: list[int] = []
     measure = payloads._squared_error
     monkeypatch.setattr(payloads, "_squared_error", lambda *args: calls.append(1) or measure(*args))  # type: ignore[func-returns-value]
@@ -145,5 +147,5 @@ def test_missing_surplus_and_damaged_images_are_refused(canonical: CanonicalImag
         ("proportion", "PNG (5 %)", "stores PNG where canonical pixels or canonical JPEG bytes were requested"),
     ],
 )
-def test_a_deviation_is_named(mode: Mode, text: str, reason: str) -> None:
+def test_deviation_names_stored_and_requested_content(mode: Mode, text: str, reason: str) -> None:
     assert deviation(Encoding(mode), text) == reason

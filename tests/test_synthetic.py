@@ -49,7 +49,7 @@ def canonical(images):
     return resized
 
 
-def test_an_image_depends_on_seed_and_index_alone(tree, tmp_path, monkeypatch):
+def test_an_image_depends_only_on_seed_and_index(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     synthetic.write(tmp_path, 40, 0, ignored)
     assert files(tmp_path) == {k: v for k, v in files(tree).items() if int(Path(k).stem) < 40}
@@ -74,14 +74,14 @@ def test_files_are_rgb_jpegs_without_exif(tree):
             assert (image.format, image.mode, len(image.getexif())) == ("JPEG", "RGB", 0)
 
 
-def test_torchvision_decodes_them(tree, images):
+def test_torchvision_decodes_synthetic_images(tree, images):
     io = pytest.importorskip("torchvision.io")
     decoded = io.decode_image(str(tree / "c000" / "0000000.jpg")).permute(1, 2, 0).numpy()
     difference = np.abs(decoded[..., ::-1].astype(int) - images[0])
     assert difference.mean() < 1
 
 
-def test_bytes_per_image_are_imagenets(tree, canonical):
+def test_bytes_per_image_match_imagenet(tree, canonical):
     raw = np.mean([image.nbytes for image in canonical])
     quality = [cv2.IMWRITE_JPEG_QUALITY, 90]
     jpeg = np.mean([cv2.imencode(".jpg", image, quality)[1].nbytes for image in canonical])
@@ -91,7 +91,7 @@ def test_bytes_per_image_are_imagenets(tree, canonical):
     assert source == pytest.approx(synthetic.MEAN_BYTES, rel=0.1)
 
 
-def test_sizes_and_aspect_ratios_spread_like_imagenets(images):
+def test_sizes_and_aspect_ratios_vary_like_imagenets(images):
     height, width = np.array([image.shape[:2] for image in images]).T
     long = np.maximum(width, height)
     assert (np.median(width), np.median(height)) == (500, 375)
@@ -130,7 +130,7 @@ def test_amplitude_spectrum_is_natural(canonical):
     assert 0.05 < np.std(slopes) < 0.3
 
 
-def test_edges_are_sharp_and_sparse_unlike_those_of_noise(canonical):
+def test_edges_are_sharp_and_sparse(canonical):
     def kurtosis(image):
         step = np.diff(image[..., 1].astype(float), axis=1).ravel()
         return np.mean((step - step.mean()) ** 4) / step.var() ** 2
@@ -143,7 +143,7 @@ def test_channels_are_correlated_but_not_grey(images):
     assert 0.8 < np.corrcoef(pixels.T)[0, 2] < 0.97
 
 
-def test_the_class_can_be_learned_better_than_chance(images):
+def test_classes_are_learnable_by_colour(images):
     colour = np.array([image.mean((0, 1)) for image in images])
     colour -= colour.mean(1, keepdims=True)
     label = np.arange(SAMPLES) % CLASSES
@@ -153,14 +153,14 @@ def test_the_class_can_be_learned_better_than_chance(images):
     assert 3 / CLASSES < np.mean(nearest == label[half:]) < 0.95
 
 
-def test_progress_is_counted_up_to_the_end_and_no_class_is_empty(tmp_path):
+def test_progress_counts_every_image_and_no_class_is_empty(tmp_path):
     counts = []
     synthetic.write(tmp_path, 9, 0, counts.append)
     assert counts == list(range(1, 10))
     assert [len(list(folder.iterdir())) for folder in tmp_path.iterdir()] == [1] * 9
 
 
-def test_a_worker_that_is_killed_is_an_error(tmp_path):
+def test_a_killed_worker_is_an_error(tmp_path):
     def kill(_: int) -> None:
         multiprocessing.active_children()[0].kill()
 
@@ -169,7 +169,7 @@ def test_a_worker_that_is_killed_is_an_error(tmp_path):
     assert multiprocessing.active_children() == []
 
 
-def test_what_a_worker_raises_is_raised_here(tmp_path):
+def test_an_exception_of_a_worker_is_raised_by_write(tmp_path):
     (tmp_path / "c000" / "0000000.jpg").mkdir(parents=True)
     with pytest.raises(IsADirectoryError, match=r"0000000\.jpg"):
         synthetic.write(tmp_path, 20, 0, ignored)

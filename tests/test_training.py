@@ -45,32 +45,32 @@ def apart(rows: list[Record]) -> dict[str, tuple[str, ...]]:
     return training.outlier_losses(pd.DataFrame([vars(row) for row in rows]))
 
 
-def test_a_loader_whose_loss_is_another_is_apart_and_no_other_is() -> None:
+def test_only_the_loader_with_a_shifted_loss_is_an_outlier() -> None:
     found = [apart(trained(seed, blocks=3, shift=0.15)) for seed in range(20)]
     assert [of_one.get(FOUR[0].name) for of_one in found] == [("loss_last",)] * 20
 
 
-def test_a_loader_that_is_far_off_takes_no_other_with_it() -> None:
+def test_a_far_outlier_makes_no_other_loader_an_outlier() -> None:
     found = [apart(trained(seed, blocks=5, shift=5.0)) for seed in range(20)]
     assert [of_one.pop(FOUR[0].name) for of_one in found] == [("loss_last",)] * 20
     assert sum(bool(others) for others in found) <= 2
 
 
-def test_of_two_whose_losses_differ_both_are_apart() -> None:
+def test_two_loaders_with_different_losses_are_both_outliers() -> None:
     two = {actor.name for actor in FOUR[:2]}
     assert set(apart([row for row in trained(0, blocks=5, shift=5.0) if row.contestant in two])) == two
 
 
-def test_losses_that_differ_by_chance_alone_are_seldom_apart() -> None:
+def test_chance_differences_are_seldom_outliers() -> None:
     assert sum(bool(apart(trained(seed, blocks=3))) for seed in range(100)) <= 10
 
 
-def test_losses_that_are_equal_are_not_apart_nor_is_anything_in_one_block() -> None:
+def test_equal_losses_and_single_blocks_have_no_outliers() -> None:
     assert apart([fed(actor, block, "train") for actor in FOUR for block in (1, 2)]) == {}
     assert apart(trained(0, blocks=1, shift=5)) == {}
 
 
-def test_the_report_marks_a_loss_that_is_apart(tmp_path: Path) -> None:
+def test_report_marks_an_outlier_loss(tmp_path: Path) -> None:
     feeding = [actor.name for actor in FOUR]
     text = written(tmp_path, trained(0, blocks=3, shift=0.15), cast=FOUR, feeding=feeding)
     losses = {
@@ -80,14 +80,14 @@ def test_the_report_marks_a_loss_that_is_apart(tmp_path: Path) -> None:
     assert [title for title, loss in losses.items() if "outlier" in loss] == [FOUR[0].title]
 
 
-def test_the_report_says_which_losses_were_compared(tmp_path: Path) -> None:
+def test_report_says_which_losses_were_compared(tmp_path: Path) -> None:
     feeding = [actor.name for actor in FOUR]
     rows = [replace(row, loss_last=None) for row in trained(0, blocks=3)]
     text = " ".join(written(tmp_path, rows, cast=FOUR, feeding=feeding).split())
     assert "the first losses were compared over 3 blocks, the later ones over 0 blocks" in text
 
 
-def test_what_lightning_adds_is_told_within_blocks(tmp_path: Path) -> None:
+def test_added_time_of_lightning_is_paired_within_blocks(tmp_path: Path) -> None:
     """The machine is half as fast in block 2; Lightning always takes 10 % longer."""
     rows = [
         fed(FOUR[0], block, consumer, images_per_s=speed / slower)
@@ -105,6 +105,6 @@ def test_what_lightning_adds_is_told_within_blocks(tmp_path: Path) -> None:
     assert shown[4].startswith("19.2 [")
 
 
-def test_without_lightning_nothing_is_said_of_it(tmp_path: Path) -> None:
+def test_report_without_lightning_omits_its_section(tmp_path: Path) -> None:
     text = written(tmp_path, trained(0, blocks=2), cast=FOUR, feeding=[actor.name for actor in FOUR])
     assert "What does Lightning add" not in text

@@ -66,7 +66,7 @@ def data(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return request.param(tmp_path)
 
 
-def test_unpacking_resumes_from_a_stop_within_or_after_a_shard_and_makes_the_tree_of_one_pass(
+def test_unpacking_resumes_after_a_stop_and_makes_the_same_tree(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = read(data, tmp_path / "whole")
@@ -98,7 +98,7 @@ def test_images_of_complete_shards_are_not_written_again(
     assert list(contents(tree).values()).count(b"as it was") == 6  # two complete shards; 2 images of the third
 
 
-def test_shards_are_made_to_last_only_now_and_then(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_is_written_after_enough_bytes(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "BYTES_PER_ENTRY", 4 * len(image(0)))
     assert stopped(data, tmp_path / "cache", 10, monkeypatch)
     assert stopped(data, tmp_path / "cache", 10, monkeypatch)[0] == 7

@@ -86,7 +86,7 @@ Repository("{HERE}").publish(Path(sys.argv[1]), {{}}, Display())
 """
 
 
-def test_after_a_kill_publishing_resumes_file_by_file(
+def test_publishing_resumes_file_by_file_after_a_kill(
     between: Proxy, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two small files and a part of the large one, which restarts, do not come through."""
@@ -113,9 +113,7 @@ def test_after_a_kill_publishing_resumes_file_by_file(
     assert not hidden()
 
 
-def test_what_is_there_whole_is_not_uploaded_again_and_what_differs_is(
-    between: Proxy, folder: Path, tmp_path: Path
-) -> None:
+def test_only_changed_files_are_uploaded_again(between: Proxy, folder: Path, tmp_path: Path) -> None:
     """One small file and the large one changed, and kept their sizes; the manifest was not written yet."""
     there = Repository(HERE)
     there.publish(folder, {}, Display())
@@ -134,7 +132,7 @@ def test_what_is_there_whole_is_not_uploaded_again_and_what_differs_is(
     assert is_published(folder, tmp_path)
 
 
-def test_uploads_that_nobody_will_complete_are_removed(between: Proxy, folder: Path, tmp_path: Path) -> None:
+def test_abandoned_uploads_are_removed(between: Proxy, folder: Path, tmp_path: Path) -> None:
     """Of a file that the artifact has not, and of one that was begun twice."""
     s3 = boto3.client("s3")
     for name in ("gone", "large", "large"):
@@ -146,15 +144,13 @@ def test_uploads_that_nobody_will_complete_are_removed(between: Proxy, folder: P
     assert is_published(folder, tmp_path)
 
 
-def test_who_may_not_list_unfinished_uploads_publishes_all_the_same(
-    between: Proxy, folder: Path, tmp_path: Path
-) -> None:
+def test_publishing_works_without_permission_to_list_uploads(between: Proxy, folder: Path, tmp_path: Path) -> None:
     between.uploads_denied = True
     Repository(HERE).publish(folder, {}, Display())
     assert is_published(folder, tmp_path)
 
 
-def test_a_part_that_is_refused_is_said_and_nothing_is_taken_for_whole(
+def test_a_refused_part_is_reported_and_nothing_is_published(
     between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rclone, "TRIES", 1)
@@ -164,7 +160,7 @@ def test_a_part_that_is_refused_is_said_and_nothing_is_taken_for_whole(
     assert not is_published(folder, tmp_path)
 
 
-def test_a_format_of_which_a_file_did_not_arrive_gets_no_manifest(
+def test_a_format_with_a_missing_file_gets_no_manifest(
     between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """rclone copies what it finds of the names that it is given, and does not mind those that it does not."""

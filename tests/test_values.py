@@ -30,13 +30,13 @@ NAMES = [f"{work.dtype}{' normalised' if work.normalised else ''}" for work in F
 
 
 @pytest.mark.parametrize("work", FLOATS, ids=NAMES)
-def test_rounding_gives_back_every_level_of_every_channel(work: Work) -> None:
+def test_rounding_restores_every_level_of_every_channel(work: Work) -> None:
     levels = values.unnormalised(delivered(work), work) * 255
     assert torch.equal(levels.round().to(torch.uint8), LEVELS)
 
 
 @pytest.mark.parametrize("work", FLOATS, ids=NAMES)
-def test_black_and_white_lie_in_the_span_and_what_is_twice_as_bright_does_not(work: Work) -> None:
+def test_span_includes_black_and_white_and_excludes_brighter_values(work: Work) -> None:
     low, high = values.span(work)
     images = delivered(work)
     assert low <= float(images.min()) <= float(images.max()) <= high
@@ -44,7 +44,7 @@ def test_black_and_white_lie_in_the_span_and_what_is_twice_as_bright_does_not(wo
 
 
 @pytest.mark.parametrize("work", FLOATS, ids=NAMES)
-def test_the_pixels_that_a_certificate_judges_are_the_levels(work: Work) -> None:
+def test_certificates_judge_the_original_levels(work: Work) -> None:
     notes = _Notes(work)
     notes.note(0, 0, delivered(work), torch.tensor([0]))
     seen = notes.columns()
@@ -52,7 +52,7 @@ def test_the_pixels_that_a_certificate_judges_are_the_levels(work: Work) -> None
     assert not list(_range(_observation(seen), work))
 
 
-def test_values_that_should_be_normalised_and_are_not_are_told() -> None:
+def test_missing_normalisation_is_a_fault() -> None:
     asked = work_of("float16", normalised=True)
     notes = _Notes(asked)
     notes.note(0, 0, delivered(work_of("float16", normalised=False)), torch.tensor([0]))

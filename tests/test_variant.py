@@ -19,7 +19,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("variant", "key", "label"), CASES)
-def test_a_variant_is_named_by_what_differs_from_the_main_one(variant: Variant, key: str, label: str) -> None:
+def test_a_variant_is_named_by_its_difference_from_the_main_one(variant: Variant, key: str, label: str) -> None:
     assert (variant.key, variant.label) == (key, label)
     assert variant.titled("A") == (f"A, {label}" if label else "A")
 
@@ -38,7 +38,7 @@ def test_a_variant_is_read_back_from_its_row() -> None:
 
 
 @pytest.mark.parametrize("name", ["quick", "standard", "train", "stream", "best"])
-def test_a_campaigns_variants_are_those_of_its_trials(name: str) -> None:
+def test_variants_of_a_campaign_match_its_trials(name: str) -> None:
     campaign = config.load(name)
     planned = {(t.contestant.name, t.variant) for t in plan.trials(campaign, 1)}
     kept = variants(campaign.model_dump(mode="json"))

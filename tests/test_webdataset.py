@@ -48,7 +48,7 @@ def test_compressed_shards_are_read(tmp_path):
     assert contents(read(folder, tmp_path / "cache")) == EXPECTED
 
 
-def test_keys_may_come_again_in_another_shard(tmp_path):
+def test_keys_can_repeat_in_another_shard(tmp_path):
     folder = tmp_path / "shards"
     folder.mkdir()
     for number in range(2):
@@ -58,19 +58,19 @@ def test_keys_may_come_again_in_another_shard(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "PNG"])
-def test_images_of_each_kind_are_kept_as_they_are(tmp_path, suffix):
+def test_images_of_every_kind_keep_their_bytes(tmp_path, suffix):
     content = image(1, f".{suffix.lower()}")
     path = tar(tmp_path / "x.tar", [(f"a.{suffix}", content), ("a.cls", b"7\n")])
     assert contents(read(path, tmp_path / "cache")) == {f"000007/00000-0000000.{suffix.lower()}": content}
 
 
-def test_the_label_may_be_in_the_json_and_other_fields_are_left_alone(tmp_path):
+def test_labels_are_read_from_json_and_other_fields_ignored(tmp_path):
     rows = [{"__key__": f"{n}", "jpg": image(n), "json": {"label": n, "x": 0.5}, "txt": "a fox"} for n in range(3)]
     tree = read(shards(tmp_path / "shards", rows), tmp_path / "cache")
     assert contents(tree) == {f"{n:06d}/00000-{n:07d}.jpg": image(n) for n in range(3)}
 
 
-def test_a_dot_in_a_folder_or_a_second_one_in_the_name_does_not_end_the_key(tmp_path):
+def test_the_key_ends_at_the_first_dot_of_the_file_name(tmp_path):
     entries = [("v1.0/a.jpg", image(1)), ("v1.0/a.seg.png", image(2, ".png")), ("v1.0/a.cls", b"1")]
     assert contents(read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")) == {
         "000001/00000-0000000.jpg": image(1)
@@ -101,14 +101,14 @@ def test_an_unusable_sample_is_skipped_with_its_reason(tmp_path, fields, reason)
     assert entry.reason.startswith(reason)
 
 
-def test_a_file_that_comes_twice_is_skipped_the_second_time(tmp_path):
+def test_a_repeated_file_is_skipped(tmp_path):
     entries = [("a.jpg", image(0)), ("a.jpg", image(1)), ("a.cls", b"0")]
     tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
     assert contents(tree) == {"000000/00000-0000000.jpg": image(0)}
     assert [entry.reason for entry in tree.skipped] == ["a file of this name came before"]
 
 
-def test_of_several_splits_the_training_shards_are_read_and_the_others_noted(tmp_path):
+def test_training_shards_are_read_and_other_splits_noted(tmp_path):
     shards(tmp_path / "shards", samples())
     shards(tmp_path / "shards", samples(4), "validation-%06d.tar")
     tree = read(tmp_path / "shards", tmp_path / "cache")
@@ -116,7 +116,7 @@ def test_of_several_splits_the_training_shards_are_read_and_the_others_noted(tmp
     assert any("1 others are skipped: validation-000000.tar" in note for note in tree.notes)
 
 
-def test_a_tar_beside_class_folders_changes_nothing(tree, tmp_path):
+def test_a_tar_beside_class_folders_is_ignored(tree, tmp_path):
     root = tmp_path / "root"
     root.mkdir()
     (root / "class0").symlink_to(tree / "class0")
@@ -125,7 +125,7 @@ def test_a_tar_beside_class_folders_changes_nothing(tree, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_every_writer_stores_the_same_for_shards_and_files(tree, tmp_path):
+def test_writers_store_the_same_images_for_shards_and_files(tree, tmp_path):
     labels = sorted(path.name for path in tree.iterdir())
     files = [(label, path) for label, name in enumerate(labels) for path in sorted((tree / name).iterdir())]
     rows = [{"__key__": f"{n}", "jpg": path.read_bytes(), "cls": label} for n, (label, path) in enumerate(files)]

@@ -85,7 +85,7 @@ DEAR = Case(
     "case",
     [*(pytest.param(case, id=case.form) for case in CASES), pytest.param(DEAR, id="ffcv", marks=pytest.mark.slow)],
 )
-def test_floats_in_the_stored_order(everything: Prepared, case: Case, tmp_path: Path) -> None:
+def test_loaders_deliver_floats_in_the_stored_order(everything: Prepared, case: Case, tmp_path: Path) -> None:
     work = Work(batch_size=16, workers=case.workers, image_size=32, passes=2, seed=0, dtype="float32", shuffle=False)
     spec = {
         "loader": case.loader,

@@ -29,7 +29,7 @@ def deadly(item: int) -> int:
     return item
 
 
-def test_results_come_in_order_and_the_functions_error_at_its_item() -> None:
+def test_results_and_errors_arrive_in_order() -> None:
     with map_processes(halved, 2) as results:
         assert list(results(range(30))) == [item / 2 for item in range(30)]
         again = results(range(29, ITEMS))
@@ -39,7 +39,7 @@ def test_results_come_in_order_and_the_functions_error_at_its_item() -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_the_first_item_without_a_result_is_named_if_a_worker_dies() -> None:
+def test_error_of_a_dead_worker_names_the_first_missing_item() -> None:
     found: list[int] = []
     with map_processes(deadly, 1) as results, pytest.raises(WorkerDiedError, match=r"at or soon after \d") as error:
         found.extend(results(range(ITEMS)))
@@ -57,7 +57,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_their_parent_and_say_nothing(tmp_path: Path, how: signal.Signals) -> None:
+def test_workers_end_silently_with_their_parent(tmp_path: Path, how: signal.Signals) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     command = ["env", "--default-signal=INT", sys.executable, program]  # a background shell makes children ignore it
