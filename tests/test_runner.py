@@ -211,6 +211,20 @@ def test_a_complete_or_different_campaign_is_archived(
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("change", [{"gpu": "NVIDIA H100"}, {"gpu_driver": "1.0"}, {}])
+def test_rows_of_another_gpu_or_driver_are_never_mixed_into_a_campaign(
+    run: Run, ended: Path, tmp_path: Path, change: dict[str, str]
+) -> None:
+    folder = Path(shutil.copytree(ended, tmp_path / ended.name))
+    described = json.loads((folder / "env.json").read_text())
+    (folder / "env.json").write_text(json.dumps(described | change))
+    rows = (folder / "trials.csv").read_text().splitlines(keepends=True)
+    (folder / "trials.csv").write_text("".join(rows[:-1]))
+    run(various(), tmp_path)
+    archived = [path for path in tmp_path.iterdir() if path.name.startswith("small-")]
+    assert len(archived) == bool(change)
+
+
 def test_the_same_campaign_is_not_measured_twice_at_once(run: Run, tmp_path: Path) -> None:
     lock = tmp_path / ".locks" / "small"
     with locked(lock, ""), pytest.raises(BusyError, match="another loaderbench is measuring"):

@@ -7,12 +7,13 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points, packages_distributions, version
+from importlib.metadata import entry_points, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast
 
 from loaderbench.api import Loader, Writer
+from loaderbench.machine import libraries
 from loaderbench.machine.code_digest import code_digest
 
 Kind = Literal["loader", "writer"]
@@ -52,14 +53,7 @@ class Adapter:
 
     def versions(self) -> str:
         """Return `name version` of each required library that is installed, separated by `; `."""
-        names = [d for name in self.load().requires for d in sorted(set(_distributions().get(name, [])))]
-        return "; ".join(f"{name} {version(name)}" for name in names)
-
-
-@cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Return the distributions of each import name; cached, because it reads the metadata of all of them."""
-    return packages_distributions()
+        return "; ".join(f"{name} {version(name)}" for name in libraries.distributions(self.load().requires))
 
 
 @cache

@@ -5,7 +5,9 @@ Nothing polls while a trial runs: what happened between the edges is in the samp
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -85,6 +87,26 @@ def count() -> int:
         pynvml.nvmlShutdown()
 
 
+def describe() -> dict[str, str | None]:
+    """Return the conditions that depend on GPUs, for `env.json`: all that NVML knows, by name, and their driver."""
+    gpu, driver, reason = None, None, ""
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        names = Counter(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
+        gpu = ", ".join(f"{number} x {name}" if number > 1 else name for name, number in names.items()) or None
+        driver = str(pynvml.nvmlSystemGetDriverVersion())
+        pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        reason = _no_gpu(error)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {"gpu": gpu, "gpu_reason": reason, "gpu_driver": driver, "cuda_visible_devices": visible}
+
+
+def _no_gpu(error: pynvml.NVMLError) -> str:
+    return f"no NVIDIA GPU (NVML: {error})"
+
+
 class Gpu:
     """The GPU that torch uses in this process when the window opens, or NVML's first GPU if torch uses none.
 
@@ -92,7 +114,6 @@ class Gpu:
     """
 
     def __init__(self) -> None:
-        self.name: str | None = None
         self.reason = ""
         self.utilisation_pct: Samples = []
         """NVML's samples in the last window that was closed; empty if there are none."""
@@ -103,9 +124,8 @@ class Gpu:
         try:
             pynvml.nvmlInit()
             self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-            self.name = str(pynvml.nvmlDeviceGetName(self._handle))
         except pynvml.NVMLError as error:
-            self.reason = f"no NVIDIA GPU (NVML: {error})"
+            self.reason = _no_gpu(error)
         return self
 
     def __exit__(

