@@ -88,6 +88,8 @@ class Artifact:
     encoding: Encoding
     classes: int = 1
     """Number of classes; labels are less than this."""
+    class_names: tuple[str, ...] = ()
+    """Their names; a label is an index into them. Empty if they are unknown."""
     cache: str = ""
     """With a URL: an empty folder for what the loader fetches. The harness removes it."""
     cache_bytes: int | None = None
@@ -96,7 +98,8 @@ class Artifact:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Artifact:
         """Return the artifact that `dataclasses.asdict` converted."""
-        return cls(**{**stored, "encoding": Encoding(**stored["encoding"])})
+        names = tuple(stored.get("class_names", ()))
+        return cls(**{**stored, "class_names": names, "encoding": Encoding(**stored["encoding"])})
 
     @classmethod
     def load(cls, folder: str | Path) -> Artifact:

@@ -61,7 +61,8 @@ def stream(  # noqa: PLR0913 - the options
     torch.manual_seed(work.own_seed)
     crop, then = views(work)
     augment = v2.Compose([crop, then, v2.ToImage(), *values(work), *work.transforms])
-    dataset = ImageFolder(artifact.path, augment, loader={"pil": default_loader, "torchvision": read}[decode])
+    decoders = {"pil": default_loader, "torchvision": read}
+    dataset = ImageFolder(artifact.path, augment, loader=decoders[decode], allow_empty=True)
     samples, share = shared(dataset, work)
     yield Epochs(
         samples,

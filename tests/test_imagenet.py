@@ -68,7 +68,7 @@ def kit() -> list[tuple[str, bytes]]:
 @pytest.mark.parametrize("name", ["the tar", "its folder"])
 def test_training_images_get_the_index_of_their_synset_in_any_tar_order(training, tmp_path, name):
     tree = read(training if name == "the tar" else training.parent, tmp_path / "cache")
-    assert tree.classes == ("000000", "000001", "000002", "000003")
+    assert tree.classes == tuple(sorted(SYNSETS))
     assert contents(tree) == {
         f"{label:06d}/{synset}_{n}.JPEG": image(10 * label + n)
         for label, synset in enumerate(SYNSETS)

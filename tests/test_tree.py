@@ -37,9 +37,9 @@ def noted(tree, text):
     return any(text in note for note in tree.notes)
 
 
-def test_classes_are_the_sorted_top_folders_with_images(tree):
-    assert tree.classes == ("cats", "dogs")
-    assert noted(tree, "1 class folders without images are skipped: birds")
+def test_classes_are_the_sorted_top_folders(tree):
+    assert tree.classes == ("birds", "cats", "dogs")
+    assert noted(tree, "1 class folders hold no image, and keep their labels: birds")
 
 
 def test_nested_files_get_the_class_of_their_top_folder(tree):

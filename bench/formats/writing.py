@@ -105,6 +105,7 @@ class Job:
             path=str(self.folder / "files"),
             samples=len(self.images),
             classes=len(self.images.classes),
+            class_names=self.images.classes,
             label_sum=self.images.label_sum,
             size_bytes=record.size_bytes,
             payload_bytes=record.payload_bytes,

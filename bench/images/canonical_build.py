@@ -56,12 +56,13 @@ def canonical(
 def canonical_folder(tree: ImageTree, settings: CanonicalSettings, cache: Path) -> Path:
     """Return where the cache keeps the canonical images of a tree.
 
-    The name is "key-code". The key changes with the settings and with the paths, sizes and times of the images. The
-    code changes with the libraries.
+    The name is "key-code". The key changes with the settings, the classes, and the paths, sizes and times of the
+    images. The code changes with the libraries.
     """
     skipped = [asdict(entry) for entry in tree.skipped]
     key = hashlib.sha256(json.dumps([str(tree.root), asdict(settings), skipped]).encode())
-    key.update(os.fsencode("\0".join(tree.paths)))
+    for texts in (tree.paths, tree.classes):
+        key.update(os.fsencode("\0".join([*texts, ""])))
     key.update(tree.sizes_bytes.tobytes())
     key.update(tree.mtimes_ns.tobytes())
     code = hashlib.sha256(json.dumps(versions()).encode()).hexdigest()
@@ -143,18 +144,16 @@ def _describe(
     folder: Path, tree: ImageTree, rows: NDArray[np.void], failed: list[Rejected], settings: CanonicalSettings
 ) -> None:
     """Write the index, the manifest and what was skipped."""
-    kept, rows["label"] = np.unique(rows["label"], return_inverse=True)
-    classes = tuple(tree.classes[label] for label in kept)
-    notes = list(tree.notes)
+    notes, drawn = list(tree.notes), set(rows["label"].tolist())
     if settings.samples and len(rows) < settings.samples:
         notes.append(f"{settings.samples} images were requested; the folder has {len(rows)}.")
-    if dropped := sorted(set(tree.classes) - set(classes)):
-        notes.append(f"{len(dropped)} classes have no image among the samples: {names(dropped)}.")
+    if missed := [tree.classes[label] for label in sorted(set(tree.labels.tolist()) - drawn)]:
+        notes.append(f"{len(missed)} classes have no image among the samples, and keep their labels: {names(missed)}.")
     rejected = [*tree.skipped, *failed]
     columns = ("pixels_sha256", "jpeg_sha256", "label")
     manifest = CanonicalManifest(
         root=str(tree.root),
-        classes=classes,
+        classes=tree.classes,
         found=len(tree.paths),
         drawn=len(rows) + len(failed),
         samples=len(rows),

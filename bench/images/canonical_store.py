@@ -21,7 +21,7 @@ from loaderbench.images.tree import Rejected, SourceError
 from loaderbench.machine.text import printable
 
 _KINDS = ("pixels", "jpeg")
-LAYOUT = 1
+LAYOUT = 2
 """Version of these files. Raise it when their content changes: the cache then makes them again."""
 ROW = np.dtype(
     [
@@ -44,7 +44,7 @@ class CanonicalManifest:
 
     root: str
     classes: tuple[str, ...]
-    """Classes with a sample; a label is an index into them."""
+    """All classes, also those without a sample; a label is an index into them."""
     found: int
     """Images in the tree."""
     drawn: int

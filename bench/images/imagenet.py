@@ -45,19 +45,27 @@ def find(path: Path, split: str | None) -> Archive | None:
 
 def _training_archive(path: Path) -> Archive:
     labels = _labels(path)
-    shards = partial(_training, path, labels)
-    if len(labels) == SYNSETS:
-        return Archive("ImageNet's training images", (path,), shards, IMAGES["training"])
+    whole = len(labels) == SYNSETS
     note = f"{path.name} holds {len(labels)} synsets instead of {SYNSETS}; class indices count only these."
-    return Archive("ImageNet's training images", (path,), shards, notes=(note,))
+    return Archive(
+        "ImageNet's training images",
+        (path,),
+        partial(_training, path, labels),
+        IMAGES["training"] if whole else None,
+        () if whole else (note,),
+        tuple(labels),
+    )
 
 
 def _validation_archive(path: Path) -> Archive:
     truth = (path.parent / name for name in (SOLUTION, KIT, f"{KIT_FOLDER}/{META}", f"{KIT_FOLDER}/{TRUTH}", TRUTH))
     files = (path, *filter(Path.is_file, truth))
     what = "ImageNet's validation images"
-    shards = partial(one_shard, partial(_validation, path))
-    return Archive(what, files, shards, IMAGES["validation"], (f"These are {what}, of the split val.",))
+    synset_of = _ground_truth(path.parent)
+    synsets = tuple(sorted(set(synset_of.values())))
+    labels = {image: synsets.index(synset) for image, synset in synset_of.items()}
+    shards = partial(one_shard, partial(_validation, path, labels))
+    return Archive(what, files, shards, IMAGES["validation"], (f"These are {what}, of the split val.",), synsets)
 
 
 def _labels(path: Path) -> dict[str, int]:
@@ -87,14 +95,12 @@ def _synset(tar: Member, label: int, reject: Reject) -> Iterator[Sample]:
         yield Sample(label, image.basename, image.read(), image.path)
 
 
-def _validation(path: Path, reject: Reject) -> Iterator[Sample]:
-    synsets = _ground_truth(path.parent)
-    labels = {synset: label for label, synset in enumerate(sorted(set(synsets.values())))}
+def _validation(path: Path, labels: dict[str, int], reject: Reject) -> Iterator[Sample]:
     with path.open("rb") as file:
         for image in members(file, str(path), reject):
             stem = PurePosixPath(image.name).stem
-            if stem in synsets:
-                yield Sample(labels[synsets[stem]], image.basename, image.read(), image.path)
+            if stem in labels:
+                yield Sample(labels[stem], image.basename, image.read(), image.path)
             else:
                 reject(image.path, "no ground truth")
 

@@ -6,6 +6,7 @@ image is a struct of the encoded file's bytes and its former path.
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,9 @@ def find(path: Path, split: str | None) -> Archive | None:
     if not files:
         return None
     images = sum(_open(file).metadata.num_rows for file in files)
-    _, _, note = _columns(files[0])
+    columns = _columns(files[0])
     what = f"{len(files)} Parquet files"
-    return Archive(what, tuple(files), partial(_shards, files), images, (*notes, *note))
+    return Archive(what, tuple(files), partial(_shards, files), images, (*notes, *columns.notes), columns.classes)
 
 
 def _shards(files: list[Path], _: Reject) -> Iterator[Shard]:
@@ -52,9 +53,9 @@ def _shards(files: list[Path], _: Reject) -> Iterator[Shard]:
 
 
 def _samples(number: int, path: Path, reject: Reject) -> Iterator[Sample]:
-    image_column, label_column, _ = _columns(path)
-    for place, row in enumerate(_rows(path, [image_column, label_column])):
-        image, label = row[image_column], row[label_column]
+    columns = _columns(path)
+    for place, row in enumerate(_rows(path, [columns.image, columns.label])):
+        image, label = row[columns.image], row[columns.label]
         content = image["bytes"] if image else None
         origin = f"{path}: row {place}"
         suffix = next((suffix for first, suffix in _SIGNATURES.items() if (content or b"").startswith(first)), None)
@@ -81,8 +82,18 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
         yield from rows
 
 
-def _columns(path: Path) -> tuple[str, str, tuple[str, ...]]:
-    """Return the columns of image and class index, and a note if there are other candidates. Raises SourceError."""
+@dataclass(frozen=True)
+class _Columns:
+    """What the schema's metadata say of the columns."""
+
+    image: str
+    label: str
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _columns(path: Path) -> _Columns:
+    """Return the columns of image and class index, with a note if there are other candidates. Raises SourceError."""
     schema = _open(path).schema_arrow
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
@@ -90,6 +101,7 @@ def _columns(path: Path) -> tuple[str, str, tuple[str, ...]]:
         images = [name for name, type_ in typed if type_ == "Image" and _holds_bytes(schema.field(name).type)]
         labels = [name for name, type_ in typed if type_ == "ClassLabel" and name in schema.names]
         image, label = images[0], labels[0]
+        classes = tuple(map(str, features[label].get("names") or ()))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise SourceError(
             f"{printable(path)}: the schema's `huggingface` metadata do not name a column of images and one of class "
@@ -97,7 +109,7 @@ def _columns(path: Path) -> tuple[str, str, tuple[str, ...]]:
         ) from None
     others = [*images[1:], *labels[1:]]
     note = f"The columns {image} and {label} are read; {', '.join(others)} are skipped."
-    return image, label, (note,) if others else ()
+    return _Columns(image, label, classes, (note,) if others else ())
 
 
 def _holds_bytes(type_: Any) -> bool:

@@ -47,7 +47,7 @@ class ImageTree:
 
     root: Path
     classes: tuple[str, ...]
-    """Sorted; each holds an image."""
+    """Sorted. A label is an index into them; a class may have no image."""
     paths: tuple[str, ...]
     """Relative to the root."""
     labels: NDArray[np.int32]
@@ -62,7 +62,8 @@ class ImageTree:
 def scan(root: Path) -> ImageTree:
     """List the images below `root`: the first-level folder is the class, links are followed.
 
-    Hidden entries are ignored, and nothing is written. Raises SourceError.
+    An empty folder is a class too, so that it can keep the labels of two sets equal. Hidden entries are ignored, and
+    nothing is written. Raises SourceError.
     """
     root = root.absolute()
     walk = _Walk(root)
@@ -93,7 +94,8 @@ def _classes(root: Path, walk: _Walk) -> tuple[tuple[str, ...], list[str], tuple
     """Return class names, the folders with images in torchvision's order, and notes. Raises SourceError."""
     notes = []
     folders = sorted(filter(None, walk.folders), key=lambda path: (path.partition("/")[0], path))
-    classes = tuple(sorted({path.partition("/")[0] for path in folders}))
+    with_images = {path.partition("/")[0] for path in folders}
+    classes = tuple(sorted(with_images | (walk.top - walk.foreign))) if with_images else ()
     if classes and (stray := walk.folders.get("")):
         notes.append(f"{len(stray.names)} images beside the class folders are skipped.")
     if not classes:
@@ -103,8 +105,15 @@ def _classes(root: Path, walk: _Walk) -> tuple[tuple[str, ...], list[str], tuple
         notes.append("The images are in no class folder: all are of one class.")
     elif len(classes) == 1:
         notes.append(f"There is one class only: {printable(classes[0])}.")
-    if empty := sorted(walk.top - set(classes)):
-        notes.append(f"{len(empty)} class folders without images are skipped: {names(empty)}.")
+    if empty := sorted(set(classes) - with_images) if folders != [""] else []:
+        notes.append(f"{len(empty)} class folders hold no image, and keep their labels: {names(empty)}.")
+    if others := sorted(walk.top - set(classes)) if folders != [""] else []:
+        notes.append(f"{len(others)} folders of other files are no classes: {names(others)}.")
+    if (numbers := [int(name) for name in classes if name.isdecimal()]) != sorted(numbers):
+        notes.append(
+            "The class folders are numbers, but sort as text, so that 10 comes before 2 and labels are other numbers; "
+            "names with leading zeros, such as 002, keep them equal."
+        )
     if folders != [""] and {name.lower() for name in classes} <= _SPLITS:
         meant = printable(root / ("train" if "train" in classes else classes[0]))
         notes.append(f"The class folders look like splits ({names(classes)}): did you mean DATA={meant}?")
@@ -148,6 +157,8 @@ class _Walk:
         self.folders: dict[str, _Files] = {}
         self.top: set[str] = set()
         """First-level folders."""
+        self.foreign: set[str] = set()
+        """Those of them that hold files that are not images."""
         self.others: Counter[str] = Counter()
         """Files that are not images, by extension."""
         self.skipped: list[Rejected] = []
@@ -202,6 +213,7 @@ class _Walk:
             elif is_image:
                 return [(entry.name, status.st_size, status.st_mtime_ns)]
         if not is_image:
+            self.foreign.add(path.partition("/")[0])
             self.others[os.path.splitext(entry.name)[1].lower() or "no extension"] += 1  # noqa: PTH122
         return []
 

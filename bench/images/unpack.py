@@ -7,6 +7,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from loaderbench.images.archives import DamagedError, Reject
 from loaderbench.images.journal import UnpackJournal
 from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError
@@ -54,6 +56,8 @@ class Archive:
     """Number of images, if it is known before they are read."""
     notes: tuple[str, ...] = ()
     """What the user may want to know, one sentence each."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes, by class index. Empty if they are unknown: then the index is the name."""
 
 
 def one_shard(samples: Callable[[Reject], Iterator[Sample]], _: Reject) -> Iterator[Shard]:
@@ -89,19 +93,31 @@ def unpack(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> N
             f"no images in {archive.what}, {where}: {len(rejected)} entries are skipped{first}. If it holds class "
             "folders, unpack it and name them: make bench DATA=/path/to/imagefolder"
         )
-    record = {"notes": archive.notes, "rejected": [asdict(entry) for entry in rejected]}
+    record = {
+        "notes": archive.notes,
+        "rejected": [asdict(entry) for entry in rejected],
+        "classes": archive.classes,
+    }
     (out / _RECORD).write_text(json.dumps(record))
     journal.remove()
 
 
 def with_record(tree: ImageTree) -> ImageTree:
-    """Return the scanned tree, with the notes and rejected images of the archive if it was unpacked from one."""
+    """Return the scanned tree; if it was unpacked from an archive, with the archive's notes, rejects and labels."""
     path = tree.root / _RECORD
     if not path.exists():
         return tree
     record = json.loads(path.read_text())
     rejected = tuple(Rejected(**entry) for entry in record["rejected"])
-    return replace(tree, skipped=tree.skipped + rejected, notes=(*record["notes"], *tree.notes))
+    indices = np.array([int(folder) for folder in tree.classes], np.int32)
+    unnamed = map(str, range(len(record["classes"]), indices.max() + 1))
+    return replace(
+        tree,
+        classes=(*record["classes"], *unnamed),
+        labels=indices[tree.labels],
+        skipped=tree.skipped + rejected,
+        notes=(*record["notes"], *tree.notes),
+    )
 
 
 def _unpack_shard(shard: Shard, journal: UnpackJournal, on_progress: Callable[[int], None]) -> None:

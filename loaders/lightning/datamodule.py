@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn import Module
 
 from loaderbench.api import Artifact, Loader, Work
 from loaderbench.campaign import registry
+from loaderbench.machine.text import names
 
 
 class DataModule(LightningDataModule):
@@ -42,8 +44,8 @@ class DataModule(LightningDataModule):
         folders that `loaderbench prepare` prints. `work`: for training; validation differs in order, crops, flips,
         `resizes` and `transforms`. `options`: of the loader.
 
-        Raises ValueError for an unknown loader, ModuleNotFoundError for a missing library, FileNotFoundError for a
-        missing format.
+        Raises ValueError for an unknown loader or for formats that number their classes differently,
+        ModuleNotFoundError for a missing library, FileNotFoundError for a missing format.
         """
         super().__init__()
         self._loader = _named(loader) if isinstance(loader, str) else loader
@@ -51,6 +53,8 @@ class DataModule(LightningDataModule):
         self._train, self._val = (
             Artifact.load(given) if given and not isinstance(given, Artifact) else given for given in (train, val)
         )
+        if self._train and self._val:
+            _compare_classes(self._train.class_names, self._val.class_names)
         self._work = replace(work, lasting=True)  # Lightning may request the next batch while it copies one
         self._val_work = replace(
             self._work, augment="validation", shuffle=False, passes=1, resizes=(), transforms=val_transforms
@@ -113,6 +117,22 @@ def _named(name: str) -> Loader:
     if reason := adapters[name].why_unavailable():
         raise ModuleNotFoundError(f"the loader {name} is {reason}")
     return registry.loader(name)
+
+
+def _compare_classes(train: Sequence[str], val: Sequence[str]) -> None:
+    """Raise ValueError if a label means one class in training and another in validation."""
+    if not train or not val:
+        return
+    differing = [
+        f"label {label} is {of_train!r} in training and {of_val!r} in validation"
+        for label, (of_train, of_val) in enumerate(zip_longest(train, val, fillvalue="no class"))
+        if of_train != of_val and label < len(val)
+    ]
+    if differing:
+        raise ValueError(
+            f"the formats number their classes differently: {names(differing)}. A label is a class's place among all "
+            "class folders: give both folders the same ones, where an empty one counts, and prepare the formats again"
+        )
 
 
 def lacking(batches: int, *, most: int, least: int, batch_size: int) -> int:
