@@ -8,6 +8,7 @@ import pytest
 
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.comparison import Ratio
+from loaderbench.findings.crossover import DeliveryCurve
 from loaderbench.findings.findings import Analysis, ContestantSummary, Failure, shown
 from loaderbench.records.record import Record
 from tests import fabricate
@@ -273,13 +274,16 @@ def test_what_is_not_ok_has_no_speed_and_says_why(status: str) -> None:
     fast = summary("fast", analysis)
     assert fast.speeds == (300,)
     assert fast.trouble == f"{status}: broken"
-    assert analysis.failures == (Failure(kind="load", title="Fast", status=status, reason="broken", blocks=(2,)),)
+    assert analysis.failures == (
+        Failure(kind="load", title="Fast", status=status, reason="broken", rows=1, blocks=(2,)),
+    )
 
 
 def test_equal_failures_are_one_with_all_their_blocks() -> None:
     rows = [fabricate.failed(FAST, block) for block in (3, 1, 2)]
+    rows.append(fabricate.failed(FAST, 1, attempt=2))
     (failure,) = analysis_of(rows).failures
-    assert failure.blocks == (1, 2, 3)
+    assert (failure.rows, failure.blocks) == (4, (1, 2, 3))
 
 
 def test_a_trial_run_again_counts_by_its_latest_row() -> None:
@@ -384,3 +388,21 @@ def test_failures_of_different_variants_are_told_apart() -> None:
         ("Fast", (1,)),
         ("Fast, cold cache", (1,)),
     ]
+
+
+def test_contestants_and_formats_of_one_title_are_told_apart_by_their_names() -> None:
+    cast = [replace(actor, title="The same") for actor in (FAST, SLOW)]
+    stream = fabricate.STREAM | {"streaming": ["fast", "slow"], "bounded": [], "downloading": []}
+    rows = [fabricate.failed(actor, 1) for actor in cast] + [fabricate.load(actor, 2) for actor in cast]
+    rows += [fabricate.fetched(actor, 2, "stream") for actor in cast]
+    rows += [fabricate.write(name, title="A format") for name in ("ffcv-raw", "ffcv-jpeg")]
+    campaign = fabricate.environment(cast, 2, "fast", stream=stream)["campaign"]
+    for form in campaign["formats"]:
+        form["title"] = "A format" if form["name"] in {"ffcv-raw", "ffcv-jpeg"} else form["title"]
+    curves = {row.trial: DeliveryCurve.of(fabricate.course(row), 5.0) for row in rows if row.transport}
+    analysis = analyse(rows, campaign, curves=curves)
+    both = {"The same (fast)", "The same (slow)"}
+    assert {s.title for s in analysis.summaries} == {failure.title for failure in analysis.failures} == both
+    assert {w.title for w in analysis.writes} == {"A format (ffcv-raw)", "A format (ffcv-jpeg)"}
+    [crossover] = analysis.crossovers
+    assert {crossover.first, crossover.second} == {f"{title}, streamed" for title in both}

@@ -18,7 +18,7 @@ def curve(first_s: float, images_per_s: float, epochs: int = 4) -> DeliveryCurve
 
 
 SOON, FAST = curve(2.0, 100.0), curve(12.0, 200.0)
-CROSSING = CrossoverPoint(seconds=22.0, images=2100.0, epoch=3, certainty="measured")
+CROSSING = CrossoverPoint(seconds=22.0, images=2100.0, epoch_images=EPOCH, certainty="measured")
 
 
 def close(found: CrossoverPoint | None, expected: CrossoverPoint) -> bool:
@@ -42,7 +42,7 @@ def test_an_earlier_and_faster_contestant_is_never_overtaken() -> None:
 
 def test_a_crossover_after_the_measured_epochs_is_extrapolated() -> None:
     _, found = crossover_in_block({"soon": curve(2.0, 100.0, epochs=2), "fast": curve(12.0, 200.0, epochs=2)})
-    assert close(found, CrossoverPoint(22.0, 2100.0, 3, "extrapolated"))
+    assert close(found, CrossoverPoint(22.0, 2100.0, EPOCH, "extrapolated"))
 
 
 def test_later_speed_excludes_the_first_epoch() -> None:
@@ -56,7 +56,7 @@ def test_only_the_last_change_of_the_lead_is_a_crossover() -> None:
     """Of two that alternate, what counts is the last time."""
     steady = DeliveryCurve(np.array([100, 200, 300, 400]), np.array([1.0, 2.0, 3.0, 4.0]), 200)
     wavering = DeliveryCurve(np.array([100, 200, 300, 400]), np.array([1.5, 1.5, 3.5, 3.5]), 200)
-    assert close(crossover_in_block({"a": steady, "b": wavering})[1], CrossoverPoint(3.5, 350.0, 2, "measured"))
+    assert close(crossover_in_block({"a": steady, "b": wavering})[1], CrossoverPoint(3.5, 350.0, 200, "measured"))
 
 
 def test_a_lead_of_a_contestant_with_slower_later_epochs_is_not_lasting() -> None:
@@ -81,13 +81,19 @@ def test_crossover_is_the_median_of_the_blocks_that_agree() -> None:
     ]
     [pair] = crossovers(blocks)
     assert (pair.first, pair.second, pair.blocks, pair.of_blocks) == ("soon", "fast", 2, 3)
-    assert close(pair.point, CrossoverPoint(23.0, 2200.0, 3, "measured"))
+    assert close(pair.point, CrossoverPoint(23.0, 2200.0, EPOCH, "measured"))
 
 
 def test_a_crossover_extrapolated_in_one_block_is_not_measured() -> None:
     short = {"soon": curve(2.0, 100.0, epochs=2), "fast": curve(12.0, 200.0, epochs=2)}
     [pair] = crossovers([{"soon": SOON, "fast": FAST}, short])
-    assert close(pair.point, CrossoverPoint(22.0, 2100.0, 3, "extrapolated"))
+    assert close(pair.point, CrossoverPoint(22.0, 2100.0, EPOCH, "extrapolated"))
+
+
+@pytest.mark.parametrize(("images", "epoch"), [(53_204.0, 13), (4096.0, 1), (4096.5, 2), (0.5, 1)])
+def test_the_epoch_of_a_crossover_follows_from_its_images(images: float, epoch: int) -> None:
+    """Not from the epochs of single blocks: of the 13th and the 14th, the middle was rounded to the 14th."""
+    assert CrossoverPoint(1.0, images, 4096, "measured").epoch == epoch
 
 
 def test_crossovers_compare_every_pair() -> None:

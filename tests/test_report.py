@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from loaderbench.findings import raw_times
+from loaderbench.findings import check, raw_times
 from loaderbench.report import plots, report
 from loaderbench.report.markdown import anchor
 from tests import fabricate
@@ -334,6 +335,35 @@ def test_a_missing_list_of_unreadable_images_is_an_empty_one(tmp_path: Path) -> 
 def test_an_env_of_another_schema_is_refused_by_the_version_that_reads_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"schema 9 instead of 1; use loaderbench 0\.1\.0"):
         written(tmp_path, schema=9)
+
+
+EARLIER = ("cold", "best", "tuning", "consumers", "stream", "published", "changes")
+"""Keys of a campaign that the first versions lacked."""
+
+
+@pytest.mark.parametrize("lacking", [EARLIER, ("cold",), ("best",)])
+def test_a_campaign_of_an_earlier_version_that_lacks_keys_is_read(tmp_path: Path, lacking: tuple[str, ...]) -> None:
+    env = fabricate.environment(CAST[:2], 1, CAST[0].name)["campaign"]
+    rows = [fabricate.load(actor, 1) for actor in CAST[:2]]
+    text = written(tmp_path, rows, campaign={name: value for name, value in env.items() if name not in lacking})
+    assert "**FFCV raw, os_cache on has the highest median" in text
+    assert check.check(tmp_path / "results" / "quick")
+
+
+def test_an_env_that_lacks_what_was_always_there_says_what(tmp_path: Path) -> None:
+    folder = fabricate.campaign(tmp_path / "quick")
+    env = json.loads((folder / "env.json").read_text())
+    del env["host"], env["gpu"]
+    (folder / "env.json").write_text(json.dumps(env))
+    with pytest.raises(ValueError, match=r"env\.json lacks host, gpu; restore it, or measure again"):
+        report.write(folder, tmp_path / "out")
+
+
+def test_two_contestants_of_one_title_are_told_apart_wherever_they_are_shown(tmp_path: Path) -> None:
+    cast = [replace(actor, title="The same") for actor in CAST[:2]]
+    text = written(tmp_path, [fabricate.load(actor, 1) for actor in cast], cast=cast, blocks=1)
+    assert rows_of(text, "The same") == []
+    assert len(rows_of(text, f"The same ({cast[0].name})")) == len(rows_of(text, f"The same ({cast[1].name})")) > 3
 
 
 def test_a_new_report_replaces_an_old_one_and_nothing_else(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from loaderbench.campaign import tuning
 from loaderbench.campaign.disturbances import flags
 from loaderbench.campaign.variant import MAIN, Variant, variants
-from loaderbench.findings import controls, replication, summaries, training
+from loaderbench.findings import controls, replication, summaries, titles, training
 from loaderbench.findings.crossover import DeliveryCurve, crossovers
 from loaderbench.findings.findings import Analysis
 from loaderbench.findings.trials import counted_rows, failures, machine_limits, of_variant, ok_rows, trial_table
@@ -27,6 +27,7 @@ def analyse(
     `campaign`: as `env.json` keeps it. `certified`: certificates by contestant. `curves`: delivery curves by trial, of
     those whose data was in a bucket. See `trials.counted_rows` for the rows that count.
     """
+    records, campaign = titles.retitled(records, campaign), titles.distinct(campaign)
     counted = counted_rows(records)
     table = trial_table(counted)
     ok = ok_rows(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -58,11 +59,16 @@ class CrossoverPoint:
     seconds: float
     images: float
     """Images that both have delivered by then."""
-    epoch: int
+    epoch_images: int
     certainty: Certainty
     """`extrapolated`: beyond the measured epochs, at the speeds after the first epoch."""
     lasting: bool = True
     """Whether the lead lasts: after the first epoch the new leader is at least as fast."""
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of this image, from 1."""
+        return max(1, math.ceil(self.images / self.epoch_images))
 
 
 @dataclass(frozen=True)
@@ -124,15 +130,14 @@ def crossover_in_block(curves: Mapping[str, DeliveryCurve]) -> tuple[str, Crosso
 def _point(
     images: float, seconds: float, curve: DeliveryCurve, certainty: Certainty, *, lasting: bool = True
 ) -> CrossoverPoint:
-    return CrossoverPoint(seconds, images, 1 + int((images - 1) // curve.epoch_images), certainty, lasting)
+    return CrossoverPoint(seconds, images, curve.epoch_images, certainty, lasting)
 
 
 def _median(points: Sequence[CrossoverPoint]) -> CrossoverPoint | None:
     if not points:
         return None
-    seconds, images, epoch = (
-        float(np.median([getattr(point, name) for point in points])) for name in ("seconds", "images", "epoch")
-    )
+    seconds, images = (float(np.median([getattr(point, name) for point in points])) for name in ("seconds", "images"))
     measured = all(point.certainty == "measured" for point in points)
     lasting = all(point.lasting for point in points)
-    return CrossoverPoint(seconds, images, round(epoch), "measured" if measured else "extrapolated", lasting)
+    certainty: Certainty = "measured" if measured else "extrapolated"
+    return CrossoverPoint(seconds, images, points[0].epoch_images, certainty, lasting)

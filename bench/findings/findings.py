@@ -158,14 +158,15 @@ class GpuUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """All rows that are not ok for the same reason."""
+    """All rows of one contestant and variant that are not ok for the same reason."""
 
     kind: str
     title: str
     status: str
     reason: str
+    rows: int
     blocks: tuple[int, ...]
-    """Empty for conversions."""
+    """The blocks of these rows, each once. Empty for conversions."""
 
 
 @dataclass(frozen=True, kw_only=True)

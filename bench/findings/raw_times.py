@@ -7,7 +7,7 @@ from dataclasses import replace
 from loaderbench.campaign.variant import Variant
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.crossover import DeliveryCurve
-from loaderbench.findings.findings import Analysis, GpuUse
+from loaderbench.findings.findings import Analysis, ContestantSummary, GpuUse
 from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.record import Consumer, Record
 
@@ -38,20 +38,20 @@ def gpu_uses(folder: CampaignFolder, analysis: Analysis) -> tuple[GpuUse, ...]:
             shown = row.trial in analysis.counted and row.gpu_util_pct is not None
             if shown and Variant.of(row) == Variant(consumer=consumer) and folder.has_times(row):
                 first.setdefault(row.contestant, row)
-        uses = [_use(folder, first[s.name], consumer) for s in analysis.measured if s.name in first]
+        uses = [_use(folder, first[s.name], s, consumer) for s in analysis.measured if s.name in first]
         if found := tuple(use for use in uses if use.samples):
             return found
     return ()
 
 
-def _use(folder: CampaignFolder, row: Record, consumer: str) -> GpuUse:
+def _use(folder: CampaignFolder, row: Record, s: ContestantSummary, consumer: str) -> GpuUse:
     timeline = folder.timeline(row)
     assert timeline
     samples = timeline.gpu_util_pct
     return GpuUse(
-        title=row.title,
-        adapter=row.adapter,
-        format=row.format,
+        title=s.title,
+        adapter=s.adapter,
+        format=s.format,
         consumer=consumer,
         window_s=timeline.columns()["window_s"] or 0.0,
         samples=tuple(((at_us - samples[0][0]) / 1e6, pct) for at_us, pct in samples),

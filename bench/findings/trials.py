@@ -91,15 +91,24 @@ def machine_limits(records: Iterable[Record], counted: Sequence[Record]) -> dict
 
 
 def failures(records: Iterable[Record]) -> tuple[Failure, ...]:
-    """Return the rows that are not ok, those of the same reason together; a missing machine limit is no failure."""
-    blocks: dict[tuple[str, str, str, str], list[int]] = {}
+    """Return the rows that are not ok, those of one contestant and variant for one reason together.
+
+    A missing machine limit is no failure.
+    """
+    found: dict[tuple[object, ...], list[Record]] = {}
     for row in records:
         if row.status != "ok" and (row.kind, row.status) != ("limit", "unavailable"):
             title = Variant.of(row).titled(row.title) if row.kind == "load" else row.title
-            found = blocks.setdefault((row.kind, title, row.status, row.reason), [])
-            if row.block is not None:
-                found.append(row.block)
+            key = (row.kind, row.contestant or row.format, title, row.status, row.reason)
+            found.setdefault(key, []).append(row)
     return tuple(
-        Failure(kind=kind, title=title, status=status, reason=reason, blocks=tuple(sorted(found)))
-        for (kind, title, status, reason), found in blocks.items()
+        Failure(
+            kind=rows[0].kind,
+            title=str(title),
+            status=rows[0].status,
+            reason=rows[0].reason,
+            rows=len(rows),
+            blocks=tuple(sorted({row.block for row in rows if row.block is not None})),
+        )
+        for (_, _, title, *_), rows in found.items()
     )

@@ -14,6 +14,17 @@ from loaderbench.records.record import Record
 from loaderbench.records.timeline import Timeline
 
 _ENV_SCHEMA = 1
+_LATER: dict[str, Any] = {
+    "cold": [],
+    "best": {},
+    "tuning": {},
+    "consumers": {},
+    "stream": None,
+    "published": None,
+    "changes": [],
+}
+"""What campaigns of earlier versions lack, and so did not have."""
+_NEEDED = ("git_commit", "git_dirty", "host", "gpu", "gpu_reason", "versions", "campaign", "data")
 
 
 class CampaignFolder:
@@ -24,14 +35,19 @@ class CampaignFolder:
 
     @cached_property
     def env(self) -> Mapping[str, Any]:
-        """The conditions, from `env.json`. Raises FileNotFoundError, or ValueError if another version wrote them."""
+        """The conditions, from `env.json`. An earlier version's campaign gets the keys that it lacks.
+
+        Raises FileNotFoundError, or ValueError if another version wrote them or keys are missing.
+        """
         env: Mapping[str, Any] = json.loads((self.path / "env.json").read_text())
         if env.get("schema") != _ENV_SCHEMA:
             raise ValueError(
                 f"{self.path / 'env.json'} has schema {env.get('schema')} instead of {_ENV_SCHEMA}; "
                 f"use loaderbench {env.get('loaderbench', 'of the version that wrote it')}"
             )
-        return env
+        if missing := [key for key in _NEEDED if key not in env]:
+            raise ValueError(f"{self.path / 'env.json'} lacks {', '.join(missing)}; restore it, or measure again")
+        return {**env, "campaign": {**_LATER, **env["campaign"]}}
 
     @cached_property
     def rows(self) -> list[Record]:

@@ -60,14 +60,14 @@ def noise(material: Material) -> dict[str, Any]:
         (row.trial, row.images_per_s, "yes" if row.trial in found.counted else "no", "; ".join(flags))
         for row, flags in found.flagged
     ]
-    trials, reruns = len(flagged) + found.quiet, material.campaign["timing"]["reruns"]
+    trials, reruns = len(flagged) + found.quiet, material.campaign["timing"].get("reruns", 0)
     return {"flagged": flagged, "trials": trials, "reruns": reruns}
 
 
 def failures(material: Material) -> dict[str, Any]:
     """Return the values of the section on failures and unreadable images."""
     failed = [
-        (_KINDS.get(f.kind, "") + f.title, f.status, len(f.blocks) or 1, ranges(f.blocks), f.reason)
+        (_KINDS.get(f.kind, "") + f.title, f.status, f.rows, ranges(f.blocks), f.reason)
         for f in material.analysis.failures
     ]
     examples = [(row["path"], row["reason"]) for row in material.examples]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loaderbench.findings import titles
 from loaderbench.findings.findings import Analysis
 from loaderbench.records.certificates import Certificate
 
@@ -28,9 +29,8 @@ class Material:
 
     @property
     def campaign(self) -> Mapping[str, Any]:
-        """The campaign as `env.json` keeps it."""
-        campaign: Mapping[str, Any] = self.env["campaign"]
-        return campaign
+        """The campaign as `env.json` keeps it, with distinct titles."""
+        return titles.distinct(self.env["campaign"])
 
     @property
     def processes(self) -> int:

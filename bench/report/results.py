@@ -116,9 +116,10 @@ def _by_epoch(figures: Iterable[float], unit: str = "") -> Markup:
 
 def tuning(material: Material) -> dict[str, Any] | None:
     """Return the values of the section on what tuning gains."""
-    found, search = material.analysis, material.campaign["tuning"]
+    found = material.analysis
     if not found.tuned:
         return None
+    search = material.campaign["tuning"]
     ranked = [b.tuned for b in found.tuned if b.tuned.speeds and not b.tuned.unranked_reason]
     places = verdicts.places(ranked, descriptive=found.descriptive)
     gains = []
