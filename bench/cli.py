@@ -20,6 +20,8 @@ from loaderbench.campaign.campaign import Campaign, CampaignError
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import BusyError
 
+_CANNOT_RUN = 3
+"""Exit status of `certify`; typer itself exits with 2 if an option is wrong."""
 app = typer.Typer(
     help="Find the image data loader that this machine should train with.", no_args_is_help=True, add_completion=False
 )
@@ -201,7 +203,11 @@ def publish(
 
 @on_campaign
 def certify(chosen: Chosen, *, strict: StrictOption = False) -> None:
-    """Check each contestant's output against the requested work; exit 1 unless all match."""
+    """Check each contestant's output against the requested work.
+
+    Exit 1 if one does different work or cannot be checked, 3 if the only trouble is that one cannot run here, for
+    example because its library is not installed.
+    """
     from loaderbench import certify as certifying
     from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
@@ -211,8 +217,9 @@ def certify(chosen: Chosen, *, strict: StrictOption = False) -> None:
     certificates = certifying.certify(chosen.campaign, prepared, chosen.cache, display)
     for contestant in chosen.campaign.competing:
         display.say(f"{contestant.title}: {certificates[contestant.name]}")
-    if any(certificate.state != "as requested" for certificate in certificates.values()):
-        raise typer.Exit(1)
+    states = {certificate.state for certificate in certificates.values()} - {"as requested"}
+    if states:
+        raise typer.Exit(_CANNOT_RUN if states == {"unavailable"} else 1)
 
 
 @app.command()

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from loaderbench.api import Artifact, Work
-from loaderbench.campaign import registry
-from loaderbench.certify import certification, certify, observe, pixels, probe
+from loaderbench.campaign import pixel_values, registry
+from loaderbench.certify import certification, certify, observe, pixels, probe, shuffle
 from loaderbench.certify.judge import judge
-from loaderbench.formats import Prepared, prepare
+from loaderbench.cli import app
+from loaderbench.formats import Prepared, modes, prepare
 from loaderbench.images import CanonicalImages
 from loaderbench.loaders import nvjpeg
 from loaderbench.machine.progress import Display
 from loaderbench.records.certificates import Certificate
+from loaderbench.roofline.steps import random_crop
+from loaderbench.trial import device
 from loaderbench.trial.spec import ObserveSpec
+from tests import campaigns
 from tests.campaigns import campaign
 
 if TYPE_CHECKING:
@@ -31,6 +37,7 @@ SAMPLES = 300
 ASKED = campaign(
     {"a": {"loader": "imagefolder"}}, {"files": {"writer": "imagefolder", "mode": "jpeg", "max_side": 128}}
 )
+MISSING = "unavailable: not installed: ffcv; install with: make setup"
 CHEATS = {
     "repeats a batch": "the same 16 samples come again and again",
     "drops samples": "in epoch 1, 3 of 300 samples never come",
@@ -42,6 +49,8 @@ CHEATS = {
     "cuts the middle": "every image is cut at the same place, its middle, instead of at random",
     "never flips": "no image is flipped",
     "has one epoch": "epoch 2 delivers no images",
+    "delivers nothing": "epoch 1 delivers no images",
+    "delivers one batch": "in epoch 1, 284 of 300 samples never come",
     "has huge labels": "in epoch 1, 300 of 300 samples never come, 300 labels name no sample",
     "has negative labels": "in epoch 1, 300 of 300 samples never come, 300 labels name no sample",
     "halves images": "crops are made of the canonical JPEG at half their resolution",
@@ -74,8 +83,8 @@ def certified(
 
     monkeypatch.setattr(observe, "time", SimpleNamespace(sleep=use))
 
-    def certify(cheat: str, ranks: int = 1) -> Certificate:
-        work = replace(ASKED.work_on(SAMPLES, 1), image_size=64, passes=1, ranks=ranks)
+    def certify(cheat: str, ranks: int = 1, batch_size: int = 16) -> Certificate:
+        work = replace(ASKED.work_on(SAMPLES, 1), image_size=64, passes=1, ranks=ranks, batch_size=batch_size)
         spec = ObserveSpec("cheater", prepared.artifacts["files"], work, {"cheat": cheat}, tmp_path, tmp_path)
         for rank in range(ranks):
             with suppress(ValueError):  # of the files that are emptied in the end
@@ -156,8 +165,9 @@ def test_certificates_are_kept_and_failed_ones_made_again(
     assert certificates["honest"].traits["stored"] == "canonical JPEG bytes"
     assert certificates["never-flips"].faults == ("no image is flipped",)
     assert "stores JPEG of quality about 60 where 90 was requested" in certificates["lossy"].faults
-    assert certificates["absent"].failure.startswith("not installed: no_such_library")
+    assert str(certificates["absent"]).startswith("unavailable: not installed: no_such_library; install with: ")
     assert "the planted | fault" in certificates["crashing"].failure
+    assert certificates["crashing"].state == "unknown"
     lacking = []
     monkeypatch.setattr(certification, "_certificate", lambda job: lacking.append(job) or Certificate())
     again = certify(small, prepared, tmp_path, Display())
@@ -176,4 +186,121 @@ def test_an_unreadable_observation_fails_the_certificate(
     monkeypatch.setattr(certification.processes, "run", run)
     spec = ObserveSpec("cheater", prepared.artifacts["files"], ASKED.work_on(SAMPLES, 1), {})
     job = certification._Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log")
-    assert certification._certificate(job).failure.startswith("what it delivers cannot be judged: ")
+    assert certification._certificate(job).failure.startswith("failed: what it delivers cannot be judged: ")
+
+
+@pytest.mark.parametrize(("batch_size", "ranks"), [(16, 1), (64, 4), (128, 1), (256, 1), (256, 2), (1024, 1)])
+def test_the_probe_has_enough_images_for_several_batches_of_the_trials_own_size(batch_size: int, ranks: int) -> None:
+    trial = ASKED.model_copy(
+        update={
+            "data": ASKED.data.model_copy(update={"probe": 700}),
+            "work": ASKED.work.model_copy(update={"batch_size": batch_size, "ranks": ranks}),
+        }
+    )
+    probing = certification._probing(trial)
+    assert probing.work.batch_size == batch_size
+    whole, rest = divmod(probing.work.epoch_images / ranks, batch_size)
+    assert whole >= 5
+    assert rest
+    assert probing.work.epoch_images == 700 or batch_size * ranks > 128
+
+
+LOADER = SimpleNamespace(load=lambda: SimpleNamespace(requires=()), code_digest=lambda: "its other code")
+
+
+def _forge(text: str) -> Callable[..., str]:
+    return lambda *_, **__: text
+
+
+@pytest.mark.parametrize(
+    ("changes", "patched"),
+    [
+        ({"batch_size": 17}, {}),
+        ({"dtype": "float32"}, {}),
+        ({"device": "cuda"}, {}),
+        ({}, {"libraries": SimpleNamespace(distributions=list, with_dependencies=lambda _: {"simplejpeg": "0"})}),
+        ({}, {"code_digest": _forge("the code of certify and of what it uses")}),
+        ({}, {"gpu": SimpleNamespace(describe=lambda: {"gpu_driver": "another one"})}),
+        ({}, {"registry": SimpleNamespace(adapters=lambda _: {"cheater": LOADER})}),
+    ],
+    ids=["batch size", "dtype", "device", "libraries", "code", "GPU", "loader"],
+)
+@pytest.mark.usefixtures("planted")
+def test_a_certificate_is_not_reused_if_anything_it_depends_on_has_changed(
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    patched: dict[str, Any],
+) -> None:
+    def key(**changes: Any) -> str:
+        work = replace(ASKED.work_on(SAMPLES, 1), **changes)
+        spec = ObserveSpec("cheater", prepared.artifacts["files"], work, {})
+        return certification._Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log").key
+
+    before = key()
+    assert key() == before
+    for name, forged in patched.items():
+        monkeypatch.setattr(certification, name, forged)
+    assert key(**changes) != before
+
+
+def test_the_code_of_everything_that_certificates_depend_on_is_in_their_key() -> None:
+    needed = {inspect.getsourcefile(each) for each in (random_crop, pixel_values, device, modes, judge, Certificate)}
+    assert needed <= set(map(str, certification._CODE))
+
+
+@pytest.mark.usefixtures("forked", "planted")
+def test_a_certificate_of_another_version_in_the_cache_is_no_obstacle(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = campaign({"a": {"loader": "cheater"}})
+    small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 20})})
+    (tmp_path / "certificates").mkdir()
+    (tmp_path / "certificates" / "0123456789abcdef.json").write_text('{"unknown": 1}')
+    monkeypatch.setattr(certification, "map_processes", lambda *_: nullcontext(lambda jobs: [Certificate()]))
+    prepared = prepare(small, tree, tmp_path, Display(), strict=True)
+    assert certify(small, prepared, tmp_path, Display())["a"].state == "as requested"
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "said"),
+    [
+        ([Certificate()], 0, "a: as requested"),
+        ([Certificate(), Certificate(failure=MISSING)], 3, f"b: {MISSING}"),
+        ([Certificate(faults=("never flips",)), Certificate(failure=MISSING)], 1, "NOT AS REQUESTED: never flips"),
+        ([Certificate(failure="timeout: killed after 1 s")], 1, "a: unknown: timeout: killed after 1 s"),
+    ],
+)
+def test_the_commands_exit_status_tells_different_work_from_a_missing_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: list[Certificate], status: int, said: str
+) -> None:
+    text = campaigns.TOML
+    _, contestant = text.split("[[contestants]]")
+    path = campaigns.file(tmp_path, text + "[[contestants]]" + contestant.replace('"a"', '"b"'))
+    certificates = dict(zip("ab", [*found, Certificate()], strict=False))
+    monkeypatch.setattr("loaderbench.certify.certify", lambda *_: certificates)
+    monkeypatch.setattr("loaderbench.formats.prepare", lambda *_, **__: None)
+    done = CliRunner().invoke(app, ["certify", str(path), "--cache", str(tmp_path)])
+    assert done.exit_code == status
+    assert said in done.output
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
+def test_an_honest_order_in_small_batches_is_not_blamed(batch_size: int) -> None:
+    for seed in range(200):
+        order = np.random.default_rng(seed)
+        seen: Any = SimpleNamespace(
+            image_epoch=np.repeat([0, 1], SAMPLES),
+            image_label=np.concatenate([order.permutation(SAMPLES), order.permutation(SAMPLES)]),
+            image_batch=np.tile(np.arange(SAMPLES) // batch_size, 2),
+        )
+        figures = shuffle.figures(seen, SAMPLES)
+        assert list(shuffle.faults(seen, ASKED.work_on(SAMPLES, 1), figures, SAMPLES)) == []
+
+
+@pytest.mark.parametrize(("batch_size", "said"), [(16, "its own"), (64, "its own while 4 further ones come")])
+def test_memory_that_was_not_seen_used_again_is_called_its_own_only_for_the_batches_that_came(
+    certified: Callable[..., Certificate], batch_size: int, said: str
+) -> None:
+    assert certified("", batch_size=batch_size).traits["memory of a batch"] == said

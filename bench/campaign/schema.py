@@ -34,8 +34,9 @@ class Data(Table):
     """The split to read if files are named by split; `valid` and `validation` count as `val`. null reads train, or else
     the only split that is there, and notes which."""
     probe: int = Field(700, ge=0)
-    """Number of probe images on which contestants are certified; 0 skips certificates. The default suffices for the
-    distributions, and is no multiple of usual batch sizes, so that the last batch is incomplete."""
+    """Minimum number of probe images on which contestants are certified; 0 skips certificates. The default suffices for
+    the distributions, and is no multiple of usual batch sizes, so that the last batch is incomplete. Large batches get
+    more images, so that an epoch has at least five and an incomplete one."""
 
 
 class WorkSettings(Table):

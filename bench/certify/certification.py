@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,28 +17,32 @@ from loaderbench.campaign.schema import Contestant, Format
 from loaderbench.certify import probe
 from loaderbench.certify.observation import SEEN
 from loaderbench.formats import Prepared, modes, prepare
-from loaderbench.images import CanonicalImages
-from loaderbench.images.canonical_form import versions
+from loaderbench.images import CanonicalImages, canonical_store
+from loaderbench.machine import gpu, libraries, page_cache
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import building, locked, write_whole
 from loaderbench.machine.progress import Display
 from loaderbench.machine.workers import map_processes
-from loaderbench.records.certificates import Certificate
+from loaderbench.records import certificates
+from loaderbench.records.certificates import UNAVAILABLE, Certificate
 from loaderbench.roofline import steps
 from loaderbench.trial import device, processes
 from loaderbench.trial.spec import ObserveSpec
 
 _PROCESSES = 2
 """While one contestant is observed, which takes up to a gigabyte, another one is prepared or judged."""
-_BATCH_SIZE = 64
-"""Maximum batch size, so that an epoch of the probe has several batches."""
-_LIMIT_S = 240.0
-"""Time limit of an observation, including the wait for the one before it to end."""
+_BATCHES = 5.4
+"""Minimum number of batches in a rank's epoch of the probe: the last is incomplete, and a loader that reuses buffers,
+such as FFCV's five, reuses one."""
+_LIMIT_S, _LIMIT_PER_IMAGE_S = 200.0, 0.06
+"""Time limit of an observation, including the wait for the one before it to end, and its part for each image."""
 _CODE = [
     *sorted(Path(__file__).parent.glob("*.py")),
-    *(Path(str(module.__file__)) for module in (pixel_values, modes, steps, device)),
+    *(Path(str(m.__file__)) for m in (certificates, pixel_values, modes, canonical_store, page_cache, steps, device)),
 ]
-"""The code that certificates depend on, beside the loader's."""
+"""The code that certificates depend on, beside the loader's and the writer's."""
+_LIBRARIES = ("cv2", "numpy", "PIL", "scipy", "simplejpeg", "torch")
+"""Import names of the libraries that certificates depend on, beside the loader's."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,13 @@ class _Job:
     mode: Mode
     log: Path
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Key of everything that the certificate depends on."""
         adapter = registry.adapters("loader")[self.spec.loader]
-        described = [asdict(self.spec), self.canonical, adapter.versions(), versions()]
+        installed = libraries.distributions(sorted({*_LIBRARIES, *adapter.load().requires}))
+        versions = libraries.with_dependencies(installed)
+        described = [asdict(self.spec), self.canonical, versions, gpu.describe()]
         parts = [json.dumps(described, sort_keys=True, default=str), adapter.code_digest(), code_digest(_CODE)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
@@ -68,15 +75,16 @@ def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Displa
     if not campaign.data.probe:
         return {}
     probing = _probing(campaign)
-    probes = prepare(probing, _tree(cache, display, campaign.data.probe), cache, display, strict=True)
+    probes = prepare(probing, _tree(cache, display, probing.work.epoch_images), cache, display, strict=True)
     found: dict[str, Certificate] = {}
     jobs: dict[str, _Job] = {}
     for contestant in campaign.competing:
         written = next(record for record in probes.records if record.format == contestant.format)
         if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
-            found[contestant.name] = Certificate(failure=reason)
+            found[contestant.name] = Certificate(failure=f"{UNAVAILABLE}: {reason}")
         elif written.status != "ok":
-            found[contestant.name] = Certificate(failure=f"format {contestant.format}: {written.reason}")
+            reason = f"{written.status}: format {contestant.format}: {written.reason}"
+            found[contestant.name] = Certificate(failure=reason)
         else:
             jobs[contestant.name] = _job(probing, contestant, probes, cache)
     found |= dict(zip(jobs, _made(list(jobs.values()), cache, display), strict=True))
@@ -92,9 +100,10 @@ def _with_stored(certificate: Certificate, form: Format, prepared: Prepared) -> 
 
 
 def _probing(campaign: Campaign) -> Campaign:
-    """Return the campaign on the probe: every image, once an epoch."""
-    work = {"batch_size": min(campaign.work.batch_size, _BATCH_SIZE), "epoch_images": campaign.data.probe}
-    changes = {"data": {"samples": None}, "work": {**campaign.work.model_dump(), **work}}
+    """Return the campaign on the probe: every image, once an epoch, of as many images as give enough batches."""
+    work = campaign.work
+    images = max(campaign.data.probe, round(_BATCHES * work.batch_size * work.ranks))
+    changes = {"data": {"samples": None}, "work": {**work.model_dump(), "epoch_images": images}}
     return Campaign.model_validate({**campaign.model_dump(), **changes})
 
 
@@ -119,14 +128,18 @@ def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:
     """Return the jobs' certificates, from the cache if they are there."""
     folder = cache / "certificates"
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {path.stem: Certificate.from_dict(json.loads(path.read_text())) for path in folder.glob("*.json")}
+    kept = {
+        job.key: Certificate.from_dict(json.loads(path.read_text()))
+        for job in jobs
+        if (path := folder / f"{job.key}.json").exists()
+    }
     lacking = list({job.key: job for job in jobs if job.key not in kept}.values())
     if lacking:
         with (
             display.stage("certifying contestants", len(lacking)) as on_progress,
-            map_processes(_certificate, _PROCESSES) as certificates,
+            map_processes(_certificate, _PROCESSES) as make,
         ):
-            for done, (job, certificate) in enumerate(zip(lacking, certificates(lacking), strict=True), 1):
+            for done, (job, certificate) in enumerate(zip(lacking, make(lacking), strict=True), 1):
                 kept[job.key] = certificate
                 if not certificate.failure:  # the next run tries again after a failure
                     write_whole(folder / f"{job.key}.json", json.dumps(asdict(certificate), indent=1))
@@ -141,7 +154,8 @@ def _certificate(job: _Job) -> Certificate:
     with TemporaryDirectory(prefix="loaderbench-") as name:
         scratch = Path(name)
         spec = replace(job.spec, scratch=scratch, turn=job.log.parent / "certificates")
-        ended = processes.run("loaderbench.certify.observe.run", spec, job.log, _LIMIT_S)
+        limit_s = _LIMIT_S + _LIMIT_PER_IMAGE_S * spec.artifact.samples
+        ended = processes.run("loaderbench.certify.observe.run", spec, job.log, limit_s)
         if len(list(scratch.glob(f"rank*/{SEEN}"))) < spec.work.ranks:
             return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
         # A failure after that does not matter: an honest loader fails on empty files.
@@ -149,4 +163,4 @@ def _certificate(job: _Job) -> Certificate:
         try:
             return judge(scratch, CanonicalImages(job.canonical), spec.work, job.mode)
         except Exception as error:  # noqa: BLE001 - a broken loader may deliver anything
-            return Certificate(failure=f"what it delivers cannot be judged: {type(error).__name__}: {error}")
+            return Certificate(failure=f"failed: what it delivers cannot be judged: {type(error).__name__}: {error}")

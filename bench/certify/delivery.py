@@ -72,7 +72,7 @@ def _coverage(seen: Observation, work: Work, samples: int) -> Iterator[str]:
         last = batches == batches.max()
         if not missing and sum(again.values()) == len(labels) - samples and set(again) <= set(labels[last].tolist()):
             yield f"the last batch is filled up with {len(labels) - samples} samples that came before"
-        elif len(counts) <= work.batch_size:
+        elif again and len(counts) <= work.batch_size:
             yield f"the same {len(counts)} samples come again and again"
         else:
             parts = [f"{missing} of {samples:,} samples never come"] if missing else []

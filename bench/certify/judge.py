@@ -39,7 +39,7 @@ def judge(scratch: Path, source: CanonicalImages, work: Work, mode: Mode) -> Cer
             *_kept_in_memory(emptied, images),
         ),
         of_originals=made is not None and made.base == ORIGINALS,
-        traits=dict(_traits(seen, made)),
+        traits=dict(_traits(seen, made, work.ranks)),
         figures=order | drawn | (made.figures() if made else {}) | {"intact_batches": int(seen.intact_batches)},
         seen_on=f"{samples:,} probe images, 2 epochs, batches of {work.batch_size}, {work.workers} workers"
         + (f" in each of {work.ranks} ranks" if work.ranks > 1 else ""),
@@ -56,12 +56,18 @@ def _kept_in_memory(emptied: Observation | None, images: Sequence[NDArray[np.uin
         yield "images still come when their files are empty: they are held in memory instead of being decoded again"
 
 
-def _traits(seen: Observation, made: Making | None) -> Iterator[tuple[str, str]]:
+def _own_memory(seen: Observation, ranks: int) -> str:
+    """Return that no batch was used again, and for how many further ones of its epoch if they were few."""
+    further = (seen.image_batch.max(initial=0) + 1) // ranks - 1
+    return "its own" if further >= HELD_BATCHES else f"its own while {further} further ones come"
+
+
+def _traits(seen: Observation, made: Making | None, ranks: int) -> Iterator[tuple[str, str]]:
     yield "batches", " and ".join(seen.forms.tolist())
     if made:
         yield "crops of", f"{made.base}{f', decoded {made.decode}' if made.decode else ''}"
         yield "resampling", made.resampling
-    own = seen.intact_batches >= HELD_BATCHES
-    yield "memory of a batch", "its own" if own else "used again for later ones"
+    intact = seen.intact_batches >= HELD_BATCHES
+    yield "memory of a batch", _own_memory(seen, ranks) if intact else "used again for later ones"
     first = seen.image_label[: len(seen.again_label)]
     yield "order by seed", "reproduced" if np.array_equal(first, seen.again_label) else "not reproduced"

@@ -12,6 +12,8 @@ from loaderbench.certify.observation import EPOCHS, Observation
 
 _FULL = 0.9
 """Batches drawn from all samples have at least this spread, of 1: for 8 batches of 64, all but one in a million."""
+_SPREAD_OVER = 64
+"""Smaller batches are taken together with the next ones, because their spread varies by chance."""
 _ORDERED = 0.5
 """If a larger share of samples is followed by its neighbour, the order is not shuffled; by chance the share is 1/N."""
 
@@ -20,7 +22,8 @@ def figures(seen: Observation, samples: int) -> dict[str, float]:
     """Return figures on the first epoch's order. All but the last are 1 for a perfect shuffle.
 
     `displacement`: mean distance of a sample from its place in the source, over N/3, which chance gives.
-    `batch_spread`: mean distance in the source between two samples of a batch, over (N + 1)/3.
+    `batch_spread`: mean distance in the source between two samples of a batch, or of successive small batches, over
+    (N + 1)/3.
     `new_companions`: chance over the observed share of pairs in a batch that share one again in the next epoch.
     `neighbours_kept`: share of samples that are followed by the one that follows them in the source.
 
@@ -64,8 +67,9 @@ def _epoch(seen: Observation, epoch: int) -> Epoch:
 
 def _spread(labels: NDArray[np.int64], batches: NDArray[np.int64], samples: int) -> float:
     distances = pairs = 0.0
-    for batch in np.unique(batches):
-        inside = labels[batches == batch]
+    together = batches // -(-_SPREAD_OVER // np.bincount(batches).max())
+    for number in np.unique(together):
+        inside = labels[together == number]
         distances += np.abs(inside[:, None] - inside).sum()
         pairs += len(inside) * (len(inside) - 1)
     return float(distances / pairs / ((samples + 1) / 3)) if pairs else 1.0

@@ -12,7 +12,9 @@ from typing import Any, Literal
 from loaderbench.machine.files import write_whole
 
 _FILE = "certificates.json"
-State = Literal["as requested", "different work", "unknown"]
+State = Literal["as requested", "different work", "unknown", "unavailable"]
+UNAVAILABLE = "unavailable"
+"""How a failure begins if the contestant cannot run here: a library is missing, or it does not support the work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class Certificate:
     faults: tuple[str, ...] = ()
     """How its work differs from the requested work, in words."""
     failure: str = ""
-    """Why its work could not be observed, or an empty string."""
+    """The status, as in `Record`, and reason if its work could not be observed, otherwise an empty string."""
     of_originals: bool = False
     """Whether it crops the original files instead of canonical images."""
     traits: Mapping[str, str] = field(default_factory=dict)
@@ -35,7 +37,9 @@ class Certificate:
     @property
     def state(self) -> State:
         """Whether it does the requested work."""
-        return "unknown" if self.failure else "different work" if self.faults else "as requested"
+        if self.failure:
+            return "unavailable" if self.failure.startswith(UNAVAILABLE) else "unknown"
+        return "different work" if self.faults else "as requested"
 
     @property
     def digest(self) -> str:
@@ -43,9 +47,10 @@ class Certificate:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def __str__(self) -> str:
-        wrong = [f"  NOT AS REQUESTED: {text}" for text in (*self.faults, self.failure) if text]
+        first = self.failure if self.state == "unavailable" else ": ".join(filter(None, [self.state, self.failure]))
+        wrong = [f"  NOT AS REQUESTED: {text}" for text in self.faults]
         how = [f"  {name}: {trait}" for name, trait in self.traits.items()]
-        return "\n".join([self.state, *wrong, *how])
+        return "\n".join([first, *wrong, *how])
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Certificate:

@@ -29,8 +29,8 @@ def main(seeds: int = 20, campaign: str = "quick", cache: CacheOption = Path("da
         chosen = config.load(campaign, {"work": {"seed": seed}})
         for name, certificate in certify(chosen, prepared, cache, display).items():
             made += 1
-            blamed += certificate.state != "as asked"
-            if certificate.state != "as asked":
+            blamed += certificate.state != "as requested"
+            if certificate.state != "as requested":
                 print(f"seed {seed}, {name}: {certificate.failure or '; '.join(certificate.faults)}", flush=True)
     print(f"{made} certificates, {blamed} with faults")
     raise typer.Exit(code=bool(blamed))
