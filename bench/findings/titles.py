@@ -27,10 +27,9 @@ def retitled(records: Iterable[Record], campaign: Mapping[str, Any]) -> list[Rec
     found = []
     for row in records:
         tuned = row.kind == "tune" or row.track == "best"
-        titles, name = (
-            (formats, row.format) if row.kind == "write" else (best if tuned else contestants, row.contestant)
-        )
-        title = titles.get(name or "", "")
+        titles = formats if row.kind == "write" else best if tuned else contestants
+        name = row.contestant or row.format
+        title = titles.get(name, row.title)
         found.append(replace(row, title=title) if title == f"{row.title} ({name})" else row)
     return found
 
