@@ -76,7 +76,7 @@ def loads(folder: Path) -> list[Record]:
     return [record for record in trials_csv.read(folder / "trials.csv") if record.kind == "load"]
 
 
-def test_every_end_of_a_trial_is_a_row(ended: Path) -> None:
+def test_every_trial_ends_as_a_row(ended: Path) -> None:
     rows = {row.contestant: row for row in loads(ended)}
     assert {name: row.status for name, row in rows.items()} == {
         "good": "ok",
@@ -93,7 +93,7 @@ def test_every_end_of_a_trial_is_a_row(ended: Path) -> None:
     assert rows["crash"].reason == "ValueError: the planted | fault in two lines"
 
 
-def test_the_first_block_is_reported_before_the_certificates_are_made(tree: Path, tmp_path: Path) -> None:
+def test_first_block_is_reported_before_certificates_are_made(tree: Path, tmp_path: Path) -> None:
     chosen = campaign({"good": {}}, blocks=2)
     prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
     happened: list[str] = []
@@ -111,7 +111,7 @@ def test_the_first_block_is_reported_before_the_certificates_are_made(tree: Path
     assert "certificate" not in " ".join(map(str, check.check(folder)))
 
 
-def test_after_a_trial_that_hangs_the_campaign_continues(run: Run, tmp_path: Path) -> None:
+def test_campaign_continues_after_a_hanging_trial(run: Run, tmp_path: Path) -> None:
     folder = run(campaign({"hang": {"loader": "doomed", "options": {"end": "hang"}}}, limit_s=1), tmp_path)
     assert [(row.trial, row.status, row.images_per_s) for row in loads(folder)] == [
         ("1/hang", "timeout", None),
@@ -120,7 +120,7 @@ def test_after_a_trial_that_hangs_the_campaign_continues(run: Run, tmp_path: Pat
     assert all(row.reason for row in loads(folder))
 
 
-def test_the_environment_is_described(ended: Path) -> None:
+def test_environment_is_recorded(ended: Path) -> None:
     described = json.loads((ended / "env.json").read_text())
     assert described["campaign"]["name"] == "small"
     assert described["data"]["samples"] == 96
@@ -130,7 +130,7 @@ def test_the_environment_is_described(ended: Path) -> None:
     assert described["gpu"] or described["gpu_reason"]
 
 
-def test_missing_trials_are_measured_and_the_others_kept(run: Run, ended: Path, tmp_path: Path) -> None:
+def test_resumed_campaign_measures_missing_trials_and_keeps_the_others(run: Run, ended: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(ended, tmp_path / ended.name))
     rows = (folder / "trials.csv").read_text().splitlines(keepends=True)
     assert len(rows) == 1 + 2 + 4
@@ -143,7 +143,7 @@ def test_missing_trials_are_measured_and_the_others_kept(run: Run, ended: Path, 
     assert [row.split(",")[1] for row in resumed] == [row.split(",")[1] for row in rows]
 
 
-def test_limits_are_measured_once_in_every_block_and_bound_its_trials(run: Run, tmp_path: Path) -> None:
+def test_limits_are_measured_once_per_block_and_bound_its_trials(run: Run, tmp_path: Path) -> None:
     chosen = campaign({"a": {"options": {"behaviour": "share"}}, "b": CRASH}, stage_s=0.05)
     folder = run(chosen, tmp_path)
     rows = trials_csv.read(folder / "trials.csv")
@@ -166,7 +166,7 @@ def test_limits_are_measured_once_in_every_block_and_bound_its_trials(run: Run, 
     assert sorted(line.split(",")[1] for line in resumed) == sorted(line.split(",")[1] for line in lines)
 
 
-def test_a_contestant_that_also_runs_cold_is_measured_in_both_states(run: Run, tmp_path: Path) -> None:
+def test_a_cold_contestant_is_measured_warm_and_cold(run: Run, tmp_path: Path) -> None:
     chosen = campaign({"a": {"options": {"behaviour": "map"}}}, cold=("a",), blocks=1, stage_s=0.05)
     folder = run(chosen, tmp_path)
     rows = {row.cache: row for row in loads(folder)}
@@ -181,7 +181,7 @@ def test_a_contestant_that_also_runs_cold_is_measured_in_both_states(run: Run, t
     assert len(list((folder / "times").iterdir())) == 2
 
 
-def test_trials_beside_another_process_are_marked_and_their_block_is_run_again(run: Run, tmp_path: Path) -> None:
+def test_trials_beside_another_process_are_flagged_and_their_block_repeated(run: Run, tmp_path: Path) -> None:
     chosen = campaign({"a": {"options": {"seconds": 0.02}}}, blocks=1, window_s=0.5, reruns=1)
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
@@ -225,7 +225,7 @@ def test_rows_of_another_gpu_or_driver_are_never_mixed_into_a_campaign(
     assert len(archived) == bool(change)
 
 
-def test_the_same_campaign_is_not_measured_twice_at_once(run: Run, tmp_path: Path) -> None:
+def test_a_second_run_of_the_same_campaign_is_refused(run: Run, tmp_path: Path) -> None:
     lock = tmp_path / ".locks" / "small"
     with locked(lock, ""), pytest.raises(BusyError, match="another loaderbench is measuring"):
         run(campaign({"a": {}}), tmp_path)
@@ -239,9 +239,7 @@ def test_the_same_campaign_is_not_measured_twice_at_once(run: Run, tmp_path: Pat
     ],
     ids=["once", "often"],
 )
-def test_after_a_kill_at_any_moment_the_next_run_resumes(
-    kills: list[signal.Signals], tree: Path, tmp_path: Path
-) -> None:
+def test_campaign_resumes_after_a_kill_at_any_moment(kills: list[signal.Signals], tree: Path, tmp_path: Path) -> None:
     text = campaigns.TOML.replace("blocks = 1", "blocks = 3")
     toml = campaigns.file(
         tmp_path, text.replace('loader = "imagefolder"', 'loader = "planted"\noptions = { behaviour = "fork" }')

@@ -36,7 +36,7 @@ def three(*others: float, blocks: int = 6) -> list[Record]:
     return [*runs(FAST, *[3000.0] * blocks), *runs(OTHER, *others), *runs(REFERENCE, *[1000.0] * blocks)]
 
 
-def test_only_a_test_against_every_other_contestant_makes_one_the_fastest() -> None:
+def test_fastest_needs_a_test_against_every_other_contestant() -> None:
     analysis = found(three(*[2000.0] * 6))
     claim = verdicts.headline(analysis)
     assert claim.claim == f"{FAST.title} is fastest: 3,000 images/s"
@@ -52,14 +52,14 @@ def test_a_contestant_with_too_few_blocks_is_a_rival() -> None:
     assert f"no test separates it from {OTHER.title} (only 5 blocks)." in verdicts.confidence(analysis)
 
 
-def test_a_rival_without_a_common_block_is_one() -> None:
+def test_a_contestant_without_a_common_block_is_a_rival() -> None:
     rows = [replace(row, block=(row.block or 0) + 6, trial=f"later/{row.trial}") for row in runs(OTHER, *[2000.0] * 6)]
     analysis = found([*runs(FAST, *[3000.0] * 6), *rows, *runs(REFERENCE, *[1000.0] * 6)], blocks=12)
     assert [s.title for s in verdicts.rivals(analysis.ranked)] == [OTHER.title]
     assert {s.name: s.rank for s in analysis.ranked} == {FAST.name: (1, 2), OTHER.name: (1, 3), REFERENCE.name: (2, 3)}
 
 
-def test_before_the_end_nobody_is_the_fastest() -> None:
+def test_an_unfinished_campaign_has_no_fastest_contestant() -> None:
     analysis = found(three(*[2000.0] * 6), blocks=8)
     assert verdicts.headline(analysis).claim == f"{FAST.title} has the highest median so far: 3,000 images/s"
     assert verdicts.progress(analysis) == "after 6 of 8 blocks, 18 of 24 trials"
@@ -72,7 +72,7 @@ def test_few_blocks_are_descriptive(blocks: int, said: str) -> None:
     assert ("from one block" in verdicts.headline(analysis).detail) is (blocks == 1)
 
 
-def test_where_all_ranked_contestants_failed_the_others_are_not_denied() -> None:
+def test_headline_says_that_no_contestant_can_be_ranked() -> None:
     rows = runs(FAST, *[3000.0] * 3)
     analysis = found(rows, blocks=3)
     unranked = tuple(replace(s, apart="other work") for s in analysis.summaries)
@@ -81,14 +81,14 @@ def test_where_all_ranked_contestants_failed_the_others_are_not_denied() -> None
     assert claim.detail == ": all that have a speed do different work or exceed the machine limit."
 
 
-def test_the_price_is_told_beside_that_of_the_reference() -> None:
+def test_price_is_compared_with_the_reference() -> None:
     price = verdicts.price(found(three(*[2000.0] * 6)))
     assert price.startswith("142,400 bytes per image on disk (reference: 16,600); 11.7 s to the first batch")
     assert price.endswith("640 MiB of anonymous and shared memory (reference: 640).")
     assert "(reference" not in verdicts.price(found(runs(REFERENCE, 1000.0), blocks=1))
 
 
-def test_the_machine_limit_is_named_with_its_step() -> None:
+def test_machine_limit_names_its_step() -> None:
     rows = [replace(row, bound_ips=4000.0, pct_of_bound=75.0, bound_by="crop") for row in three(2000.0, blocks=1)]
     assert verdicts.machine_limit(found(rows, blocks=1)) == (
         "it reaches 75.0% of the 4,000 images/s that this machine can do of its slowest required step (crop)."
@@ -99,7 +99,7 @@ def test_the_machine_limit_is_named_with_its_step() -> None:
     assert verdicts.machine_limit(found(bare, blocks=1)) == verdicts.beyond_limit(found(bare, blocks=1)) == ""
 
 
-def test_a_contestant_beyond_the_machine_limit_is_neither_ranked_nor_in_the_headline() -> None:
+def test_a_contestant_beyond_the_machine_limit_is_not_ranked() -> None:
     """One did 29,297 % of its limit, and had the first rank."""
     rows = [
         replace(row, pct_of_bound=29_297.0 if row.contestant == FAST.name else 50.0) for row in three(*[2000.0] * 6)
@@ -116,7 +116,7 @@ def test_a_contestant_beyond_the_machine_limit_is_neither_ranked_nor_in_the_head
 
 
 @pytest.mark.parametrize("change", [{"pct_of_bound": 29_297.0}, {}])
-def test_a_contestant_that_cannot_be_ranked_is_not_named_first_with_other_settings_and_consumers(
+def test_an_unranked_contestant_never_leads_another_comparison(
     change: dict[str, Any],
 ) -> None:
     cast = (FAST, REFERENCE)
@@ -134,7 +134,7 @@ def test_a_contestant_that_cannot_be_ranked_is_not_named_first_with_other_settin
         assert FAST.title not in sentence
 
 
-def test_training_without_a_cached_speed_still_counts_and_a_faster_one_is_not_called_slower() -> None:
+def test_training_without_a_cached_speed_counts() -> None:
     rows = [fabricate.fed(FAST, 1, "train", images_per_s=900.0, stall_vs_cached_pct=None)]
     rows += [fabricate.fed(REFERENCE, 1, "train", images_per_s=500.0, stall_vs_cached_pct=-2.0)]
     campaign = fabricate.environment((FAST, REFERENCE), 1, REFERENCE.name, feeding=[FAST.name, REFERENCE.name])
@@ -150,7 +150,7 @@ def test_contestants_of_different_work_are_grouped_by_reason() -> None:
     assert verdicts.unranked(replace(analysis, summaries=apart)) == f"{FAST.title}; {OTHER.title} (crops)."
 
 
-def test_a_failed_control_forbids_trust() -> None:
+def test_a_failed_control_warns_against_every_figure() -> None:
     campaign = fabricate.environment((FAST, REFERENCE), 6, REFERENCE.name)["campaign"]
     twin = campaign["contestants"][1] | {"name": "twin", "title": "Twin", "control": "twin"}
     campaign["contestants"].append(twin)
@@ -162,18 +162,18 @@ def test_a_failed_control_forbids_trust() -> None:
         assert f"{int(passed)} of 1 control passed" in verdicts.harness(analysis)
 
 
-def test_missing_certificates_are_named_until_they_come() -> None:
+def test_missing_certificates_are_named() -> None:
     assert verdicts.unchecked(found(three(2000.0, blocks=1), blocks=1)).startswith("this campaign did not check")
     assert verdicts.unchecked(found(three(2000.0, blocks=1), blocks=2)).startswith("this campaign has not yet checked")
     assert verdicts.unchecked(found(three(2000.0, blocks=1), blocks=1, certified=True)) == ""
 
 
-def test_losses_that_were_not_compared_say_so_once() -> None:
+def test_uncompared_losses_are_named_once() -> None:
     assert verdicts.losses((3, 2)) == "the first losses were compared over 3 blocks, the later ones over 2 blocks"
     assert verdicts.losses((0, 0)).startswith("no losses were compared")
 
 
-def test_nothing_measured_says_nothing() -> None:
+def test_an_empty_campaign_has_no_verdicts() -> None:
     nothing = found([])
     said = (
         *(verdicts.confidence, verdicts.price, verdicts.machine_limit, verdicts.beyond_limit, verdicts.unranked),
