@@ -139,6 +139,23 @@ def test_reading_from_disk_is_shown_in_seconds_and_in_the_speed_that_is_kept() -
     assert "+2.5 s keeps 80% of its speed" in said("cold.png", *epochs(12.5))
 
 
+def test_what_reading_from_disk_adds_is_the_difference_within_blocks() -> None:
+    """The medians, 12 and 20 s, differ by 8 s; the blocks by 2, 11 and 12 s."""
+    rows = [load(FAST, block, epoch1_s=epoch_s) for block, epoch_s in enumerate((9.0, 12.0, 28.0), 1)]
+    rows += [load(FAST, block, cache="cold", epoch1_s=epoch_s) for block, epoch_s in enumerate((20.0, 14.0, 40.0), 1)]
+    assert "+11.0 s" in said("cold.png", *rows)
+
+
+def test_training_that_is_faster_than_on_a_cached_batch_or_without_one_is_not_called_slower() -> None:
+    rows = [fabricate.fed(FAST, 1, "train", stall_vs_cached_pct=-2.0)]
+    rows += [fabricate.fed(REFERENCE, 1, "train", stall_vs_cached_pct=None, cached_images_per_s=None)]
+    environment = fabricate.environment((FAST, REFERENCE), 1, REFERENCE.name, feeding=[FAST.name, REFERENCE.name])
+    figure = drawn(analyse(rows, environment["campaign"]), "training.png")["training.png"]
+    words = " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).split())
+    assert "2.00% faster than on one cached batch" in words
+    assert "slower" not in words
+
+
 @pytest.mark.parametrize("state", ["cold", "guest-cold"])
 def test_a_verified_cold_cache_is_not_flagged(state: str) -> None:
     assert "not verified" not in said("cold.png", *epochs(12.5, cache_state=state))

@@ -177,7 +177,7 @@ def test_what_other_consumers_get_has_sections_of_its_own(tmp_path: Path) -> Non
     rows = {row[0]: row for row in tables(training)}
     assert rows["FFCV raw, os_cache on"][1:4] == ["1,669", "2,000", "16.5"]
     assert "LitData JPEG, under Lightning" in rows
-    assert "no model runs" not in text
+    assert "no model was trained." not in text
 
 
 def test_jobs_side_by_side_have_a_section_of_their_own(tmp_path: Path) -> None:
@@ -198,7 +198,20 @@ def test_jobs_side_by_side_have_a_section_of_their_own(tmp_path: Path) -> None:
 def test_without_other_consumers_there_is_no_section_on_training(tmp_path: Path) -> None:
     text = written(tmp_path, cast=CAST[:2], best=[])
     assert "## How fast is training" not in text
-    assert "**Training**: no model runs" in text
+    assert "**Training**: no model was trained" in text
+
+
+def test_an_epoch_that_is_no_multiple_of_the_images_visits_them_so_many_times_on_average(tmp_path: Path) -> None:
+    env = fabricate.environment(CAST[:1], 1, CAST[0].name)["campaign"]
+    env["work"] |= {"epoch_images": 6554}
+    text = written(tmp_path, [fabricate.load(CAST[0], 1)], cast=CAST[:1], blocks=1, campaign=env)
+    assert "each measured epoch visits an image 1.6 times on average" in text
+
+
+def test_the_images_on_which_contestants_were_certified_are_those_of_all_of_them(tmp_path: Path) -> None:
+    seen = {actor.name: fabricate.certificate(seen_on=f"{number} images") for number, actor in enumerate(CAST[:2], 7)}
+    text = written(tmp_path, [fabricate.load(CAST[0], 1)], cast=CAST[:2], blocks=1, certified=seen)
+    assert "Seen on 7 images; 8 images." in text
 
 
 def test_tuned_contestants_have_a_section_of_their_own(tmp_path: Path) -> None:

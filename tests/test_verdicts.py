@@ -140,7 +140,7 @@ def test_training_without_a_cached_speed_counts() -> None:
     campaign = fabricate.environment((FAST, REFERENCE), 1, REFERENCE.name, feeding=[FAST.name, REFERENCE.name])
     assert verdicts.training(analyse(rows, campaign["campaign"])) == (
         f"{FAST.title} has the highest median in training: 900 images/s; the slowest is {REFERENCE.title} with "
-        "500 images/s, 2.00% more than on one cached batch."
+        "500 images/s, 2.00% faster than on one cached batch."
     )
 
 

@@ -72,6 +72,8 @@ class ColdStart:
     """The `cache_state` of its cold trials, with counts."""
     ratio: Ratio | None
     """Images/s of the first epoch, cold over warm, within blocks."""
+    added_s: float | None
+    """How much longer the first epoch takes cold: median of the differences within blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -160,17 +160,18 @@ def cold_starts(
     """Yield the cold trials of each contestant beside its summary in the main variant, in the order of those."""
     contestants = {c["name"]: c for c in competing(campaign)}
     rows = of_variant(table, Variant(cache="cold"))
-    cold_epochs = by_block(ok_rows(rows), "epoch1_images_per_s")
-    warm_epochs = by_block(of_variant(table, MAIN).query("status == 'ok'"), "epoch1_images_per_s")
+    ok, ok_warm = ok_rows(rows), ok_rows(of_variant(table, MAIN))
     for each in warm:
         if each.name in campaign["cold"]:
-            states = ok_rows(rows)[ok_rows(rows)["contestant"] == each.name]["cache_state"].value_counts()
-            both = each.name in cold_epochs and each.name in warm_epochs
+            cold, of_warm = (some[some["contestant"] == each.name].set_index("block") for some in (ok, ok_warm))
+            states = cold["cache_state"].value_counts()
+            added_s = (cold["epoch1_s"] - of_warm["epoch1_s"]).median()
             yield ColdStart(
                 warm=each,
                 cold=summary(contestants[each.name], rows),
                 states=", ".join(f"{state} ({count})" for state, count in states.items()),
-                ratio=paired_ratio(cold_epochs[each.name], warm_epochs[each.name]) if both else None,
+                ratio=paired_ratio(cold["epoch1_images_per_s"], of_warm["epoch1_images_per_s"]),
+                added_s=None if np.isnan(added_s) else float(added_s),
             )
 
 

@@ -214,11 +214,15 @@ def training(analysis: Analysis) -> str:
 
 def _trained(s: ContestantSummary) -> str:
     """Return the speed of training, and how it compares with training on one cached batch."""
-    less_pct = s.medians.get("stall_vs_cached_pct")
-    if less_pct is None:
-        return f"{shown(s.median)} images/s"
-    change = f"{shown(abs(less_pct))}% {'less' if less_pct >= 0 else 'more'}"
-    return f"{shown(s.median)} images/s, {change} than on one cached batch"
+    return ", ".join(filter(None, [f"{shown(s.median)} images/s", against_cached(s)]))
+
+
+def against_cached(s: ContestantSummary) -> str:
+    """Return how training compares with the same training on one cached batch, or an empty string."""
+    slower_pct = s.medians.get("stall_vs_cached_pct")
+    if slower_pct is None:
+        return ""
+    return f"{shown(abs(slower_pct))}% {'slower' if slower_pct >= 0 else 'faster'} than on one cached batch"
 
 
 def _with_consumer(analysis: Analysis, consumer: str) -> list[ContestantSummary]:

@@ -86,7 +86,7 @@ def _gaps(material: Material) -> Iterator[tuple[str, str]]:
     trained = [f for f in found.by_consumer if f.consumer in {"train", "lightning"}]
     if found.gpu_reason or not env["gpu"]:
         yield "GPU load", f"{found.gpu_reason or env['gpu_reason']}."
-    if not found.cold_starts:
+    if not found.cold_starts and found.measured:
         yield "Cold reads", _NO_COLD
     if not (trained and env["gpu"]):
         yield "Data stall of a GPU", "no model was trained on a GPU here, so there are no steps to wait between."
@@ -95,13 +95,11 @@ def _gaps(material: Material) -> Iterator[tuple[str, str]]:
         yield "Copies to the GPU", f"none was measured in training{cause}."
     yield "Other machines", "all figures come from one machine and need not hold on another."
     if not trained:
-        yield "Training", "no model runs; the harness takes batches as fast as possible."
+        yield "Training", "no model was trained."
     samples = env["data"]["samples"]
-    if samples and (passes := round(campaign["work"]["epoch_images"] / samples)) > 1:
-        yield (
-            "Epochs of the data set",
-            f"each measured epoch visits every image {passes} times, so that a small data set gives a long epoch.",
-        )
+    if samples and (passes := campaign["work"]["epoch_images"] / samples) > 1:
+        visits = f"an image {passes:.3g} times on average"
+        yield "Epochs of the data set", f"each measured epoch visits {visits}, so that a small set gives a long epoch."
     if found.recorded < found.planned:
         yield f"{found.planned - found.recorded:,} of {found.planned:,} trials", "not run yet."
     for failure in found.failures:

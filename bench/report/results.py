@@ -73,7 +73,7 @@ def work(material: Material) -> dict[str, Any] | None:
     return {
         "kinds": [(s.title, s.apart or "the same", *_kind(one)) for s, one in seen],
         "shuffle": [(s.title, *map(one.figures.get, _SHUFFLE)) for s, one in seen],
-        "seen_on": next((one.seen_on for one in certified.values() if one.seen_on), "nothing"),
+        "seen_on": "; ".join(dict.fromkeys(one.seen_on for _, one in seen if one.seen_on)) or "nothing",
     }
 
 
@@ -121,7 +121,8 @@ def tuning(material: Material) -> dict[str, Any] | None:
         return None
     search = material.campaign["tuning"]
     ranked = [b.tuned for b in found.tuned if b.tuned.speeds and not b.tuned.unranked_reason]
-    places = verdicts.places(ranked, descriptive=found.descriptive)
+    descriptive = all(len(s.speeds) < RANKING_BLOCKS for s in ranked)
+    places = verdicts.places(ranked, descriptive=descriptive)
     gains = []
     for b in found.tuned:
         speeds = [b.shared.medians.get("images_per_s"), speed_range(b.tuned)]
@@ -130,7 +131,7 @@ def tuning(material: Material) -> dict[str, Any] | None:
         place = places.get(b.tuned.name, "not ranked" if b.tuned.speeds else "")
         gains.append([place, b.tuned.title, *speeds, *gain, memory_mib, limit_share(b.tuned)])
     return {
-        "place": "Order" if found.descriptive else "Rank",
+        "place": "Order" if descriptive else "Rank",
         "gains": gains,
         "tried": [(b.tuned.title, _tried(b)) for b in found.tuned],
         "search": search,

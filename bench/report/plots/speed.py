@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from loaderbench.findings import verdicts
 from loaderbench.findings.comparison import Comparison
 from loaderbench.findings.findings import Analysis, ContestantSummary, TunedSummary, shown
 from loaderbench.findings.replication import Replication
@@ -103,10 +104,9 @@ def training(analysis: Analysis, palette: Palette) -> Figure | None:
     for fed in analysis.by_consumer:
         s = fed.summary
         if fed.consumer != "paced" and s.speeds:
-            bar = Bar(look=palette.look(s), parts=[(s.median, 1.0)], mark=s.medians["cached_images_per_s"])
+            bar = Bar(look=palette.look(s), parts=[(s.median, 1.0)], mark=s.medians.get("cached_images_per_s"))
             title = s.title + (", Lightning" if fed.consumer == "lightning" else "")
-            note = f"{s.medians['stall_vs_cached_pct']:.0f}% slower than on one cached batch"
-            rows.append(Row(title, [bar], Label(shown(s.median), note)))
+            rows.append(Row(title, [bar], Label(shown(s.median), verdicts.against_cached(s))))
     return bars(rows, "images/s in training, median of the blocks; line: one cached batch, no loader") if rows else None
 
 

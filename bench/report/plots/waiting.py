@@ -33,7 +33,7 @@ def first_batch(analysis: Analysis, palette: Palette) -> Figure | None:
         parts = [(s.medians[phase], opacity) for phase, opacity in zip(START_PHASES, (0.3, 0.6, 1.0), strict=True)]
         rows.append(Row(s.title, [Bar(look=palette.look(s), parts=parts)], Label(f"{shown(s.medians['start_s'])} s")))
     legend = [("import libraries", 0.3), ("construct the loader", 0.6), ("prepare the first batch", 1.0)]
-    return bars(rows, "seconds, median of the blocks", legend) if rows else None
+    return bars(rows, "seconds; each phase and the total: median of the blocks", legend) if rows else None
 
 
 def cold(analysis: Analysis, palette: Palette) -> Figure | None:
@@ -52,13 +52,15 @@ def _cold_row(c: ColdStart, palette: Palette) -> Row:
     """Return both bars, what the disk costs in seconds and in speed, and whether reading from disk was verified."""
     warm_s = c.warm.medians["epoch1_s"]
     warm = Bar(look=palette.look(c.warm), parts=[(warm_s, 0.35)])
-    if (cold_s := c.cold.medians.get("epoch1_s")) is None:
+    cold_s = c.cold.medians.get("epoch1_s")
+    if cold_s is None:
         return Row(c.warm.title, [warm, Bar(excuse=f"from disk: {c.cold.trouble or 'not run yet'}")])
     notes = [f"keeps {100 * c.ratio.mean:.0f}% of its speed"] if c.ratio else []
     verified = {state.rsplit(" ", 1)[0] for state in c.states.split(", ")} <= _PROVEN
     if not verified:
         notes.append(f"not verified as cold: {c.states}")
-    label = Label(f"{cold_s - warm_s:+.1f} s", "\n".join(notes), GREY if verified else ALARM)
+    added = "no common block" if c.added_s is None else f"{c.added_s:+.1f} s"
+    label = Label(added, "\n".join(notes), GREY if verified else ALARM)
     return Row(c.warm.title, [warm, Bar(look=palette.look(c.warm), parts=[(cold_s, 1.0)])], label)
 
 
