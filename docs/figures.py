@@ -100,7 +100,7 @@ def jobs() -> str:
             s.title,
             shown(s.median),
             shown(s.medians["slowest_rank_images_per_s"]),
-            shown(s.medians["peak_anon_memory_mib"]),
+            shown(s.medians["anon_memory_mib"]),
         ]
         for s in analysis(JOBS).ranked
     )

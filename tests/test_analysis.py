@@ -43,7 +43,7 @@ def test_start_up_time_is_the_median_of_the_sums() -> None:
 def test_file_backed_memory_and_switches_are_computed_per_trial() -> None:
     memory = [(900.0, 100.0), (1000.0, 900.0), (1100.0, 500.0)]
     rows = [
-        fabricate.load(FAST, block, peak_memory_mib=peak, peak_anon_memory_mib=anon, context_switches=n, window_s=s)
+        fabricate.load(FAST, block, memory_mib=peak, anon_memory_mib=anon, context_switches=n, window_s=s)
         for block, ((peak, anon), n, s) in enumerate(zip(memory, (100, 900, 800), (1.0, 3.0, 4.0), strict=True), 1)
     ]
     medians = summary("fast", analysis_of(rows)).medians

@@ -33,8 +33,7 @@ def made(folder: Path, blocks: int = 6, **environment: Any) -> Path:
             times = Timeline([0, *exits[:-1]], exits, [10] * 20, [0, 8], opened=3, closed=13)
             name = f"{block}-{actor.name}.npz"
             times.save(folder / "times" / name)
-            row = fabricate.load(actor, block, times=name, **times.columns())
-            trials_csv.append(folder / "trials.csv", replace(row, half_drift_pct=times.columns()["half_drift_pct"]))
+            trials_csv.append(folder / "trials.csv", fabricate.load(actor, block, times=name, **times.columns()))
     return folder
 
 

@@ -70,8 +70,8 @@ def test_memory_is_known_over_that_of_a_loader_without_any(peak_mib: float, held
     known = {"name": "known", "title": "K", "control": "known", "options": KNOWN | {"shared_mib": 256}}
     idle = {"name": "idle", "title": "I", "control": "ceiling", "options": {}}
     rows = [
-        row(contestant="known", images_per_s=1000, cores_used=0.9, peak_anon_memory_mib=peak_mib),
-        row(contestant="idle", images_per_s=10**6, peak_anon_memory_mib=250.0),
+        row(contestant="known", images_per_s=1000, cores_used=0.9, anon_memory_mib=peak_mib),
+        row(contestant="idle", images_per_s=10**6, anon_memory_mib=250.0),
     ]
     memory, _ = controls.judge({"contestants": [known, idle]}, rows, None, FASTEST)[-2:]
     assert memory.passed is held
@@ -105,8 +105,8 @@ def test_memory_is_known_over_that_of_the_same_block() -> None:
     known = {"name": "known", "title": "K", "control": "known", "options": KNOWN | {"shared_mib": 400}}
     idle = {"name": "idle", "title": "I", "control": "ceiling", "options": {}}
     peaks = [(600.0, 300.0), (700.0, 400.0), (800.0, 200.0)]
-    rows = [row(block, contestant="known", peak_anon_memory_mib=own) for block, (own, _) in enumerate(peaks, 1)]
-    rows += [row(block, contestant="idle", peak_anon_memory_mib=bare) for block, (_, bare) in enumerate(peaks, 1)]
+    rows = [row(block, contestant="known", anon_memory_mib=own) for block, (own, _) in enumerate(peaks, 1)]
+    rows += [row(block, contestant="idle", anon_memory_mib=bare) for block, (_, bare) in enumerate(peaks, 1)]
     memory, _ = controls.judge({"contestants": [known, idle]}, rows, None, FASTEST)[-2:]
     assert (memory.passed, memory.measured) == (False, "600 (+50.0 %)")
 
@@ -160,10 +160,12 @@ QUIET = row(
     other_cpu_pct=2.0,
     canary_drift_pct=-5.0,
     window_images=128 * 80,
-    half_drift_pct=8.0,
+    window_drift_pct=8.0,
+    window_drift_error_pct=2.5,
     major_faults=20,
-    throttle_events=0,
-    bank_bias_bound_pct=5.0,
+    thermal_throttle_events=0,
+    quota_throttle_events=0,
+    prefetch_bias_bound_pct=5.0,
     cache_state="warm",
 )
 
@@ -178,12 +180,13 @@ def test_a_quiet_trial_has_no_marks() -> None:
         ({"steal_pct": 0.6}, "the hypervisor took 0.6 %"),
         ({"other_cpu_pct": 2.1}, "other processes used 2.1 %"),
         ({"canary_drift_pct": -5.1}, "the speed of the cores changed by -5.1 %"),
-        ({"half_drift_pct": -8.1}, "the halves of the window differ by -8.1 %"),
-        ({"half_drift_pct": 4.0, "window_images": 128 * 1000}, "the halves of the window differ by +4.0 %"),
+        ({"window_drift_pct": -8.1}, "the halves of the window differ by -8.1 %"),
+        ({"window_drift_pct": 4.0, "window_drift_error_pct": 0.4}, "the halves of the window differ by +4.0 %"),
         ({"major_faults": 21}, "21 page faults had to read"),
-        ({"throttle_events": 1}, "slowed or held back 1 times"),
+        ({"thermal_throttle_events": 1}, "cores were slowed for their heat 1 times"),
+        ({"quota_throttle_events": 3}, "a CPU quota was used up 3 times"),
         ({"other_cpu_pct": 1.0, "cores_used": 32.0, "cpu_load_pct": 50.0}, "other processes used 1.0 %"),
-        ({"bank_bias_bound_pct": 5.1}, "inflate images/s by up to 5.1 %"),
+        ({"prefetch_bias_bound_pct": 5.1}, "inflate images/s by up to 5.1 %"),
         ({"cache_state": "unproven"}, "the warm page cache is not verified"),
         ({"gpu_throttle": "software power cap"}, "the GPU was slowed: software power cap"),
     ],
@@ -193,8 +196,17 @@ def test_each_sign_of_disturbance_marks_a_trial(change: dict[str, Any], said: st
     assert said in sign
 
 
+@pytest.mark.parametrize(
+    ("change", "flagged"), [({"window_drift_pct": 8.0}, 0), ({"window_drift_pct": 8.1}, 1), ({"throttle_events": 1}, 1)]
+)
+def test_rows_of_earlier_schemas_are_flagged_by_their_own_rules(change: dict[str, Any], flagged: int) -> None:
+    """They have no error of the drift: two workers may hold a batch more in one half of 40."""
+    earlier = replace(QUIET, schema=5, window_drift_error_pct=None, workers=2, batch_size=128)
+    assert len(disturbances.flags(replace(earlier, **change))) == flagged
+
+
 def test_cold_trials_may_read_and_may_change_their_speed_but_must_be_proven_cold() -> None:
-    cold = replace(QUIET, cache="cold", cache_state="guest-cold", half_drift_pct=50.0, major_faults=5000)
+    cold = replace(QUIET, cache="cold", cache_state="guest-cold", window_drift_pct=50.0, major_faults=5000)
     assert disturbances.flags(cold) == ()
     assert disturbances.flags(replace(cold, cache_state="unproven")) == ("the cold page cache is not verified",)
 
@@ -202,11 +214,11 @@ def test_cold_trials_may_read_and_may_change_their_speed_but_must_be_proven_cold
 @pytest.mark.parametrize(
     "change",
     [
-        {"half_drift_pct": -50.0},
+        {"window_drift_pct": -50.0},
         {"major_faults": 5000},
-        {"bank_bias_bound_pct": 5.1},
+        {"prefetch_bias_bound_pct": 5.1},
         {"cache_state": "unproven"},
-        {"throttle_events": 1},
+        {"thermal_throttle_events": 1},
         {"gpu_throttle": "x"},
     ],
 )

@@ -31,7 +31,7 @@ def test_a_failure_does_not_choose_the_attempt() -> None:
     assert analysis_of(first + second, blocks=1).counted == {second[1].trial}
 
 
-@pytest.mark.parametrize("own", [{"half_drift_pct": 50.0}, {"major_faults": 5000}])
+@pytest.mark.parametrize("own", [{"window_drift_pct": 50.0}, {"major_faults": 5000}])
 def test_effects_of_the_contestant_do_not_choose_the_attempt(own: dict[str, float]) -> None:
     first, second = fabricate.load(FAST, 1, **own), fabricate.load(FAST, 1, attempt=2)
     assert analysis_of([first, second], blocks=1).counted == {first.trial}

@@ -31,7 +31,7 @@ UNMEASURED = {
     "bound.png": {"pct_of_bound": None},
     "cold.png": {"epoch1_s": None},
     "waits.png": {"wait_p99_ms": None},
-    "memory.png": {"peak_anon_memory_mib": None},
+    "memory.png": {"anon_memory_mib": None},
 }
 """Which column a plot cannot do without."""
 
@@ -193,7 +193,7 @@ def test_waits_too_short_for_a_logarithmic_axis_are_drawn() -> None:
 
 
 def test_memory_is_shown_in_total_and_without_files() -> None:
-    rows = runs(FAST, peak_memory_mib=1500.0, peak_anon_memory_mib=600.0)
+    rows = runs(FAST, memory_mib=1500.0, anon_memory_mib=600.0)
     assert "1,500 MiB 600 anonymous + shared" in said("memory.png", *rows)
     widths = [bar.get_width() for bar in drawn(analysis_of(rows), "memory.png")["memory.png"].axes[0].patches]
     assert widths == [600, 900]

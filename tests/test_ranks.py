@@ -84,7 +84,7 @@ def test_two_ranks_of_a_real_loader_share_each_epoch(measured: Path) -> None:
     assert row.slowest_rank_images_per_s
     assert 0 < row.slowest_rank_images_per_s <= row.images_per_s / 2 * 1.001
     assert row.cores_used
-    assert row.bank_images is None
+    assert row.prefetched_images is None
 
 
 def test_rows_of_several_ranks_follow_from_their_raw_times(measured: Path) -> None:
@@ -302,10 +302,12 @@ def test_the_joint_window_is_the_overlap_of_all_windows() -> None:
             epochs=[0],
             opened=1,
             closed=7,
+            workers=3,
         )
         for images in (8, 4)
     ]
     together = Timeline.together(both, [0, 2 * second])
+    assert together.workers == 6
     columns = together.columns()
     # From the later opening, at 4 s, to the earlier closing, at 8 s.
     assert columns["window_s"] == 4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loaderbench.records import trials_csv
+from loaderbench.records import earlier, trials_csv
 from loaderbench.records.record import Record
 
 RECORD = Record(
@@ -80,6 +80,18 @@ def test_a_file_of_an_earlier_schema_is_read_and_its_seals_hold(tmp_path: Path) 
     assert (row.schema, row.consumer, row.ranks) == (3, "", None)
     assert row.seal == trials_csv.seal(row, tmp_path, trials_csv.header_of(path)) == seal
     assert row.seal != trials_csv.seal(row, tmp_path)
+
+
+def test_a_row_of_an_earlier_version_shows_its_own_columns_in_place_of_the_new_ones(tmp_path: Path) -> None:
+    old = replace(RECORD, schema=5, bank_images=512, peak_memory_mib=9.0)
+    header = tuple(name for name in trials_csv.HEADER if name not in earlier.RENAMED)
+    path = tmp_path / "trials.csv"
+    with path.open("w", newline="") as file:
+        cells = [trials_csv.cell(getattr(old, name)) for name in header[:-1]]
+        csv.writer(file, lineterminator="\n").writerows([header, [*cells, trials_csv.seal(old, tmp_path, header)]])
+    [row] = trials_csv.read(path)
+    assert (row.prefetched_images, row.memory_mib, row.epoch_gap_s) == (512, 9.0, None)
+    assert row.seal == trials_csv.seal(row, tmp_path, header)
 
 
 def test_a_file_with_other_columns_is_refused(tmp_path: Path) -> None:

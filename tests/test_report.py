@@ -238,7 +238,7 @@ def test_without_a_search_there_is_no_second_track(tmp_path: Path) -> None:
 
 def test_a_search_that_failed_or_used_too_much_memory_says_so(tmp_path: Path) -> None:
     actor = CAST[0]
-    greedy = [replace(row, peak_anon_memory_mib=5000.0) for row in fabricate.searched(actor)[:2]]
+    greedy = [replace(row, anon_memory_mib=5000.0) for row in fabricate.searched(actor)[:2]]
     bad = fabricate.at_best(actor, 1, status="unavailable", reason="no settings keep to it", images_per_s=None)
     again = replace(greedy[1], status="failed", reason="it broke", images_per_s=None)
     for name, searched in (("a", greedy), ("b", [greedy[0], again])):

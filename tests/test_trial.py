@@ -63,6 +63,25 @@ def test_the_raw_times_of_the_harness_are_not_counted_as_memory_of_the_loader(mo
     assert closed == Memory(pytest.approx(299, abs=0.001), pytest.approx(199, abs=0.001))
 
 
+def test_memory_is_of_the_reading_with_more_anonymous_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the difference is the file-backed memory at that moment."""
+    readings = iter([Memory(300.0, 250.0), Memory(900.0, 200.0)])
+    monkeypatch.setattr(meter, "tree_memory", lambda _: next(readings))
+    columns = consume(right(), Window(0, 0, 2, None, whole_epoch=False)).columns()
+    assert columns["memory_mib"] == pytest.approx(300, abs=0.01)
+    assert columns["anon_memory_mib"] == pytest.approx(250, abs=0.01)
+
+
+@pytest.mark.parametrize(("window_s", "paused"), [(9, 11), (10, 12), (11, 17), (14, 17)])
+def test_the_harness_pauses_where_half_of_a_short_epoch_is_left(
+    window_s: int, paused: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Epochs of 8 batches, one per second; the window opens with the second batch and ends in the second epoch."""
+    monkeypatch.setattr(meter.time, "sleep", lambda _: None)
+    timed = consume(Steady(monkeypatch), Window(1, window_s, 1, pause_s=60))
+    assert timed.timeline.paused == paused
+
+
 def test_channels_last_memory_is_right_work_and_recorded() -> None:
     batches = [(images.to(memory_format=torch.channels_last), labels) for images, labels in right()]
     assert consume(batches).columns()["memory_format"] == "channels_last"
@@ -180,7 +199,7 @@ def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch
     assert columns["epoch1_images_per_s"] == 60 / 8
     assert columns["first_batch_s"] == 1
     assert columns["window_epochs"] == 1
-    assert columns["epoch_end_s"] == 1
+    assert columns["epoch_gap_s"] == 1
 
 
 def test_preparing_a_whole_epoch_before_its_first_batch_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("forked")
 BEST = Best(title="A", settings={"cache": ("on", "off"), "workers": (2, 1, 3), "ahead": (3, 6)})
 OWN = {"cache": "on", "workers": 2, "ahead": 3}
 BOUNDS = Tuning(trials=40, memory_mib=1000)
-ROW = fabricate.load(fabricate.CAST[0], 1, kind="tune", peak_anon_memory_mib=500.0)
+ROW = fabricate.load(fabricate.CAST[0], 1, kind="tune", anon_memory_mib=500.0)
 
 Measure = Callable[[Settings], Record]
 
@@ -145,7 +145,7 @@ def replace_bounds(**changes: Any) -> Tuning:
 
 def test_settings_above_the_memory_budget_are_excluded_however_fast() -> None:
     def measure(settings: Settings) -> Record:
-        return at(1000 * settings["workers"], peak_anon_memory_mib=400.0 * settings["workers"])
+        return at(1000 * settings["workers"], anon_memory_mib=400.0 * settings["workers"])
 
     search, _ = searched(measure)
     assert search.settings == OWN
@@ -155,7 +155,7 @@ def test_settings_above_the_memory_budget_are_excluded_however_fast() -> None:
 
 def test_settings_within_the_budget_replace_settings_above_it() -> None:
     def measure(settings: Settings) -> Record:
-        return at(1000 * settings["workers"], peak_anon_memory_mib=700.0 * settings["workers"])
+        return at(1000 * settings["workers"], anon_memory_mib=700.0 * settings["workers"])
 
     search, _ = searched(measure)
     assert search.settings == OWN | {"workers": 1}
@@ -163,13 +163,13 @@ def test_settings_within_the_budget_replace_settings_above_it() -> None:
 
 
 def test_without_settings_within_the_budget_there_is_no_best() -> None:
-    search, _ = searched(lambda _: at(1000, peak_anon_memory_mib=1001.0))
+    search, _ = searched(lambda _: at(1000, anon_memory_mib=1001.0))
     assert search.ended
     assert search.settings is None
 
 
 def test_unknown_memory_excludes_no_settings() -> None:
-    search, _ = searched(lambda s: at(1000 * s["workers"], peak_anon_memory_mib=None))
+    search, _ = searched(lambda s: at(1000 * s["workers"], anon_memory_mib=None))
     assert search.settings == OWN | {"workers": 3}
 
 
@@ -272,7 +272,7 @@ def measured(ready: Ready, folder: Path, monkeypatch: pytest.MonkeyPatch, loader
     )
     prepared = ready(chosen)
     with monkeypatch.context() as patch:
-        faked(patch, peak_anon_memory_mib=500.0 if folder.name == "modest" else 1500.0)
+        faked(patch, anon_memory_mib=500.0 if folder.name == "modest" else 1500.0)
         results = runner.run(chosen, prepared, folder / "results", Display())
     return {row.trial: row for row in trials_csv.read(results / "trials.csv") if row.kind != "write"}
 

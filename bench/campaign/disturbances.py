@@ -11,10 +11,12 @@ OTHER_CPU_PCT = 2.0
 OTHER_CORE_PCT = 25.0
 """Of one core: the limit where `OTHER_CPU_PCT` of all cores is more than that."""
 CANARY_DRIFT_PCT = 5.0
-HALF_DRIFT_PCT = 3.0
+WINDOW_DRIFT_PCT = 3.0
+WINDOW_DRIFT_ERRORS = 2.0
+"""Standard errors that the drift may have on top: chance exceeds them in one trial of twenty."""
 MAJOR_FAULTS = 20
 """In a warm window. A library's page may still have to be read when it is first used."""
-BANK_BIAS_PCT = 5.0
+PREFETCH_BIAS_PCT = 5.0
 
 
 def disturbances(record: Record) -> tuple[str, ...]:
@@ -43,22 +45,24 @@ def flags(record: Record) -> tuple[str, ...]:
     """Return all doubts about the figures of an `ok` trial: disturbances, and what the trial itself shows."""
     if record.status != "ok" or record.kind not in {"load", "tune"}:
         return ()
-    found = list(disturbances(record))
-    if record.cache == "warm":
-        found += _beyond(
-            (
-                ("the halves of the window differ by {:+.1f} %", record.half_drift_pct, _drift_limit(record)),
-                ("{} page faults had to read", record.major_faults, MAJOR_FAULTS),
-            )
-        )
-    if record.throttle_events:
-        found.append(f"the cores were slowed or held back {record.throttle_events} times")
+    warm = record.cache == "warm"
+    measured = (
+        (
+            "the halves of the window differ by {:+.1f} %",
+            record.window_drift_pct if warm else None,
+            _drift_limit(record),
+        ),
+        ("{} page faults had to read", record.major_faults if warm else None, MAJOR_FAULTS),
+        ("cores were slowed for their heat {} times", record.thermal_throttle_events, 0),
+        ("a CPU quota was used up {} times", record.quota_throttle_events, 0),
+        ("the cores were slowed or held back {} times", record.throttle_events, 0),
+        ("prefetching may inflate images/s by up to {:.1f} %", record.prefetch_bias_bound_pct, PREFETCH_BIAS_PCT),
+    )
+    found = [*disturbances(record), *_beyond(measured)]
     if record.gpu_throttle:
         found.append(f"the GPU was slowed: {record.gpu_throttle}")
     if record.cache_state == "unproven":
         found.append(f"the {record.cache} page cache is not verified")
-    if (record.bank_bias_bound_pct or 0) > BANK_BIAS_PCT:
-        found.append(f"prefetching may inflate images/s by up to {record.bank_bias_bound_pct:.1f} %")
     return tuple(found)
 
 
@@ -71,8 +75,10 @@ def _other_cpu_limit_pct(record: Record) -> float:
 
 
 def _drift_limit(record: Record) -> float:
-    """Return by how many percent the halves may differ: workers end together, so one may hold a batch more of each."""
+    """Return by how many percent the halves of the window may differ."""
+    if record.window_drift_error_pct is not None:
+        return WINDOW_DRIFT_PCT + WINDOW_DRIFT_ERRORS * record.window_drift_error_pct
     if not (record.window_images and record.batch_size and record.workers):
-        return HALF_DRIFT_PCT
-    batches = record.window_images / record.batch_size
-    return HALF_DRIFT_PCT + 100 * record.workers / (batches / 2)
+        return WINDOW_DRIFT_PCT
+    # Before schema 6: workers end together, so one half may hold a batch more of each.
+    return WINDOW_DRIFT_PCT + 100 * record.workers / (record.window_images / record.batch_size / 2)

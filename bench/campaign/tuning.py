@@ -197,9 +197,9 @@ def _trouble(row: Record, tuning: Tuning) -> str:
     if row.status != "ok" or not row.images_per_s:
         return f"{row.status}: {row.reason}"
     if _beyond(row, tuning):
-        return f"{row.peak_anon_memory_mib:,.0f} MiB, above the limit"
+        return f"{row.anon_memory_mib:,.0f} MiB, above the limit"
     return ""
 
 
 def _beyond(row: Record, tuning: Tuning) -> bool:
-    return tuning.memory_mib is not None and (row.peak_anon_memory_mib or 0) > tuning.memory_mib
+    return tuning.memory_mib is not None and (row.anon_memory_mib or 0) > tuning.memory_mib

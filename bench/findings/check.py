@@ -16,6 +16,7 @@ from loaderbench.campaign.variant import MAIN, Variant, variants
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.comparison import RANKING_BLOCKS
 from loaderbench.findings.findings import Analysis
+from loaderbench.records import earlier
 from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.record import Record
 from loaderbench.records.trials_csv import cell
@@ -100,6 +101,8 @@ def _altered(row: Record, folder: CampaignFolder) -> Iterator[str]:
             yield "the seal is broken: the row or its raw times were changed after the measurement"
         timeline = folder.timeline(row)
         columns = timeline.columns() if timeline else {}
+        if timeline and row.schema < earlier.RENAMED_IN:
+            columns |= earlier.columns(timeline)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         yield f"its raw times cannot be read: {error}"
         return

@@ -145,7 +145,7 @@ def _known(
         read = _by_block(rows, lambda row: (row.read_bytes or 0) / _MIB or None)
         yield _within(title, "MiB read from the disk", read_mib, READ_TOLERANCE, read)
     if shared_mib := options.get("shared_mib"):
-        own, without = (_by_block(some, lambda row: row.peak_anon_memory_mib) for some in (rows, idle))
+        own, without = (_by_block(some, lambda row: row.anon_memory_mib) for some in (rows, idle))
         held = {block: used - bare if used and (bare := without.get(block)) else None for block, used in own.items()}
         yield _within(title, "MiB shared with its child, counted once", shared_mib, MEMORY_TOLERANCE, held)
 

@@ -52,7 +52,7 @@ def trial_table(counted: Sequence[Record]) -> pd.DataFrame:
     rows = rows.assign(
         # Computed for each trial, because the sum of medians is not the median of sums. Empty if a part is.
         start_s=rows[list(START_PHASES)].sum(axis=1, skipna=False),
-        file_backed_mib=rows["peak_memory_mib"] - rows["peak_anon_memory_mib"],
+        file_backed_mib=rows["memory_mib"] - rows["anon_memory_mib"],
         context_switches_per_s=rows["context_switches"] / rows["window_s"],
         variant=pd.Series([Variant.of(row) for row in counted], dtype=object),
     )

@@ -100,7 +100,7 @@ _PRICES = {
     "bytes_per_image": "bytes per image on disk",
     "start_s": "s to the first batch",
     "cpu_s_per_1k_images": "CPU-seconds per 1,000 images",
-    "peak_anon_memory_mib": "MiB of anonymous and shared memory",
+    "anon_memory_mib": "MiB of anonymous and shared memory",
 }
 """What a contestant costs: columns and their words."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 _WORK = bytes(4 << 20)
 _ROUNDS = 15
-_CGROUPS, _MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_CGROUPS, _MOUNTS = Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")  # see cgroups(7) and proc(5)
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,10 @@ class Cores:
     """Seconds spent running anything in this machine."""
     steal_s: float
     """Seconds that this machine wanted and the hypervisor gave to another."""
-    throttle_events: int | None
-    """How often a core was slowed for its heat, or a cgroup of this process had used up its quota.
-
-    None if the kernel reports neither.
-    """
+    thermal_events: int | None
+    """How often these cores were slowed for their heat. None if the kernel does not report it."""
+    quota_events: int | None
+    """How often the cgroups that this process is in had used up their CPU quota. None if it cannot be read."""
 
 
 def cores() -> Cores:
@@ -39,22 +39,38 @@ def cores() -> Cores:
             user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, ticks[:8])
             busy += user + nice + system + irq + softirq
             steal += stolen
-    events = [*_heat_events(names), *_quota_events()]
-    return Cores(busy * tick_s, steal * tick_s, sum(events) if events else None)
+    return Cores(busy * tick_s, steal * tick_s, _thermal_events(names), _quota_events())
 
 
-def _heat_events(names: set[str]) -> list[int]:
-    counts = (Path("/sys/devices/system/cpu", name, "thermal_throttle/core_throttle_count") for name in names)
-    return [int(count.read_text()) for count in counts if count.exists()]
+def _thermal_events(names: set[str]) -> int | None:
+    counts = [Path("/sys/devices/system/cpu", name, "thermal_throttle/core_throttle_count") for name in names]
+    return sum(int(count.read_text()) for count in counts) if all(count.exists() for count in counts) else None
 
 
-def _quota_events() -> list[int]:
-    """Return how often each cgroup that this process is in, from its own up to the root, was throttled (cgroup v2)."""
-    own = next((line[3:] for line in _MEMBERSHIP.read_text().splitlines() if line.startswith("0::")), "/")
-    folder = _CGROUPS / own.lstrip("/")
-    counts = (path / "cpu.stat" for path in (folder, *folder.parents) if path.is_relative_to(_CGROUPS))
-    lines = [line for count in counts if count.exists() for line in count.read_text().splitlines()]
-    return [int(line.split()[1]) for line in lines if line.startswith("nr_throttled ")]
+def _quota_events() -> int | None:
+    """Return how often the cgroups that this process is in, from its own up to the root, were throttled."""
+    stats = [path / "cpu.stat" for path in _cpu_cgroups()]
+    lines = [line.split() for stat in stats if stat.exists() for line in stat.read_text().splitlines()]
+    events = [int(value) for name, value in lines if name == "nr_throttled"]
+    return sum(events) if events else None
+
+
+def _cpu_cgroups() -> Iterator[Path]:
+    """Yield the folders of this process's cgroup for CPU time and of those above it, of cgroup v1 or v2."""
+    groups = [line.split(":", 2) for line in _CGROUPS.read_text().splitlines()] if _CGROUPS.exists() else []
+    v1 = [path for _, controllers, path in groups if "cpu" in controllers.split(",")]
+    v2 = [path for number, _, path in groups if number == "0"]
+    for own in (v1 or v2)[:1]:
+        if ".." in PurePath(own).parts:  # outside of this process's namespace
+            return
+        for line in _MOUNTS.read_text().splitlines():
+            mount, _, file_system = line.partition(" - ")
+            (root, point), (kind, _, options) = mount.split()[3:5], file_system.split()
+            of_cpu_time = kind == "cgroup" and "cpu" in options.split(",") if v1 else kind == "cgroup2"
+            if of_cpu_time and PurePath(own).is_relative_to(root):  # otherwise another namespace's folders are mounted
+                folder = Path(point, PurePath(own).relative_to(root))
+                yield from (path for path in (folder, *folder.parents) if path.is_relative_to(point))
+                return
 
 
 def canary_s() -> float:

@@ -9,7 +9,7 @@ from statistics import fmean, median
 from typing import Any, Literal
 
 SCHEMA_VERSION = 6
-"""A version may add columns, which are empty in rows of earlier versions. None changes or drops a column."""
+"""A version may add columns and stop filling others. None changes the meaning of a column, or drops one."""
 
 Kind = Literal["write", "load", "limit", "tune"]
 Track = Literal["same", "best"]
@@ -39,7 +39,7 @@ def column(*, over_blocks: Statistic | None = None, over_ranks: Statistic | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:  # one schema, in the order of the file, so its length is that of the file's header
+class Record:  # long, because it is one schema, in the order of the file's header
     """One row of `trials.csv`.
 
     Its kind is a conversion (`write`), a trial of a contestant (`load`), the measurement of a machine limit (`limit`),
@@ -118,14 +118,18 @@ class Record:  # one schema, in the order of the file, so its length is that of 
     """`images_per_s` in percent of this limit. More than 100 means less work than requested, or a wrong limit."""
     slowest_rank_images_per_s: float | None = column(over_blocks=median)
     """Of the rank or job that received the fewest images in the window. Empty with one process."""
-    half_drift_pct: float | None = None
-    """How much faster the window's second half was than its first."""
+    window_drift_pct: float | None = None
+    """How much faster the second half of the window's batches came than the first, ends of epochs omitted. Empty if
+    there are fewer than two spans of one batch per worker in a half."""
+    window_drift_error_pct: float | None = None
+    """Standard error of `window_drift_pct`, from the differences within each half."""
     epoch1_images_per_s: float | None = column(over_blocks=median)
     """Images of the first epoch over `epoch1_s`."""
     epoch1_s: float | None = column(over_blocks=median)
     """From the first `iter()` to the last batch of the first epoch."""
-    sustained_images_per_s: float | None = column(over_blocks=median)
-    """Over all complete epochs after the first, epoch boundaries included. Empty if there was none."""
+    later_epochs_images_per_s: float | None = column(over_blocks=median)
+    """Sustained: over all epochs after the first that ended before the harness's pause, the gaps between epochs
+    included. Empty if there was none."""
     import_s: float | None = column(over_blocks=median, over_ranks=max)
     """Importing the adapter's libraries."""
     construct_s: float | None = column(over_blocks=median, over_ranks=max)
@@ -137,17 +141,18 @@ class Record:  # one schema, in the order of the file, so its length is that of 
     window_images: int | None = None
     window_epochs: int | None = None
     """Epoch boundaries in the window."""
-    bank_images: int | None = None
-    """Prefetched images: those ready after a pause. Empty if not measured, or if every batch tried was ready."""
-    bank_bias_bound_pct: float | None = column(over_blocks=median)
-    """The most by which prefetching can have raised `images_per_s`: `bank_images` over `window_images`."""
+    prefetched_images: int | None = None
+    """Images that were ready after a pause that follows the window. Empty if there may be more: if the epoch ended
+    first, if every batch tried was ready, or if the pause was too short to prefetch more."""
+    prefetch_bias_bound_pct: float | None = column(over_blocks=median)
+    """The most by which prefetching can have raised `images_per_s`: `prefetched_images` over `window_images`."""
     wait_p50_ms: float | None = column(over_blocks=median)
     """Time from the request for a batch to its delivery, in the window: median."""
     wait_p95_ms: float | None = column(over_blocks=median)
     wait_p99_ms: float | None = column(over_blocks=median)
     wait_max_ms: float | None = column(over_blocks=median)
-    epoch_end_s: float | None = column(over_blocks=median)
-    """Mean gap from the last batch of an epoch to the first of the next, over the whole trial."""
+    epoch_gap_s: float | None = column(over_blocks=median)
+    """Mean gap from the last batch of an epoch to the first of the next, before the harness's pause."""
     teardown_s: float | None = column(over_ranks=max)
     """Closing the loader."""
 
@@ -171,11 +176,11 @@ class Record:  # one schema, in the order of the file, so its length is that of 
     """CPU used in the window, in percent of all allowed cores."""
     cores_used: float | None = column(over_blocks=median, over_ranks=sum)
     cpu_s_per_1k_images: float | None = column(over_blocks=median)
-    peak_memory_mib: float | None = column(over_blocks=median, over_ranks=sum)
-    """Sum of proportional set sizes (PSS) over the process tree: the larger of two readings, after the first batch and
-    at the window's end. Shared pages count once, mapped files as far as they are resident. The harness's own raw times
-    are subtracted."""
-    peak_anon_memory_mib: float | None = column(over_blocks=median, over_ranks=sum)
+    memory_mib: float | None = column(over_blocks=median, over_ranks=sum)
+    """Sum of proportional set sizes (PSS) over the process tree, read twice: after the first batch and at the window's
+    end. The reading with more anonymous and shared memory counts; a peak between the two is not seen. Shared pages
+    count once, mapped files as far as they are resident. The harness's own raw times are subtracted."""
+    anon_memory_mib: float | None = column(over_blocks=median, over_ranks=sum)
     """The part of it that is not backed by files: anonymous and shared memory."""
     major_faults: int | None = column(over_ranks=sum)
     """Page faults in the window, over the process tree, that had to read."""
@@ -191,8 +196,10 @@ class Record:  # one schema, in the order of the file, so its length is that of 
     """Time of the allowed cores in the window that the hypervisor gave to other virtual machines."""
     canary_drift_pct: float | None = None
     """How much longer a fixed piece of work took after the trial than before it."""
-    throttle_events: int | None = column(over_ranks=max)
-    """How often in the window a core was slowed by heat, or the trial used up its cgroup's CPU quota."""
+    thermal_throttle_events: int | None = column(over_ranks=max)
+    """How often in the window an allowed core was slowed for its heat. Empty if the kernel does not report it."""
+    quota_throttle_events: int | None = column(over_ranks=max)
+    """How often in the window a cgroup of the trial, or one above it, used up its CPU quota. Empty if not readable."""
     monitor_cpu_pct: float | None = column(over_blocks=median, over_ranks=sum)
     """CPU of the readings at the window's edges over the window, in percent of one core. Memory is read after it."""
     step_p50_ms: float | None = column(over_blocks=median, over_ranks=fmean)
@@ -276,6 +283,17 @@ class Record:  # one schema, in the order of the file, so its length is that of 
     includes starting processes, downloading, importing and constructing."""
     write_synced_s: float | None = None
     """Time to write the format, until all of it is on the disk."""
+    sustained_images_per_s: float | None = None
+    """Until schema 5, as the columns from here to `throttle_events`, see `loaderbench.records.earlier`."""
+    epoch_end_s: float | None = None
+    bank_images: int | None = None
+    bank_bias_bound_pct: float | None = None
+    half_drift_pct: float | None = None
+    peak_memory_mib: float | None = None
+    """Of both memory columns, each was the larger of two readings."""
+    peak_anon_memory_mib: float | None = None
+    throttle_events: int | None = None
+    """Slowed for heat or by a CPU quota; 0 also where the quota could not be read."""
     seal: str = ""
     """SHA-256 over all other cells of the row and the file of its raw times: shows whether either was changed."""
 

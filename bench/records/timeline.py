@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from loaderbench.machine.files import force_to_disk
 
-_NS_PER_S = 1e9
+NS_PER_S = 1e9
 _NS_PER_MS = 1e6
-BANKED_SHARE = 0.5
+READY_SHARE = 0.5
 """A batch was prefetched if it comes after the pause within this share of the usual interval.
 
 Taking a ready batch from a worker can cost a tenth of the usual interval; waiting for an unfinished one costs all.
 """
-MOST_BANKED = 256
+MOST_READY = 256
 """Maximum number of prefetched batches that are counted; a higher number stays unknown."""
+_FILLING_SHARE = 0.8
+"""A loader that prefetched less than this share of what it delivers in a time as long as the pause had filled its
+queue before the pause was over."""
 
 
 def _numbers() -> MutableSequence[int]:
@@ -47,6 +50,8 @@ class Timeline:
     """Index of the first batch requested after the pause that follows the window."""
     complete: int = 0
     """Number of epochs that ended, all checked."""
+    workers: int = 1
+    """Number of workers, in all ranks or jobs. They may finish their batches at the same time."""
     ranks: list[int] = field(default_factory=list)
     """Index of the rank or job that each batch was for; empty with one process."""
     gpu_util_pct: list[tuple[int, float]] = field(default_factory=list)
@@ -80,6 +85,7 @@ class Timeline:
             opened=int(np.searchsorted(exits[order], opened_ns.max())),
             closed=int(np.searchsorted(exits[order], closed_ns.min())),
             gpu_util_pct=ranks[0].gpu_util_pct,
+            workers=sum(rank.workers for rank in ranks),
             ranks=np.repeat(np.arange(len(ranks)), [len(rank.images) for rank in ranks])[order].tolist(),
         )
 
@@ -88,15 +94,20 @@ class Timeline:
         """Memory of the times of all batches, in arrays of eight bytes a number."""
         return 8 * sum(map(len, (self.asked_ns, self.exits_ns, self.images))) / 2**20
 
-    def bank_is_known(self) -> bool:
-        """Return whether the latest batch after the pause was not prefetched, or too many batches were."""
-        assert self.paused is not None
-        ready = self.exits_ns[-1] - self.asked_ns[-1] <= self._banked_ns()
-        return not ready or len(self.exits_ns) - self.paused >= MOST_BANKED
+    def prefetch_is_known(self) -> bool:
+        """Return whether further batches cannot change `prefetched_images`.
 
-    def _banked_ns(self) -> float:
+        That is so if the latest batch was not ready, belongs to an epoch that began after the pause, or too many were
+        ready.
+        """
+        assert self.paused is not None
+        ready = self.exits_ns[-1] - self.asked_ns[-1] <= self.ready_ns()
+        return not ready or self.epochs[-1] >= self.paused or len(self.exits_ns) - self.paused >= MOST_READY
+
+    def ready_ns(self) -> float:
+        """Return the longest time that taking a prefetched batch may take."""
         first, last = self._window
-        return BANKED_SHARE * (self.exits_ns[last] - self.exits_ns[first]) / (last - first)
+        return READY_SHARE * (self.exits_ns[last] - self.exits_ns[first]) / (last - first)
 
     @property
     def _window(self) -> tuple[int, int]:
@@ -110,21 +121,19 @@ class Timeline:
         asked, exits = np.array(self.asked_ns), np.array(self.exits_ns)
         images = np.array(self.images)
         window_images = int(images[first + 1 : last + 1].sum())
-        boundaries_ns = [exits[e] - exits[e - 1] for e in self.epochs[1:]]
-        bank_images = self._bank(asked, exits, images)
+        images_per_s = rate(images, exits, first, last)
+        prefetched = self._prefetched(asked, exits, images, images_per_s)
         return {
-            "images_per_s": _rate(images, exits, first, last),
-            "half_drift_pct": self._drift(images, exits),
-            **self._epoch1(images, asked, exits),
-            "sustained_images_per_s": self._sustained(images, exits),
-            "first_batch_s": float(max((exits - asked)[self._firsts()])) / _NS_PER_S,
+            "images_per_s": images_per_s,
+            **self._drift(images, exits),
+            **self._epochs(images, asked, exits),
+            "first_batch_s": float(max((exits - asked)[self._firsts()])) / NS_PER_S,
             **self._between_ranks(images, exits),
-            "window_s": float(exits[last] - exits[first]) / _NS_PER_S,
+            "window_s": float(exits[last] - exits[first]) / NS_PER_S,
             "window_images": window_images,
             "window_epochs": sum(first < epoch <= last for epoch in self.epochs),
-            "epoch_end_s": float(np.mean(boundaries_ns)) / _NS_PER_S if boundaries_ns else None,
-            "bank_images": bank_images,
-            "bank_bias_bound_pct": None if bank_images is None else 100 * bank_images / window_images,
+            "prefetched_images": prefetched,
+            "prefetch_bias_bound_pct": None if prefetched is None else 100 * prefetched / window_images,
             **_waits((exits - asked)[first + 1 : last + 1]),
         }
 
@@ -134,7 +143,8 @@ class Timeline:
         `interval_ns`: between the deliveries of a batch and the previous one; of the first, since its request.
         `wait_ns`: from the request for a batch to its delivery. `paused`: -1 without a pause. `first_asked_ns`: of the
         machine's monotonic clock; `load` ignores it. Files of schema 3 lack `ranks` and `complete`, which is the number
-        of `epochs` there; those of schema 4 lack `first_asked_ns` and `gpu_util_pct` (n x 2).
+        of `epochs` there; those of schema 4 lack `first_asked_ns` and `gpu_util_pct` (n x 2); those of schema 5 lack
+        `workers`.
         """
         exits = np.array(self.exits_ns)
         with path.open("wb") as file:
@@ -148,6 +158,7 @@ class Timeline:
                 window=np.array([self.opened, self.closed]),
                 paused=np.array([-1 if self.paused is None else self.paused]),
                 complete=np.array([self.complete]),
+                workers=np.array([self.workers]),
                 ranks=np.array(self.ranks, np.int32),
                 gpu_util_pct=np.array(self.gpu_util_pct, np.float64).reshape(-1, 2),
             )
@@ -170,19 +181,35 @@ class Timeline:
                 closed=closed,
                 paused=None if paused < 0 else paused,
                 complete=int(kept["complete"][0]) if "complete" in kept else len(kept["epochs"]),
+                workers=int(kept["workers"][0]) if "workers" in kept else 1,
                 ranks=kept["ranks"].tolist() if "ranks" in kept else [],
                 gpu_util_pct=[(int(at_us), pct) for at_us, pct in kept["gpu_util_pct"].tolist()]
                 if "gpu_util_pct" in kept
                 else [],
             )
 
-    def _drift(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
-        """Return how much faster the window's second half was than its first, in percent."""
-        first, last = self._window
-        middle = int(np.searchsorted(exits, (exits[first] + exits[last]) // 2))
-        if not first < middle < last:
-            return None
-        return 100 * (_rate(images, exits, middle, last) / _rate(images, exits, first, middle) - 1)
+    def _drift(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> dict[str, float | None]:
+        """Return how much faster the window's second half was than its first, and the standard error, in percent.
+
+        Workers may finish together, so that batches arrive in bursts of up to one from each. Speeds are therefore taken
+        over spans of as many batches as there are workers: wherever one begins, it holds one batch of each. The error
+        follows from how the spans of each half differ; overlapping spans count as often as they fit side by side. Spans
+        over the end of an epoch are omitted.
+        """
+        (first, last), n = self._window, self.workers
+        middle, total = (first + last) // 2, np.cumsum(images)
+        speeds, errors = [], []
+        for begin, end in ((first, middle), (middle, last)):
+            inside = range(begin, end + 1 - n)
+            spans = np.array([i for i in inside if not any(i < epoch <= i + n for epoch in self.epochs)], int)
+            took, held = exits[spans + n] - exits[spans], total[spans + n] - total[spans]
+            if len(spans) < 2 or not took.sum():  # noqa: PLR2004 - one span has no spread
+                return {"window_drift_pct": None, "window_drift_error_pct": None}
+            speeds.append(held.sum() / took.sum())
+            errors.append(np.std(took - held / speeds[-1], ddof=1) / took.mean() * np.sqrt(n / len(spans)))
+        ratio = float(speeds[1] / speeds[0])
+        error = ratio * float(np.hypot(*errors))
+        return {"window_drift_pct": 100 * (ratio - 1), "window_drift_error_pct": 100 * error}
 
     def _firsts(self) -> list[int]:
         """Return the index of each rank's first batch."""
@@ -195,35 +222,39 @@ class Timeline:
         first, last = self._window
         inside = slice(first + 1, last + 1)
         of_each = np.bincount(self.ranks[inside], images[inside], minlength=max(self.ranks) + 1)
-        window_s = float(exits[last] - exits[first]) / _NS_PER_S
+        window_s = float(exits[last] - exits[first]) / NS_PER_S
         return {"slowest_rank_images_per_s": float(of_each.min()) / window_s, "fairness": fairness(of_each / window_s)}
 
-    def _epoch1(
+    def _epochs(
         self, images: NDArray[np.int64], asked: NDArray[np.int64], exits: NDArray[np.int64]
     ) -> dict[str, float | None]:
-        """Return the columns of the first epoch; empty if it did not end."""
-        if not self.complete:
-            return {"epoch1_images_per_s": None, "epoch1_s": None}
-        end = self.epochs[1] if len(self.epochs) > 1 else len(exits)
-        epoch1_s = float(exits[end - 1] - asked[0]) / _NS_PER_S
-        return {"epoch1_images_per_s": float(images[:end].sum()) / epoch1_s, "epoch1_s": epoch1_s}
+        """Return the columns of the epochs that ended before the pause; None where there are too few."""
+        paused = len(exits) if self.paused is None else self.paused
+        ends = [end for end in [*self.epochs[1:], len(exits)][: self.complete] if end <= paused]
+        gaps_ns = [exits[begin] - exits[begin - 1] for begin in self.epochs[1:] if begin < paused]
+        epoch1_s = float(exits[ends[0] - 1] - asked[0]) / NS_PER_S if ends else None
+        return {
+            "epoch1_images_per_s": float(images[: ends[0]].sum()) / epoch1_s if epoch1_s else None,
+            "epoch1_s": epoch1_s,
+            "later_epochs_images_per_s": rate(images, exits, ends[0] - 1, ends[-1] - 1) if len(ends) > 1 else None,
+            "epoch_gap_s": float(np.mean(gaps_ns)) / NS_PER_S if gaps_ns else None,
+        }
 
-    def _sustained(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> float | None:
-        """Return the speed over all complete epochs after the first, epoch boundaries included."""
-        if len(self.epochs) < 3:  # noqa: PLR2004 - the second ends where the third starts
-            return None
-        return _rate(images, exits, self.epochs[1] - 1, self.epochs[-1] - 1)
-
-    def _bank(self, asked: NDArray[np.int64], exits: NDArray[np.int64], images: NDArray[np.int64]) -> int | None:
-        """Return the number of prefetched images: those ready after the pause. None: unknown."""
+    def _prefetched(
+        self, asked: NDArray[np.int64], exits: NDArray[np.int64], images: NDArray[np.int64], images_per_s: float
+    ) -> int | None:
+        """Return the number of prefetched images: those ready after the pause. None: they may be more."""
         if self.paused is None:
             return None
-        waits_ns = (exits - asked)[self.paused :]
-        slow = np.flatnonzero(waits_ns > self._banked_ns())
+        slow = np.flatnonzero((exits - asked)[self.paused :] > self.ready_ns())
         if not len(slow):
             return None
-        ready = int(slow[0])
-        return int(images[self.paused : self.paused + ready].sum())
+        end = self.paused + int(slow[0])
+        if any(self.paused <= epoch <= end for epoch in self.epochs):  # loaders do not prefetch over an epoch's end
+            return None
+        ready = int(images[self.paused : end].sum())
+        pause_s = float(asked[self.paused] - exits[self.paused - 1]) / NS_PER_S
+        return ready if ready < _FILLING_SHARE * images_per_s * pause_s or not ready else None
 
 
 def fairness(speeds: NDArray[np.float64]) -> float:
@@ -235,9 +266,9 @@ def fairness(speeds: NDArray[np.float64]) -> float:
     return float(speeds.sum() ** 2 / (len(speeds) * (speeds**2).sum()))
 
 
-def _rate(images: NDArray[np.int64], exits: NDArray[np.int64], first: int, last: int) -> float:
+def rate(images: NDArray[np.int64], exits: NDArray[np.int64], first: int, last: int) -> float:
     """Return images/s between two deliveries: those after the first, up to and including the last."""
-    return float(images[first + 1 : last + 1].sum()) / (float(exits[last] - exits[first]) / _NS_PER_S)
+    return float(images[first + 1 : last + 1].sum()) / (float(exits[last] - exits[first]) / NS_PER_S)
 
 
 def _waits(waits_ns: NDArray[np.int64]) -> dict[str, float]:

@@ -6,12 +6,13 @@ import csv
 import hashlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from loaderbench.machine.files import force_to_disk
+from loaderbench.records.earlier import RENAMED
 from loaderbench.records.record import HEADER, SCHEMA_VERSION, Record
 
 _TYPES = get_type_hints(Record)
@@ -35,7 +36,9 @@ def append(path: Path, record: Record) -> None:
 
 
 def read(path: Path) -> list[Record]:
-    """Return all complete rows. Columns that an earlier version did not write are empty.
+    """Return all complete rows.
+
+    Columns that an earlier version did not write are empty, or hold the value of the column that it had instead.
 
     Raises ValueError if the file has unknown columns, or lacks those that every row needs.
     """
@@ -48,7 +51,13 @@ def read(path: Path) -> list[Record]:
             f"{path} has other columns than schema {SCHEMA_VERSION}; "
             "use the version of loaderbench that wrote it (see env.json beside it)"
         )
-    return [Record(**{name: _value(name, cell) for name, cell in zip(rows[0], row, strict=True)}) for row in rows[1:]]
+    return [_record(dict(zip(rows[0], row, strict=True))) for row in rows[1:]]
+
+
+def _record(cells: Mapping[str, str]) -> Record:
+    row: dict[str, Any] = {name: _value(name, text) for name, text in cells.items()}
+    shown: dict[str, Any] = {new: row.get(old) for new, old in RENAMED.items()}
+    return Record(**(shown | row))
 
 
 def header_of(path: Path) -> tuple[str, ...]:

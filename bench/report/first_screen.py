@@ -71,7 +71,7 @@ def _contestants(analysis: Analysis) -> Iterator[list[object]]:
     for s in analysis.summaries if analysis.measured else ():
         place = places.get(s.name, "not ranked" if s.speeds else "")
         ratio = "1 (reference)" if s.name == analysis.reference else interval(s.reference)
-        costs = medians(s, "start_s", "cpu_s_per_1k_images", "peak_anon_memory_mib", "bytes_per_image")
+        costs = medians(s, "start_s", "cpu_s_per_1k_images", "anon_memory_mib", "bytes_per_image")
         yield [place, s.title, speed_range(s), ratio, limit_share(s), *costs]
 
 

@@ -49,9 +49,9 @@ def waiting(material: Material) -> dict[str, Any] | None:
         return None
     waits = []
     for s in material.analysis.measured:
-        start = medians(s, "import_s", "construct_s", "first_batch_s", "epoch_end_s")
+        start = medians(s, "import_s", "construct_s", "first_batch_s", "epoch_gap_s")
         waited = medians(s, "wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "wait_max_ms")
-        waits.append([s.title, *start, *waited, *medians(s, "sustained_images_per_s", "bank_bias_bound_pct")])
+        waits.append([s.title, *start, *waited, *medians(s, "later_epochs_images_per_s", "prefetch_bias_bound_pct")])
     return {"waits": waits}
 
 
@@ -80,7 +80,7 @@ def load(material: Material) -> dict[str, Any] | None:
         return None
     uses, gpu = [], []
     for s in material.analysis.measured:
-        used = medians(s, "cpu_s_per_1k_images", "cores_used", "peak_anon_memory_mib", "file_backed_mib")
+        used = medians(s, "cpu_s_per_1k_images", "cores_used", "anon_memory_mib", "file_backed_mib")
         origin = _BATCH_MEMORY.get(s.batch_memory, s.batch_memory)
         uses.append([s.title, *used, origin, *medians(s, "context_switches_per_s", "monitor_cpu_pct")])
         shares = medians(s, "gpu_util_pct", "gpu_sm_active_pct", "gpu_dram_pct")

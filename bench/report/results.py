@@ -59,7 +59,7 @@ def processes(material: Material) -> dict[str, Any] | None:
     """Return the values of the section on several jobs or ranks."""
     if not material.process_noun:
         return None
-    columns = ("images_per_s", "slowest_rank_images_per_s", "fairness", "peak_anon_memory_mib", "file_backed_mib")
+    columns = ("images_per_s", "slowest_rank_images_per_s", "fairness", "anon_memory_mib", "file_backed_mib")
     shares = [(s.title, *medians(s, *columns)) for s in material.analysis.measured]
     return {"shares": shares, "noun": material.process_noun, "processes": material.processes}
 
@@ -141,7 +141,7 @@ def tuning(material: Material) -> dict[str, Any] | None:
 
 
 def _budgeted(b: TunedSummary, budget_mib: float | None) -> object:
-    used_mib = b.tuned.medians.get("peak_anon_memory_mib")
+    used_mib = b.tuned.medians.get("anon_memory_mib")
     over = budget_mib and used_mib and used_mib > budget_mib
     return formatted("{} (over the budget)", used_mib) if over else used_mib
 

@@ -33,6 +33,8 @@ from loaderbench.trial.spec import Window
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LEFT_PER_WORKER = 8
+"""Batches of an epoch that must be left at the pause, for each worker: twice what shipped loaders prefetch at most."""
 LEAD = AHEAD + 1
 """Maximum number of batches by which a rank can lead another in synchronous training.
 
@@ -106,6 +108,9 @@ class Meter:
     """Whether all ranks take each step together, so that all must be done after the same batch."""
     cut: int = 0
     """How many more batches than the loader made an epoch has, because the DataModule split some for the ranks."""
+
+    def __post_init__(self) -> None:
+        self.timeline.workers = self.work.workers
 
     @contextmanager
     def fed_by(self, loader: Loader, work: Work) -> Iterator[None]:
@@ -208,13 +213,21 @@ class Meter:
         return closed.reached(taken) and not (self.in_step and taken < closed.last + LEAD)
 
     def _prefetched_is_known(self, pause_s: float) -> bool:
-        """Pause once, then continue as long as the batches were ready."""
+        """Pause once where the epoch has enough batches left, then continue as long as batches were ready."""
         times = self.timeline
-        if times.paused is None:
+        if times.paused is not None:
+            return times.prefetch_is_known()
+        if self._batches_left_suffice():
             times.paused = len(times.exits_ns)
             time.sleep(pause_s)
-            return False
-        return times.bank_is_known()
+        return False
+
+    def _batches_left_suffice(self) -> bool:
+        """Return whether the epoch has enough batches left for a pause; if it is short, half of them are enough."""
+        work = self.work
+        epoch = -(-self.artifact.samples * work.passes // (work.batch_size * work.ranks))
+        left = epoch - (len(self.timeline.exits_ns) - self.timeline.epochs[-1])
+        return left >= min(_LEFT_PER_WORKER * work.workers, epoch // 2)
 
     def _end_epoch(self, label_sum: int) -> None:
         """Record an epoch. One that several ranks share is checked when all of them have reported."""
@@ -240,6 +253,7 @@ class Meter:
         assert images
         cpu_s = closed.cpu_s - opened.cpu_s
         allowed = len(os.sched_getaffinity(0))
+        most = max(self.memory, key=lambda reading: reading.anon_mib, default=None)
         others_s = closed.cores.busy_s - opened.cores.busy_s - cpu_s
         return {
             **columns,
@@ -253,10 +267,11 @@ class Meter:
             "steal_pct": 100 * (closed.cores.steal_s - opened.cores.steal_s) / window_s / allowed,
             "major_faults": closed.counters.major_faults - opened.counters.major_faults,
             "context_switches": closed.counters.context_switches - opened.counters.context_switches,
-            "throttle_events": difference(opened.cores.throttle_events, closed.cores.throttle_events),
+            "thermal_throttle_events": difference(opened.cores.thermal_events, closed.cores.thermal_events),
+            "quota_throttle_events": difference(opened.cores.quota_events, closed.cores.quota_events),
             "monitor_cpu_pct": 100 * self.own_cpu_s / window_s,
-            "peak_memory_mib": max((m.total_mib for m in self.memory), default=None),
-            "peak_anon_memory_mib": max((m.anon_mib for m in self.memory), default=None),
+            "memory_mib": most.total_mib if most else None,
+            "anon_memory_mib": most.anon_mib if most else None,
             **asdict(self.gpu_load),
             **(self.copies.clock.columns(self.timeline) if self.copies else {}),
         }

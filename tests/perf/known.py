@@ -27,7 +27,7 @@ def main(window_s: float = 5.0) -> None:
         known = measured(
             Path(folder), window_s, images_per_s=IMAGES_PER_S, **EACH, shared_mib=SHARED_MIB, read_mib=READ_MIB
         )
-    memory_mib = known["peak_anon_memory_mib"] - plain["peak_anon_memory_mib"]
+    memory_mib = known["anon_memory_mib"] - plain["anon_memory_mib"]
     for name, ratio in {
         "images/s": plain["images_per_s"] / IMAGES_PER_S,
         "images/s beside its costs": known["images_per_s"] / IMAGES_PER_S,

@@ -68,8 +68,8 @@ def memory(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw anonymous and file-backed memory, least first."""
     summaries = [s for s in analysis.measured if "file_backed_mib" in s.medians]
     rows = []
-    for s in sorted(summaries, key=lambda s: s.medians["peak_memory_mib"]):
-        total, anonymous, files = (s.medians[c] for c in ("peak_memory_mib", "peak_anon_memory_mib", "file_backed_mib"))
+    for s in sorted(summaries, key=lambda s: s.medians["memory_mib"]):
+        total, anonymous, files = (s.medians[c] for c in ("memory_mib", "anon_memory_mib", "file_backed_mib"))
         label = Label(f"{shown(total)} MiB", f"{shown(anonymous)} anonymous + shared")
         rows.append(Row(s.title, [Bar(look=palette.look(s), parts=[(anonymous, 1.0), (files, 0.35)])], label))
     legend = [("anonymous and shared memory", 1.0), ("file-backed pages, which the system can reclaim", 0.35)]
