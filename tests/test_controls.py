@@ -40,24 +40,24 @@ def row(block: int = 1, **changes: Any) -> Record:
 
 
 @pytest.mark.parametrize(("speed", "cores", "held"), [(1019, 0.92, [True, True]), (1021, 0.93, [False, False])])
-def test_a_loader_of_known_speed_and_cost_must_come_out(speed: float, cores: float, held: list[bool]) -> None:
+def test_known_speed_and_cost_must_be_measured_within_tolerance(speed: float, cores: float, held: list[bool]) -> None:
     assert judged("known", [row(images_per_s=speed, cores_used=cores)]) == held
 
 
 @pytest.mark.parametrize(("read_mib", "held"), [(66.0, True), (60.0, False), (0.0, None)])
-def test_what_is_read_from_the_disk_is_known(read_mib: float, held: bool | None) -> None:  # noqa: FBT001
+def test_known_bytes_read_must_be_measured(read_mib: float, held: bool | None) -> None:  # noqa: FBT001
     rows = [row(images_per_s=1000, cores_used=0.9, read_bytes=int(read_mib * 2**20))]
     assert results("known", rows, read_mib=64)[-1].passed is held
 
 
 @pytest.mark.parametrize("unread", [0, None])
-def test_a_control_that_was_not_read_in_one_block_is_called_unread(unread: int | None) -> None:
+def test_a_control_unread_in_one_block_is_called_unread(unread: int | None) -> None:
     rows = [row(block, images_per_s=1000, read_bytes=64 << 20 if block < 3 else unread) for block in (1, 2, 3)]
     *_, read = results("known", rows, read_mib=64)
     assert (read.passed, read.measured) == (None, "64 (+0.0 %); unread in block 3")
 
 
-def test_a_control_whose_trial_failed_in_a_block_has_not_passed() -> None:
+def test_a_control_that_failed_in_one_block_has_not_passed() -> None:
     rows = [row(1, images_per_s=1000.0, cores_used=0.9), fabricate.failed(ACTOR, 2)]
     for kind in ("known", "twin", "ceiling"):
         found = results(kind, rows, Ratio(mean=1.0, low=0.99, high=1.01, blocks=2))
@@ -66,7 +66,7 @@ def test_a_control_whose_trial_failed_in_a_block_has_not_passed() -> None:
 
 
 @pytest.mark.parametrize(("peak_mib", "held"), [(510.0, True), (540.0, False)])
-def test_memory_is_known_over_that_of_a_loader_without_any(peak_mib: float, held: bool) -> None:  # noqa: FBT001
+def test_known_memory_is_compared_with_the_null_loader(peak_mib: float, held: bool) -> None:  # noqa: FBT001
     known = {"name": "known", "title": "K", "control": "known", "options": KNOWN | {"shared_mib": 256}}
     idle = {"name": "idle", "title": "I", "control": "ceiling", "options": {}}
     rows = [
@@ -78,7 +78,7 @@ def test_memory_is_known_over_that_of_a_loader_without_any(peak_mib: float, held
 
 
 @pytest.mark.parametrize("work", [{"ranks": 2}, {"jobs": 2}])
-def test_what_is_known_is_known_of_each_rank_and_job(work: dict[str, int]) -> None:
+def test_known_amounts_count_per_rank_and_job(work: dict[str, int]) -> None:
     contestant = {"name": ACTOR.name, "title": "C", "control": "known", "options": KNOWN}
     verdicts = controls.judge(
         {"contestants": [contestant], "work": work}, [row(images_per_s=2000, cores_used=1.8)], None, FASTEST
@@ -86,7 +86,7 @@ def test_what_is_known_is_known_of_each_rank_and_job(work: dict[str, int]) -> No
     assert [result.passed for result in verdicts] == [True, True]
 
 
-def test_the_worst_block_decides() -> None:
+def test_a_control_is_judged_by_its_worst_block() -> None:
     """Review E4: 1,500, 1,500 and 900 images/s were called +0.0 %, their median."""
     rows = [row(block, images_per_s=speed, cores_used=0.9) for block, speed in enumerate((1000, 1000, 600), 1)]
     speed, cores = results("known", rows)
@@ -94,13 +94,13 @@ def test_the_worst_block_decides() -> None:
     assert cores.passed
 
 
-def test_the_worst_block_of_a_loader_that_does_nothing_decides() -> None:
+def test_the_null_loader_is_judged_by_its_worst_block() -> None:
     rows = [row(block, images_per_s=speed) for block, speed in enumerate((10**6, 10**6, 10**5), 1)]
     [result] = results("ceiling", rows)
     assert (result.passed, result.measured) == (False, "5.00 %, at 781 empty batches/s")
 
 
-def test_memory_is_known_over_that_of_the_same_block() -> None:
+def test_known_memory_is_compared_within_each_block() -> None:
     """The medians, 700 and 300 MiB, differ by the 400 MiB expected, and no block does."""
     known = {"name": "known", "title": "K", "control": "known", "options": KNOWN | {"shared_mib": 400}}
     idle = {"name": "idle", "title": "I", "control": "ceiling", "options": {}}
@@ -115,14 +115,12 @@ def test_memory_is_known_over_that_of_the_same_block() -> None:
     ("low", "high", "held"),
     [(0.98, 1.01, [True]), (1.01, 1.03, [True]), (1.021, 1.03, [False]), (0.96, 0.979, [False]), (None, None, [None])],
 )
-def test_the_twin_must_not_surely_differ_from_the_reference(
-    low: float | None, high: float | None, held: list[Any]
-) -> None:
+def test_a_a_control_fails_only_if_it_certainly_differs(low: float | None, high: float | None, held: list[Any]) -> None:
     assert judged("twin", [row()], Ratio(mean=1.0, low=low, high=high, blocks=3)) == held
 
 
 @pytest.mark.parametrize(("ceiling", "held"), [(250_000, [True]), (249_999, [False])])
-def test_the_harness_must_take_a_small_share_of_the_fastest_contestants_time(ceiling: float, held: list[bool]) -> None:
+def test_harness_overhead_must_be_small_against_the_fastest_contestant(ceiling: float, held: list[bool]) -> None:
     assert judged("ceiling", [row(images_per_s=ceiling)]) == held
 
 
@@ -148,7 +146,7 @@ def test_a_failed_control_opens_the_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_picture")
-def test_a_control_is_no_contestant(tmp_path: Path) -> None:
+def test_a_control_is_not_listed_as_a_contestant(tmp_path: Path) -> None:
     text = with_control(tmp_path, images_per_s=1000)
     assert "Controls failed" not in text
     results = text.split("\n## How fast is each contestant, and how sure is that?\n")[1].split("\n## ")[0]
@@ -170,7 +168,7 @@ QUIET = row(
 )
 
 
-def test_a_quiet_trial_has_no_marks() -> None:
+def test_a_quiet_trial_has_no_flags() -> None:
     assert disturbances.flags(QUIET) == ()
 
 
@@ -191,7 +189,7 @@ def test_a_quiet_trial_has_no_marks() -> None:
         ({"gpu_throttle": "software power cap"}, "the GPU was slowed: software power cap"),
     ],
 )
-def test_each_sign_of_disturbance_marks_a_trial(change: dict[str, Any], said: str) -> None:
+def test_each_disturbance_flags_a_trial(change: dict[str, Any], said: str) -> None:
     [sign] = disturbances.flags(replace(QUIET, **change))
     assert said in sign
 
@@ -205,7 +203,7 @@ def test_rows_of_earlier_schemas_are_flagged_by_their_own_rules(change: dict[str
     assert len(disturbances.flags(replace(earlier, **change))) == flagged
 
 
-def test_cold_trials_may_read_and_may_change_their_speed_but_must_be_proven_cold() -> None:
+def test_cold_trials_are_flagged_only_if_unverified() -> None:
     cold = replace(QUIET, cache="cold", cache_state="guest-cold", window_drift_pct=50.0, major_faults=5000)
     assert disturbances.flags(cold) == ()
     assert disturbances.flags(replace(cold, cache_state="unproven")) == ("the cold page cache is not verified",)
@@ -222,22 +220,22 @@ def test_cold_trials_may_read_and_may_change_their_speed_but_must_be_proven_cold
         {"gpu_throttle": "x"},
     ],
 )
-def test_what_a_trial_itself_did_is_flagged_but_is_no_reason_to_run_again(change: dict[str, Any]) -> None:
+def test_effects_of_the_trial_itself_are_flagged_but_do_not_repeat_it(change: dict[str, Any]) -> None:
     assert disturbances.flags(replace(QUIET, **change))
     assert disturbances.disturbances(replace(QUIET, **change)) == ()
 
 
 @pytest.mark.parametrize("change", [{"steal_pct": 9.0}, {"other_cpu_pct": 9.0}, {"canary_drift_pct": 9.0}])
-def test_signs_from_outside_are_a_reason_to_run_again(change: dict[str, Any]) -> None:
+def test_disturbances_from_outside_repeat_the_block(change: dict[str, Any]) -> None:
     assert disturbances.disturbances(replace(QUIET, **change)) == disturbances.flags(replace(QUIET, **change)) != ()
 
 
-def test_a_failed_trial_is_not_called_disturbed() -> None:
+def test_a_failed_trial_has_no_flags() -> None:
     assert disturbances.flags(replace(QUIET, status="failed", steal_pct=50.0)) == ()
 
 
 @pytest.mark.usefixtures("one_picture")
-def test_marked_trials_are_listed_and_still_count(tmp_path: Path) -> None:
+def test_flagged_trials_are_listed_and_still_count(tmp_path: Path) -> None:
     rows = [replace(QUIET, trial="1/a"), replace(QUIET, trial="2/a", block=2, other_cpu_pct=40.0)]
     made = fabricate.campaign(tmp_path / "made", rows, cast=[ACTOR], blocks=2)
     text = report.write(made, tmp_path / "out").read_text()
@@ -258,7 +256,7 @@ def fetched(transport: str, **changes: Any) -> Record:
 
 
 @pytest.mark.parametrize(("network_mib", "held"), [(0, False), (49, False), (50, True), (55, True), (56, False)])
-def test_a_download_takes_the_bytes_of_its_format(network_mib: int, held: bool) -> None:  # noqa: FBT001
+def test_a_download_must_take_the_bytes_of_its_format(network_mib: int, held: bool) -> None:  # noqa: FBT001
     counted, _ = controls.network_controls([fetched("download"), fetched("download", network_bytes=network_mib << 20)])
     assert counted.passed is held
 
@@ -272,13 +270,13 @@ def test_a_download_takes_the_bytes_of_its_format(network_mib: int, held: bool) 
         ({"download_s": None}, "52 MiB/s at most"),
     ],
 )
-def test_nothing_comes_faster_than_the_network_may(changes: dict[str, Any], measured: str) -> None:
+def test_network_control_fails_above_the_rate_limit(changes: dict[str, Any], measured: str) -> None:
     *_, rate = controls.network_controls([fetched("stream", **changes)])
     assert rate.measured == measured
     assert rate.passed is (float(measured.split(maxsplit=1)[0]) <= 51)
 
 
-def test_without_a_limit_there_is_none_to_hold() -> None:
+def test_network_without_a_limit_has_no_rate_control() -> None:
     assert [v.title for v in controls.network_controls([fetched("download", network_rate_mib_per_s=None)])] == [
         "Bytes over the network"
     ]
@@ -286,14 +284,14 @@ def test_without_a_limit_there_is_none_to_hold() -> None:
 
 
 @pytest.mark.parametrize("transport", ["stream", "download"])
-def test_a_trial_past_the_counted_network_fails_its_control(transport: str) -> None:
+def test_a_trial_that_bypasses_the_proxy_fails_its_control(transport: str) -> None:
     counted, rate = controls.network_controls([fetched(transport, network_bytes=0, network_epoch1_bytes=0)])
     assert counted.passed is False
     assert f"0 bytes in 1/{ACTOR.name}" in counted.measured
     assert (rate.passed, rate.measured) == (None, f"unread in 1/{ACTOR.name}")
 
 
-def test_network_bytes_that_were_not_counted_are_called_unread() -> None:
+def test_uncounted_network_bytes_are_called_unread() -> None:
     rows = [fetched("download"), fetched("download", trial="2/x", network_bytes=None, network_epoch1_bytes=None)]
     counted, rate = controls.network_controls(rows)
     assert counted.passed is rate.passed is None

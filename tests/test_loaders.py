@@ -34,7 +34,9 @@ NAMES = (
 
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("name", NAMES)
-def test_contestant(name: str, quick: Campaign, everything: Prepared, tmp_path: Path) -> None:
+def test_every_contestant_delivers_the_requested_work(
+    name: str, quick: Campaign, everything: Prepared, tmp_path: Path
+) -> None:
     [contestant] = [contestant for contestant in quick.contestants if contestant.name == name]
     artifact = everything.artifacts[contestant.format]
     spec = trial_spec(quick, contestant, artifact, tmp_path / "times.npz")
@@ -50,7 +52,7 @@ def test_contestant(name: str, quick: Campaign, everything: Prepared, tmp_path: 
 
 
 @pytest.mark.parametrize("label_sum", [0, 95, 96, 100, 191])
-def test_labels_of_pace_are_classes_and_have_the_epochs_sum(label_sum: int, tmp_path: Path) -> None:
+def test_pace_labels_are_classes_and_add_up_to_the_epochs_sum(label_sum: int, tmp_path: Path) -> None:
     artifact = Artifact("any", str(tmp_path), 96, label_sum, 0, 0, Encoding("raw"), classes=3)
     with pace.stream(artifact, Work(batch_size=25, workers=1, image_size=2, passes=2)) as batches:
         epoch = [batch.tolist() for _, batch in batches]
@@ -79,7 +81,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("images_per_s", "burst"), [(4000.0, 1), (1000.0, 4)])
-def test_pace_has_its_known_speed_and_burns_its_known_cpu(
+def test_pace_has_its_known_speed_and_cpu_time(
     images_per_s: float, burst: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -98,7 +100,7 @@ def test_pace_has_its_known_speed_and_burns_its_known_cpu(
     assert clock.cpu_ns / 1e9 == pytest.approx(0.25 * meter.delivered / images_per_s, rel=0.01)
 
 
-def test_a_child_and_grandchildren_of_pace_burn_cpu_too(tmp_path: Path) -> None:
+def test_child_and_grandchildren_of_pace_burn_cpu(tmp_path: Path) -> None:
     """They burn no more than requested, and get there eventually on a slow machine."""
     cores, wanted_s = 0.4, 0.3
     artifact = Artifact("any", str(tmp_path), 96, 96, 0, 0, Encoding("raw"))

@@ -60,7 +60,7 @@ def on_disk(data: Path) -> Path:
 
 
 @pytest.mark.parametrize("who", ["itself", "child", "grandchild", "orphan"])
-def test_batch_times_and_cpu_time_agree_with_what_the_loaders_processes_report(who: str, tmp_path: Path) -> None:
+def test_batch_and_cpu_times_agree_with_the_loaders_own_clocks(who: str, tmp_path: Path) -> None:
     """The loader's processes report both by their own clocks, except for the CPU time of their own exits."""
     result = measured(tmp_path, loader="burning", who=who, told=str(tmp_path / "told"))
     told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
@@ -99,7 +99,7 @@ def holder(descriptor: int) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize("kind", ["file", "memory"])
-def test_memory_counts_once_however_often_it_is_mapped(kind: str, tmp_path: Path) -> None:
+def test_memory_mapped_several_times_counts_once(kind: str, tmp_path: Path) -> None:
     """Mapped by one process, by the same one again, and by a second one."""
     (tmp_path / "file").write_bytes(os.urandom(FILES_MIB * MIB))
     page_cache.evict(tmp_path)
@@ -129,7 +129,7 @@ def state(result: dict[str, Any], resident_pct: float, cache: Any) -> str:
     return page_cache.cache_state(cache, resident_pct, result["read_bytes"], **sizes, virtual_machine=False)
 
 
-def test_bytes_read_from_disk_are_counted_and_verify_a_cold_cache(on_disk: Path) -> None:
+def test_bytes_read_from_disk_verify_a_cold_cache(on_disk: Path) -> None:
     resident_pct = page_cache.warm_or_evict(on_disk / "data", "cold")
     assert resident_pct is not None
     result = measured(on_disk, loader="planted", cold=True, behaviour="map")
@@ -150,7 +150,7 @@ def test_a_trial_on_evicted_files_is_not_verified_as_warm(on_disk: Path) -> None
     assert state(result, resident_pct, "warm") == "unproven"
 
 
-def test_the_pace_loader_reads_and_holds_its_known_amounts(on_disk: Path, tmp_path: Path) -> None:
+def test_pace_reads_and_holds_its_known_amounts(on_disk: Path, tmp_path: Path) -> None:
     """Two processes hold the memory."""
     plain = measured(tmp_path, loader="pace")
     known = measured(tmp_path, loader="pace", shared_mib=200, read_mib=FILES_MIB)
@@ -202,7 +202,7 @@ def test_an_empty_folder_has_no_residency(tmp_path: Path) -> None:
         "no_controller",
     ],
 )
-def test_throttling_by_a_quota_is_counted_where_this_process_is_and_empty_where_it_cannot_be_read(  # noqa: PLR0913, PLR0917
+def test_throttling_is_read_from_the_cgroup_of_this_process(  # noqa: PLR0913, PLR0917
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     membership: str,
@@ -225,5 +225,5 @@ def test_throttling_by_a_quota_is_counted_where_this_process_is_and_empty_where_
     assert cores.cores().quota_events == events
 
 
-def test_heat_is_not_reported_where_the_kernel_does_not_count_it() -> None:
+def test_unread_heat_is_empty() -> None:
     assert cores._thermal_events({"cpu_of_another_machine"}) is None

@@ -59,22 +59,22 @@ def said(file: str, *rows: Record) -> str:
 
 
 @pytest.mark.parametrize("file", UNMEASURED)
-def test_a_plot_is_drawn_from_what_was_measured_and_not_without_it(file: str) -> None:
+def test_a_plot_is_drawn_only_if_its_column_was_measured(file: str) -> None:
     whole = [*runs(FAST), *runs(FAST, cache="cold")]
     bare = [replace(row, **UNMEASURED[file]) for row in whole]
     assert file in drawn(analysis_of(whole), file)
     assert file not in drawn(analysis_of(bare), file)
 
 
-def test_warm_trials_alone_say_nothing_about_the_disk() -> None:
+def test_warm_trials_alone_draw_no_cold_plot() -> None:
     assert "cold.png" not in drawn(analysis_of(runs(FAST)), "cold.png")
 
 
-def test_nothing_recorded_draws_nothing() -> None:
+def test_an_empty_campaign_draws_no_plot() -> None:
     assert drawn(analysis_of([])) == {}
 
 
-def test_the_limiting_step_is_named_with_the_share_that_is_reached() -> None:
+def test_limit_plot_names_the_limiting_step_and_the_share_of_it() -> None:
     assert "78% of decode + crop" in said("bound.png", *runs(FAST, pct_of_bound=78.2, bound_by="decode + crop"))
 
 
@@ -103,21 +103,21 @@ def test_a_contestant_beyond_the_limit_shows_no_ratio() -> None:
         ([123.4] * RANKING_BLOCKS, "123×"),  # noqa: RUF001
     ],
 )
-def test_the_headline_says_how_sure_a_ratio_is(ratios: list[float], note: str) -> None:
+def test_headline_plot_says_how_certain_a_ratio_is(ratios: list[float], note: str) -> None:
     fast = [load(FAST, block, images_per_s=100 * ratio) for block, ratio in zip(BLOCKS, ratios, strict=True)]
     words = said("headline.png", *fast, *runs(REFERENCE, BLOCKS, images_per_s=100.0))
     assert note in words
     assert ("(" in note) or not ("tie" in words or "unresolved" in words)
 
 
-def test_a_descriptive_headline_claims_nothing_about_ratios() -> None:
+def test_a_descriptive_headline_plot_claims_no_verdict() -> None:
     words = said("headline.png", *runs(FAST, images_per_s=1010.0), *runs(REFERENCE, images_per_s=1000.0))
     assert "1.01×" in words  # noqa: RUF001
     assert "tie" not in words
     assert "unresolved" not in words
 
 
-def test_a_ratio_to_a_reference_that_is_not_ranked_was_not_tested() -> None:
+def test_headline_plot_claims_no_verdict_against_an_unranked_reference() -> None:
     rows = [*runs(FAST, BLOCKS, images_per_s=1300.0), *runs(REFERENCE, BLOCKS, images_per_s=1000.0)]
     environment = fabricate.environment((FAST, REFERENCE), len(BLOCKS), REFERENCE.name)["campaign"]
     environment["contestants"][1]["apart"] = "stores less"
@@ -135,18 +135,18 @@ def epochs(cold_s: float, **changes: Any) -> list[Record]:
     ]
 
 
-def test_reading_from_disk_is_shown_in_seconds_and_in_the_speed_that_is_kept() -> None:
+def test_cold_plot_shows_added_seconds_and_remaining_speed() -> None:
     assert "+2.5 s keeps 80% of its speed" in said("cold.png", *epochs(12.5))
 
 
-def test_what_reading_from_disk_adds_is_the_difference_within_blocks() -> None:
+def test_added_seconds_are_differences_within_blocks() -> None:
     """The medians, 12 and 20 s, differ by 8 s; the blocks by 2, 11 and 12 s."""
     rows = [load(FAST, block, epoch1_s=epoch_s) for block, epoch_s in enumerate((9.0, 12.0, 28.0), 1)]
     rows += [load(FAST, block, cache="cold", epoch1_s=epoch_s) for block, epoch_s in enumerate((20.0, 14.0, 40.0), 1)]
     assert "+11.0 s" in said("cold.png", *rows)
 
 
-def test_training_that_is_faster_than_on_a_cached_batch_or_without_one_is_not_called_slower() -> None:
+def test_training_plot_calls_no_faster_training_slower() -> None:
     rows = [fabricate.fed(FAST, 1, "train", stall_vs_cached_pct=-2.0)]
     rows += [fabricate.fed(REFERENCE, 1, "train", stall_vs_cached_pct=None, cached_images_per_s=None)]
     environment = fabricate.environment((FAST, REFERENCE), 1, REFERENCE.name, feeding=[FAST.name, REFERENCE.name])
@@ -167,19 +167,19 @@ def test_an_unverified_cold_cache_is_flagged() -> None:
     assert "not verified as cold: guest-cold (2), unproven (1)" in said("cold.png", *rows)
 
 
-def test_only_a_virtual_machine_is_warned_about_its_host() -> None:
+def test_cold_plot_warns_about_the_host_only_on_a_virtual_machine() -> None:
     assert "host" in said("cold.png", *epochs(12.5, cache_state="guest-cold"))
     assert "host" not in said("cold.png", *epochs(12.5, cache_state="cold"))
 
 
-def test_a_contestant_that_failed_cold_is_listed_with_the_reason() -> None:
+def test_cold_plot_lists_a_failed_contestant_with_the_reason() -> None:
     failed = [fabricate.failed(REFERENCE, block, cache="cold", reason="it broke") for block in (1, 2, 3)]
     words = said("cold.png", *epochs(12.5), *runs(REFERENCE), *failed)
     assert f"{REFERENCE.title}" in words
     assert "from disk: failed: it broke" in words
 
 
-def test_the_published_ratio_is_above_the_measured_ones() -> None:
+def test_published_plot_shows_published_and_measured_ratios() -> None:
     rows = [*runs(FAST, images_per_s=4600.0), *runs(REFERENCE, images_per_s=2300.0)]
     published = fabricate.publication((FAST, REFERENCE))["published"]["contestants"]
     fast, reference = (published[actor.name]["images_per_s"] for actor in (FAST, REFERENCE))
@@ -187,19 +187,19 @@ def test_the_published_ratio_is_above_the_measured_ones() -> None:
     assert f"{ratio:.2f}× 2.00× not measured" in said("published.png", *rows)  # noqa: RUF001
 
 
-def test_waits_too_short_for_a_logarithmic_axis_are_drawn() -> None:
+def test_waits_of_zero_are_drawn_on_the_logarithmic_axis() -> None:
     columns = ("wait_p50_ms", "wait_p95_ms", "wait_p99_ms", "wait_max_ms")
     assert "p50 0.01 ms p99 0.01 ms" in said("waits.png", *runs(FAST, **dict.fromkeys(columns, 0.0)))
 
 
-def test_memory_is_shown_in_total_and_without_files() -> None:
+def test_memory_plot_shows_total_and_anonymous_memory() -> None:
     rows = runs(FAST, memory_mib=1500.0, anon_memory_mib=600.0)
     assert "1,500 MiB 600 anonymous + shared" in said("memory.png", *rows)
     widths = [bar.get_width() for bar in drawn(analysis_of(rows), "memory.png")["memory.png"].axes[0].patches]
     assert widths == [600, 900]
 
 
-def test_a_gpu_that_is_busy_half_of_the_time_is_a_strip_that_is_half_full() -> None:
+def test_gpu_plot_of_a_half_busy_gpu_is_half_full() -> None:
     analysis = replace(analysis_of([*runs(FAST), *runs(REFERENCE)]), gpu_uses=fabricate.gpu_uses([FAST, REFERENCE]))
     figure = drawn(analysis, "gpu-time.png")["gpu-time.png"]
     words = " ".join(text.get_text() for text in figure.findobj(Text))
@@ -209,11 +209,11 @@ def test_a_gpu_that_is_busy_half_of_the_time_is_a_strip_that_is_half_full() -> N
     assert strip[:, 1].max() - strip[:, 1].min() == pytest.approx(0.6 * 0.8)
 
 
-def test_without_samples_of_a_gpu_there_is_no_strip() -> None:
+def test_a_campaign_without_gpu_samples_draws_no_gpu_plot() -> None:
     assert "gpu-time.png" not in drawn(analysis_of(runs(FAST)), "gpu-time.png")
 
 
-def test_two_loaders_of_one_colour_and_marker_have_distinguishable_lines() -> None:
+def test_contestants_of_equal_colour_have_distinguishable_lines() -> None:
     alike = [actor for actor in CAST if actor.format == "jpeg-files"]
     rows = [row for actor in alike for row in (*runs(actor), *(fabricate.fed(actor, n, "paced") for n in (1, 2, 3)))]
     environment = fabricate.environment(alike, 3, REFERENCE.name, feeding=[actor.name for actor in alike])
@@ -232,21 +232,21 @@ def gained(actor: Actor, ratio: float, rows: Sequence[Record] = ()) -> str:
     return " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).split())
 
 
-def test_the_gain_of_tuning_is_shown_with_the_settings() -> None:
+def test_tuning_plot_shows_the_gain_and_the_settings() -> None:
     assert "1.24× os_cache = False, workers = 3" in gained(FAST, 1.24)  # noqa: RUF001 - times
     assert "1.01× os_cache = False, workers = 3 (tie)" in gained(FAST, 1.01)  # noqa: RUF001
 
 
-def test_a_plot_says_when_the_own_settings_were_the_best() -> None:
+def test_tuning_plot_says_that_the_own_settings_were_best() -> None:
     assert "1.01× its own settings were the best" in gained(CAST[4], 1.01)  # noqa: RUF001
 
 
-def test_a_search_alone_gains_nothing_to_draw() -> None:
+def test_a_search_without_tuned_trials_draws_no_tuning_plot() -> None:
     environment = fabricate.environment([FAST], 1, FAST.name, (), [FAST.name])
     assert "best.png" not in drawn(analyse([*fabricate.searched(FAST), *runs(FAST, [1])], environment["campaign"]))
 
 
-def test_images_from_a_bucket_are_drawn_over_the_time_since_each_began() -> None:
+def test_delivery_curves_are_drawn_from_the_start_of_each_contestant() -> None:
     stream = fabricate.STREAM | {"streaming": [FAST.name], "bounded": [], "downloading": [REFERENCE.name]}
     environment = fabricate.environment((FAST, REFERENCE), 2, REFERENCE.name, stream=stream)
     rows = [fabricate.fetched(FAST, block, "stream") for block in (1, 2)]
@@ -265,7 +265,7 @@ LONG = [replace(a, name=f"{a.name}-{i}", title=f"{a.title} {i} with a long title
 
 
 @pytest.mark.parametrize("cast", [CAST[-2:], CAST, LONG], ids=["two", "ten", "long"])
-def test_no_words_are_cut_off(cast: Sequence[Actor]) -> None:
+def test_plots_cut_off_no_text(cast: Sequence[Actor]) -> None:
     names = [actor.name for actor in cast]
     stream = fabricate.STREAM | {"streaming": names[:1], "bounded": names[1:2], "downloading": names}
     rows = fabricate.finished(cast, 3, names, names, names, stream)

@@ -69,7 +69,7 @@ def measured(
         (0, {}, [None, None, None]),
     ],
 )
-def test_jobs_have_gpus_of_their_own_as_far_as_there_are_some(
+def test_jobs_get_their_own_gpus_as_far_as_possible(
     gpus: int, environment: dict[str, str], shown: list[str | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu, "count", lambda: gpus)
@@ -87,14 +87,12 @@ def test_two_ranks_of_a_real_loader_share_each_epoch(measured: Path) -> None:
     assert row.prefetched_images is None
 
 
-def test_rows_of_several_ranks_follow_from_their_raw_times(measured: Path) -> None:
+def test_rows_of_several_ranks_agree_with_their_raw_times(measured: Path) -> None:
     assert {j.what: j.reasons for j in check.check(measured) if j.state == "invalid"} == {}
 
 
 @slow
-def test_two_ranks_of_the_real_loaders_are_certified_together(
-    quick: Campaign, everything: Prepared, tmp_path: Path
-) -> None:
+def test_real_loaders_are_certified_over_two_ranks(quick: Campaign, everything: Prepared, tmp_path: Path) -> None:
     # 257 images, which two ranks cannot share evenly.
     chosen = in_two_ranks(quick, *CONTESTANTS)
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"probe": 257})})
@@ -104,7 +102,7 @@ def test_two_ranks_of_the_real_loaders_are_certified_together(
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_rank_that_is_killed_ends_the_trial_as_a_failed_row(ready: Ready, tmp_path: Path) -> None:
+def test_a_killed_rank_ends_the_trial_as_a_failed_row(ready: Ready, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     options = {"end": "rank 1 is killed", "pid_file": str(pids)}
     chosen = campaign({"dying": {"loader": "doomed", "options": options}}, ranks=2, blocks=1)
@@ -114,7 +112,7 @@ def test_a_rank_that_is_killed_ends_the_trial_as_a_failed_row(ready: Ready, tmp_
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_loader_that_gives_all_samples_to_every_rank_is_invalid(ready: Ready, tmp_path: Path) -> None:
+def test_a_loader_that_gives_every_rank_all_samples_is_invalid(ready: Ready, tmp_path: Path) -> None:
     row = _only_row(campaign({"alone": {}}, ranks=2, blocks=1), ready, tmp_path)
     assert (row.status, row.reason) == ("invalid", "epoch 1 delivered 192 images instead of 96")
 
@@ -142,7 +140,7 @@ def _train(consumer: Consumer, ready: Ready, folder: Path, **options: str) -> di
 
 @slow
 @pytest.mark.usefixtures("planted")
-def test_ranks_train_one_network_and_under_lightning_the_same(ready: Ready, tmp_path: Path) -> None:
+def test_ranks_train_one_network_in_plain_pytorch_and_under_lightning(ready: Ready, tmp_path: Path) -> None:
     """Rank 0 has five batches per epoch and rank 1 two; under Lightning, the DataModule splits these into five."""
     plain = _train("train", ready, tmp_path, behaviour="share unevenly, cut")
     lightning = _train("lightning", ready, tmp_path, behaviour="share unevenly")
@@ -157,7 +155,7 @@ def test_ranks_train_one_network_and_under_lightning_the_same(ready: Ready, tmp_
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_rank_killed_in_training_is_blamed_and_not_its_peers(ready: Ready, tmp_path: Path) -> None:
+def test_a_rank_killed_in_training_is_named_and_not_its_peers(ready: Ready, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     ended = _train("train", ready, tmp_path, behaviour="die second", pid_file=str(pids))
     assert (ended["status"], ended["reason"]) == ("failed", "rank 1 was ended by SIGKILL (out of memory?)")
@@ -176,7 +174,7 @@ def test_jobs_run_independently_and_are_reported_together(ready: Ready, tmp_path
     assert check.check(tmp_path / "results" / "small")[-1].state != "invalid"
 
 
-def test_each_job_has_the_whole_work_with_a_seed_of_its_own() -> None:
+def test_each_job_has_the_whole_work_and_its_own_seed() -> None:
     work = Work(batch_size=8, workers=1, image_size=32, seed=5)
     artifact = Artifact("f", "/nowhere", 10**6, 0, 1, 1, Encoding("jpeg"))
     spec = TrialSpec("any", artifact, work, Window(0, 0, 1, None), Path("times.npz"), jobs=2)
@@ -194,9 +192,7 @@ def test_each_job_has_the_whole_work_with_a_seed_of_its_own() -> None:
         pytest.param("share unevenly", ("invalid", "epoch 1 delivered 72 images instead of 96"), marks=slow),
     ],
 )
-def test_a_job_that_ends_badly_ends_the_others(
-    behaviour: str, ending: tuple[str, str], ready: Ready, tmp_path: Path
-) -> None:
+def test_a_failing_job_ends_the_others(behaviour: str, ending: tuple[str, str], ready: Ready, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     options = {"behaviour": behaviour, "pid_file": str(pids), "seconds": 0.05}
     row = _only_row(campaign({"bad": {"options": options}}, jobs=2, blocks=1), ready, tmp_path)
@@ -205,7 +201,7 @@ def test_a_job_that_ends_badly_ends_the_others(
 
 
 @pytest.mark.parametrize(("speeds", "index"), [([5, 5, 5], 1), ([4, 0, 0, 0], 0.25), ([3, 1], 0.8)])
-def test_fairness_is_what_jain_defined(speeds: list[float], index: float) -> None:
+def test_fairness_is_jains_index(speeds: list[float], index: float) -> None:
     assert fairness(np.array(speeds)) == pytest.approx(index)
 
 
@@ -233,9 +229,7 @@ class Ended:
 @pytest.mark.parametrize(
     ("reported_s", "blamed"), [([2, 1], "rank 1: at 1"), ([2, 0, 1], "rank 1 died"), ([1, 2], "rank 0: at 1")]
 )
-def test_of_ranks_that_end_at_the_same_time_the_first_to_fail_is_blamed(
-    reported_s: list[float], blamed: str, tmp_path: Path
-) -> None:
+def test_the_first_rank_to_fail_is_named(reported_s: list[float], blamed: str, tmp_path: Path) -> None:
     artifact = Artifact("f", "/nowhere", 10**6, 0, 1, 1, Encoding("jpeg"))
     work = Work(batch_size=8, workers=1, image_size=32, ranks=len(reported_s))
     spec = TrialSpec("any", artifact, work, Window(0, 0, 1, None), tmp_path / "times.npz")

@@ -82,7 +82,7 @@ def test_a_file_of_an_earlier_schema_is_read_and_its_seals_hold(tmp_path: Path) 
     assert row.seal != trials_csv.seal(row, tmp_path)
 
 
-def test_a_row_of_an_earlier_version_shows_its_own_columns_in_place_of_the_new_ones(tmp_path: Path) -> None:
+def test_an_earlier_row_shows_its_own_columns_instead_of_new_ones(tmp_path: Path) -> None:
     old = replace(RECORD, schema=5, bank_images=512, peak_memory_mib=9.0)
     header = tuple(name for name in trials_csv.HEADER if name not in earlier.RENAMED)
     path = tmp_path / "trials.csv"

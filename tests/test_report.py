@@ -42,7 +42,7 @@ def written(tmp_path: Path, *args: object, **kwargs: object) -> str:
     return report.write(folder, tmp_path / "reports" / "quick").read_text()
 
 
-def test_every_picture_is_shown_and_every_shown_picture_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_shows_every_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots, "PLOTS", ALL_PICTURES)
     monkeypatch.setattr(raw_times, "gpu_uses", lambda *_: fabricate.gpu_uses(fabricate.CAST))
     text = written(tmp_path)
@@ -52,7 +52,7 @@ def test_every_picture_is_shown_and_every_shown_picture_exists(tmp_path: Path, m
     assert made == {"report.md", *shown}
 
 
-def test_the_headline_names_the_fastest_and_its_ratio(tmp_path: Path) -> None:
+def test_headline_names_the_fastest_contestant_and_its_ratio(tmp_path: Path) -> None:
     rows = [
         fabricate.load(actor, block, images_per_s=speed)
         for actor, speed in zip(CAST[:3], (3000.0, 1500.0, 1000.0), strict=True)
@@ -70,7 +70,7 @@ def test_the_headline_names_the_fastest_and_its_ratio(tmp_path: Path) -> None:
     assert tested[1] == "6"
 
 
-def test_every_table_is_whole_and_every_link_leads_somewhere(tmp_path: Path) -> None:
+def test_tables_are_complete_and_links_have_targets(tmp_path: Path) -> None:
     text = written(tmp_path)
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
@@ -81,14 +81,14 @@ def test_every_table_is_whole_and_every_link_leads_somewhere(tmp_path: Path) -> 
     assert links <= anchors
 
 
-def test_few_blocks_claim_no_rank(tmp_path: Path) -> None:
+def test_a_report_of_few_blocks_claims_no_rank(tmp_path: Path) -> None:
     text = written(tmp_path, blocks=3)
     assert "- **Confidence:** descriptive only. No contestant has a speed in more than 3 blocks;" in text
     assert "is fastest" not in text
     assert "| Rank |" not in text
 
 
-def test_rivals_that_no_test_separates_are_named(tmp_path: Path) -> None:
+def test_headline_names_rivals_that_no_test_separates(tmp_path: Path) -> None:
     rows = [
         fabricate.load(actor, block, images_per_s=1000.0 + 10 * block + offset)
         for actor, offset in zip(CAST[:2], (0, 5), strict=True)
@@ -99,7 +99,7 @@ def test_rivals_that_no_test_separates_are_named(tmp_path: Path) -> None:
     assert "no test separates it from FFCV raw, os_cache on." in text
 
 
-def test_with_data_in_a_bucket_the_report_says_who_overtakes_whom(tmp_path: Path) -> None:
+def test_bucket_section_lists_crossovers(tmp_path: Path) -> None:
     """LitData's 3,600 images/s begin after 5.0 s; ImageFolder downloads and is as fast; FFCV has 5,500 after 13 s."""
     text = written(tmp_path, blocks=1)
     streamed, ffcv = "LitData JPEG, streamed", "FFCV JPEG, os_cache on, downloaded first"
@@ -115,7 +115,7 @@ def test_with_data_in_a_bucket_the_report_says_who_overtakes_whom(tmp_path: Path
     assert bounded[-2:] == ["48.0 (within its 64.0)", "4.00"]
 
 
-def test_delivery_curves_are_read_from_the_folder_and_may_be_missing(tmp_path: Path) -> None:
+def test_missing_delivery_curves_are_omitted(tmp_path: Path) -> None:
     folder = fabricate.campaign(tmp_path / "results" / "quick", blocks=1)
     (folder / "times" / "1+litdata-jpeg+stream.npz").unlink()
     text = report.write(folder, tmp_path / "reports" / "quick").read_text()
@@ -124,7 +124,7 @@ def test_delivery_curves_are_read_from_the_folder_and_may_be_missing(tmp_path: P
 
 
 @pytest.mark.parametrize("status", ["failed", "timeout", "invalid", "unavailable"])
-def test_what_is_not_ok_is_shown_with_its_reason(tmp_path: Path, status: str) -> None:
+def test_failed_trials_are_listed_with_their_reason(tmp_path: Path, status: str) -> None:
     bad = [fabricate.failed(CAST[1], block, status, "it broke") for block in (1, 2, 3)]
     good = [fabricate.load(CAST[0], block) for block in (1, 2, 3)]
     text = written(tmp_path, good + bad, cast=CAST[:2])
@@ -134,13 +134,13 @@ def test_what_is_not_ok_is_shown_with_its_reason(tmp_path: Path, status: str) ->
     assert "There is no ratio" not in text  # CAST[0] is the reference
 
 
-def test_an_unfinished_campaign_says_so(tmp_path: Path) -> None:
+def test_report_of_an_unfinished_campaign_is_preliminary(tmp_path: Path) -> None:
     text = written(tmp_path, [fabricate.load(CAST[0], 1)], cast=CAST[:3])
     assert "- **Preliminary:** after 0 of 3 blocks, 1 of 9 trials. Every figure can still change." in text
     assert f"{CAST[2].title} (not run yet)" in text
 
 
-def test_after_its_first_block_a_report_is_right_and_preliminary(tmp_path: Path) -> None:
+def test_report_after_the_first_block_is_preliminary(tmp_path: Path) -> None:
     text = written(tmp_path, [fabricate.load(actor, 1) for actor in CAST[:3]], cast=CAST[:3])
     screen = text[: text.index("![")]
     assert "FFCV raw, os_cache on has the highest median so far: " in screen
@@ -150,25 +150,25 @@ def test_after_its_first_block_a_report_is_right_and_preliminary(tmp_path: Path)
     assert "No speed" not in screen
 
 
-def test_no_rows_at_all_say_so(tmp_path: Path) -> None:
+def test_report_of_no_rows_says_so(tmp_path: Path) -> None:
     text = written(tmp_path, [])
     assert "**No trial has been recorded yet**" in text
     assert "![" not in text
     assert "## How can this be repeated?" in text
 
 
-def test_all_rows_failed(tmp_path: Path) -> None:
+def test_report_of_failed_rows_ranks_nobody(tmp_path: Path) -> None:
     text = written(tmp_path, [fabricate.failed(actor, 1) for actor in CAST])
     assert "**No contestant can be ranked**: none has a speed." in text
     assert text.count("![") == 1
 
 
-def test_a_single_contestant(tmp_path: Path) -> None:
+def test_report_of_a_single_contestant_makes_no_comparison(tmp_path: Path) -> None:
     text = written(tmp_path, cast=CAST[:1], blocks=1)
     assert "**FFCV raw, os_cache on delivers " in text
 
 
-def test_what_other_consumers_get_has_sections_of_its_own(tmp_path: Path) -> None:
+def test_other_consumers_have_their_own_sections(tmp_path: Path) -> None:
     text = written(tmp_path)
     feeding = text[text.index("## How fast an accelerator") : text.index("## How fast is training")]
     [_, fastest, *_] = tables(feeding)
@@ -180,7 +180,7 @@ def test_what_other_consumers_get_has_sections_of_its_own(tmp_path: Path) -> Non
     assert "no model was trained." not in text
 
 
-def test_jobs_side_by_side_have_a_section_of_their_own(tmp_path: Path) -> None:
+def test_jobs_have_their_own_section(tmp_path: Path) -> None:
     several = {"slowest_rank_images_per_s": 900.0, "fairness": 0.98, "jobs": 2}
     rows = [fabricate.load(CAST[0], 1, **several), fabricate.fed(CAST[0], 1, "train", **several)]
     env = fabricate.environment(CAST[:1], 1, CAST[0].name, feeding=[CAST[0].name])["campaign"]
@@ -195,26 +195,26 @@ def test_jobs_side_by_side_have_a_section_of_their_own(tmp_path: Path) -> None:
     assert "in each of 2 jobs" in text
 
 
-def test_without_other_consumers_there_is_no_section_on_training(tmp_path: Path) -> None:
+def test_report_without_training_omits_its_section(tmp_path: Path) -> None:
     text = written(tmp_path, cast=CAST[:2], best=[])
     assert "## How fast is training" not in text
     assert "**Training**: no model was trained" in text
 
 
-def test_an_epoch_that_is_no_multiple_of_the_images_visits_them_so_many_times_on_average(tmp_path: Path) -> None:
+def test_report_gives_mean_visits_per_image_for_a_partial_pass(tmp_path: Path) -> None:
     env = fabricate.environment(CAST[:1], 1, CAST[0].name)["campaign"]
     env["work"] |= {"epoch_images": 6554}
     text = written(tmp_path, [fabricate.load(CAST[0], 1)], cast=CAST[:1], blocks=1, campaign=env)
     assert "each measured epoch visits an image 1.6 times on average" in text
 
 
-def test_the_images_on_which_contestants_were_certified_are_those_of_all_of_them(tmp_path: Path) -> None:
+def test_report_names_the_images_of_every_certificate(tmp_path: Path) -> None:
     seen = {actor.name: fabricate.certificate(seen_on=f"{number} images") for number, actor in enumerate(CAST[:2], 7)}
     text = written(tmp_path, [fabricate.load(CAST[0], 1)], cast=CAST[:2], blocks=1, certified=seen)
     assert "Seen on 7 images; 8 images." in text
 
 
-def test_tuned_contestants_have_a_section_of_their_own(tmp_path: Path) -> None:
+def test_tuned_contestants_have_their_own_section(tmp_path: Path) -> None:
     cast = CAST[:6]
     text = written(tmp_path, cast=cast, blocks=6)
     section = text[text.index("## What does tuning gain?") : text.index("## How close are")]
@@ -232,11 +232,11 @@ def test_tuned_contestants_have_a_section_of_their_own(tmp_path: Path) -> None:
     assert "FFCV raw" not in {row[1] for row in tables(text[: text.index("## What does tuning")]) if len(row) > 1}
 
 
-def test_without_a_search_there_is_no_second_track(tmp_path: Path) -> None:
+def test_report_without_a_search_omits_tuning(tmp_path: Path) -> None:
     assert "tuned" not in written(tmp_path, cast=CAST[:2], best=[]).lower()
 
 
-def test_a_search_that_failed_or_used_too_much_memory_says_so(tmp_path: Path) -> None:
+def test_report_explains_a_search_without_a_result(tmp_path: Path) -> None:
     actor = CAST[0]
     greedy = [replace(row, anon_memory_mib=5000.0) for row in fabricate.searched(actor)[:2]]
     bad = fabricate.at_best(actor, 1, status="unavailable", reason="no settings keep to it", images_per_s=None)
@@ -254,7 +254,7 @@ def test_a_search_that_failed_or_used_too_much_memory_says_so(tmp_path: Path) ->
 NASTY = ("a|b", "`code", "two\nlines", "**bold**", "[link](x)", "<b>", "$x$ and $y$", "\\", "_a_")
 
 
-def test_no_text_of_others_breaks_a_table(tmp_path: Path) -> None:
+def test_foreign_text_breaks_no_table(tmp_path: Path) -> None:
     cast = [
         fabricate.Actor(f"n{number}", f"{nasty} {number}", "ffcv", "ffcv-raw", 1000 + number)
         for number, nasty in enumerate(NASTY)
@@ -281,7 +281,7 @@ def test_missing_figures_are_dashes(tmp_path: Path) -> None:
     assert "nan" not in text.lower()
 
 
-def test_a_format_that_stores_something_else_is_described(tmp_path: Path) -> None:
+def test_a_deviating_format_is_described(tmp_path: Path) -> None:
     less = "JPEG of quality about 75, 4:2:0, full resolution, 38.2 dB from the canonical pixels"
     rows = [fabricate.write("ffcv-jpeg"), fabricate.write("litdata-jpeg", stored=less)]
     text = written(tmp_path, [fabricate.load(CAST[0], 1), *rows])
@@ -292,7 +292,7 @@ def test_a_format_that_stores_something_else_is_described(tmp_path: Path) -> Non
     ]
 
 
-def test_a_format_that_was_written_in_several_runs_has_no_seconds(tmp_path: Path) -> None:
+def test_a_format_written_in_several_runs_has_no_write_time(tmp_path: Path) -> None:
     untimed = fabricate.write("litdata-jpeg", write_synced_s=None, cpu_s=None, images_per_s=None)
     text = written(tmp_path / "a", [fabricate.load(CAST[0], 1), fabricate.write("ffcv-jpeg"), untimed])
     [row] = [row for row in rows_of(text, "LitData JPEG") if row[-1] == "ok"]
@@ -301,7 +301,7 @@ def test_a_format_that_was_written_in_several_runs_has_no_seconds(tmp_path: Path
     assert "No seconds" not in written(tmp_path / "b", [fabricate.load(CAST[0], 1), fabricate.write("ffcv-jpeg")])
 
 
-def test_published_ratios_and_the_worth_of_each_change_are_shown(tmp_path: Path) -> None:
+def test_published_ratios_and_the_effect_of_each_change_are_shown(tmp_path: Path) -> None:
     cast = CAST[:3]
     rows = [
         fabricate.load(actor, block, images_per_s=speed)
@@ -318,20 +318,20 @@ def test_published_ratios_and_the_worth_of_each_change_are_shown(tmp_path: Path)
     assert "in the stored order" not in text
 
 
-def test_unreadable_images_are_counted_and_the_first_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_counted_and_the_first_listed(tmp_path: Path) -> None:
     text = written(tmp_path, unreadable=[(f"{n}.jpg", "truncated") for n in range(25)])
     assert "**25 unreadable images** skipped in every format alike; the first 20:" in text
     assert len(rows_of(text, "truncated")) == report.SHOWN_UNREADABLE
 
 
-def test_the_command_repeats_the_campaign_on_the_same_images(tmp_path: Path) -> None:
+def test_command_repeats_the_campaign_on_the_same_images(tmp_path: Path) -> None:
     env = fabricate.environment(CAST, 3, CAST[0].name)
     text = written(tmp_path, data=env["data"] | {"origin": "/my photos"})
     command = "loaderbench bench quick --data '/my photos' --samples 4096 --batch-size 128 --blocks 3"
     assert f"```\n{command}\n```" in text
 
 
-def test_the_command_names_the_split_and_images_whose_folder_is_called_synthetic(tmp_path: Path) -> None:
+def test_command_names_split_and_data_called_synthetic(tmp_path: Path) -> None:
     env = fabricate.environment(CAST, 3, CAST[0].name)
     env["campaign"]["data"]["split"] = "val"
     data = env["data"] | {"origin": "synthetic_faces, split val"}
@@ -339,13 +339,13 @@ def test_the_command_names_the_split_and_images_whose_folder_is_called_synthetic
     assert "loaderbench bench quick --data synthetic_faces --split val --samples" in text
 
 
-def test_a_missing_list_of_unreadable_images_is_an_empty_one(tmp_path: Path) -> None:
+def test_a_missing_list_of_unreadable_images_counts_as_empty(tmp_path: Path) -> None:
     folder = fabricate.campaign(tmp_path / "quick")
     (folder / "unreadable.csv").unlink()
     assert "No image was unreadable." in report.write(folder, tmp_path / "out").read_text()
 
 
-def test_an_env_of_another_schema_is_refused_by_the_version_that_reads_it(tmp_path: Path) -> None:
+def test_error_for_another_schema_names_the_version_that_reads_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"schema 9 instead of 1; use loaderbench 0\.1\.0"):
         written(tmp_path, schema=9)
 
@@ -363,7 +363,7 @@ def test_a_campaign_of_an_earlier_version_that_lacks_keys_is_read(tmp_path: Path
     assert check.check(tmp_path / "results" / "quick")
 
 
-def test_an_env_that_lacks_what_was_always_there_says_what(tmp_path: Path) -> None:
+def test_error_names_the_missing_key_of_env_json(tmp_path: Path) -> None:
     folder = fabricate.campaign(tmp_path / "quick")
     env = json.loads((folder / "env.json").read_text())
     del env["host"], env["gpu"]
@@ -372,14 +372,14 @@ def test_an_env_that_lacks_what_was_always_there_says_what(tmp_path: Path) -> No
         report.write(folder, tmp_path / "out")
 
 
-def test_two_contestants_of_one_title_are_told_apart_wherever_they_are_shown(tmp_path: Path) -> None:
+def test_equal_titles_are_distinguished_in_every_section(tmp_path: Path) -> None:
     cast = [replace(actor, title="The same") for actor in CAST[:2]]
     text = written(tmp_path, [fabricate.load(actor, 1) for actor in cast], cast=cast, blocks=1)
     assert rows_of(text, "The same") == []
     assert len(rows_of(text, f"The same ({cast[0].name})")) == len(rows_of(text, f"The same ({cast[1].name})")) > 3
 
 
-def test_a_new_report_replaces_an_old_one_and_nothing_else(tmp_path: Path) -> None:
+def test_a_new_report_replaces_only_the_old_report(tmp_path: Path) -> None:
     out = tmp_path / "out"
     report.write(fabricate.campaign(tmp_path / "whole"), out)
     (out / "notes.txt").write_text("mine")
@@ -400,7 +400,7 @@ def test_a_crash_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.Monke
 WINDOWS = fabricate.certificate(faults=("shuffled only within windows of about 256 samples",))
 
 
-def test_different_work_is_on_the_first_screen_and_has_no_rank(tmp_path: Path) -> None:
+def test_different_work_is_on_the_first_screen_without_a_rank(tmp_path: Path) -> None:
     certified = {actor.name: fabricate.certificate() for actor in CAST} | {CAST[0].name: WINDOWS}
     text = written(tmp_path, blocks=6, certified=certified, cold=[])
     assert f"**{CAST[1].title}" in text.split("![")[0], "the fastest of the same work leads"
@@ -410,13 +410,13 @@ def test_different_work_is_on_the_first_screen_and_has_no_rank(tmp_path: Path) -
     assert rows_of(text, CAST[1].title)[0][0] == "1"
 
 
-def test_what_each_contestant_does_is_a_table(tmp_path: Path) -> None:
+def test_a_table_lists_the_work_of_each_contestant(tmp_path: Path) -> None:
     text = written(tmp_path)
     row = next(row for row in rows_of(text, CAST[1].title) if "bilinear, antialiased" in row)
     assert row[1:4] == ["the same", "canonical JPEG bytes", "canonical JPEG"]
 
 
-def test_a_campaign_without_certificates_says_so(tmp_path: Path) -> None:
+def test_report_names_missing_certificates(tmp_path: Path) -> None:
     text = written(tmp_path, certified={})
     assert "**No certificates:** this campaign did not check" in text
     assert "## Do all contestants do the same work?" not in text

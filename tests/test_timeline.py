@@ -37,13 +37,13 @@ def after_pause(waits_s: list[float], pause_s: float = 3.0, epochs: tuple[int, .
     return times
 
 
-def test_an_epoch_that_was_not_over_has_no_figures() -> None:
+def test_an_unfinished_epoch_has_no_figures() -> None:
     columns = timeline([0.5] * 20, epochs=(0,)).columns()
     assert (columns["epoch1_images_per_s"], columns["epoch1_s"]) == (None, None)
     assert columns["images_per_s"] == 20
 
 
-def test_a_steady_loader_has_one_speed_everywhere() -> None:
+def test_a_steady_loader_has_equal_speed_in_every_figure() -> None:
     columns = timeline([0.5] * 20).columns()
     assert columns["images_per_s"] == 20
     assert columns["window_s"] == 5
@@ -69,7 +69,7 @@ def bursts(workers: int, batches: int, slower: float = 1.0) -> list[float]:
 
 @pytest.mark.parametrize("workers", [1, 2, 32])
 @pytest.mark.parametrize("shift", [0, 1, 7, 20])
-def test_batches_in_bursts_of_the_number_of_workers_are_no_drift(workers: int, shift: int) -> None:
+def test_bursts_of_as_many_batches_as_workers_are_no_drift(workers: int, shift: int) -> None:
     """Wherever the window of 80 batches opens."""
     drift_pct, error_pct = drift_of(bursts(workers, 120)[shift : shift + 80], workers)
     assert drift_pct == pytest.approx(0, abs=1e-9)
@@ -85,7 +85,7 @@ def test_a_loader_that_becomes_a_fifth_slower_is_flagged_with_any_number_of_work
 
 
 @pytest.mark.parametrize("workers", [1, 2, 32])
-def test_workers_whose_batches_take_more_or_less_long_by_chance_are_rarely_flagged(workers: int) -> None:
+def test_random_batch_times_are_rarely_flagged(workers: int) -> None:
     """Each takes 1 s with a standard deviation of 10 %, in 100 windows of 160 batches, which are delivered in order."""
     flagged, random = 0, np.random.default_rng(0)
     for _ in range(100):
@@ -97,18 +97,18 @@ def test_workers_whose_batches_take_more_or_less_long_by_chance_are_rarely_flagg
     assert flagged < 10
 
 
-def test_the_end_of_an_epoch_is_no_drift() -> None:
+def test_an_epoch_end_is_no_drift() -> None:
     intervals = bursts(2, 80)
     intervals[60] += 5
     assert drift_of(intervals, 2, epochs=(0, 61))[0] == pytest.approx(0, abs=1e-9)
 
 
-def test_a_window_too_short_for_two_spans_of_all_workers_in_each_half_has_no_drift() -> None:
+def test_a_window_too_short_for_its_workers_has_no_drift() -> None:
     assert drift_of([1.0] * 64, 32) == (None, None)
     assert drift_of([1.0] * 66, 32)[0] == 0
 
 
-def test_sustained_speed_counts_whole_epochs_after_the_first_with_the_waits_between_them() -> None:
+def test_sustained_speed_covers_complete_later_epochs_and_the_waits_between() -> None:
     waits = [1.0] * 4 + [3.0, 1.0, 1.0, 1.0] * 3 + [3.0, 1.0, 1.0, 1.0]
     columns = timeline(waits, epochs=(0, 4, 8, 12, 16)).columns()
     assert columns["later_epochs_images_per_s"] == pytest.approx(40 / 6)
@@ -121,7 +121,7 @@ def test_the_last_epoch_counts_if_the_trial_ends_with_it() -> None:
 
 
 @pytest.mark.parametrize("paused", [13, 14, 15, 16])
-def test_the_pause_of_the_harness_is_in_no_figure_of_epochs(paused: int) -> None:
+def test_epoch_figures_exclude_the_pause_of_the_harness(paused: int) -> None:
     """Epochs of 4 batches, 2 s from one to the next, and a pause of 100 s before batch `paused`."""
     waits = ([2.0, 1.0, 1.0, 1.0] * 6)[:22]
     waits[paused] += 100
@@ -131,22 +131,22 @@ def test_the_pause_of_the_harness_is_in_no_figure_of_epochs(paused: int) -> None
     assert columns["epoch_gap_s"] == 2
 
 
-def test_an_epoch_that_the_pause_interrupts_has_no_figures() -> None:
+def test_an_interrupted_epoch_has_no_figures() -> None:
     columns = timeline([0.5] * 20, epochs=(0, 16), paused=14).columns()
     assert (columns["epoch1_s"], columns["later_epochs_images_per_s"], columns["epoch_gap_s"]) == (None, None, None)
 
 
-def test_without_a_second_whole_epoch_there_is_no_sustained_speed() -> None:
+def test_sustained_speed_needs_a_second_complete_epoch() -> None:
     assert timeline([0.5] * 20).columns()["later_epochs_images_per_s"] is None
 
 
-def test_waits_are_those_of_the_window() -> None:
+def test_waits_cover_the_window_only() -> None:
     columns = timeline([100.0] * 4 + [0.1] * 9 + [1.1] + [100.0] * 6).columns()
     assert columns["wait_p50_ms"] == pytest.approx(100)
     assert columns["wait_max_ms"] == pytest.approx(1100)
 
 
-def test_batches_that_are_ready_after_a_pause_were_prefetched() -> None:
+def test_batches_ready_after_a_pause_count_as_prefetched() -> None:
     columns = after_pause([0.001, 0.1, 0.2, 0.5]).columns()
     assert columns["prefetched_images"] == 30
     assert columns["prefetch_bias_bound_pct"] == 30
@@ -156,7 +156,7 @@ def test_a_loader_that_prefetches_nothing_has_a_bound_of_zero() -> None:
     assert after_pause([0.5]).columns()["prefetch_bias_bound_pct"] == 0
 
 
-def test_prefetched_batches_that_do_not_come_to_an_end_are_not_known() -> None:
+def test_prefetching_without_an_end_is_unknown() -> None:
     times = after_pause([0.001] * 6)
     assert times.columns()["prefetched_images"] is None
     assert not times.prefetch_is_known()
@@ -165,7 +165,7 @@ def test_prefetched_batches_that_do_not_come_to_an_end_are_not_known() -> None:
 
 
 @pytest.mark.parametrize("epoch", [14, 16, 17])
-def test_where_the_epoch_ends_first_the_bound_is_empty(epoch: int) -> None:
+def test_prefetch_bound_is_empty_if_the_epoch_ends_first(epoch: int) -> None:
     """Of more prefetched batches, a pause would have shown the rest of the epoch only."""
     times = after_pause([0.001, 0.1, 0.2, 0.5], epochs=(0, 8, epoch))
     assert times.columns()["prefetched_images"] is None
@@ -173,11 +173,11 @@ def test_where_the_epoch_ends_first_the_bound_is_empty(epoch: int) -> None:
     assert times.prefetch_is_known()
 
 
-def test_a_later_epoch_does_not_matter_to_the_bound() -> None:
+def test_prefetch_bound_does_not_depend_on_later_epochs() -> None:
     assert after_pause([0.001, 0.1, 0.2, 0.5, 0.5], epochs=(0, 8, 18)).columns()["prefetched_images"] == 30
 
 
-def test_after_a_pause_too_short_to_fill_the_queue_the_bound_is_empty() -> None:
+def test_prefetch_bound_is_empty_after_too_short_a_pause() -> None:
     """At 20 images/s, 30 images take 1.5 s."""
     assert after_pause([0.001, 0.1, 0.2, 0.5], pause_s=1.5).columns()["prefetched_images"] is None
 
@@ -192,7 +192,7 @@ def test_columns_of_earlier_schemas_are_computed_as_they_were() -> None:
     assert old["epoch_end_s"] == pytest.approx((0.5 + 0.5 + 0.2) / 3)
 
 
-def test_the_raw_times_are_kept(tmp_path: Path) -> None:
+def test_raw_times_are_saved(tmp_path: Path) -> None:
     times = timeline([0.5] * 20)
     times.save(tmp_path / "times.npz")
     with np.load(tmp_path / "times.npz") as kept:

@@ -46,13 +46,13 @@ def consume(batches: Any, window: Window = AT_ONCE, work: Work = WORK, gpu: Gpu 
     return timed
 
 
-def test_right_work_is_measured() -> None:
+def test_correct_work_is_measured() -> None:
     columns = consume(right()).columns()
     assert columns["memory_format"] == "contiguous"
     assert columns["images_per_s"] > 0
 
 
-def test_the_raw_times_of_the_harness_are_not_counted_as_memory_of_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_excludes_the_raw_times_of_the_harness(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each batch has three numbers of eight bytes: after the first batch almost nothing, at the end 1 MiB."""
     monkeypatch.setattr(meter, "tree_memory", lambda _: Memory(300.0, 200.0))
     batches = 2**20 // 24
@@ -63,7 +63,7 @@ def test_the_raw_times_of_the_harness_are_not_counted_as_memory_of_the_loader(mo
     assert closed == Memory(pytest.approx(299, abs=0.001), pytest.approx(199, abs=0.001))
 
 
-def test_memory_is_of_the_reading_with_more_anonymous_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_that_of_the_larger_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that the difference is the file-backed memory at that moment."""
     readings = iter([Memory(300.0, 250.0), Memory(900.0, 200.0)])
     monkeypatch.setattr(meter, "tree_memory", lambda _: next(readings))
@@ -73,7 +73,7 @@ def test_memory_is_of_the_reading_with_more_anonymous_memory(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(("window_s", "paused"), [(9, 11), (10, 12), (11, 17), (14, 17)])
-def test_the_harness_pauses_where_half_of_a_short_epoch_is_left(
+def test_harness_pauses_halfway_through_a_short_epoch(
     window_s: int, paused: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Epochs of 8 batches, one per second; the window opens with the second batch and ends in the second epoch."""
@@ -82,12 +82,12 @@ def test_the_harness_pauses_where_half_of_a_short_epoch_is_left(
     assert timed.timeline.paused == paused
 
 
-def test_channels_last_memory_is_right_work_and_recorded() -> None:
+def test_channels_last_memory_is_valid_and_recorded() -> None:
     batches = [(images.to(memory_format=torch.channels_last), labels) for images, labels in right()]
     assert consume(batches).columns()["memory_format"] == "channels_last"
 
 
-def test_whole_epochs_are_measured_from_the_first_batch_to_the_last() -> None:
+def test_complete_epochs_are_measured_from_first_to_last_batch() -> None:
     class Counted:
         begun = 0
 
@@ -127,7 +127,7 @@ def each(change: Callable[[torch.Tensor], torch.Tensor]) -> Batches:
         ([(torch.cat([i, i]), torch.cat([n, n])) for i, n in right()], "with 1 to 8 images"),
     ],
 )
-def test_wrong_work_is_refused_and_named(batches: Batches, said: str) -> None:
+def test_wrong_work_is_refused_with_the_reason(batches: Batches, said: str) -> None:
     with pytest.raises(InvalidWorkError, match=said):
         consume(batches)
 
@@ -151,7 +151,7 @@ def test_floats_must_be_scaled(low: float, high: float, right: bool, dtype: str)
         consume(batches, work=floats)
 
 
-def test_wrong_work_in_a_later_epoch_is_refused_too() -> None:
+def test_wrong_work_in_a_later_epoch_is_refused() -> None:
     class Tiring:
         epoch = 0
 
@@ -190,7 +190,7 @@ class Steady:
             yield batch
 
 
-def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch) -> None:
     columns = consume(Steady(monkeypatch), Window(3, 10, 1, pause_s=0)).columns()
     # The first batch ends at 1 s, so the window runs from 4 s to 14 s: batches 5 to 8 and 1 to 6 of the next epoch.
     assert columns["window_s"] == 10
@@ -202,7 +202,7 @@ def test_the_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch
     assert columns["epoch_gap_s"] == 1
 
 
-def test_preparing_a_whole_epoch_before_its_first_batch_gains_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preparing_an_epoch_in_advance_does_not_raise_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """All batches of an epoch are returned at once, after 8 s."""
 
     class AtOnce(Steady):
@@ -214,7 +214,7 @@ def test_preparing_a_whole_epoch_before_its_first_batch_gains_nothing(monkeypatc
     assert columns["images_per_s"] == 60 / 8
 
 
-def test_the_cost_of_reading_the_counters_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trial_reports_the_cost_of_its_counters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading takes 0.05 CPU-seconds at each edge of a window of 10 s."""
     now_s = iter([1.0, 1.05, 2.0, 2.05])
     loader = Steady(monkeypatch)
@@ -222,7 +222,7 @@ def test_the_cost_of_reading_the_counters_is_reported(monkeypatch: pytest.Monkey
     assert consume(loader, Window(3, 10, 1, pause_s=0)).columns()["monitor_cpu_pct"] == pytest.approx(1)
 
 
-def test_the_gpu_is_read_only_when_the_window_opens_and_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_is_read_only_at_the_edges_of_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     loader, asked = Steady(monkeypatch), []
 
     class Watched(Gpu):
@@ -239,7 +239,7 @@ def test_the_gpu_is_read_only_when_the_window_opens_and_closes(monkeypatch: pyte
     assert (columns["gpu_power_w"], columns["gpu_reason"], columns["gpu_util_pct"]) == (10, "opened", None)
 
 
-def test_touching_a_large_batch_starts_no_thread_that_would_take_cpu_from_the_loader() -> None:
+def test_touching_a_large_batch_starts_no_thread() -> None:
     program = """
 import os, torch
 from loaderbench.machine.touch import touch
@@ -252,9 +252,7 @@ print(len(os.listdir("/proc/self/task")) - before)
     assert int(done.stdout) == 0
 
 
-def test_no_loader_is_opened_before_all_jobs_have_measured_without_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_open_their_loaders_after_all_are_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
     class Stub:
@@ -278,7 +276,7 @@ def test_no_loader_is_opened_before_all_jobs_have_measured_without_one(
     assert seen == ["waited", WORK]
 
 
-def test_batches_split_for_synchronous_ranks_are_not_blamed_on_the_loader() -> None:
+def test_batches_split_for_synchronous_ranks_are_valid() -> None:
     """60 images in batches of 8 may come in ten batches, because each worker may have a partial one."""
     parts = [(images, labels) for batch in right() for images, labels in zip(*(t.split(4) for t in batch), strict=True)]
     timed = Meter(parts, ARTIFACT, WORK, Window(60, 60, 60, pause_s=60), Gpu(), cut=len(parts) - 10)

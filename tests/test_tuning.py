@@ -63,13 +63,13 @@ def speeds(known: dict[tuple[str, Any], float]) -> Measure:
 
 
 @pytest.mark.parametrize("fastest", [dict(zip(OWN, s, strict=True)) for s in product(*BEST.settings.values())])
-def test_the_fastest_settings_are_found_whichever_they_are(fastest: Settings) -> None:
+def test_search_finds_the_fastest_settings(fastest: Settings) -> None:
     search, _ = searched(speeds(dict.fromkeys(fastest.items(), 1.1)))
     assert search.settings == fastest
     assert search.ended == "tried everything"
 
 
-def test_the_steps_report_what_each_setting_gains() -> None:
+def test_steps_report_the_gain_of_each_setting() -> None:
     search, _ = searched(speeds({("workers", 3): 1.25, ("workers", 1): 0.5}))
     said = [str(step) for step in search.steps]
     times = "\N{MULTIPLICATION SIGN}"
@@ -83,7 +83,7 @@ def test_the_steps_report_what_each_setting_gains() -> None:
     assert [(step.before, step.after) for step in search.gains] == [(2, 3)]
 
 
-def test_settings_that_help_only_together_with_later_ones_are_found_in_a_second_round() -> None:
+def test_a_second_round_finds_settings_that_help_only_together() -> None:
     def measure(settings: Settings) -> Record:
         bonus = 1.2 if settings["workers"] == 3 else 1.0
         return at(1000 * bonus * (1.2 if settings["cache"] == "off" and bonus > 1 else 1))
@@ -98,7 +98,7 @@ def test_a_candidate_must_be_faster_by_the_margin(ratio: float, taken: bool) -> 
     assert (search.settings == OWN | {"cache": "off"}) is taken
 
 
-def test_a_candidate_that_was_lucky_once_is_not_accepted() -> None:
+def test_a_candidate_that_was_fast_once_is_rejected() -> None:
     lucky = iter([1300.0])
 
     def measure(settings: Settings) -> Record:
@@ -109,18 +109,18 @@ def test_a_candidate_that_was_lucky_once_is_not_accepted() -> None:
     assert str(search.steps[0]).startswith("cache on → off: not confirmed, 1.14")
 
 
-def test_a_machine_that_gets_faster_all_the_time_does_not_make_a_candidate_faster() -> None:
+def test_a_machine_that_speeds_up_does_not_favour_a_candidate() -> None:
     now = iter(range(1000))
     search, _ = searched(lambda _: at(1000 * 1.04 ** next(now)))
     assert search.settings == OWN
 
 
-def test_pairs_alternate_and_the_second_is_in_reverse() -> None:
+def test_the_second_pair_runs_in_reverse_order() -> None:
     search, _ = searched(speeds({("cache", "off"): 2}), Best(title="A", settings={"cache": ("on", "off")}))
     assert [settings["cache"] for settings in search.asked] == ["on", "off", "off", "on"]
 
 
-def test_no_settings_are_tried_twice() -> None:
+def test_search_tries_no_settings_twice() -> None:
     search, _ = searched(speeds({("workers", 3): 1.1, ("ahead", 6): 1.1}))
     lengths = [4 if step.taken else 2 for step in search.steps]
     candidates = [search.asked[sum(lengths[:place]) + 1] for place in range(len(lengths))]
@@ -129,7 +129,7 @@ def test_no_settings_are_tried_twice() -> None:
 
 
 @pytest.mark.parametrize("trials", range(4, 20))
-def test_the_search_stops_at_its_bound(trials: int) -> None:
+def test_search_stops_at_its_trial_limit(trials: int) -> None:
     measure = speeds({("workers", 3): 1.1, ("ahead", 6): 1.1, ("cache", "off"): 1.1})
     _, all_rows = searched(measure)
     search, rows = searched(measure, bounds=replace_bounds(trials=trials))
@@ -143,7 +143,7 @@ def replace_bounds(**changes: Any) -> Tuning:
     return BOUNDS.model_copy(update=changes)
 
 
-def test_settings_above_the_memory_budget_are_excluded_however_fast() -> None:
+def test_fast_settings_above_the_memory_budget_are_rejected() -> None:
     def measure(settings: Settings) -> Record:
         return at(1000 * settings["workers"], anon_memory_mib=400.0 * settings["workers"])
 
@@ -162,7 +162,7 @@ def test_settings_within_the_budget_replace_settings_above_it() -> None:
     assert "workers 2 → 1: accepted, because before it 1,400 MiB, above the limit" in map(str, search.steps)
 
 
-def test_without_settings_within_the_budget_there_is_no_best() -> None:
+def test_search_finds_no_settings_if_all_exceed_the_budget() -> None:
     search, _ = searched(lambda _: at(1000, anon_memory_mib=1001.0))
     assert search.ended
     assert search.settings is None
@@ -173,13 +173,13 @@ def test_unknown_memory_excludes_no_settings() -> None:
     assert search.settings == OWN | {"workers": 3}
 
 
-def test_a_candidate_that_fails_is_excluded_and_the_search_continues() -> None:
+def test_a_failing_candidate_is_rejected_and_the_search_continues() -> None:
     search, _ = searched(lambda s: failed() if s["cache"] == "off" else at(1000 * s["workers"]))
     assert search.settings == OWN | {"workers": 3}
     assert str(search.steps[0]) == "cache on → off: rejected, failed: it broke"
 
 
-def test_a_search_ends_where_neither_of_two_runs() -> None:
+def test_search_ends_if_the_first_two_trials_fail() -> None:
     search, rows = searched(lambda _: failed())
     assert len(rows) == 2
     assert (search.ended, search.settings) == ("stopped, because nothing ran", OWN)
@@ -223,7 +223,7 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int
     monkeypatch.undo()
 
 
-def test_a_real_search_stops_at_its_bound_resumes_and_is_followed_by_tuned_trials(
+def test_a_real_search_resumes_and_precedes_tuned_trials(
     ready: Ready, tmp_path: Path, interrupted_after: Callable[[int], None]
 ) -> None:
     chosen = campaign(
@@ -278,7 +278,7 @@ def measured(ready: Ready, folder: Path, monkeypatch: pytest.MonkeyPatch, loader
 
 
 @pytest.mark.usefixtures("planted")
-def test_every_block_has_a_trial_at_the_best_settings(
+def test_every_block_has_a_trial_with_the_best_settings(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = measured(ready, tmp_path / "modest", monkeypatch)
@@ -291,7 +291,7 @@ def test_every_block_has_a_trial_at_the_best_settings(
 
 
 @pytest.mark.usefixtures("planted")
-def test_without_settings_within_the_budget_the_tuned_row_says_so(
+def test_tuned_row_says_that_no_settings_fit_the_budget(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = measured(ready, tmp_path / "greedy", monkeypatch)
@@ -301,7 +301,7 @@ def test_without_settings_within_the_budget_the_tuned_row_says_so(
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_contestant_that_cannot_run_here_is_searched_for_two_trials_only(
+def test_an_unavailable_contestant_is_searched_for_two_trials_only(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = measured(ready, tmp_path / "modest", monkeypatch, loader="absent")
