@@ -99,9 +99,9 @@ def test_the_epoch_of_a_crossover_follows_from_its_images(images: float, epoch: 
 def test_crossovers_compare_every_pair() -> None:
     three = {"a": curve(1.0, 300.0), "b": curve(2.0, 200.0), "c": curve(3.0, 100.0)}
     assert crossovers([three]) == (
-        Crossover("a", "b", None, 0, 1),
-        Crossover("a", "c", None, 0, 1),
-        Crossover("b", "c", None, 0, 1),
+        Crossover("a", "b", None, 1, 1),
+        Crossover("a", "c", None, 1, 1),
+        Crossover("b", "c", None, 1, 1),
     )
 
 
@@ -109,3 +109,10 @@ def test_delivery_curve_includes_the_time_before_the_first_request() -> None:
     timeline = Timeline([10**9, 3 * 10**9], [2 * 10**9, 4 * 10**9], [60, 40], epochs=[0, 1])
     found = DeliveryCurve.of(timeline, begun_s=5.0)
     assert (found.seconds.tolist(), found.images.tolist(), found.epoch_images) == ([6.0, 8.0], [60, 100], 50)
+
+
+def test_who_is_never_overtaken_counts_the_blocks_in_which_it_leads_first() -> None:
+    """In the third block the other one leads from the beginning, so it is not behind for ever."""
+    ahead, behind = curve(2.0, 200.0), curve(12.0, 100.0)
+    blocks = [{"a": ahead, "b": behind}, {"a": ahead, "b": behind}, {"a": behind, "b": ahead}]
+    assert crossovers(blocks) == (Crossover("a", "b", None, 2, 3),)

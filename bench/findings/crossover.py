@@ -76,12 +76,12 @@ class Crossover:
     """Two contestants over all blocks."""
 
     first: str
-    """The contestant that leads first in most blocks."""
+    """The contestant that leads first in most blocks, or in half of them."""
     second: str
     point: CrossoverPoint | None
     """Medians over the blocks with a crossover; `measured` and lasting only if all of them are. None without any."""
     blocks: int
-    """Blocks in which `first` leads first and `second` takes the lead."""
+    """Blocks in which `first` leads first and `second` takes the lead; without a point, in which it never does."""
     of_blocks: int
     """Blocks in which both have a curve."""
 
@@ -96,7 +96,8 @@ def crossovers(blocks: Sequence[Mapping[str, DeliveryCurve]]) -> tuple[Crossover
             leaders, points = zip(*map(crossover_in_block, shared), strict=True)
             first, second = sorted(two, key=lambda name: -leaders.count(name))
             crossed = [point for leader, point in zip(leaders, points, strict=True) if leader == first and point]
-            found.append(Crossover(first, second, _median(crossed), len(crossed), len(shared)))
+            blocks_so = len(crossed) or leaders.count(first)
+            found.append(Crossover(first, second, _median(crossed), blocks_so, len(shared)))
     return tuple(found)
 
 

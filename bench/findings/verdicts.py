@@ -260,10 +260,13 @@ def bucket(analysis: Analysis, epochs: int) -> str:
 
 
 def places(ranked: Sequence[ContestantSummary], *, descriptive: bool) -> dict[str, str]:
-    """Return the place of each contestant by name: as observed, or as the ranks that the tests leave open."""
+    """Return the place of each contestant by name: as observed, or as the ranks that the tests leave open.
+
+    A contestant that was not tested may have any rank.
+    """
     if descriptive:
         return {s.name: str(place) for place, s in enumerate(ranked, 1)}
-    ends = {s.name: dict.fromkeys(s.rank or ()) for s in ranked}
+    ends = {s.name: dict.fromkeys(s.rank or (1, len(ranked))) for s in ranked}
     return {name: EN_DASH.join(map(str, ranks)) for name, ranks in ends.items()}
 
 

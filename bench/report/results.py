@@ -234,8 +234,8 @@ def _transport_row(f: TransportSummary, bound_mib: float) -> list[object]:
 
 
 def _crossover_row(c: Crossover) -> tuple[object, ...]:
+    blocks = f"{c.blocks} of {c.of_blocks}"
     if not (point := c.point):
-        blocks = f"{c.of_blocks} of {c.of_blocks}"
         return c.first, f"never by {c.second}", None, None, None, "the speeds after epoch 1", blocks
     known = point.certainty + ("" if point.lasting else ", until the measured end")
-    return c.first, c.second, point.seconds, point.images, point.epoch, known, f"{c.blocks} of {c.of_blocks}"
+    return c.first, c.second, point.seconds, point.images, point.epoch, known, blocks
