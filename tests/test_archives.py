@@ -12,9 +12,7 @@ import pytest
 
 from loaderbench.images import SourceError
 from loaderbench.images import archives as reading
-from loaderbench.images.sources import local_folder
 from loaderbench.machine.disk import DiskSpaceError
-from loaderbench.machine.progress import Display
 from tests import archives
 from tests.archives import image, link, packed, reasons, tar
 
@@ -178,20 +176,20 @@ def test_error_for_an_archive_without_images_says_what_it_holds(tmp_path):
 
 def test_only_a_changed_archive_is_read_again(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
-    first = local_folder(path, None, tmp_path / "cache", Display())
+    first = archives.read(path, tmp_path / "cache").root
     made = (first / "000000" / "1.jpg").stat()
-    assert local_folder(path, None, tmp_path / "cache", Display()) == first
+    assert archives.read(path, tmp_path / "cache").root == first
     assert (first / "000000" / "1.jpg").stat() == made
     tar(path, [synset([("2.jpg", image(2))])])
-    assert local_folder(path, None, tmp_path / "cache", Display()) != first
+    assert archives.read(path, tmp_path / "cache").root != first
 
 
 def test_partial_data_of_an_earlier_version_is_removed(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
-    made = local_folder(path, None, tmp_path / "cache", Display())
+    made = archives.read(path, tmp_path / "cache").root
     made.rename(made.with_name(made.name.partition("-")[0] + "-earlier.begun"))
     (other := made.with_name("other-earlier.begun")).mkdir()
-    assert local_folder(path, None, tmp_path / "cache", Display()) == made
+    assert archives.read(path, tmp_path / "cache").root == made
     assert set(made.parent.iterdir()) == {made, other}
 
 
@@ -217,8 +215,8 @@ def test_a_disk_that_fills_up_is_reported_and_no_image_is_kept(tmp_path):
 
 
 def test_class_folders_are_used_in_place(tree, tmp_path):
-    assert local_folder(tree, None, tmp_path, Display()) == tree
-    assert list(tmp_path.iterdir()) == []
+    assert archives.read(tree, tmp_path / "cache").root == tree
+    assert not (tmp_path / "cache").exists()
 
 
 def test_error_for_a_forbidden_archive_says_permission_denied(tmp_path, monkeypatch):

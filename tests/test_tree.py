@@ -138,11 +138,6 @@ def test_scan_notes_a_single_class(tmp_path):
     assert noted(scan(plant(tmp_path, "only/1.jpg")), "one class only: only")
 
 
-def test_scan_suggests_the_train_folder_of_a_split_data_set(tmp_path):
-    tree = scan(plant(tmp_path, "train/a/1.jpg", "val/a/2.jpg"))
-    assert noted(tree, f"did you mean DATA={tmp_path}/train?")
-
-
 @pytest.mark.parametrize(
     ("names", "seen"),
     [

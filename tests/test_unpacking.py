@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from loaderbench.campaign.schema import Data
 from loaderbench.images import journal, sources
 from loaderbench.machine.progress import Display
 from tests.archives import contents, image, link, packed, read, reasons, tar
@@ -55,7 +56,7 @@ def stopped(data: Path, cache: Path, at: int, monkeypatch: pytest.MonkeyPatch) -
     real = sources.unpack.unpack
     with monkeypatch.context() as patch, suppress(SystemExit):
         patch.setattr(sources.unpack, "unpack", lambda archive, out, _: real(archive, out, on_progress))
-        sources.local_folder(data, None, cache, Display())
+        sources.find(data, Data(), cache, Display())
     return told
 
 

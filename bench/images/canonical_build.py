@@ -56,15 +56,15 @@ def canonical(
 def canonical_folder(tree: ImageTree, settings: CanonicalSettings, cache: Path) -> Path:
     """Return where the cache keeps the canonical images of a tree.
 
-    The name is "key-code". The key changes with the settings, the classes, and the paths, sizes and times of the
-    images. The code changes with the libraries.
+    The name is "key-code". The key changes with the settings, the classes, and the paths, labels, sizes and
+    times of the images. The code changes with the libraries.
     """
     skipped = [asdict(entry) for entry in tree.skipped]
     key = hashlib.sha256(json.dumps([str(tree.root), asdict(settings), skipped]).encode())
     for texts in (tree.paths, tree.classes):
         key.update(os.fsencode("\0".join([*texts, ""])))
-    key.update(tree.sizes_bytes.tobytes())
-    key.update(tree.mtimes_ns.tobytes())
+    for numbers in (tree.labels, tree.sizes_bytes, tree.mtimes_ns):
+        key.update(numbers.tobytes())
     code = hashlib.sha256(json.dumps(versions()).encode()).hexdigest()
     return cache / "canonical" / f"{key.hexdigest()[:16]}-{code[:8]}"
 

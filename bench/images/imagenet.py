@@ -58,10 +58,9 @@ def _training_archive(path: Path) -> Archive:
 
 
 def _validation_archive(path: Path) -> Archive:
-    truth = (path.parent / name for name in (SOLUTION, KIT, f"{KIT_FOLDER}/{META}", f"{KIT_FOLDER}/{TRUTH}", TRUTH))
-    files = (path, *filter(Path.is_file, truth))
+    files = (path, *truth(path.parent))
     what = "ImageNet's validation images"
-    synset_of = _ground_truth(path.parent)
+    synset_of = ground_truth(path.parent)
     synsets = tuple(sorted(set(synset_of.values())))
     labels = {image: synsets.index(synset) for image, synset in synset_of.items()}
     shards = partial(one_shard, partial(_validation, path, labels))
@@ -105,7 +104,13 @@ def _validation(path: Path, labels: dict[str, int], reject: Reject) -> Iterator[
                 reject(image.path, "no ground truth")
 
 
-def _ground_truth(folder: Path) -> dict[str, str]:
+def truth(folder: Path) -> list[Path]:
+    """Return the files in a folder that give the synsets of the validation images."""
+    files = (folder / name for name in (SOLUTION, KIT, f"{KIT_FOLDER}/{META}", f"{KIT_FOLDER}/{TRUTH}", TRUTH))
+    return list(filter(Path.is_file, files))
+
+
+def ground_truth(folder: Path) -> dict[str, str]:
     """Return the synset of each validation image by its name without suffix. Raises SourceError."""
     solution, kit = folder / SOLUTION, _kit(folder)
     if not solution.is_file() and kit.keys() != {TRUTH, META}:

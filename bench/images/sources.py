@@ -12,8 +12,8 @@ from pathlib import Path
 from loaderbench.bucket.client import SCHEME
 from loaderbench.bucket.copy import copy
 from loaderbench.campaign.schema import Data
-from loaderbench.images import cifar, imagenet, parquet, synthetic, unpack, webdataset
-from loaderbench.images.splits import TRAIN, no_split
+from loaderbench.images import cifar, imagenet, layouts, parquet, synthetic, unpack, webdataset
+from loaderbench.images.splits import TRAIN
 from loaderbench.images.tree import ImageTree, SourceError, scan
 from loaderbench.images.unpack import Archive
 from loaderbench.machine.code_digest import code_digest
@@ -38,26 +38,38 @@ def find(data: str | Path | None, settings: Data, cache: Path, display: Display)
     Raises SourceError or DiskSpaceError.
     """
     if data:
-        return unpack.with_record(scan(local_folder(data, settings.split, cache, display)))
+        tree = _tree(data, settings.split, cache, display)
+        for note in tree.notes:
+            display.say(note)
+        return tree
     if settings.split not in {None, TRAIN}:
         raise SourceError("the synthetic images have no splits: omit --split, or name images with --data")
     return scan(synthetic_folder(settings, cache, display))
 
 
-def local_folder(data: str | Path, split: str | None, cache: Path, display: Display) -> Path:
-    """Return the folder of class folders that `data` is, or that is made from it in the cache.
+def _tree(data: str | Path, split: str | None, cache: Path, display: Display) -> ImageTree:
+    """Return the images that are in `data`, or that are unpacked from it into the cache.
 
     `split`: which files are read if their names contain splits. None takes training, or the only split that is there.
     Raises SourceError or DiskSpaceError.
     """
-    path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else Path(data)
+    path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else _outside(Path(data), cache)
     try:
         archive = next((archive for kind in _KINDS if (archive := kind.find(path, split))), None)
-        if not archive and split not in {None, TRAIN}:
-            raise no_split(str(split), path, ())
-        return _unpacked(archive, cache, display) if archive else path
+        return unpack.with_record(scan(_unpacked(archive, cache, display))) if archive else layouts.read(path, split)
     except OSError as error:
         raise SourceError(f"{printable(path)} cannot be read: {os.strerror(error.errno or 0).lower()}") from None
+
+
+def _outside(path: Path, cache: Path) -> Path:
+    """Return the path of the user's images. Raises SourceError if they are in the cache, or the cache is among them."""
+    images, made = path.resolve(), cache.resolve()
+    if images.is_relative_to(made) or made.is_relative_to(images):
+        raise SourceError(
+            f"{printable(path)} and the cache, {printable(cache)}, are one folder or in each other: formats would be "
+            "written among your images. Name another cache, such as --cache ~/.cache/loaderbench"
+        )
+    return path
 
 
 def synthetic_folder(settings: Data, cache: Path, display: Display) -> Path:

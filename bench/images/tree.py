@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from loaderbench.machine.text import names, printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Extensions that torchvision's ImageFolder reads, in lower or upper case."""
-_SPLITS = {"train", "val", "valid", "validation", "test"}
+_NO_CLASSES = {"image", "images", "jpegimages", "mask", "masks", "label", "labels", "annotations", "segmentationclass"}
+"""Names of folders that are parts of a data set, in lower case."""
 _NAMED_EXTENSIONS = 5
 
 
@@ -59,43 +60,25 @@ class ImageTree:
     """What the user may want to know, one sentence each."""
 
 
-def scan(root: Path) -> ImageTree:
+def scan(root: Path, known: Iterable[str] = ()) -> ImageTree:
     """List the images below `root`: the first-level folder is the class, links are followed.
 
-    An empty folder is a class too, so that it can keep the labels of two sets equal. Hidden entries are ignored, and
-    nothing is written. Raises SourceError.
+    An empty folder is a class too, so that it can keep the labels of two sets equal, and so are those `known`. Hidden
+    entries are ignored, and nothing is written. Raises SourceError.
     """
     root = root.absolute()
-    walk = _Walk(root)
-    classes, folders, notes = _classes(root, walk)
+    walk = Walk(root)
+    classes, folders, notes = _classes(root, walk, set(known))
     label_of = {name: label for label, name in enumerate(classes)}
-    paths: list[str] = []
-    labels, sizes_bytes, mtimes_ns = [], [], []
-    for folder in folders:
-        files = walk.folders.pop(folder)
-        paths += [f"{folder}/{name}" if folder else name for name in files.names]
-        label = label_of[folder.partition("/")[0]] if folder else 0
-        labels.append(np.full(len(files.names), label, np.int32))
-        sizes_bytes.append(files.sizes_bytes)
-        mtimes_ns.append(files.mtimes_ns)
-    return ImageTree(
-        root,
-        classes,
-        tuple(paths),
-        np.concatenate(labels),
-        np.concatenate(sizes_bytes),
-        np.concatenate(mtimes_ns),
-        tuple(sorted(walk.skipped, key=lambda entry: entry.path)),
-        notes,
-    )
+    return walk.tree(folders, classes, lambda path: label_of[path.partition("/")[0]] if folders != [""] else 0, notes)
 
 
-def _classes(root: Path, walk: _Walk) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
+def _classes(root: Path, walk: Walk, known: set[str]) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
     """Return class names, the folders with images in torchvision's order, and notes. Raises SourceError."""
     notes = []
     folders = sorted(filter(None, walk.folders), key=lambda path: (path.partition("/")[0], path))
     with_images = {path.partition("/")[0] for path in folders}
-    classes = tuple(sorted(with_images | (walk.top - walk.foreign))) if with_images else ()
+    classes = tuple(sorted(with_images | known | (walk.top - walk.foreign))) if with_images else ()
     if classes and (stray := walk.folders.get("")):
         notes.append(f"{len(stray.names)} images beside the class folders are skipped.")
     if not classes:
@@ -114,15 +97,15 @@ def _classes(root: Path, walk: _Walk) -> tuple[tuple[str, ...], list[str], tuple
             "The class folders are numbers, but sort as text, so that 10 comes before 2 and labels are other numbers; "
             "names with leading zeros, such as 002, keep them equal."
         )
-    if folders != [""] and {name.lower() for name in classes} <= _SPLITS:
-        meant = printable(root / ("train" if "train" in classes else classes[0]))
-        notes.append(f"The class folders look like splits ({names(classes)}): did you mean DATA={meant}?")
+    if folders != [""] and {name.lower() for name in classes} <= _NO_CLASSES:
+        meant = printable(root / classes[0])
+        notes.append(f"The class folders ({names(classes)}) look like parts of one data set: is DATA={meant} meant?")
     if walk.others:
         notes.append(f"{_count(walk.others)} are ignored.")
     return classes, folders, tuple(notes)
 
 
-def _no_images(root: Path, walk: _Walk) -> str:
+def _no_images(root: Path, walk: Walk) -> str:
     seen = [_count(walk.others)] if walk.others else []
     if walk.skipped:
         seen.append(f"{len(walk.skipped)} unreadable entries ({walk.skipped[0]}, ...)")
@@ -149,7 +132,7 @@ class _Files:
     mtimes_ns: NDArray[np.int64]
 
 
-class _Walk:
+class Walk:
     """What is below a root, folder by folder; paths are relative to it. Raises SourceError."""
 
     def __init__(self, root: Path) -> None:
@@ -175,6 +158,25 @@ class _Walk:
                 self._visit(folder, ancestors)
             except OSError as error:
                 self._skip(folder, error)
+
+    def tree(
+        self, folders: Iterable[str], classes: tuple[str, ...], label_of: Callable[[str], int], notes: tuple[str, ...]
+    ) -> ImageTree:
+        """Return the images of these folders, sorted by label and else in this order; a label below 0 omits one."""
+        files = {folder: self.folders[folder] for folder in folders}
+        paths = [f"{folder}/{name}" if folder else name for folder, of in files.items() for name in of.names]
+        labels = np.array([label_of(path) for path in paths], np.int32)
+        order = np.argsort(labels, kind="stable")[np.count_nonzero(labels < 0) :]
+        return ImageTree(
+            self.root,
+            classes,
+            tuple(paths[place] for place in order),
+            labels[order],
+            np.concatenate([of.sizes_bytes for of in files.values()])[order],
+            np.concatenate([of.mtimes_ns for of in files.values()])[order],
+            tuple(sorted(self.skipped, key=lambda entry: entry.path)),
+            notes,
+        )
 
     def _visit(self, folder: str, ancestors: frozenset[tuple[int, int]]) -> None:
         images: list[tuple[str, int, int]] = []

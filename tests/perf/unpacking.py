@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import typer
 
+from loaderbench.campaign.schema import Data
 from loaderbench.findings.comparison import ratio
-from loaderbench.images.sources import local_folder
+from loaderbench.images import find
 from loaderbench.machine.progress import Display
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def written_bytes() -> int:
 
 
 def unpack(archive: Path, out: Path) -> None:
-    local_folder(archive, None, out, Display())
+    find(archive, Data(), out, Display())
 
 
 def unpack_in_two_stages(archive: Path, out: Path) -> None:
