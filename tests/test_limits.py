@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -16,9 +17,14 @@ import pytest
 import torch
 
 from loaderbench.api import Work
+from loaderbench.campaign import plan
+from loaderbench.campaign.variant import MAIN, Variant
 from loaderbench.machine import page_cache, process
+from loaderbench.roofline import limit_columns
 from loaderbench.roofline import measure as limits
 from loaderbench.roofline.measure import LimitSpec, Situation
+from tests import fabricate
+from tests.campaigns import campaign
 from tests.test_process import gone
 
 if TYPE_CHECKING:
@@ -142,11 +148,58 @@ class TestBound:
         for name, stage in stages.items():
             assert _names(limits.bounding("smart", Situation(**{name: True}))) == ("output", stage)
 
-    def test_the_machine_limit_is_the_smallest_applicable_step(self) -> None:
-        measured = {"crop": 50.0, "gather": 300.0, "output": 200.0, "decode": 10.0}
-        assert limits.bound(measured, ("gather", "crop", "output")) == (50.0, "crop")
 
-    def test_a_missing_limit_is_excluded(self) -> None:
-        measured = {"gather": None, "output": 200.0}
-        assert limits.bound(measured, ("gather", "crop", "output")) == (200.0, "output")
-        assert limits.bound(measured, ("gather", "crop")) is None
+class TestColumns:
+    """Of a contestant with raw records."""
+
+    @pytest.mark.parametrize(
+        ("changes", "by", "reason"),
+        [
+            ({}, "crop", ""),
+            ({"images_per_s": 60.0}, "crop", ""),  # less work than requested, or a wrong limit
+            ({"images_per_s": 51.0, "bank_bias_bound_pct": 3.0}, None, "crop: faster, but no more than by the images"),
+            ({"images_per_s": 60.0, "bank_bias_bound_pct": 3.0}, "crop", ""),
+            ({"batch_memory": "shared"}, "transfer", ""),
+            ({"batch_memory": "shared", "workers": 9}, "crop", "transfer: measured with 2 workers instead of 9"),
+            ({"batch_memory": "shared", "images_per_s": 45.0}, "crop", "transfer: faster, so it takes another way"),
+            ({"cache": "cold", "cache_state": "cold"}, "disk", ""),
+            ({"cache": "cold", "cache_state": "unproven"}, "crop", "disk: the state of the page cache is unproven"),
+            ({"cache": "cold", "cache_state": "guest-cold", "images_per_s": 31.0}, "crop", "disk: faster, so it takes"),
+            ({"cache": "cold", "images_per_s": 90.0, "epoch1_images_per_s": 20.0}, None, "disk: faster, so it takes"),
+        ],
+    )
+    def test_a_limit_that_the_trial_may_exceed_with_the_same_work_is_none_and_has_a_reason(
+        self, planted: None, changes: dict[str, Any], by: str | None, reason: str
+    ) -> None:
+        chosen = campaign({"a": {"format": "raw"}}, {"raw": {"writer": "planted-writer", "mode": "raw"}})
+        speeds = {"crop": 50.0, "gather": 9.0, "output": 200.0, "decode": 10.0, "transfer": 40.0, "disk/raw": 15.0}
+        row = fabricate.load(fabricate.CAST[0], 1)
+        rows = {f"1/limit/{name}": replace(row, kind="limit", images_per_s=ips) for name, ips in speeds.items()}
+        artifact = SimpleNamespace(samples=48)  # 96 images an epoch: 2 passes
+        prepared: Any = SimpleNamespace(canonicals={"raw": Path("one")}, artifacts={"raw": artifact})
+        trial = plan.Trial(1, 1, 1, chosen.contestants[0])
+        own = {"images_per_s": 10.0, "workers": 2, "cache": "warm", "batch_memory": "private", "bank_bias_bound_pct": 0}
+        rows = {name: replace(each, workers=2) for name, each in rows.items()}
+        columns = limit_columns(chosen, prepared, trial, replace(row, **(own | changes)), rows)
+        assert columns.get("bound_by") == by
+        assert columns["bound_reason"].startswith(reason) if reason else not columns["bound_reason"]
+        if by:
+            assert columns["bound_ips"] == {"crop": 50, "transfer": 40, "disk": 2 * 15}[by]
+            assert columns["pct_of_bound"] == pytest.approx(
+                100 * (own | changes)["images_per_s"] / columns["bound_ips"]
+            )
+
+    @pytest.mark.parametrize(
+        ("contestant", "variant", "reason"),
+        [
+            ({"apart": "a GPU decodes"}, MAIN, "unranked: a GPU decodes"),
+            ({}, Variant(consumer="train"), "the consumer, train, sets the pace"),
+        ],
+    )
+    def test_a_contestant_without_a_limit_has_a_reason(
+        self, planted: None, contestant: dict[str, Any], variant: Variant, reason: str
+    ) -> None:
+        chosen = campaign({"a": {}, "b": contestant})
+        trial = plan.Trial(1, 1, 1, chosen.contestants[1], variant)
+        columns = limit_columns(chosen, SimpleNamespace(), trial, fabricate.load(fabricate.CAST[0], 1), {})  # type: ignore[arg-type]
+        assert columns == {"bound_reason": reason}

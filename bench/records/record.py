@@ -111,7 +111,7 @@ class Record:  # long, because it is one schema, in the order of the file's head
     epoch. From a bucket: from the first to the last batch of all epochs. Ranks or jobs: the sum while all windows are
     open. Write: samples over `write_synced_s`. Limit: this step alone, on all allowed cores at once."""
     bound_ips: float | None = column(over_blocks=median)
-    """The lowest machine limit for loaders of this format, measured in the same attempt at the block."""
+    """The lowest machine limit that applies, measured in the same attempt at the block. Empty: see `bound_reason`."""
     bound_by: str = ""
     """The step of the work with this limit."""
     pct_of_bound: float | None = column(over_blocks=median)
@@ -281,6 +281,8 @@ class Record:  # long, because it is one schema, in the order of the file's head
     until_asked_s: float | None = None
     """With the data in a bucket: from before the trial's first process starts until the first batch is requested. It
     includes starting processes, downloading, importing and constructing."""
+    bound_reason: str = ""
+    """Which measured steps do not limit the trial, and why, separated by `; `. Without `bound_ips`, none does."""
     write_synced_s: float | None = None
     """Time to write the format, until all of it is on the disk."""
     sustained_images_per_s: float | None = None

@@ -9,11 +9,11 @@ from typing import Any
 
 from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.campaign.schema import Format
+from loaderbench.campaign.schema import Contestant, Format
 from loaderbench.formats import Prepared
 from loaderbench.machine import process
 from loaderbench.records.record import Record, Status, now
-from loaderbench.roofline.measure import LimitSpec, Situation, Step, bound, bounding, measurable
+from loaderbench.roofline.measure import LimitSpec, Situation, Step, bounding, measurable
 
 _LIMIT_S = 120.0
 """Time limit for measuring the steps on one set of images, beyond the time of the measurements themselves."""
@@ -74,19 +74,52 @@ def limit_rows(
 def limit_columns(
     campaign: Campaign, prepared: Prepared, trial: plan.Trial, record: Record, measured: Mapping[str, Record]
 ) -> dict[str, Any]:
-    """Return the columns of `Record` that compare a trial with the smallest limit that applies to it.
+    """Return the columns of `Record` that compare a trial with the smallest limit that applies to it, or say why none
+    does.
 
-    Empty for a consumer that does not drain the loader, and for a contestant that does other work by declaration. A
-    contestant that delivers in another form than the rest is limited by the steps on images alone.
+    A contestant that delivers in another form than the rest is limited by the steps on images alone. `record`: the
+    trial's, with `cache_state`.
     """
     contestant = trial.contestant
-    if trial.variant.consumer != "hungry" or contestant.apart:
+    if record.images_per_s is None:
         return {}
-    form = campaign.format_of(contestant)
+    if trial.variant.consumer != "hungry":
+        return {"bound_reason": f"the consumer, {trial.variant.consumer}, sets the pace"}
+    if contestant.apart:
+        return {"bound_reason": f"unranked: {contestant.apart}"}
+    limits: dict[str, float] = {}
+    reasons: list[str] = []
+    for step in _steps(campaign, contestant, record):
+        row = measured.get(f"{_prefix(trial)}/{_name(step, campaign.format_of(contestant), prepared)}")
+        if row is None or row.images_per_s is None:
+            continue
+        limit_ips = row.images_per_s
+        if step.name == "disk":  # only the first visit to a sample in an epoch reads it
+            limit_ips *= campaign.work_on(prepared.artifacts[contestant.format].samples, 1).passes
+        if reason := _why_no_limit(step, limit_ips, row, record):
+            reasons.append(f"{step.name}: {reason}")
+        else:
+            limits[step.name] = limit_ips
+    if not limits:
+        return {"bound_reason": "; ".join(reasons)}
+    by = min(limits, key=lambda name: limits[name])
+    if record.images_per_s > limits[by] >= _certain_ips(record):
+        return {
+            "bound_reason": "; ".join([*reasons, f"{by}: faster, but no more than by the images prefetched before"])
+        }
+    share_pct = 100 * record.images_per_s / limits[by]
+    return {"bound_ips": limits[by], "bound_by": by, "pct_of_bound": share_pct, "bound_reason": "; ".join(reasons)}
+
+
+def _steps(campaign: Campaign, contestant: Contestant, record: Record) -> Iterator[Step]:
+    """Yield the steps that a contestant's batches need."""
     on_gpu = campaign.work.device != "cpu"
     memory = record.batch_memory
+    # A loader that delivers on the device may copy bytes there first, and convert them to the requested dtype later.
+    converts_there = memory == "device" and campaign.work.dtype != "uint8"
+    other_form = converts_there or campaign.work_on(1, 1, contestant) != campaign.work_on(1, 1)
     steps = bounding(
-        form.mode,
+        campaign.format_of(contestant).mode,
         Situation(
             cold=record.cache == "cold",
             shared=memory == "shared",
@@ -94,24 +127,28 @@ def limit_columns(
             pageable=on_gpu and memory in {"shared", "private"},
         ),
     )
-    if campaign.work.processes > 1:
-        steps = tuple(step for step in steps if not step.one_process)
-    # A loader that delivers on the device may copy bytes there first, and convert them to the requested dtype later.
-    converts_there = memory == "device" and campaign.work.dtype != "uint8"
-    if converts_there or campaign.work_on(1, 1, contestant) != campaign.work_on(1, 1):
-        steps = tuple(step for step in steps if not step.any_images)
-    found = {
-        step.name: row.images_per_s
-        for step in steps
-        if (row := measured.get(f"{_prefix(trial)}/{_name(step, form, prepared)}")) is not None
-    }
-    if (disk_ips := found.get("disk")) is not None:  # only the first visit to a sample in an epoch reads the disk
-        found["disk"] = disk_ips * campaign.work_on(prepared.artifacts[form.name].samples, 1).passes
-    least = bound(found, found)
-    if least is None or record.images_per_s is None:
-        return {}
-    bound_ips, bound_by = least
-    return {"bound_ips": bound_ips, "bound_by": bound_by, "pct_of_bound": 100 * record.images_per_s / bound_ips}
+    for step in steps:
+        if not (step.any_images and other_form) and not (step.one_process and campaign.work.processes > 1):
+            yield step
+
+
+def _why_no_limit(step: Step, limit_ips: float, row: Record, record: Record) -> str:
+    """Return why a measured step does not limit a trial, or an empty string. `row`: the step's."""
+    if step.name == "disk" and record.cache_state == "unproven":
+        return "the state of the page cache is unproven: the data may have come from memory"
+    if step.name == "transfer" and row.workers != record.workers:
+        return f"measured with {row.workers} workers instead of {record.workers}"
+    if step.other_ways and (record.images_per_s or 0) > limit_ips:
+        return "faster, so it takes another way than the measured one"
+    return ""
+
+
+def _certain_ips(record: Record) -> float:
+    """Return the part of a trial's speed that batches prefetched before cannot explain, in images/s."""
+    assert record.images_per_s is not None
+    if record.cache == "cold":
+        return min(record.images_per_s, record.epoch1_images_per_s or record.images_per_s)
+    return record.images_per_s / (1 + (record.bank_bias_bound_pct or 0) / 100)
 
 
 def _prefix(trial: plan.Trial) -> str:

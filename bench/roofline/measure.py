@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -89,6 +89,8 @@ class Step:
     """Whether the rate is the same whatever is stored."""
     one_process: bool = False
     """Whether it is measured with one process that takes batches, and one GPU: several may exceed the rate."""
+    other_ways: bool = False
+    """Whether it is measured in one way of several: a loader that takes another one may exceed the rate."""
 
 
 def bounding(mode: Mode, situation: Situation) -> tuple[Step, ...]:
@@ -102,12 +104,6 @@ def measurable(mode: Mode, *, cold: bool) -> tuple[Step, ...]:
     These are the steps that may limit one, and `gather`: a loader may crop records where they lie, without a copy.
     """
     return tuple(step for step in STEPS if (step.modes is None or mode in step.modes) and (cold or step.name != "disk"))
-
-
-def bound(limits: Mapping[str, float | None], names: Iterable[str]) -> tuple[float, str] | None:
-    """Return the smallest of the named steps' rates in images/s, and its step; None if none of them was measured."""
-    measured = [(limit, name) for name in names if (limit := limits.get(name)) is not None]
-    return min(measured, default=None)
 
 
 def run(spec: LimitSpec) -> dict[str, Any]:
@@ -153,7 +149,10 @@ def _output(spec: LimitSpec) -> float:
 
 
 def _disk(artifact: Artifact, seconds: float) -> float:
-    """Return images/s, from bytes/s, of reading a format that is not in memory, one file or part after the other."""
+    """Return images/s, from bytes/s, of reading a format that is not in memory, one file or part after the other.
+
+    Only what holds images counts for an image: a loader need not read the rest.
+    """
     folder = Path(artifact.path)
     page_cache.evict(folder)
     resident_pct = page_cache.resident_pct(folder)
@@ -162,7 +161,7 @@ def _disk(artifact: Artifact, seconds: float) -> float:
     if resident_pct > EVICTED_PCT:
         raise StepError(f"{resident_pct:.0f} % of the files stayed in the page cache")
     read = partial(steps.read, steps.parts(folder), _cores())
-    return parallel_rate(read, _cores(), seconds) / (artifact.size_bytes / artifact.samples)
+    return parallel_rate(read, _cores(), seconds) / (artifact.payload_bytes / artifact.samples)
 
 
 def _transfer(spec: LimitSpec) -> float:
@@ -220,14 +219,15 @@ STEPS = (
     Step("original decode", partial(_on_images, steps.decode, steps.original), modes=("original",)),
     Step("original decode+crop", partial(_on_images, steps.decode_crop, steps.original), modes=("original",)),
     Step("output", _output, any_images=True),
-    Step("disk", None, lambda here: here.cold),
-    Step("transfer", _transfer, lambda here: here.shared, any_images=True, one_process=True),
+    Step("disk", None, lambda here: here.cold, other_ways=True),
+    Step("transfer", _transfer, lambda here: here.shared, any_images=True, one_process=True, other_ways=True),
     Step(
         "host-to-device",
         partial(_to_device, pinned=True),
         lambda here: here.on_gpu,
         any_images=True,
         one_process=True,
+        other_ways=True,
     ),
     Step(
         "pageable-to-device",
@@ -235,6 +235,7 @@ STEPS = (
         lambda here: here.pageable,
         any_images=True,
         one_process=True,
+        other_ways=True,
     ),
 )
 """In the order in which they are measured. Those that use torch, which starts threads, come last."""

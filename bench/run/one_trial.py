@@ -81,7 +81,8 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
         payload_bytes=artifact.payload_bytes,
         virtual_machine=virtual_machine() is not None,
     )
-    return replace(record, cache_state=state, **roofline.limit_columns(campaign, prepared, trial, record, measured))
+    record = replace(record, cache_state=state)
+    return replace(record, **roofline.limit_columns(campaign, prepared, trial, record, measured))
 
 
 def _obstacle(campaign: Campaign, trial: Trial, prepared: Prepared) -> tuple[Status, str] | None:
