@@ -41,6 +41,7 @@ LONGEST = (
     "test_certify",
     "test_runner",
     "test_report",
+    "test_report_sections",
     "test_loaders",
     "test_consumers",
     "test_cli",

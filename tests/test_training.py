@@ -11,7 +11,7 @@ import pytest
 
 from loaderbench.findings import training
 from tests.fabricate import CAST, fed
-from tests.test_report import rows_of, written
+from tests.reports import rows_of, written
 
 if TYPE_CHECKING:
     from pathlib import Path
