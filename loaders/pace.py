@@ -92,12 +92,19 @@ class _Batches:
             yield self.images[:count], self.labels[first : first + count]
 
     def _wait(self, count: int, images_per_s: float) -> None:
-        """Burn CPU time, then sleep until the next images are due. The schedule starts with the first batch."""
+        """Burn CPU time, then sleep until the next images are due.
+
+        The schedule starts with the first batch, and anew with one that is late by the time between two bursts or more:
+        images that are due would come all at once, faster than `images_per_s`.
+        """
         _burn_until(time.process_time() + self.own_cores * count / images_per_s)
-        self.start_s = self.start_s or time.perf_counter()
-        due_s = self.start_s + self.handed_out // self.burst_images * self.burst_images / images_per_s
+        now_s = time.perf_counter()
+        self.start_s = self.start_s or now_s
+        late_s = now_s - self.start_s - self.handed_out // self.burst_images * self.burst_images / images_per_s
         self.handed_out += count
-        time.sleep(max(0.0, due_s - time.perf_counter()))
+        if late_s >= self.burst_images / images_per_s:
+            self.start_s += late_s
+        time.sleep(max(0.0, -late_s))
 
 
 def _share(total: int, work: Work) -> int:

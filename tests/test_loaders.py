@@ -100,6 +100,23 @@ def test_pace_has_its_known_speed_and_cpu_time(
     assert clock.cpu_ns / 1e9 == pytest.approx(0.25 * meter.delivered / images_per_s, rel=0.01)
 
 
+@pytest.mark.parametrize("burst", [1, 4])
+def test_pace_does_not_catch_up_batches_that_are_late(
+    burst: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 100 batches/s, one is requested 0.5 s late; each of the others a little late, which must not add up."""
+    clock, taken_s = Clock(), []
+    monkeypatch.setattr(pace, "time", SimpleNamespace(**{n: getattr(clock, n) for n in dir(clock) if n[0] != "_"}))
+    artifact = Artifact("any", str(tmp_path), 1600, 1600, 0, 0, Encoding("raw"))
+    work = Work(batch_size=16, workers=1, image_size=2)
+    with pace.stream(artifact, work, images_per_s=1600.0, burst_batches=burst) as batches:
+        for number, _ in enumerate(batches):
+            taken_s.append(clock.perf_counter())
+            clock.sleep(0.5 if number == 47 else 0.002 if burst == 1 else 0.0)
+    assert taken_s[47] - taken_s[0] == pytest.approx(0.47 if burst == 1 else 0.44, abs=1e-3)
+    assert taken_s[99] - taken_s[48] == pytest.approx(0.51 if burst == 1 else 0.48, abs=1e-3)
+
+
 def test_child_and_grandchildren_of_pace_burn_cpu(tmp_path: Path) -> None:
     """They burn no more than requested, and get there eventually on a slow machine."""
     cores, wanted_s = 0.4, 0.3
