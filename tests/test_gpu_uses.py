@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from loaderbench.findings.analysis import analyse
-from loaderbench.findings.raw_times import gpu_uses
+from loaderbench.findings.raw_times import analyse_folder, gpu_uses
+from loaderbench.records import trials_csv
 from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.timeline import Timeline
 from tests import fabricate
@@ -51,6 +52,25 @@ def test_gpu_use_is_that_of_training_in_the_first_block(tmp_path: Path) -> None:
 def test_gpu_use_without_training_is_that_of_the_drain(tmp_path: Path) -> None:
     [use] = found(tmp_path, told(load(FAST, 1), tmp_path, 40.0), load(SLOW, 1))
     assert (use.title, use.consumer, use.samples) == (FAST.title, "hungry", ((0.0, 40.0),))
+
+
+def test_rows_of_earlier_schemas_show_what_their_raw_times_say_today_or_nothing(tmp_path: Path) -> None:
+    """In the reference results one row said 3,980 images/s where 5,326 is right: it counted the harness's own pause."""
+    s = 10**9
+    exits = [s, 2 * s, 3 * s, 4 * s, 5 * s, 15 * s, 16 * s]
+    times = Timeline(
+        [0, *exits[:4], 14 * s, 15 * s], exits, [10] * 7, [0, 2, 4, 6], opened=1, closed=4, paused=5, complete=3
+    )
+    folder = fabricate.campaign(tmp_path / "made", [], cast=[FAST, SLOW], blocks=1)
+    (folder / "times").mkdir()
+    for actor in (FAST, SLOW):
+        times.save(folder / "times" / f"{actor.name}.npz")
+        earlier = load(actor, 1, schema=5, times=f"{actor.name}.npz", later_epochs_images_per_s=3.0)
+        trials_csv.append(folder / "trials.csv", earlier)
+    (folder / "times" / f"{SLOW.name}.npz").unlink()
+    medians = {s.name: s.medians for s in analyse_folder(CampaignFolder(folder)).summaries}
+    assert medians[FAST.name]["later_epochs_images_per_s"] == 10.0
+    assert "later_epochs_images_per_s" not in medians[SLOW.name]
 
 
 def test_rows_without_samples_or_raw_times_are_excluded(tmp_path: Path) -> None:

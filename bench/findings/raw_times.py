@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from loaderbench.campaign.variant import Variant
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.crossover import DeliveryCurve
 from loaderbench.findings.findings import Analysis, ContestantSummary, GpuUse
+from loaderbench.records.earlier import RENAMED_IN
 from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.record import Consumer, Record
 
@@ -15,10 +17,23 @@ _CONSUMERS: tuple[Consumer, ...] = ("train", "hungry")
 """The first of them with which NVML reported anything is shown."""
 
 
+_CHANGED = ("later_epochs_images_per_s", "epoch_gap_s", "prefetched_images", "prefetch_bias_bound_pct")
+"""Columns that rows of earlier schemas computed in another way."""
+
+
 def analyse_folder(folder: CampaignFolder) -> Analysis:
     """Return the analysis of a campaign. Raises FileNotFoundError or ValueError, see `CampaignFolder.env`."""
-    analysis = analyse(folder.rows, folder.env["campaign"], folder.certificates, delivery_curves(folder))
+    rows = [_recomputed(folder, row) if row.schema < RENAMED_IN else row for row in folder.rows]
+    analysis = analyse(rows, folder.env["campaign"], folder.certificates, delivery_curves(folder))
     return replace(analysis, gpu_uses=gpu_uses(folder, analysis))
+
+
+def _recomputed(folder: CampaignFolder, row: Record) -> Record:
+    """Return a row with the columns that changed, computed from its raw times as today; empty without them."""
+    timeline = folder.timeline(row)
+    known = timeline.columns() if timeline else {}
+    columns: dict[str, Any] = {name: known.get(name) for name in _CHANGED}
+    return replace(row, **columns)
 
 
 def delivery_curves(folder: CampaignFolder) -> dict[str, DeliveryCurve]:

@@ -200,8 +200,9 @@ class Timeline:
         middle, total = (first + last) // 2, np.cumsum(images)
         speeds, errors = [], []
         for begin, end in ((first, middle), (middle, last)):
-            inside = range(begin, end + 1 - n)
-            spans = np.array([i for i in inside if not any(i < epoch <= i + n for epoch in self.epochs)], int)
+            inside = np.arange(begin, end + 1 - n)
+            before, after = (np.searchsorted(self.epochs, edge, "right") for edge in (inside, inside + n))
+            spans = inside[before == after]
             took, held = exits[spans + n] - exits[spans], total[spans + n] - total[spans]
             if len(spans) < 2 or not took.sum():  # noqa: PLR2004 - one span has no spread
                 return {"window_drift_pct": None, "window_drift_error_pct": None}

@@ -73,4 +73,4 @@ def memory(analysis: Analysis, palette: Palette) -> Figure | None:
         label = Label(f"{shown(total)} MiB", f"{shown(anonymous)} anonymous + shared")
         rows.append(Row(s.title, [Bar(look=palette.look(s), parts=[(anonymous, 1.0), (files, 0.35)])], label))
     legend = [("anonymous and shared memory", 1.0), ("file-backed pages, which the system can reclaim", 0.35)]
-    return bars(rows, "MiB, all processes; larger of two readings, median of the blocks", legend) if rows else None
+    return bars(rows, "MiB, all processes; the larger of two readings; median of the blocks", legend) if rows else None
