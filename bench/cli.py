@@ -40,6 +40,8 @@ class Chosen:
     """What the shared options say: the campaign with its overrides, the images, and the cache."""
 
     campaign: Campaign
+    campaign_file: str
+    """As the command line names it."""
     data: str | None
     cache: Path
 
@@ -83,7 +85,7 @@ def choose(  # noqa: PLR0913 - each is an option
     }
     overrides = {table: {k: v for k, v in values.items() if v is not None} for table, values in given.items()}
     chosen = config.load(campaign, {table: values for table, values in overrides.items() if values})
-    return Chosen(chosen, data, cache)
+    return Chosen(chosen, campaign, data, cache)
 
 
 def on_campaign(command: Callable[..., None]) -> Callable[..., None]:
@@ -144,6 +146,7 @@ def bench(
             certify=lambda: certifying.certify(campaign, prepared, chosen.cache, display),
             after_block=lambda folder: display.say(f"report so far: {report.write(folder, reports / folder.name)}"),
             artifacts=artifacts,
+            campaign_file=chosen.campaign_file,
         )
     except KeyboardInterrupt:
         display.say("stopped; run the same command to resume")

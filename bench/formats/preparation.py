@@ -12,7 +12,7 @@ from loaderbench.bucket.repository import MANIFEST, Repository
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats.estimation import Estimate, estimate_on_samples
 from loaderbench.formats.writing import PrepareError, canonical_settings, jobs, write
-from loaderbench.images import CanonicalImages, Rejected, find
+from loaderbench.images import CanonicalImages, ImageTree, Rejected, find
 from loaderbench.images.canonical_build import canonical_folder
 from loaderbench.images.splits import TRAIN
 from loaderbench.machine.disk import FEWER_IMAGES, need
@@ -80,7 +80,7 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
     for artifact in ready.values():
         artifact.describe()
     canonicals = {job.form.name: job.images.folder for job in made}
-    return Prepared(ready, canonicals, records, _described(data, campaign, images), images.rejected())
+    return Prepared(ready, canonicals, records, _described(data, campaign, tree, images), images.rejected())
 
 
 def estimate(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> Estimate:
@@ -106,12 +106,14 @@ def _lock(cache: Path) -> AbstractContextManager[None]:
     return locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end")
 
 
-def _described(data: str | Path | None, campaign: Campaign, images: CanonicalImages) -> dict[str, Any]:
+def _described(data: str | Path | None, campaign: Campaign, tree: ImageTree, images: CanonicalImages) -> dict[str, Any]:
     """Return what the images are, for `env.json`."""
     manifest, split = images.manifest, campaign.data.split
     origin = str(data) if data else f"synthetic, seed {campaign.data.seed}"
     return {
         "origin": origin if split in {None, TRAIN} else f"{origin}, split {split}",
+        "argument": str(data) if data else None,
+        "files": tree.digest,
         "found": manifest.found,
         "samples": manifest.samples,
         "classes": len(manifest.classes),

@@ -110,7 +110,7 @@ def _labelled(folder: Path, known: Iterable[str]) -> ImageTree:
     if table := _table(folder):
         return _tabulated(folder, table, set(known))
     tree = scan(folder, known)
-    if known and tree.classes == (folder.name,):
+    if known and tree.classes == (tree.root.name,):
         raise SourceError(
             f"the images in {printable(folder)} have no labels: they are in no class folder, and no file gives them. "
             f"Put {TABLES[0]} with the columns file_name and label beside them, or name another split"
@@ -120,8 +120,8 @@ def _labelled(folder: Path, known: Iterable[str]) -> ImageTree:
 
 def _tabulated(folder: Path, table: _Table, known: set[str]) -> ImageTree:
     """Return the images of a folder with the labels of a table. Raises SourceError."""
-    walk, where = Walk(folder.absolute()), printable(table.file)
-    folder = walk.root.resolve()
+    walk, where = Walk(folder), printable(table.file)
+    folder = walk.root
     below = folder.relative_to(table.file.parent) if folder.is_relative_to(table.file.parent) else Path()
     classes, labels = _numbered(known | set(table.labels.values()))
 

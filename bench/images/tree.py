@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections import Counter
@@ -59,6 +60,11 @@ class ImageTree:
     notes: tuple[str, ...]
     """What the user may want to know, one sentence each."""
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the paths and sizes of the images."""
+        return hashlib.sha256(os.fsencode("\0".join(self.paths)) + self.sizes_bytes.tobytes()).hexdigest()
+
 
 def scan(root: Path, known: Iterable[str] = ()) -> ImageTree:
     """List the images below `root`: the first-level folder is the class, links are followed.
@@ -66,9 +72,8 @@ def scan(root: Path, known: Iterable[str] = ()) -> ImageTree:
     An empty folder is a class too, so that it can keep the labels of two sets equal, and so are those `known`. Hidden
     entries are ignored, and nothing is written. Raises SourceError.
     """
-    root = root.absolute()
     walk = Walk(root)
-    classes, folders, notes = _classes(root, walk, set(known))
+    classes, folders, notes = _classes(walk.root, walk, set(known))
     label_of = {name: label for label, name in enumerate(classes)}
     return walk.tree(folders, classes, lambda path: label_of[path.partition("/")[0]] if folders != [""] else 0, notes)
 
@@ -136,7 +141,8 @@ class Walk:
     """What is below a root, folder by folder; paths are relative to it. Raises SourceError."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root = Path(os.path.realpath(root))
+        """Without links, so that a folder is the same by any name."""
         self.folders: dict[str, _Files] = {}
         self.top: set[str] = set()
         """First-level folders."""
@@ -148,7 +154,7 @@ class Walk:
         self._pending: list[tuple[str, frozenset[tuple[int, int]]]] = []
         try:
             # A link to a folder above the root leads back into the root: a loop as well.
-            above = frozenset(_identity(parent.stat()) for parent in root.resolve().parents)
+            above = frozenset(_identity(parent.stat()) for parent in root.parents)
             self._visit("", above | {_identity(root.stat())})
         except OSError as error:
             raise SourceError(_root_message(root, error)) from None

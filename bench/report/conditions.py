@@ -10,6 +10,7 @@ from typing import Any
 from loaderbench.campaign.campaign import CAMPAIGNS
 from loaderbench.campaign.pixel_values import delivers
 from loaderbench.findings import verdicts
+from loaderbench.machine.text import printable
 from loaderbench.report.markdown import ranges, settings, verbatim
 from loaderbench.report.material import Material
 from loaderbench.run.bucket_under_test import ON_LOOPBACK
@@ -114,15 +115,19 @@ def reproduction(material: Material) -> dict[str, Any]:
 
 def _command(env: Mapping[str, Any]) -> str:
     """Return the command line that repeats the campaign on the same images."""
-    campaign, origin = env["campaign"], " ".join(str(env["data"]["origin"]).split())
+    campaign, data = env["campaign"], env["data"]
     split = campaign["data"].get("split")
-    shipped = (CAMPAIGNS / f"{campaign['name']}.toml").exists()
-    words = ["loaderbench", "bench", campaign["name"] if shipped else f"{campaign['name']}.toml"]
-    if not _SYNTHETIC.fullmatch(origin):
-        words += ["--data", origin.removesuffix(f", split {split}")]
+    file, argument = env.get("campaign_file"), data.get("argument")
+    if not file:  # an earlier version wrote it, or a program that used the harness without its command line
+        file = campaign["name"] if (CAMPAIGNS / f"{campaign['name']}.toml").exists() else f"{campaign['name']}.toml"
+    if "argument" not in data and not _SYNTHETIC.fullmatch(data["origin"]):
+        argument = data["origin"].removesuffix(f", split {split}")
+    words = ["loaderbench", "bench", file]
+    if argument:
+        words += ["--data", printable(argument)]
     if split:
         words += ["--split", split]
-    if (bucket := env["data"].get("bucket", ON_LOOPBACK)) != ON_LOOPBACK:
+    if (bucket := data.get("bucket", ON_LOOPBACK)) != ON_LOOPBACK:
         words += ["--artifacts", bucket]
     if campaign["data"]["samples"] is not None:
         words += ["--samples", campaign["data"]["samples"]]

@@ -34,6 +34,8 @@ _CONDITIONS = {
     "cuda_visible_devices": "CUDA_VISIBLE_DEVICES",
 }
 """Keys of `env.json` that must be equal for two sets of rows to be one campaign, and their names in messages."""
+_AS_TYPED = {"origin", "argument"}
+"""Keys of the data that say how the user named it. Its digests say what it is."""
 _HARNESS = ("cv2", "numpy", "PIL", "psutil", "pynvml", "simplejpeg")
 """Import names of what the harness measures and judges with, in every campaign."""
 _CONSUMERS: dict[Consumer, tuple[str, ...]] = {
@@ -60,8 +62,11 @@ _MEASURING = (
 """The code that decides what is measured, and how. What only reads rows is left out."""
 
 
-def describe(campaign: Campaign, data: dict[str, Any]) -> dict[str, Any]:
-    """Return the conditions of a campaign that starts now on this machine."""
+def describe(campaign: Campaign, data: dict[str, Any], campaign_file: str | None = None) -> dict[str, Any]:
+    """Return the conditions of a campaign that starts now on this machine.
+
+    `campaign_file`: how the command line names it, for the command that repeats the campaign.
+    """
     tracked = _output("git", "-C", str(_ROOT), "ls-files", "--error-unmatch", str(Path(__file__).resolve()))
     commit = _output("git", "-C", str(_ROOT), "rev-parse", "HEAD") if tracked else None
     return {
@@ -79,13 +84,15 @@ def describe(campaign: Campaign, data: dict[str, Any]) -> dict[str, Any]:
         **gpu.describe(),
         **_versions(campaign),
         "campaign": campaign.model_dump(mode="json"),
+        "campaign_file": campaign_file,
         "data": data,
     }
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """Return the names of the conditions in which two descriptions differ; with any, their rows are two campaigns."""
-    return [name for key, name in _CONDITIONS.items() if one.get(key) != other.get(key)]
+    both = [d | {"data": {k: v for k, v in d["data"].items() if k not in _AS_TYPED}} for d in (one, other)]
+    return [name for key, name in _CONDITIONS.items() if both[0].get(key) != both[1].get(key)]
 
 
 def _host() -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from loaderbench import roofline
 from loaderbench.campaign import plan
@@ -34,6 +35,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
     certify: Callable[[], Mapping[str, Certificate]] = dict,
     after_block: Callable[[Path], None] = lambda _: None,
     artifacts: str | None = None,
+    campaign_file: str | None = None,
 ) -> Path:
     """Measure the trials that the campaign lacks, and return its folder in `results`.
 
@@ -42,16 +44,15 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
 
     `certify`: returns the certificates by contestant. It is called once: after the first block if there are several, so
     that the first speeds come early. `after_block`: is called with the folder after each block. `artifacts`: the bucket
-    with the formats of trials whose data is in one; see `run.bucket_under_test`. Raises BusyError or SourceError.
+    with the formats of trials whose data is in one; see `run.bucket_under_test`. `campaign_file`: as for
+    `environment.describe`. Raises BusyError or SourceError.
     """
     folder = results / campaign.name
     with locked(results / ".locks" / campaign.name, f"another loaderbench is measuring {folder}; wait for it to end"):
-        _begin(campaign, prepared, artifacts, folder, display)
+        bucket = {"bucket": (artifacts or bucket_under_test.ON_LOOPBACK).rstrip("/")} if campaign.stream else {}
+        now = environment.describe(campaign, prepared.data | bucket, campaign_file)
+        measured = _begin(campaign, folder, now, prepared, display)
         rows = folder / "trials.csv"
-        measured = {record.trial: record for record in trials_csv.read(rows)}
-        for record in prepared.records:
-            if record.trial not in measured or record.status != measured[record.trial].status:
-                trials_csv.append(rows, record)
         done = [record for record in measured.values() if record.kind in {"load", "tune"}]
         _announce(campaign, prepared, folder, measured, display)
         certified = certificates.load(folder)
@@ -128,26 +129,42 @@ def _network_s(campaign: Campaign, prepared: Prepared, trials: Sequence[Trial]) 
     }
 
 
-def _begin(campaign: Campaign, prepared: Prepared, artifacts: str | None, folder: Path, display: Display) -> None:
-    """Make sure that the folder's rows, if any, belong to this campaign under today's conditions."""
-    bucket = {"bucket": artifacts or bucket_under_test.ON_LOOPBACK} if campaign.stream else {}
-    now = environment.describe(campaign, prepared.data | bucket)
+def _begin(
+    campaign: Campaign, folder: Path, now: dict[str, Any], prepared: Prepared, display: Display
+) -> dict[str, Record]:
+    """Return the rows, by trial, that the folder has of this campaign under the conditions `now`.
+
+    A folder that cannot be continued is archived, and a new one is begun with a row for each format.
+    """
+    rows = folder / "trials.csv"
+    if not _continues(campaign, folder, now, display):
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "unreadable.csv").open("w", newline="") as file:
+            rejected = [(printable(each.path), each.reason) for each in prepared.rejected]
+            csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rejected])
+        write_whole(folder / "env.json", json.dumps(now, indent=1) + "\n")
+    measured = {record.trial: record for record in trials_csv.read(rows)}
+    for record in prepared.records:
+        if record.trial not in measured or record.status != measured[record.trial].status:
+            trials_csv.append(rows, record)
+    return measured
+
+
+def _continues(campaign: Campaign, folder: Path, now: dict[str, Any], display: Display) -> bool:
+    """Return whether the folder is of this campaign, under the conditions `now`, and incomplete; archive another."""
     described, rows = folder / "env.json", folder / "trials.csv"
-    if described.exists():
-        before = json.loads(described.read_text())
-        trials_csv.mend(rows)
-        if different := environment.differences(before, now):
-            changed = f"was measured under other conditions ({', '.join(different)})"
-        elif not plan.missing(campaign, {record.trial: record for record in trials_csv.read(rows)}):
-            changed = "is complete"
-        else:
-            return
-        archive = folder.with_name(f"{folder.name}-{before['started_at'].translate(str.maketrans('', '', ':-+'))}")
-        bucket_under_test.clear(folder)
-        folder.rename(archive)
-        display.say(f"{folder} {changed}; archived as {archive}")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "unreadable.csv").open("w", newline="") as file:
-        rejected = [(printable(each.path), each.reason) for each in prepared.rejected]
-        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rejected])
-    write_whole(described, json.dumps(now, indent=1) + "\n")
+    if not described.exists():
+        return False
+    before = json.loads(described.read_text())
+    trials_csv.mend(rows)
+    if different := environment.differences(before, now):
+        changed = f"was measured under other conditions ({', '.join(different)})"
+    elif not plan.missing(campaign, {record.trial: record for record in trials_csv.read(rows)}):
+        changed = "is complete"
+    else:
+        return True
+    archive = folder.with_name(f"{folder.name}-{before['started_at'].translate(str.maketrans('', '', ':-+'))}")
+    bucket_under_test.clear(folder)
+    folder.rename(archive)
+    display.say(f"{folder} {changed}; archived as {archive}")
+    return False
