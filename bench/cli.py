@@ -264,7 +264,7 @@ def compare(
         float, typer.Option(min=0, max=1, help="How much slower a contestant may become, 0 to 1.")
     ] = 0.1,
 ) -> None:
-    """Fail if a contestant became slower, judged by its ratio to the reference of the same run."""
+    """Fail if a contestant became slower, by its ratio to the reference of the same run, or is no longer there."""
     from loaderbench.findings import regression
 
     try:
@@ -273,7 +273,7 @@ def compare(
         _fail(str(error))
     for change in changes:
         typer.echo(change)
-    if any(change.slower for change in changes):
+    if any(change.failed for change in changes):
         raise typer.Exit(1)
 
 

@@ -40,8 +40,10 @@ def who_wins() -> str:
     """Return the table of who wins where, and at what price."""
     quick, train, jobs = analysis(QUICK), analysis(TRAIN), analysis(JOBS)
     formats = _best_of_each_format(quick)
-    fed = [f.summary for f in train.by_consumer if f.consumer == "paced"]
-    trained = [f.summary for f in train.by_consumer if f.consumer == "train"]
+    fed, trained = (
+        [f.summary for f in train.by_consumer if f.consumer == consumer and f.summary.name not in train.unranked]
+        for consumer in ("paced", "train")
+    )
     rows = [
         _contest("Throughput, warm page cache", formats, "images_per_s", "images/s", _start_disk_ram, QUICK),
         _contest("Start-up, to the first batch", formats, "start_s", "s", _speed, QUICK, least=True),
@@ -128,8 +130,9 @@ def _training(trained: Sequence[ContestantSummary]) -> list[str]:
 
 def _first_batch_from_a_bucket() -> list[str]:
     found = analysis(STREAM)
-    first, *others = sorted((f for f in found.by_transport if f.first_batch_s), key=lambda f: f.first_batch_s or 0)
-    last = min(found.by_transport, key=lambda f: f.end_s or 0)
+    racing = [f for f in found.by_transport if f.curves and f.summary.name not in found.unranked]
+    first, *others = sorted(racing, key=lambda f: f.first_batch_s or 0)
+    last = min(racing, key=lambda f: f.end_s or 0)
     limit = env(STREAM)["campaign"]["stream"]["rate_mib_per_s"]
     return [
         f"Data in S3 at {limit:.0f} MiB/s, to the first batch",

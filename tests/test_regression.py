@@ -53,13 +53,25 @@ def test_compare_command_fails_for_a_slower_loader(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["compare", str(before), str(before)]).exit_code == 0
 
 
-def test_a_contestant_in_one_run_only_is_reported_and_passes(tmp_path: Path) -> None:
-    before = saved(tmp_path / "b")
-    now = tmp_path / "n"
-    now.write_text('{"benchmarks": []}')
-    [change] = regression.compare(before, now, 0.1)
-    assert not change.slower
-    assert "only in the earlier run" in str(change)
+def test_a_contestant_that_vanished_from_the_later_run_fails_and_a_new_one_passes(tmp_path: Path) -> None:
+    whole, empty = saved(tmp_path / "b"), tmp_path / "n"
+    empty.write_text('{"benchmarks": []}')
+    for earlier, later, failed, said in ((whole, empty, True, "MISSING from"), (empty, whole, False, "only in")):
+        [change] = regression.compare(earlier, later, 0.1)
+        assert change.failed is failed
+        assert f"{said} the later run" in str(change)
+        assert CliRunner().invoke(app, ["compare", str(earlier), str(later)]).exit_code == failed
+
+
+def test_one_round_is_refused(tmp_path: Path) -> None:
+    whole, single = saved(tmp_path / "b"), json.loads(saved(tmp_path / "n").read_text())
+    [benchmark] = single["benchmarks"]
+    for kept in (benchmark["stats"]["data"], benchmark["extra_info"]["reference_images_per_s"]):
+        del kept[1:]
+    (tmp_path / "n").write_text(json.dumps(single))
+    for earlier, later in ((whole, tmp_path / "n"), (tmp_path / "n", whole)):
+        with pytest.raises(ValueError, match="fewer than 2 rounds of a; run make perf again"):
+            regression.compare(earlier, later, 0.1)
 
 
 def test_runs_with_different_references_are_not_compared(tmp_path: Path) -> None:

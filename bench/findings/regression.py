@@ -2,7 +2,8 @@
 
 Absolute speeds of two runs are never compared. In each round of a run, the contestant's speed is divided by that of the
 reference, which ran just before. A contestant became slower if even the upper end of its new ratio's one-sided 95 %
-interval (Student's t on the logarithms) lies more than `tolerance` below the old ratio.
+interval (Student's t on the logarithms) lies more than `tolerance` below the old ratio. A contestant that is missing
+from the later run fails the comparison too.
 """
 
 from __future__ import annotations
@@ -29,12 +30,19 @@ class SpeedChange:
     now: float | None
     """None if the contestant is not in the later run."""
     now_at_most: float | None
-    """Upper end of the one-sided interval of `now`; infinite with a single round."""
+    """Upper end of the one-sided interval of `now`."""
     slower: bool
 
+    @property
+    def failed(self) -> bool:
+        """Whether it fails the comparison."""
+        return self.slower or self.now is None
+
     def __str__(self) -> str:
-        if self.before is None or self.now is None or self.now_at_most is None:
-            return f"{self.contestant}: only in the {'later' if self.before is None else 'earlier'} run"
+        if self.now is None or self.now_at_most is None:
+            return f"{self.contestant}: MISSING from the later run"
+        if self.before is None:
+            return f"{self.contestant}: only in the later run"
         change_pct = 100 * (self.now / self.before - 1)
         return (
             f"{self.contestant}: {'SLOWER' if self.slower else 'ok'}, {self.before:.3f} -> {self.now:.3f} times the "
@@ -56,15 +64,16 @@ def _change(name: str, before: Sequence[float] | None, now: Sequence[float] | No
     if not now:
         return SpeedChange(name, old, None, None, slower=False)
     mean, _, high = mean_interval(now, CONFIDENCE)
-    most = math.inf if high is None else math.exp(high)
+    assert high is not None
+    most = math.exp(high)
     return SpeedChange(name, old, math.exp(mean), most, slower=old is not None and most < old * (1 - tolerance))
 
 
 def _log_ratios(path: Path) -> dict[tuple[str, str], list[float]]:
-    """Return, by contestant and reference, the logarithm of each round's ratio."""
+    """Return, by contestant and reference, the logarithm of each round's ratio. Raises ValueError with one round."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-        return {
+        found = {
             (info["contestant"], info["reference"]): [
                 math.log(info["images_per_lap"] / lap_s / reference)
                 for lap_s, reference in zip(benchmark["stats"]["data"], info["reference_images_per_s"], strict=True)
@@ -74,3 +83,6 @@ def _log_ratios(path: Path) -> dict[tuple[str, str], list[float]]:
         }
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path} was not saved by `make perf` ({type(error).__name__}: {error})") from None
+    if single := [contestant for (contestant, _), logs in found.items() if len(logs) < 2]:  # noqa: PLR2004 - no spread
+        raise ValueError(f"{path} has fewer than 2 rounds of {', '.join(single)}; run make perf again")
+    return found
