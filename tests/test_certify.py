@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from types import SimpleNamespace
@@ -11,22 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from loaderbench.api import Artifact, Work
-from loaderbench.campaign import pixel_values, registry
-from loaderbench.certify import certification, certify, observe, pixels, probe, shuffle
+from loaderbench.campaign import registry
+from loaderbench.certify import certification, observe, pixels, probe, shuffle
 from loaderbench.certify.judge import judge
-from loaderbench.cli import app
-from loaderbench.formats import Prepared, modes, prepare
+from loaderbench.formats import Prepared, prepare
 from loaderbench.images import CanonicalImages
 from loaderbench.loaders import nvjpeg
 from loaderbench.machine.progress import Display
 from loaderbench.records.certificates import Certificate
-from loaderbench.roofline.steps import random_crop
-from loaderbench.trial import device
 from loaderbench.trial.spec import ObserveSpec
-from tests import campaigns
 from tests.campaigns import campaign
 
 if TYPE_CHECKING:
@@ -37,7 +31,6 @@ SAMPLES = 300
 ASKED = campaign(
     {"a": {"loader": "imagefolder"}}, {"files": {"writer": "imagefolder", "mode": "jpeg", "max_side": 128}}
 )
-MISSING = "unavailable: not installed: ffcv; install with: make setup"
 CHEATS = {
     "repeats a batch": "the same 16 samples come again and again",
     "drops samples": "in epoch 1, 3 of 300 samples never come",
@@ -144,37 +137,6 @@ def test_a_uniform_image_has_no_shift() -> None:
     assert pixels._shift_px(grey + 9, grey) == 0
 
 
-@pytest.mark.usefixtures("forked")
-def test_certificates_are_kept_and_failed_ones_made_again(
-    tree: Path, tmp_path: Path, planted: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    contestants = {
-        "honest": {"loader": "cheater"},
-        "never flips": {"loader": "cheater", "options": {"cheat": "never flips"}},
-        "absent": {"loader": "absent"},
-        "lossy": {"loader": "cheater", "format": "lossy"},
-        "crashing": {"loader": "doomed", "options": {"end": "crash"}},
-    }
-    formats = {"files": {"writer": "imagefolder", "mode": "jpeg"}, "lossy": {"writer": "planted-lossy", "mode": "jpeg"}}
-    small = campaign({name.replace(" ", "-"): keys for name, keys in contestants.items()}, formats)
-    small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 120})})
-    prepared = prepare(small, tree, tmp_path, Display(), strict=True)
-    monkeypatch.setattr(certification, "map_processes", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
-    certificates = certify(small, prepared, tmp_path, Display())
-    assert certificates["honest"].state == "as requested"
-    assert certificates["honest"].traits["stored"] == "canonical JPEG bytes"
-    assert certificates["never-flips"].faults == ("no image is flipped",)
-    assert "stores JPEG of quality about 60 where 90 was requested" in certificates["lossy"].faults
-    assert str(certificates["absent"]).startswith("unavailable: not installed: no_such_library; install with: ")
-    assert "the planted | fault" in certificates["crashing"].failure
-    assert certificates["crashing"].state == "unknown"
-    lacking = []
-    monkeypatch.setattr(certification, "_certificate", lambda job: lacking.append(job) or Certificate())
-    again = certify(small, prepared, tmp_path, Display())
-    assert [job.spec.options for job in lacking] == [{"end": "crash"}], "a failure may pass; it is tried again"
-    assert again["never-flips"] == certificates["never-flips"]
-
-
 def test_an_unreadable_observation_fails_the_certificate(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,47 +205,6 @@ def test_a_certificate_is_not_reused_if_anything_it_depends_on_has_changed(
     for name, forged in patched.items():
         monkeypatch.setattr(certification, name, forged)
     assert key(**changes) != before
-
-
-def test_the_code_of_everything_that_certificates_depend_on_is_in_their_key() -> None:
-    needed = {inspect.getsourcefile(each) for each in (random_crop, pixel_values, device, modes, judge, Certificate)}
-    assert needed <= set(map(str, certification._CODE))
-
-
-@pytest.mark.usefixtures("forked", "planted")
-def test_a_certificate_of_another_version_in_the_cache_is_no_obstacle(
-    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small = campaign({"a": {"loader": "cheater"}})
-    small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 20})})
-    (tmp_path / "certificates").mkdir()
-    (tmp_path / "certificates" / "0123456789abcdef.json").write_text('{"unknown": 1}')
-    monkeypatch.setattr(certification, "map_processes", lambda *_: nullcontext(lambda jobs: [Certificate()]))
-    prepared = prepare(small, tree, tmp_path, Display(), strict=True)
-    assert certify(small, prepared, tmp_path, Display())["a"].state == "as requested"
-
-
-@pytest.mark.parametrize(
-    ("found", "status", "said"),
-    [
-        ([Certificate()], 0, "a: as requested"),
-        ([Certificate(), Certificate(failure=MISSING)], 3, f"b: {MISSING}"),
-        ([Certificate(faults=("never flips",)), Certificate(failure=MISSING)], 1, "NOT AS REQUESTED: never flips"),
-        ([Certificate(failure="timeout: killed after 1 s")], 1, "a: unknown: timeout: killed after 1 s"),
-    ],
-)
-def test_the_commands_exit_status_tells_different_work_from_a_missing_library(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: list[Certificate], status: int, said: str
-) -> None:
-    text = campaigns.TOML
-    _, contestant = text.split("[[contestants]]")
-    path = campaigns.file(tmp_path, text + "[[contestants]]" + contestant.replace('"a"', '"b"'))
-    certificates = dict(zip("ab", [*found, Certificate()], strict=False))
-    monkeypatch.setattr("loaderbench.certify.certify", lambda *_: certificates)
-    monkeypatch.setattr("loaderbench.formats.prepare", lambda *_, **__: None)
-    done = CliRunner().invoke(app, ["certify", str(path), "--cache", str(tmp_path)])
-    assert done.exit_code == status
-    assert said in done.output
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])

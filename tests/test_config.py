@@ -1,4 +1,4 @@
-"""A campaign file is either understood whole, or refused with what is wrong and where."""
+"""A campaign file is read completely, or refused with the wrong key and value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import CampaignError
-from loaderbench.campaign.forecast import expected_s
 
 VALID = """
 name = "mine"
@@ -56,34 +55,6 @@ def load(folder: Path, text: str) -> config.Campaign:
     path = folder / "mine.toml"
     path.write_text(text)
     return config.load(str(path))
-
-
-def test_shipped_campaigns_are_valid_and_named_like_their_file() -> None:
-    for path in config.CAMPAIGNS.glob("*.toml"):
-        assert config.load(path.stem).name == path.stem
-
-
-def test_a_dumped_campaign_is_read_back_unchanged() -> None:
-    for path in config.CAMPAIGNS.glob("*.toml"):
-        campaign = config.load(path.stem)
-        assert config.Campaign.model_validate(campaign.model_dump(mode="json")) == campaign
-
-
-def test_quick_campaign_has_the_promised_contestants() -> None:
-    contestants = [c for c in config.load("quick").contestants if not c.control]
-    settings = {(c.loader, c.format, *c.options.values()) for c in contestants}
-    assert settings == {
-        ("ffcv", "ffcv-raw", True),
-        ("ffcv", "ffcv-raw", False),
-        ("ffcv", "ffcv-jpeg", True),
-        ("ffcv", "ffcv-jpeg", False),
-        ("litdata", "litdata-raw"),
-        ("litdata", "litdata-jpeg"),
-        ("imagefolder", "original", "pil"),
-        ("imagefolder", "original", "torchvision"),
-        ("imagefolder", "jpeg-files", "pil"),
-        ("imagefolder", "jpeg-files", "torchvision"),
-    }
 
 
 def test_a_valid_file_is_read(tmp_path: Path) -> None:
@@ -258,31 +229,6 @@ def test_impossible_work_and_an_unranked_reference_are_refused(tmp_path: Path, t
         load(tmp_path, text)
 
 
-def test_gpu_campaign_delivers_to_the_gpu_and_trains_on_it() -> None:
-    campaign = config.load("gpu")
-    assert {campaign.work_on(1, 1, c).device for c in campaign.contestants} == {"cuda"}
-    assert {c.name: c.work.dtype for c in campaign.competing if c.work.dtype} == {
-        "ffcv-jpeg-float16": "float16",
-        "ffcv-jpeg-float16-gpu": "float16",
-        "imagefolder-256-float16": "float16",
-    }
-    assert [c.name for c in campaign.competing if c.apart] == ["nvjpeg"]
-    assert campaign.consumers.train
-    assert campaign.consumers.train.options.model == "resnet50"
-    assert set(campaign.consumers.train.contestants) == {c.name for c in campaign.competing}
-
-
-def test_error_for_an_unknown_campaign_names_the_shipped_ones() -> None:
-    with pytest.raises(CampaignError, match=r"shipped are .*quick"):
-        config.load("slow")
-
-
-def test_overrides_replace_single_keys() -> None:
-    campaign = config.load("quick", {"timing": {"blocks": 7}})
-    assert campaign.timing.blocks == 7
-    assert campaign.timing.window_s == config.load("quick").timing.window_s
-
-
 def test_a_campaign_can_extend_a_shipped_one(tmp_path: Path) -> None:
     campaign = load(tmp_path, 'extends = "quick"\nname = "mine"\ncold = ["ffcv-raw-mapped"]\ntiming = { blocks = 9 }')
     quick = config.load("quick")
@@ -290,15 +236,6 @@ def test_a_campaign_can_extend_a_shipped_one(tmp_path: Path) -> None:
     assert campaign.contestants == quick.contestants
     assert campaign.timing.window_s == quick.timing.window_s
     assert [t.contestant.name for t in plan.trials(campaign, 1) if t.variant.cache == "cold"] == ["ffcv-raw-mapped"]
-
-
-def test_forecast_is_longer_for_longer_campaigns() -> None:
-    quick, publish = config.load("quick"), config.load("publish")
-    one, two = (plan.trials(quick, 1), plan.trials(quick, 1) + plan.trials(quick, 2))
-    assert expected_s(quick, one) < expected_s(quick, two) < expected_s(publish, two)
-    standard, train = config.load("standard"), config.load("train")
-    assert expected_s(standard, plan.trials(standard, 1)) > expected_s(quick, one)
-    assert expected_s(train, plan.trials(train, 1)) > expected_s(quick, one)
 
 
 @pytest.mark.parametrize(
@@ -310,21 +247,3 @@ def test_search_starts_with_the_contestants_settings_and_counts_cores(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
     settings = load(tmp_path, VALID.replace("[timing]", f"{BEST}[timing]")).best["a"].settings
     assert settings == {"decode": ("pil", "torchvision"), "workers": workers}
-
-
-def test_search_starts_with_overrides_and_the_loaders_defaults() -> None:
-    settings = config.load("best", {"work": {"workers": 7}}).best["litdata-raw"].settings
-    assert (settings["workers"][0], settings["prefetch_factor"][0]) == (7, 2)
-
-
-def test_best_campaign_tunes_one_contestant_per_loader_and_format() -> None:
-    campaign = config.load("best")
-    pairs = [(c.loader, c.format) for c in campaign.contestants if c.name in campaign.best]
-    assert sorted(pairs) == sorted({(c.loader, c.format) for c in campaign.contestants if not c.control})
-    assert campaign.contestants == config.load("quick").contestants
-
-
-def test_forecast_includes_the_search() -> None:
-    campaign = config.load("best")
-    trials = plan.trials(campaign, 1)
-    assert expected_s(campaign, trials, 60) > expected_s(campaign, trials)
