@@ -18,6 +18,7 @@ from loaderbench.certify import probe
 from loaderbench.certify.observation import SEEN
 from loaderbench.formats import Prepared, modes, prepare
 from loaderbench.images import CanonicalImages, canonical_store
+from loaderbench.images.sources import PROBE
 from loaderbench.machine import gpu, libraries, page_cache
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import building, locked, write_whole
@@ -108,7 +109,7 @@ def _probing(campaign: Campaign) -> Campaign:
 
 
 def _tree(cache: Path, display: Display, samples: int) -> Path:
-    folder = cache / "probe" / f"{samples}-{code_digest([Path(probe.__file__)])[:8]}"
+    folder = cache / PROBE / f"{samples}-{code_digest([Path(probe.__file__)])[:8]}"
     with locked(cache, f"another loaderbench is preparing data in {cache}; wait for it to end"):
         if not folder.exists():
             with building(folder) as partial, display.stage("making probe images", samples) as on_progress:

@@ -22,6 +22,8 @@ from loaderbench.machine.files import begun_bytes, building, forget_earlier
 from loaderbench.machine.progress import Display
 from loaderbench.machine.text import printable
 
+PROBE = "probe"
+"""Folder of the cache for the images that certificates are made with."""
 _KINDS = (imagenet, cifar, webdataset, parquet)
 """Kinds of archives, in the order of asking. WebDataset takes any tar that the kinds before it did not."""
 _READERS = ("archives.py", "splits.py", "imagenet.py", "cifar.py", "webdataset.py", "parquet.py", "unpack.py")
@@ -64,7 +66,8 @@ def _tree(data: str | Path, split: str | None, cache: Path, display: Display) ->
 def _outside(path: Path, cache: Path) -> Path:
     """Return the path of the user's images. Raises SourceError if they are in the cache, or the cache is among them."""
     images, made = path.resolve(), cache.resolve()
-    if images.is_relative_to(made) or made.is_relative_to(images):
+    in_cache = images.is_relative_to(made) and not images.is_relative_to(made / PROBE)
+    if in_cache or made.is_relative_to(images):
         raise SourceError(
             f"{printable(path)} and the cache, {printable(cache)}, are one folder or in each other: formats would be "
             "written among your images. Name another cache, such as --cache ~/.cache/loaderbench"
