@@ -29,9 +29,9 @@ def stream(  # noqa: PLR0913 - the options
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """Deliver batches from a folder of image files.
 
-    `decode`: ImageFolder's default PIL loader, or torchvision.io. `prefetch_factor`: batches that each worker
-    prefetches. `pin_memory`: whether batches for a GPU are put into page-locked memory, from which it copies by itself.
-    `sharing`: how workers pass a batch on.
+    `decode`: ImageFolder's default PIL loader, or torchvision.io, with PIL for files that it cannot decode.
+    `prefetch_factor`: batches that each worker prefetches. `pin_memory`: whether batches for a GPU are put into
+    page-locked memory, from which it copies by itself. `sharing`: how workers pass a batch on.
 
     Workers persist over epochs, unless `work.resizes` changes the image size: then each epoch starts new ones.
     """
@@ -43,7 +43,11 @@ def stream(  # noqa: PLR0913 - the options
     from torchvision.transforms import v2
 
     def read(path: str) -> Tensor:
-        image = decode_image(path, mode=ImageReadMode.RGB)
+        try:
+            image = decode_image(path, mode=ImageReadMode.RGB)
+        except RuntimeError:  # not a JPEG, PNG, GIF or WebP, or an animated WebP
+            image = v2.functional.pil_to_tensor(default_loader(path))
+        image = image[0] if image.ndim > 3 else image  # noqa: PLR2004 - the first frame of an animated GIF
         return image if image.dtype == torch.uint8 else (image >> 8).to(torch.uint8)  # 16-bit PNG
 
     class Epochs(DataLoader):  # type: ignore[type-arg]

@@ -82,7 +82,7 @@ def agree(tree, name):
     pixels = expected(name)
     assert set(tree.paths) == set(pixels)
     for path, content in pixels.items():
-        np.testing.assert_array_equal(decode(tree.root / path), content)
+        np.testing.assert_array_equal(decode(tree.root / path)[0], content)
 
 
 @pytest.mark.parametrize("name", EDITIONS)

@@ -38,9 +38,9 @@ def test_dark_16_bit_image_does_not_become_flat(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["image.png", "image.tif"])
 def test_16_bit_image_keeps_its_upper_8_bits(name: str, tmp_path: Path) -> None:
-    pixels = decode(saved((RAMP * 16).astype(np.uint16), tmp_path / name))
+    pixels, _ = decode(saved((RAMP * 16).astype(np.uint16), tmp_path / name))
     assert np.array_equal(pixels[:, :, 0], RAMP * 16 >> 8)
 
 
 def test_16_bit_image_of_one_value_is_sound(tmp_path: Path) -> None:
-    assert not decode(saved(np.zeros((8, 8), np.uint16), tmp_path / "black.png")).any()
+    assert not decode(saved(np.zeros((8, 8), np.uint16), tmp_path / "black.png"))[0].any()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from loaderbench.images.canonical_form import CanonicalSettings, canonical_form, versions
 from loaderbench.images.canonical_store import ROW, CanonicalImages, CanonicalManifest
-from loaderbench.images.decoding import Unreadable
+from loaderbench.images.decoding import KINDS, Unreadable
 from loaderbench.images.journal import PixelJournal
 from loaderbench.images.tree import ImageTree, Rejected, SourceError
 from loaderbench.machine.disk import FEWER_IMAGES, full_disk_explained, need
@@ -27,6 +28,8 @@ _PILOT = 32
 """Images that are decoded first, to estimate the size of all."""
 _WHAT = "the canonical images"
 _NAMED_IMAGES = 10
+_OF_TORCHVISION = {"JPEG", "PNG", "GIF", "WEBP"}
+"""Kinds of files that torchvision.io decodes."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class _Converted:
     width: int
     pixels: bytes
     jpeg: bytes
+    kind: int
+    """Of the file: an index into `KINDS`."""
     sha256: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     """Of the pixels and of the JPEG bytes."""
 
@@ -134,7 +139,7 @@ def _store(
                 journal.reject(Rejected(tree.paths[index], str(image)))
                 continue
             position = (index, *journal.ends, len(image.jpeg))
-            rows[stored] = (*position, image.height, image.width, tree.labels[index], *image.sha256)
+            rows[stored] = (*position, image.height, image.width, tree.labels[index], image.kind, *image.sha256)
             journal.add(rows[stored], image.pixels, image.jpeg)
             stored += 1
             yield stored
@@ -149,6 +154,13 @@ def _describe(
         notes.append(f"{settings.samples} images were requested; the folder has {len(rows)}.")
     if missed := [tree.classes[label] for label in sorted(set(tree.labels.tolist()) - drawn)]:
         notes.append(f"{len(missed)} classes have no image among the samples, and keep their labels: {names(missed)}.")
+    counts = Counter(KINDS[kind] for kind in rows["kind"])
+    if others := {kind: count for kind, count in counts.items() if kind not in _OF_TORCHVISION}:
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(others.items()))
+        notes.append(
+            f"{sum(others.values())} of {len(rows)} files are of kinds that torchvision.io cannot decode ({told}); "
+            "a loader that reads the files with it decodes these with PIL."
+        )
     rejected = [*tree.skipped, *failed]
     columns = ("pixels_sha256", "jpeg_sha256", "label")
     manifest = CanonicalManifest(
@@ -198,12 +210,12 @@ def _images(convert: Mapping, tree: ImageTree, batch: Sequence[int]) -> Iterator
 def _convert(root: Path, settings: CanonicalSettings, path: str) -> _Converted | Unreadable:
     """Return the canonical form of one image of the tree, or why there is none."""
     try:
-        pixels, jpeg = canonical_form(root / path, settings.max_side, settings.quality)
+        pixels, jpeg, kind = canonical_form(root / path, settings.max_side, settings.quality)
     except Unreadable as error:
         return error
     height, width = pixels.shape[:2]
     content = pixels.tobytes()
-    return _Converted(height, width, content, jpeg, (_sha256(content), _sha256(jpeg)))
+    return _Converted(height, width, content, jpeg, KINDS.index(kind), (_sha256(content), _sha256(jpeg)))
 
 
 def _sha256(content: bytes) -> NDArray[np.uint8]:

@@ -42,12 +42,12 @@ def versions() -> dict[str, str | None]:
     return {"layout": str(LAYOUT), "cv2": cv2.__version__, "Pillow": PIL.__version__, **codecs}
 
 
-def canonical_form(path: Path, max_side: int | None, quality: int) -> tuple[NDArray[np.uint8], bytes]:
-    """Return the pixels (RGB, H x W x 3) and JPEG bytes that FFCV 1.0.2 would store of a file.
+def canonical_form(path: Path, max_side: int | None, quality: int) -> tuple[NDArray[np.uint8], bytes, str]:
+    """Return the pixels (RGB, H x W x 3) and JPEG bytes that FFCV 1.0.2 would store of a file, and the file's kind.
 
     The arithmetic is that of `resizer` and `encode_jpeg` in ffcv/fields/rgb_image.py. Raises Unreadable.
     """
-    pixels = decode(path)
+    pixels, kind = decode(path)
     height, width = pixels.shape[:2]
     if max_side is not None and (ratio := max_side / max(height, width)) < 1:
         size = int(ratio * width), int(ratio * height)
@@ -57,4 +57,4 @@ def canonical_form(path: Path, max_side: int | None, quality: int) -> tuple[NDAr
     elif max(height, width) > LONGEST_JPEG_SIDE:
         raise Unreadable(f"{width} x {height} pixels exceed JPEG's {LONGEST_JPEG_SIDE} a side")
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    return pixels, cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    return pixels, cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes(), kind

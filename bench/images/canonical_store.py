@@ -32,6 +32,7 @@ ROW = np.dtype(
         ("height", "<i4"),
         ("width", "<i4"),
         ("label", "<i4"),
+        ("kind", "u1"),  # of the source file: an index into `decoding.KINDS`
         ("pixels_sha256", "u1", 32),
         ("jpeg_sha256", "u1", 32),
     ]

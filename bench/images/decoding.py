@@ -14,6 +14,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "AVIF
 """Formats that are decoded, whatever the file's name. Pillow's others are refused: some run programs."""
 _WITHOUT_RANGE = {"F": "floats", "I": "32-bit integers"}
 """What the pixels of these modes are. Pillow's conversion clips them to 0 to 255, mostly all black or all white."""
+KINDS = (*FORMATS, "animated GIF", "animated WEBP")
+"""What an image file can be."""
 # Without a handler of its own, Pillow's log would reach the terminal.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -22,16 +24,19 @@ class Unreadable(Exception):  # noqa: N818, it names a property of the image
     """An image that cannot be decoded. The message is the reason, in one line and without the path."""
 
 
-def decode(path: Path) -> NDArray[np.uint8]:
-    """Return the first frame of an image file, upright: RGB, H x W x 3.
+def decode(path: Path) -> tuple[NDArray[np.uint8], str]:
+    """Return the first frame of an image file, upright: RGB, H x W x 3; and which of `KINDS` the file is.
 
     Raises Unreadable.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             image.load()
+            kind = str(image.format).replace("MPO", "JPEG")  # several JPEGs in one file, as some cameras write
+            if f"animated {kind}" in KINDS and getattr(image, "is_animated", False):
+                kind = f"animated {kind}"
             _turn_upright(image)
-            return np.asarray(_rgb(image))
+            return np.asarray(_rgb(image)), kind
     except Exception as error:  # noqa: BLE001, a damaged file can make a decoder raise anything
         raise Unreadable(_reason(error)) from None
 
