@@ -44,6 +44,8 @@ LONGEST = (
     "test_report_sections",
     "test_loaders",
     "test_consumers",
+    "test_certification",
+    "test_tuning_runs",
     "test_cli",
     "test_examples",
 )

@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 SHARED = ROOT / "loaders" / "shared" / "__init__.py"
 ADAPTERS = sorted([*(ROOT / "loaders").glob("*.py"), *(ROOT / "writers").glob("*.py"), SHARED])
 HARNESS = sorted((ROOT / "bench").rglob("*.py"))
-CODE = [path for folder in ("bench", "loaders", "writers", "scripts") for path in (ROOT / folder).rglob("*.py")]
+CODE = [
+    path for folder in ("bench", "loaders", "writers", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")
+]
 REASON = "# long, because"
 
 

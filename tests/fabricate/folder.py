@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def environment(  # noqa: PLR0913 - each is a way in which campaigns differ
+def environment(  # noqa: PLR0913  # long, because an env.json has many keys
     cast: Sequence[Actor],
     blocks: int,
     reference: str,

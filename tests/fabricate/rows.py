@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-def load(actor: Actor, block: int, *, cache: str = "warm", attempt: int = 1, **changes: Any) -> Record:
+def load(  # long, because a row has many columns
+    actor: Actor, block: int, *, cache: str = "warm", attempt: int = 1, **changes: Any
+) -> Record:
     """Return a trial's row; `changes` replace its columns. The same call gives the same row."""
     speed = actor.images_per_s * random.Random(f"{actor.name}/{block}").gauss(1, 0.015)
     imported, constructed, first = actor.start_s
