@@ -1,4 +1,4 @@
-"""A campaign of three contestants, analysed."""
+"""Analyse a campaign of three contestants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny archives with the layouts of ImageNet, CIFAR and user archives."""
+"""Make tiny archives with the layouts of ImageNet, CIFAR and users."""
 
 from __future__ import annotations
 

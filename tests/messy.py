@@ -1,4 +1,4 @@
-"""An ImageFolder tree as users have them: every image format, and everything that can be wrong with a file."""
+"""An ImageFolder tree with every image format and every fault of a file."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A proxy before an S3 server that counts, and does to answers what networks and servers do to them."""
+"""A proxy in front of an S3 server that counts requests and plants network and server faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The analysis of a campaign: medians, ratios, ranks, limits and failures."""
+"""A campaign is analysed into medians, ratios, ranks, limits and failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules that keep adapters and harness apart."""
+"""Imports, links and lengths of files follow the rules of the project."""
 
 from __future__ import annotations
 

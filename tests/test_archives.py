@@ -1,4 +1,4 @@
-"""No archive can make the harness write elsewhere, and half an archive is never taken for the whole."""
+"""Archives cannot write outside the cache, and a truncated archive is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cold and warm are what residency and bytes read prove, and not what was asked for."""
+"""The cache state follows from residency and bytes read, not from the request."""
 
 from __future__ import annotations
 

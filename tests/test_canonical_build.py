@@ -82,7 +82,7 @@ def test_build_notes_that_a_folder_has_too_few_images(clean, tmp_path):
     assert "50 images were requested; the folder has 40." in source.manifest.notes
 
 
-def test_label_is_the_place_among_all_class_folders_however_few_samples_are_drawn(clean, tmp_path):
+def test_label_does_not_depend_on_the_number_of_samples(clean, tmp_path):
     source = built(clean, tmp_path / "store", samples=2)
     folders = [source.original(i).parent.name for i in range(2)]
     assert [source.classes[source.label(i)] for i in range(2)] == folders

@@ -1,4 +1,4 @@
-"""Who may be ranked with whom."""
+"""Certificates decide which contestants are ranked together."""
 
 from __future__ import annotations
 

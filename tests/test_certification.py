@@ -58,13 +58,13 @@ def test_certificates_are_kept_and_failed_ones_made_again(
     assert again["never-flips"] == certificates["never-flips"]
 
 
-def test_the_code_of_everything_that_certificates_depend_on_is_in_their_key() -> None:
+def test_certificate_key_covers_all_code_that_it_depends_on() -> None:
     needed = {inspect.getsourcefile(each) for each in (random_crop, pixel_values, device, modes, judge, Certificate)}
     assert needed <= set(map(str, certification._CODE))
 
 
 @pytest.mark.usefixtures("forked", "planted")
-def test_a_certificate_of_another_version_in_the_cache_is_no_obstacle(
+def test_a_cached_certificate_of_another_version_is_ignored(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = campaign({"a": {"loader": "cheater"}})
@@ -85,7 +85,7 @@ def test_a_certificate_of_another_version_in_the_cache_is_no_obstacle(
         ([Certificate(failure="timeout: killed after 1 s")], 1, "a: unknown: timeout: killed after 1 s"),
     ],
 )
-def test_the_commands_exit_status_tells_different_work_from_a_missing_library(
+def test_exit_status_separates_different_work_from_a_missing_library(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: list[Certificate], status: int, said: str
 ) -> None:
     text = campaigns.TOML

@@ -1,4 +1,4 @@
-"""Certificates report each deviation from the requested work in plain words, and blame no honest loader."""
+"""A certificate names each deviation from the requested work; an honest loader has none."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_an_unreadable_observation_fails_the_certificate(
 
 
 @pytest.mark.parametrize(("batch_size", "ranks"), [(16, 1), (64, 4), (128, 1), (256, 1), (256, 2), (1024, 1)])
-def test_the_probe_has_enough_images_for_several_batches_of_the_trials_own_size(batch_size: int, ranks: int) -> None:
+def test_the_probe_has_several_batches_of_the_trials_size(batch_size: int, ranks: int) -> None:
     trial = ASKED.model_copy(
         update={
             "data": ASKED.data.model_copy(update={"probe": 700}),
@@ -188,7 +188,7 @@ def _forge(text: str) -> Callable[..., str]:
     ids=["batch size", "dtype", "device", "libraries", "code", "GPU", "loader"],
 )
 @pytest.mark.usefixtures("planted")
-def test_a_certificate_is_not_reused_if_anything_it_depends_on_has_changed(
+def test_a_certificate_is_not_reused_after_a_change(
     prepared: Prepared,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -208,7 +208,7 @@ def test_a_certificate_is_not_reused_if_anything_it_depends_on_has_changed(
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
-def test_an_honest_order_in_small_batches_is_not_blamed(batch_size: int) -> None:
+def test_honest_order_in_small_batches_has_no_faults(batch_size: int) -> None:
     for seed in range(200):
         order = np.random.default_rng(seed)
         seen: Any = SimpleNamespace(
@@ -221,7 +221,7 @@ def test_an_honest_order_in_small_batches_is_not_blamed(batch_size: int) -> None
 
 
 @pytest.mark.parametrize(("batch_size", "said"), [(16, "its own"), (64, "its own while 4 further ones come")])
-def test_memory_that_was_not_seen_used_again_is_called_its_own_only_for_the_batches_that_came(
+def test_batch_memory_counts_as_own_only_for_observed_batches(
     certified: Callable[..., Certificate], batch_size: int, said: str
 ) -> None:
     assert certified("", batch_size=batch_size).traits["memory of a batch"] == said

@@ -1,4 +1,4 @@
-"""A figure that was changed by hand is found, and what is not fit to be quoted is told from what is false."""
+"""`check` finds altered and foreign rows, and says why a valid campaign is not quotable."""
 
 from __future__ import annotations
 

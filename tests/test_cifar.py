@@ -1,4 +1,4 @@
-"""CIFAR's batches give pixels and labels; a pickle that refers to anything else is refused and runs nothing."""
+"""CIFAR's batches give pixels and labels; a pickle that refers to other objects is refused and runs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class folders are numbered by links or by renaming, and undoing that leaves no trace."""
+"""Class folders are numbered by links or by renaming, and undoing restores them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of what is cached and measured depend on code, not on how it is described."""
+"""Digests depend on code, and not on comments, docstrings or layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verdicts follow from exact tests; the correction holds for all pairs together."""
+"""Verdicts follow from exact tests that are corrected for all pairs together."""
 
 from __future__ import annotations
 

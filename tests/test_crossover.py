@@ -1,4 +1,4 @@
-"""Crossovers follow from two delivery curves alone."""
+"""Crossovers are computed from two delivery curves."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_delivery_curve_includes_the_time_before_the_first_request() -> None:
     assert (found.seconds.tolist(), found.images.tolist(), found.epoch_images) == ([6.0, 8.0], [60, 100], 50)
 
 
-def test_who_is_never_overtaken_counts_the_blocks_in_which_it_leads_first() -> None:
+def test_a_pair_without_crossover_counts_the_blocks_of_its_leader() -> None:
     """In the third block the other one leads from the beginning, so it is not behind for ever."""
     ahead, behind = curve(2.0, 200.0), curve(12.0, 100.0)
     blocks = [{"a": ahead, "b": behind}, {"a": ahead, "b": behind}, {"a": behind, "b": ahead}]

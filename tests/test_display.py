@@ -1,4 +1,4 @@
-"""What a log gets to see of a long stage."""
+"""A log shows the progress of a long stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""README.md, docs/ and the site that `make docs` builds of them."""
+"""README.md, docs/ and the site are up to date, consistent and self-contained."""
 
 from __future__ import annotations
 

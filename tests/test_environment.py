@@ -1,4 +1,4 @@
-"""The conditions of a campaign: only what measures counts."""
+"""Measuring code, versions and hardware are conditions of a campaign."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_another_gpu_driver_or_version_makes_another_campaign(change: dict[str, 
     assert differences(one, one | change) == said
 
 
-def test_versions_are_of_all_that_a_campaign_uses_and_of_what_that_needs() -> None:
+def test_versions_cover_all_libraries_and_their_dependencies() -> None:
     train = describe(config.load("train"), {})
     assert {"lightning", "torch", "torchvision", "ffcv", "litdata"} <= train["versions"].keys()
     assert {"opencv-python-headless", "simplejpeg", "numpy", "pillow"} <= train["versions"].keys()

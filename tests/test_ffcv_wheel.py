@@ -1,4 +1,4 @@
-"""Does the portable FFCV wheel work where the system has neither OpenCV nor libturbojpeg?"""
+"""The portable FFCV wheel works without OpenCV and libturbojpeg of the system."""
 
 import os
 import re

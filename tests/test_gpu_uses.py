@@ -1,4 +1,4 @@
-"""The GPU's use comes from NVML's samples in the raw times, of the trials that count."""
+"""GPU use is read from NVML's samples in the raw times of the trials that count."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_gpu_use_without_training_is_that_of_the_drain(tmp_path: Path) -> None:
     assert (use.title, use.consumer, use.samples) == (FAST.title, "hungry", ((0.0, 40.0),))
 
 
-def test_rows_of_earlier_schemas_show_what_their_raw_times_say_today_or_nothing(tmp_path: Path) -> None:
+def test_earlier_rows_show_figures_recomputed_from_raw_times(tmp_path: Path) -> None:
     """In the reference results one row said 3,980 images/s where 5,326 is right: it counted the harness's own pause."""
     s = 10**9
     exits = [s, 2 * s, 3 * s, 4 * s, 5 * s, 15 * s, 16 * s]

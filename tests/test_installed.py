@@ -1,4 +1,4 @@
-"""The installed wheel: without a loader library, and beside packages named like our folders."""
+"""The installed wheel works without loader libraries, and beside packages named like our folders."""
 
 import subprocess
 import sys

@@ -66,7 +66,7 @@ class TestSplits:
         assert any("(images, masks) look like parts of one data set" in note for note in tree.notes)
 
 
-def test_what_was_read_is_printed(tmp_path: Path, cache: Path) -> None:
+def test_the_layout_that_was_read_is_printed(tmp_path: Path, cache: Path) -> None:
     display = Shown()
     find(plant(tmp_path / "data", *TestSplits.NAMES), Data(), cache, display)
     assert any("val" in line and "skipped" in line for line in display.said)

@@ -1,4 +1,4 @@
-"""The machine's limits are measured or have a reason, and the smallest that applies is a contestant's bound."""
+"""Machine limits are measured or have a reason; the smallest applicable one limits a contestant."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ class TestColumns:
             ({"cache": "cold", "images_per_s": 90.0, "epoch1_images_per_s": 20.0}, None, "disk: faster, so it takes"),
         ],
     )
-    def test_a_limit_that_the_trial_may_exceed_with_the_same_work_is_none_and_has_a_reason(
+    def test_a_limit_that_equal_work_can_exceed_is_empty_with_a_reason(
         self, planted: None, changes: dict[str, Any], by: str | None, reason: str
     ) -> None:
         chosen = campaign({"a": {"format": "raw"}}, {"raw": {"writer": "planted-writer", "mode": "raw"}})

@@ -1,4 +1,4 @@
-"""Every loader delivers the requested work in a trial, and the pace loader has its known speed and costs."""
+"""Every loader delivers the requested work in a trial; the pace loader has its known speed and cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trial's times, CPU, memory and reading are counted over all its processes, once each."""
+"""CPU time, memory and bytes read are counted once over all processes of a trial."""
 
 from __future__ import annotations
 

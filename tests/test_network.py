@@ -1,4 +1,4 @@
-"""The proxy counts every byte, keeps the order, and delivers nothing earlier than the limits allow."""
+"""The proxy counts every byte, keeps the order, and delivers nothing earlier than its limits allow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order of trials is fair and can be repeated, and disturbed blocks are run again."""
+"""Trials run in a reproducible random order, and disturbed blocks are repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures say in words what a reader must not miss, and show nothing where nothing was measured."""
+"""Plots show what was measured, and warn in words."""
 
 from __future__ import annotations
 

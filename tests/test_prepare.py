@@ -1,4 +1,4 @@
-"""Every format stores the canonical bytes. A format is complete or missing, and made only once."""
+"""Every format stores the canonical bytes, is complete or missing, and is written once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every end of a child process is a report, and no process that it started is left running."""
+"""A child process always ends with a report, and leaves no process running."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was published stands beside what is measured, and each change of the set-up is worth what its two ends tell."""
+"""Published ratios are compared with measured ones, and the effect of each change of the set-up is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row that was written is read back as it was; a torn one never passes for whole."""
+"""Rows are read back as they were written; a torn row is ignored."""
 
 from __future__ import annotations
 

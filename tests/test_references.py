@@ -1,4 +1,4 @@
-"""Everything that earlier versions wrote is still read: the committed reference campaigns."""
+"""The committed reference campaigns of earlier versions are still read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters are found by file and by entry point, and say what they lack."""
+"""Adapters are found by file and by entry point, and name their missing libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is published is found by the same work on any machine, and taken only if it is what its manifest says."""
+"""A published format is found by equal work on any machine, and used only if it matches its manifest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a format of many files resumes after a stop, and stores the same as in one run."""
+"""Writing a format resumes after a stop, and stores the same files as one run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A campaign resumes where it stopped, whatever stopped it; no row is lost, none is measured twice."""
+"""A campaign resumes after any stop; it loses no row and measures none twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An archive in a bucket, named by its own key or by the prefix that it lies under, is read as one on the disk is."""
+"""An archive in a bucket, named by its key or its prefix, gives the same images as on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each step does what it says on the right bytes, and a share of it is done by every process."""
+"""Each step processes the right bytes, and every process does a share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a format stores is described from what is read back, whatever was requested."""
+"""The stored content of a format is described by reading it back."""
 
 from __future__ import annotations
 

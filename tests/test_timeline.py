@@ -1,4 +1,4 @@
-"""Every figure of a trial can be worked out by hand from its batch times."""
+"""The figures of a trial follow from its batch times."""
 
 from __future__ import annotations
 

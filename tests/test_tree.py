@@ -1,4 +1,4 @@
-"""What `scan` finds in a folder: classes, files in torchvision's order, what it skips and what it refuses."""
+"""`scan` lists the images of a folder in torchvision's order, and what it skips or refuses."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Wrong work has no speed, and the figures of right work follow from the batch times alone."""
+"""Wrong work has no speed; the figures of correct work follow from the batch times."""
 
 from __future__ import annotations
 

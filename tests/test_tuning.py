@@ -1,4 +1,4 @@
-"""The search finds the best settings of a loader of known speeds, keeps to its bounds, and resumes from its rows."""
+"""The search finds the best settings of a loader of known speeds, and keeps its limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing resumes: no file is uploaded twice, and nothing lies hidden afterwards."""
+"""Publishing resumes file by file, and leaves no unfinished upload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever dtype and normalisation, a value stands for exactly one grey level."""
+"""In every dtype, normalised or not, a value stands for exactly one grey level."""
 
 from __future__ import annotations
 

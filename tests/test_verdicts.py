@@ -1,4 +1,4 @@
-"""The sentences of a report's first screen claim what the tests say, and no more."""
+"""The sentences of a report's first screen claim only what the tests show."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes answer in order, name the item of which one died, and never outlive the process that uses them."""
+"""Worker processes answer in order, name the item at which one died, and end with their parent."""
 
 from __future__ import annotations
 
