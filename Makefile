@@ -41,10 +41,11 @@ report: setup  ## write the report and its plots again
 # Laps of a loader alternate with laps of a reference; only ratios within one run are compared.
 PERF_FILE := results/perf/$(shell date -u +%Y%m%dT%H%M%SZ).json
 
-perf: setup  ## measure the loaders for regressions; BASELINE=earlier.json fails if one became slower
+perf: setup  ## measure the loaders for regressions; BASELINE=earlier.json fails if one became slower or is gone
+	@$(if $(BASELINE),$(BIN)/loaderbench compare "$(BASELINE)" "$(BASELINE)" >/dev/null)
 	@mkdir -p $(dir $(PERF_FILE))
 	$(BIN)/pytest tests/perf --benchmark-json=$(PERF_FILE) $(if $(PLANT),--plant=$(PLANT))
-	@$(if $(BASELINE),$(BIN)/loaderbench compare $(BASELINE) $(PERF_FILE),\
+	@$(if $(BASELINE),$(BIN)/loaderbench compare "$(BASELINE)" $(PERF_FILE),\
 		echo 'After your change: make perf BASELINE=$(PERF_FILE)')
 
 overhead: setup  ## compare trials with bare loops over the same loaders, and with what is known of the pace loader

@@ -269,7 +269,7 @@ def compare(
 
     try:
         changes = regression.compare(earlier, later, tolerance)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         _fail(str(error))
     for change in changes:
         typer.echo(change)

@@ -70,7 +70,7 @@ def _change(name: str, before: Sequence[float] | None, now: Sequence[float] | No
 
 
 def _log_ratios(path: Path) -> dict[tuple[str, str], list[float]]:
-    """Return, by contestant and reference, the logarithm of each round's ratio. Raises ValueError with one round."""
+    """Return the logarithm of each round's ratio, by contestant and reference. Raises ValueError."""
     try:
         content: dict[str, Any] = json.loads(path.read_text())
         found = {
@@ -81,7 +81,9 @@ def _log_ratios(path: Path) -> dict[tuple[str, str], list[float]]:
             for benchmark in content["benchmarks"]
             for info in [benchmark["extra_info"]]
         }
-    except (KeyError, ValueError) as error:
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); name a file that `make perf` saved") from None
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} was not saved by `make perf` ({type(error).__name__}: {error})") from None
     if single := [contestant for (contestant, _), logs in found.items() if len(logs) < 2]:  # noqa: PLR2004 - no spread
         raise ValueError(f"{path} has fewer than 2 rounds of {', '.join(single)}; run make perf again")

@@ -1,4 +1,4 @@
-"""A loader in a process of its own that delivers a lap of batches whenever it is asked to.
+"""A loader in a process of its own that delivers a lap of images whenever it is asked to.
 
 The process group is stopped between laps, so that two loaders can take turns without disturbing each other.
 """
@@ -15,14 +15,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Self
 
     from loaderbench.api import Artifact, Work
     from loaderbench.campaign.schema import Contestant
 
-LAP_S = 0.5  # long against a batch, short against the drift of a shared machine
-WARM_UP_LAPS = 6  # the first of them find out how many batches a lap takes
+WARM_UP_S = 3.0
 
 
 class Laps:
@@ -38,18 +37,24 @@ class Laps:
         )
         spec = {"artifact": asdict(artifact), "work": asdict(work)}
         self._ask({**spec, "loader": contestant.loader, "options": contestant.options})
-        self._batches = 1
-        self._ask(self._batches)
-        for _ in range(WARM_UP_LAPS):
-            before = time.perf_counter()
-            self.images = self._ask(self._batches)
-            self._batches = max(1, round(self._batches * LAP_S / (time.perf_counter() - before)))
+        first = self.images = self._ask(1)
+        begun_s = time.perf_counter()
+        while (taken_s := time.perf_counter() - begun_s) < WARM_UP_S:
+            self.images = self._ask(self.images + 1)
+        self._asked = self.images
+        self.images_per_s = (self.images - first) / taken_s
+        """Speed in the warm-up. `images`: the number delivered so far."""
         self._signal(signal.SIGSTOP)
 
-    def __call__(self) -> None:
-        """Let the loader deliver one lap; `images` tells how many images that was."""
+    def __call__(self, images: int) -> None:
+        """Let the loader deliver so many images.
+
+        A lap ends with a whole batch. The images that it was too long are taken off the next one, so that laps of all
+        loaders have the same number of images on average, and exactly if all batches are whole.
+        """
+        self._asked += images
         self._signal(signal.SIGCONT)
-        self.images = self._ask(self._batches)
+        self.images = self._ask(self._asked)
         self._signal(signal.SIGSTOP)
 
     def __enter__(self) -> Self:
@@ -69,8 +74,20 @@ class Laps:
         os.killpg(self._child.pid, number)
 
 
+def totals(batches: Iterator[int], asked: Iterable[int]) -> Iterator[int]:
+    """Yield the number of images delivered so far, each time as soon as it reaches the next number asked for.
+
+    `batches`: images in each batch.
+    """
+    delivered = 0
+    for total in asked:
+        while delivered < total:
+            delivered += next(batches)
+        yield delivered
+
+
 def _serve() -> None:
-    """The child's side: answer each number of batches with the number of images in them."""
+    """The child's side: answer each number of images with the number that was delivered in total."""
     from loaderbench.api import Artifact, Work
     from loaderbench.campaign import registry
     from loaderbench.machine.touch import touch
@@ -81,16 +98,15 @@ def _serve() -> None:
     artifact = Artifact.from_dict(spec["artifact"])
     with registry.loader(spec["loader"]).stream(artifact, Work(**spec["work"]), **spec["options"]) as batches:
 
-        def delivered() -> Iterator[int]:
+        def sizes() -> Iterator[int]:
             while True:
                 for images, _ in batches:
                     touch(images)
                     yield len(images)
 
         print(0, file=answers, flush=True)
-        stream = delivered()
-        for line in sys.stdin:
-            print(sum(next(stream) for _ in range(int(line))), file=answers, flush=True)
+        for total in totals(sizes(), map(int, sys.stdin)):
+            print(total, file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Has a loader become slower? Laps of each contestant, in turn with laps of the reference.
 
-Saved by `make perf`; `loaderbench compare` holds two such files against each other, by the ratios to the reference.
+All laps have the same number of images, so that pytest-benchmark's table, in seconds per lap, ranks the loaders. Saved
+by `make perf`; `loaderbench compare` holds two such files against each other, by the ratios to the reference.
 """
 
 from __future__ import annotations
@@ -10,50 +11,45 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.perf.lap import Laps
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_benchmark.fixture import BenchmarkFixture
 
     from loaderbench.campaign.campaign import Campaign
-    from loaderbench.formats import Prepared
+    from tests.perf.lap import Laps
 
 ROUNDS = 15
 CORE = ("ffcv-raw-mapped", "ffcv-jpeg-mapped", "litdata-raw", "litdata-jpeg", "imagefolder-256-torchvision")
 
 
 @pytest.mark.parametrize("name", CORE)
-def test_loader(
-    name: str, campaign: Campaign, prepared: Prepared, benchmark: BenchmarkFixture, request: pytest.FixtureRequest
+def test_loader(  # noqa: PLR0913, PLR0917 - each is a fixture
+    name: str,
+    campaign: Campaign,
+    laps: Callable[[str], Laps],
+    lap_images: int,
+    planted: tuple[str, float],
+    benchmark: BenchmarkFixture,
 ) -> None:
-    planted, _, share = request.config.getoption("--plant").partition("=")
-    slower = float(share) if planted == name else 0.0
-    contestants = {c.name: c for c in campaign.contestants}
-    artifacts = {c.name: prepared.artifacts[c.format] for c in campaign.contestants}
+    slower = planted[1] if planted[0] == name else 0.0
     reference_images_per_s = []
-    with (
-        Laps(contestants[name], artifacts[name], campaign.work_on(artifacts[name].samples, 1)) as lap,
-        Laps(
-            contestants[campaign.reference],
-            artifacts[campaign.reference],
-            campaign.work_on(artifacts[campaign.reference].samples, 1),
-        ) as reference,
-    ):
+    with laps(name) as lap, laps(campaign.reference) as reference:
 
         def reference_first() -> None:
             started = time.perf_counter()
-            reference()
-            reference_images_per_s.append(reference.images / (time.perf_counter() - started))
+            reference(lap_images)
+            reference_images_per_s.append(lap_images / (time.perf_counter() - started))
 
         def contestant() -> None:
             started = time.perf_counter()
-            lap()
+            lap(lap_images)
             time.sleep(slower * (time.perf_counter() - started))
 
         benchmark.pedantic(contestant, setup=reference_first, rounds=ROUNDS)
         benchmark.extra_info |= {
             "contestant": name,
             "reference": campaign.reference,
-            "images_per_lap": lap.images,
+            "images_per_lap": lap_images,
             "reference_images_per_s": reference_images_per_s,
         }
