@@ -203,3 +203,5 @@ def test_uncounted_network_bytes_are_called_unread() -> None:
     counted, rate = controls.network_controls(rows)
     assert counted.passed is rate.passed is None
     assert counted.measured == "1.040 to 1.040 times; unread in 2/x"
+    counted, _ = controls.network_controls([fetched("download", trial="1/x", size_bytes=None)])
+    assert (counted.passed, counted.measured) == (None, "unread in 1/x")

@@ -66,16 +66,18 @@ def network_controls(fetching: Sequence[Record]) -> Iterator[ControlResult]:
     """Judge the counted bytes and the rate limit of the network, by ok rows of trials with their data in a bucket."""
     if not fetching:
         return
-    downloads = [row for row in fetching if row.transport == "download" and row.network_bytes is not None]
-    shares = [(row.network_bytes or 0) / row.size_bytes for row in downloads if row.size_bytes]
-    past = [f"0 bytes in {row.trial}" for row in fetching if row.network_bytes == 0]
-    measured = [f"{min(shares):.3f} to {max(shares):.3f} times"] if shares else []
+    read = [
+        row for row in fetching if row.network_bytes is not None and (row.transport != "download" or row.size_bytes)
+    ]
+    shares = [(row.network_bytes or 0) / (row.size_bytes or 1) for row in read if row.transport == "download"]
+    past = [f"0 bytes in {row.trial}" for row in read if row.network_bytes == 0]
+    measured = [f"{min(shares):.3f} to {max(shares):.3f} times"] if shares else ["more than 0 bytes"] * bool(read)
     yield _control(
         "Bytes over the network",
         f"every trial takes some, and every download those of its format, or up to {100 * NETWORK_OVERHEAD:g} % more",
-        "; ".join(measured + past) or "more than 0 bytes in every trial",
+        "; ".join(past or measured),
         not past and all(1 <= share <= 1 + NETWORK_OVERHEAD for share in shares),
-        [row.trial for row in fetching if row.network_bytes is None],
+        [row.trial for row in fetching if row not in read],
     )
     limited = {row.trial: _rates_mib_per_s(row) for row in fetching if row.network_rate_mib_per_s}
     if limited:
