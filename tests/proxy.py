@@ -31,7 +31,7 @@ _HOP = {"connection", "transfer-encoding", "date", "server", "content-length"}
 
 
 def point(patch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
-    """Let this process find a server, of which `environment` is the variables, as `loopback` gives them."""
+    """Point this process to a server by its `environment` variables, as `loopback` gives them."""
     for name in os.environ.keys() - environment.keys():
         if name.startswith("AWS_"):
             patch.delenv(name)
@@ -41,7 +41,7 @@ def point(patch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
 
 
 class Proxy:
-    """What happened, and what is to happen."""
+    """The state of a proxy: the requests so far, and the faults to plant."""
 
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream)
@@ -86,7 +86,7 @@ class Proxy:
         return self.listings + self.gets.total()
 
     def wait_for(self, requests: int, within_s: float = 300) -> bool:
-        """Return when so many requests have come, or False if they do not."""
+        """Wait for a number of requests; return whether they came."""
         with self.seen:
             return self.seen.wait_for(lambda: self.requests >= requests, within_s)
 
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy.sent_bytes[key] += len(content)
 
     def _fault(self, key: str, part: str) -> str:
-        """Keep what is asked for in mind, and return what to do to the answer."""
+        """Record the request and return the fault of its answer."""
         if self.command == "GET":
             self.proxy.asked += [(key, self.headers.get("Range", ""))] * bool(key)
             return self.proxy.fault(key, self.proxy.count(key))
@@ -232,7 +232,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def _cut(self, content: bytes, fault: str) -> None:
-        """Send a beginning alone."""
+        """Send only the beginning."""
         self.wfile.write(content)
         self.wfile.flush()
         self.close_connection = True

@@ -23,7 +23,7 @@ REASON = "# long, because"
 
 
 def imports(path: Path) -> set[str]:
-    """All modules that a file imports, wherever in it."""
+    """Return all modules that a file imports."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -66,7 +66,7 @@ def test_only_plots_import_matplotlib(path: Path) -> None:
 
 
 def too_long(path: Path) -> list[str]:
-    """What of a file is longer than 300 lines, or 50 for a function, and has no comment that says why."""
+    """Return the file above 300 lines and the functions above 50 without a comment that says why."""
     text = path.read_text()
     lines = text.splitlines()
     found = [path.name] if len(lines) > 300 and REASON not in text else []

@@ -145,7 +145,7 @@ def test_ctrl_c_ends_the_build_and_its_workers(clean, tmp_path):
 
 
 def end_early(tree, folder, at, ending):
-    """Build in a process that ends when so many images are stored. It writes the journal every 90 images."""
+    """Build in a process that ends after `at` images and writes the journal every 90 images."""
     folder.mkdir()
     script = (
         "import os, sys; from pathlib import Path\n"

@@ -185,7 +185,7 @@ BOTH = fabricate.CAST[:1]
 
 
 def searched(folder: Path, **changes: Any) -> Path:
-    """A campaign of one contestant on both tracks; `changes` to the third trial of its search."""
+    """Make a campaign of one contestant on both tracks; `changes` replace columns of the third trial of its search."""
     fabricate.campaign(folder, [], cast=BOTH, blocks=1, best=[BOTH[0].name])
     rows = [*fabricate.searched(BOTH[0]), fabricate.load(BOTH[0], 1), fabricate.at_best(BOTH[0], 1)]
     rows[2] = replace(rows[2], **changes)

@@ -84,7 +84,7 @@ def test_known_amounts_count_per_rank_and_job(work: dict[str, int]) -> None:
 
 
 def test_a_control_is_judged_by_its_worst_block() -> None:
-    """Review E4: 1,500, 1,500 and 900 images/s were called +0.0 %, their median."""
+    """The median of the three blocks is exactly right."""
     rows = [row(block, images_per_s=speed, cores_used=0.9) for block, speed in enumerate((1000, 1000, 600), 1)]
     speed, cores = results("known", rows)
     assert (speed.passed, speed.measured) == (False, "600 (-40.0 %)")

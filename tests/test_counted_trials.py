@@ -71,7 +71,7 @@ TUNED = (fabricate.CAST[0], fabricate.CAST[2], fabricate.CAST[8])
 
 
 def two_tracks(rows: list[Record] | None = None, blocks: int = 6) -> Analysis:
-    """Of a campaign of TUNED whose searches are over; `rows`: in place of those in blocks."""
+    """Analyse a campaign of TUNED with finished searches; `rows` replace those of the blocks."""
     names = [actor.name for actor in TUNED]
     found = [row for actor in TUNED for row in fabricate.searched(actor)]
     found += fabricate.finished(TUNED, blocks, (), names) if rows is None else rows

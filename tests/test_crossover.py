@@ -12,7 +12,7 @@ EPOCH = 1000
 
 
 def curve(first_s: float, images_per_s: float, epochs: int = 4) -> DeliveryCurve:
-    """Nothing until the first batch of 100 comes, and then a steady speed."""
+    """Return a curve with a first batch of 100 images after `first_s`, and then a steady speed."""
     images = np.arange(100, epochs * EPOCH + 1, 100)
     return DeliveryCurve(images, first_s + (images - 100) / images_per_s, EPOCH)
 
@@ -46,21 +46,21 @@ def test_a_crossover_after_the_measured_epochs_is_extrapolated() -> None:
 
 
 def test_later_speed_excludes_the_first_epoch() -> None:
-    """One that fetches in its first epoch is slow there, and that is over."""
+    """A loader that fetches data in its first epoch is slow only there."""
     slow_at_first = DeliveryCurve(np.array([100, 1000, 2000]), np.array([1.0, 10.0, 15.0]), EPOCH)
     assert slow_at_first.later_images_per_s == pytest.approx(200.0)
     assert slow_at_first.epoch1_end_s == 10.0
 
 
 def test_only_the_last_change_of_the_lead_is_a_crossover() -> None:
-    """Of two that alternate, what counts is the last time."""
+    """The two alternate in the lead."""
     steady = DeliveryCurve(np.array([100, 200, 300, 400]), np.array([1.0, 2.0, 3.0, 4.0]), 200)
     wavering = DeliveryCurve(np.array([100, 200, 300, 400]), np.array([1.5, 1.5, 3.5, 3.5]), 200)
     assert close(crossover_in_block({"a": steady, "b": wavering})[1], CrossoverPoint(3.5, 350.0, 200, "measured"))
 
 
 def test_a_lead_of_a_contestant_with_slower_later_epochs_is_not_lasting() -> None:
-    """It has a long first epoch behind it sooner than the other, which is at its end all but there again."""
+    """One is slower in epoch 1 and faster later; the measured epochs end before it takes the lead."""
     images = np.array([100, 1000, 2000])
     slow_at_first = DeliveryCurve(images, np.array([1.0, 20.0, 24.0]), EPOCH)
     steady = DeliveryCurve(images, np.array([2.0, 11.0, 21.0]), EPOCH)
@@ -112,7 +112,7 @@ def test_delivery_curve_includes_the_time_before_the_first_request() -> None:
 
 
 def test_a_pair_without_crossover_counts_the_blocks_of_its_leader() -> None:
-    """In the third block the other one leads from the beginning, so it is not behind for ever."""
+    """The other contestant leads in the third block."""
     ahead, behind = curve(2.0, 200.0), curve(12.0, 100.0)
     blocks = [{"a": ahead, "b": behind}, {"a": ahead, "b": behind}, {"a": behind, "b": ahead}]
     assert crossovers(blocks) == (Crossover("a", "b", None, 2, 3),)

@@ -23,7 +23,7 @@ FAST, SLOW = CAST[0], CAST[8]
 
 
 def told(row: Record, folder: Path, *busy_pct: float) -> Record:
-    """Give a row samples that NVML took every half second."""
+    """Return a row with NVML samples every half second."""
     name = row.trial.replace("/", "+") + ".npz"
     times = Timeline([0, 1], [1, 2], [8, 8], [0], 0, 1)
     times.gpu_util_pct = [(7_000_000 + 500_000 * number, pct) for number, pct in enumerate(busy_pct)]

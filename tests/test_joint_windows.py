@@ -29,7 +29,7 @@ def test_fairness_is_jains_index(speeds: list[float], index: float) -> None:
 
 
 class Ended:
-    """A child that has ended; `reported_s`: when it left its report, which is that it failed."""
+    """A child that has ended; `reported_s`: the time of its failure report, or 0 without one."""
 
     def __init__(self, reported_s: float) -> None:
         self._descriptor, theirs = os.pipe()

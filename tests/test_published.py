@@ -40,7 +40,7 @@ FIGURES = {
 
 
 def found(speeds: Mapping[str, float] = SPEEDS, **changes: Any) -> Analysis:
-    """A campaign in which BASE, the reference, and OLDER were published. `changes` replace keys of it."""
+    """Analyse a campaign with published figures of BASE, the reference, and OLDER; `changes` replace its keys."""
     told = {"source": "?", "images": 2**20, "contestants": FIGURES}
     campaign = fabricate.environment(CAST, RANKING_BLOCKS, "base")["campaign"] | {"published": told, "changes": STEPS}
     rows = [

@@ -105,7 +105,7 @@ def refuse_to_convert(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def change(bucket: Path, name: str, body: bytes) -> None:
-    """Put another object in place of the one whose key ends with this name."""
+    """Replace the object whose key ends with this name."""
     import boto3
 
     [path] = bucket.rglob(name)
@@ -126,7 +126,7 @@ def large(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def heeding() -> Iterator[None]:
-    """Let Ctrl-C interrupt this process, to which a background shell had made it deaf."""
+    """Let Ctrl-C interrupt this process even if a background shell ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -251,7 +251,7 @@ class TestRepository:
     def test_an_interrupted_pull_resumes(
         self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One of the files that are there was damaged meanwhile, and one was of a format of this name before."""
+        """Meanwhile one of the arrived files is damaged, and a foreign file is added."""
         fetched: list[str] = []
         download = rclone.download
 

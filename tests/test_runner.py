@@ -68,7 +68,7 @@ def various() -> Campaign:
 
 @pytest.fixture(scope="module")
 def ended(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of that campaign. Tests that change it work on a copy."""
+    """The folder of the campaign `various`; tests that change it work on a copy."""
     return run(various(), tmp_path_factory.mktemp("results"))
 
 

@@ -81,7 +81,7 @@ def test_a_locally_changed_file_is_fetched_again(between: Proxy, original: dict[
 def test_unsafe_keys_are_skipped_and_counted(
     between: Proxy, original: dict[str, bytes], tmp_path: Path, late: str
 ) -> None:
-    """One key is also the name of a folder; it comes after what lies in the folder, or before."""
+    """One key is also the name of a folder; it arrives after or before the files of the folder."""
     between.fault = lambda key, nth: "slow" if key == late or (late[-1] == "/" and key.startswith(late)) else ""
     bad = ["set/../../../evil", "set//etc/evil", "set/a//evil", "set/./evil", "set/class0/..", f"set/{'long' * 80}"]
     between.extra = dict.fromkeys([*bad, "set/class0"], b"evil") | {"set/class2/": b""}
@@ -96,7 +96,7 @@ def test_unsafe_keys_are_skipped_and_counted(
 
 
 def test_etags_of_encrypted_objects_are_not_taken_for_md5s(between: Proxy, tmp_path: Path) -> None:
-    """All in one bucket are fetched once; beside others, which are checked, those are fetched twice."""
+    """If all objects are encrypted, each is fetched once; beside plain objects, which are checked, twice."""
     between.extra = {f"secrets/secret{number}": b"secret" for number in range(100)}
     between.extra |= {f"set/class0/secret{number}": b"secret" for number in range(100)}
     between.encrypted = set(between.extra)
@@ -122,13 +122,13 @@ def test_plain_objects_beside_an_encrypted_one_are_verified(between: Proxy, tmp_
 def test_copy_works_if_listing_the_bare_prefix_is_denied(
     between: Proxy, original: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """A policy may permit to list `set/*` alone; the second listing is that of `set`."""
+    """A policy may permit to list only `set/*`; the second listing is that of `set`."""
     between.fault = lambda key, nth: "denied" if not key and nth == 2 else ""
     assert content(copy(URL, tmp_path, Display())) == original
 
 
 def test_copy_lists_nested_folders(between: Proxy, tmp_path: Path) -> None:
-    """Folders are listed by requests of their own; one below the other is reached too."""
+    """Each folder is listed by its own request."""
     expected = {}
     for number in range(20):
         key = "/".join(f"level{level}" for level in range(number % 5)) + f"/{number}" if number % 5 else str(number)

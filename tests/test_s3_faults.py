@@ -100,7 +100,7 @@ def test_error_names_a_missing_bucket(between: Proxy, tmp_path: Path) -> None:
 def test_error_explains_that_the_endpoint_speaks_no_s3(  # noqa: PLR0913, PLR0917
     between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, markup: str, first: int, said: str
 ) -> None:
-    """A portal for example, before which one has to sign in, at once or after a while."""
+    """For example a sign-in portal answers, from the first request or later."""
     monkeypatch.setattr(bucket, "TRIES", 1)
     between.fault = lambda key, nth: markup if not key and nth >= first else ""
     with pytest.raises(S3Error, match=f"{between.endpoint} {said}.*. Check that AWS_ENDPOINT_URL names"):
@@ -175,7 +175,7 @@ def test_a_partial_large_object_is_named_and_fetched_from_scratch(
 def test_an_object_that_rclone_silently_omits_is_an_error(
     between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """rclone copies what it finds of the names that it is given, and does not mind those that it does not."""
+    """rclone ignores names that it does not find."""
     download = rclone.download
     monkeypatch.setattr(rclone, "download", lambda b, at, names, *rest: download(b, at, sorted(names)[1:], *rest))
     with pytest.raises(S3Error, match=r"changed while it was copied: 1 of its objects"):
@@ -194,7 +194,7 @@ def test_copy_refuses_to_start_on_too_small_a_disk(
 
 
 def test_a_full_disk_is_reported_and_copied_files_stay(between: Proxy, tmp_path: Path) -> None:
-    """A disk of 128 KiB takes the place of the cache, in a namespace of its own."""
+    """In its own mount namespace, the cache is a disk of 128 KiB."""
     program = (
         "import shutil; from pathlib import Path; from loaderbench.machine.progress import Display\n"
         "from loaderbench.bucket import copy\n"

@@ -23,9 +23,7 @@ FOUR = CAST[:4]
 
 
 def trained(seed: int, blocks: int, shift: float = 0.0) -> list[Record]:
-    """Rows of four contestants whose losses differ between blocks by their seed, and by noise; the first one's, too, by
-    a shift.
-    """
+    """Return rows of four contestants whose losses vary by block and by noise; `shift` is added to the first one's."""
     draw = random.Random(seed)
     seeds = [draw.gauss(0, 0.2) for _ in range(blocks)]
     return [

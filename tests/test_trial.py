@@ -64,7 +64,7 @@ def test_memory_excludes_the_raw_times_of_the_harness(monkeypatch: pytest.Monkey
 
 
 def test_memory_is_that_of_the_larger_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that the difference is the file-backed memory at that moment."""
+    """The difference of both figures is the file-backed memory at one moment."""
     readings = iter([Memory(300.0, 250.0), Memory(900.0, 200.0)])
     monkeypatch.setattr(meter, "tree_memory", lambda _: next(readings))
     columns = consume(right(), Window(0, 0, 2, None, whole_epoch=False)).columns()

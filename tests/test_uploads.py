@@ -44,7 +44,7 @@ def server(root: Path) -> Iterator[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A format of a file that goes up in parts, and several small ones."""
+    """A format of one file that is uploaded in parts, and several small ones."""
     draw, files = random.Random(0), tmp_path / "format" / "files"
     files.mkdir(parents=True)
     (files / "large").write_bytes(draw.randbytes(PARTS * PART_BYTES - 1000))
@@ -60,13 +60,13 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hidden() -> list[Any]:
-    """The uploads in parts that were begun and not completed."""
+    """Return the unfinished multipart uploads."""
     found: list[Any] = boto3.client("s3").list_multipart_uploads(Bucket="artifacts").get("Uploads", [])
     return found
 
 
 def is_published(folder: Path, tmp_path: Path) -> bool:
-    """Whether what is in the bucket is what is in the folder, by its manifest and by its content."""
+    """Return whether the bucket holds the files of the folder, by manifest and content."""
     there = Repository(HERE)
     if not there.has("format"):
         return False
@@ -89,7 +89,7 @@ Repository("{HERE}").publish(Path(sys.argv[1]), {{}}, Display())
 def test_publishing_resumes_file_by_file_after_a_kill(
     between: Proxy, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two small files and a part of the large one, which restarts, do not come through."""
+    """Two small files and a part of the large one stall."""
     kept_back = {f"{FORMAT}/small1", f"{FORMAT}/small3", f"{FORMAT}/large?2"}
     between.put_fault = lambda name: "stall" if name in kept_back else ""
     environment = {**loopback.environment(between.endpoint), "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
@@ -133,7 +133,7 @@ def test_only_changed_files_are_uploaded_again(between: Proxy, folder: Path, tmp
 
 
 def test_abandoned_uploads_are_removed(between: Proxy, folder: Path, tmp_path: Path) -> None:
-    """Of a file that the artifact has not, and of one that was begun twice."""
+    """One upload is of a file that the artifact lacks; two are of the same file."""
     s3 = boto3.client("s3")
     for name in ("gone", "large", "large"):
         at = {"Bucket": "artifacts", "Key": f"{FORMAT}/{name}"}
@@ -163,7 +163,7 @@ def test_a_refused_part_is_reported_and_nothing_is_published(
 def test_a_format_with_a_missing_file_gets_no_manifest(
     between: Proxy, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """rclone copies what it finds of the names that it is given, and does not mind those that it does not."""
+    """rclone ignores names that it does not find."""
     upload = rclone.upload
     monkeypatch.setattr(rclone, "upload", lambda b, root, names, *rest: upload(b, root, names[1:], *rest))
     with pytest.raises(S3Error, match="did not arrive in full"):

@@ -45,7 +45,7 @@ def test_fastest_needs_a_test_against_every_other_contestant() -> None:
 
 
 def test_a_contestant_with_too_few_blocks_is_a_rival() -> None:
-    """Review E1: a rival that failed in one block had no rank, and so was taken for nobody."""
+    """A rival that failed in one block has no rank, but is a rival."""
     failed = fabricate.failed(OTHER, 6)
     analysis = found([*three(*[2985.0] * 5), failed])
     assert verdicts.headline(analysis).claim == f"{FAST.title} has the highest median: 3,000 images/s"

@@ -9,7 +9,7 @@ from loaderbench.campaign.schema import Best, Tuning
 
 @dataclass(frozen=True)
 class Actor:
-    """A contestant and how it does."""
+    """A contestant with its speed and costs."""
 
     name: str
     title: str

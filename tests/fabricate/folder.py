@@ -116,7 +116,7 @@ def environment(  # noqa: PLR0913  # long, because an env.json has many keys
 
 
 def publication(cast: Sequence[Actor]) -> dict[str, Any]:
-    """Return the keys of a campaign that say that all was published, and that the first is set up like the second."""
+    """Return the keys of a campaign for published figures of all contestants, and one change of the first."""
     figures = {a.name: {"images_per_s": [0.6 * a.images_per_s + 900, 0.5 * a.images_per_s + 1500]} for a in cast}
     change = {"from": cast[0].name, "to": cast[-1].name, "what": "one thing"}
     return {

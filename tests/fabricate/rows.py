@@ -129,7 +129,7 @@ def at(actor: Actor, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def at_best(actor: Actor, block: int, **changes: Any) -> Record:
-    """Return the row of a trial at the settings that the search finds best; `changes` replace its columns."""
+    """Return the row of a tuned trial; `changes` replace its columns."""
     rows = {row.trial: row for row in searched(actor)}
     columns = at(actor, tuning.replay(actor.name, best_of(actor), TUNING, rows).settings or {})
     columns["images_per_s"] *= random.Random(f"{actor.name}/{block}/best").gauss(1, 0.015)
@@ -137,7 +137,7 @@ def at_best(actor: Actor, block: int, **changes: Any) -> Record:
 
 
 def fed(actor: Actor, block: int, consumer: str, **changes: Any) -> Record:
-    """Return the row of a trial with a consumer that is not hungry; `changes` replace its columns."""
+    """Return the row of a trial with a consumer other than the drain; `changes` replace its columns."""
     trial = {"trial": f"{block}/{actor.name}/{consumer}", "consumer": consumer}
     if consumer == "paced":
         shares = [(share, min(1.0, 1 / share)) for share in (2.0, 1.25, 1.1, 1.0, 0.75)]
@@ -186,7 +186,7 @@ def fetched(actor: Actor, block: int, transport: str, **changes: Any) -> Record:
 
 
 def course(row: Record) -> Timeline:
-    """Return the raw times of such a trial: batches of 128 at a steady speed, after the first."""
+    """Return the raw times of a trial from a bucket: batches of 128 at a steady speed, after the first."""
     assert row.first_batch_s
     assert row.images_per_s
     batches = 4 * SAMPLES // 128
@@ -213,7 +213,7 @@ def gpu_uses(cast: Sequence[Actor]) -> tuple[GpuUse, ...]:
 
 
 def limit(step: str, block: int, images_per_s: float | None = None, *, attempt: int = 1, **changes: Any) -> Record:
-    """Return the row of how fast the machine can do one step of the work; `changes` replace its columns."""
+    """Return the row of a machine limit; `changes` replace its columns."""
     row = {
         "trial": f"{prefix(block, attempt)}/limit/{step}",
         "kind": "limit",

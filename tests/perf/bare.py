@@ -1,7 +1,7 @@
-"""The plainest loop there is over a library's loader, what the harness is compared with. See overhead.py.
+"""A bare loop over a library's loader, for comparison with the harness (see overhead.py).
 
 With `--touch` it reads one byte of each page of every batch, as the harness does. Batches from worker processes lie in
-shared memory, so that this first reading has to map every page: a cost of the consumer, and not of the harness.
+shared memory, so the first reading has to map every page. That is a cost of the consumer, not of the harness.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long does a report on 10,000 trials take, and how much memory?
+"""Measure the time and memory that a report on 10,000 trials takes.
 
 python -m tests.perf.big_report
 """

@@ -1,8 +1,8 @@
-"""Is an honest loader ever blamed? Every contestant of the default campaign, certified with one seed after the other.
+"""Certify every contestant of the default campaign with many seeds; no honest loader may be faulted.
 
     python -m tests.perf.honest                # 20 seeds: 200 certificates, untimed
 
-Certificates are kept in the cache: the command goes on where it stopped.
+Certificates are kept in the cache: the command resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Does the harness measure the known speed, CPU, memory and reading of the pace loader? Ratios of measured to known.
+"""Compare the measured speed, CPU, memory and bytes read of the pace loader with the known ones.
 
     python -m tests.perf.known [--window-s 5]
 
-Nothing else should run on the machine meanwhile: a disturbed ratio tells of the disturbance.
+Nothing else should run on the machine meanwhile: a disturbance changes the ratios.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does a campaign run on images in S3? `loaderbench` on the synthetic set, served by a real S3 server on loopback.
+"""Run `loaderbench` on the synthetic images in a bucket of a real S3 server on loopback.
 
 python -m tests.perf.on_s3 bench quick [options of loaderbench]
 """

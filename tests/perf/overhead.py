@@ -1,4 +1,4 @@
-"""Does the harness slow a loader down? Trials alternated with bare loops over the same loader.
+"""Measure the harness's overhead: trials alternate with bare loops over the same loader.
 
     python -m tests.perf.overhead [--pairs 5] [--no-touch] [--out results/overhead.csv] [CONTESTANT ...]
 

@@ -1,4 +1,4 @@
-"""What does the harness's own loop cost? Its laps in turn with those of a bare loop that touches batches as it does.
+"""Measure the cost of the harness's loop: its laps alternate with those of a bare loop that touches batches alike.
 
     python -m tests.perf.per_batch [--pairs 40] [CONTESTANT ...]
     python -m tests.perf.per_batch --train --pairs 100 [CONTESTANT ...]

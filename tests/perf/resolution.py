@@ -1,9 +1,9 @@
-"""What difference can this machine resolve? Pairs of which the truth is known, measured again and again.
+"""Measure the smallest difference that this machine resolves, by many campaigns of known pairs.
 
-    python -m tests.perf.resolution twins      # 20 short campaigns of a loader and itself: how often told apart?
-    python -m tests.perf.resolution slowed     # 10 campaigns of it and one that is 5 % slower: how often told apart?
+    python -m tests.perf.resolution twins      # 20 short campaigns of a loader and itself: how often do they differ?
+    python -m tests.perf.resolution slowed     # 10 campaigns of it and one 5 % slower: how often do they differ?
 
-Each repeat is a campaign of its own seed in `results/resolution`; the command goes on where it stopped.
+Each repeat is a campaign of its own seed in `results/resolution`; the command resumes where it stopped.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Has a loader become slower? Laps of each contestant, in turn with laps of the reference.
+"""Measure laps of each contestant, alternating with laps of the reference.
 
 All laps have the same number of images, so that pytest-benchmark's table, in seconds per lap, ranks the loaders. Saved
-by `make perf`; `loaderbench compare` holds two such files against each other, by the ratios to the reference.
+by `make perf`; `loaderbench compare` compares the ratios to the reference in two such files.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Is ImageNet's tar of tars unpacked as fast as by `tar` in its two stages, in one pass and with no second copy?
+"""Compare unpacking ImageNet's tar of tars in one pass with `tar` in two stages.
 
     python -m tests.perf.unpacking [--pairs 7] [--synsets 40] [--images 130] [--where FOLDER] [--out FILE]
 
-The archive is made anew: as many images in a synset as asked for, of random bytes, 110 kB on average as ImageNet's.
+The archive is made for each run: the requested images per synset, of random bytes, 110 kB on average as ImageNet's.
 Both ways take turns, each into an empty folder, the archive in the page cache, the time until all is on the disk. The
 ratio is the geometric mean over pairs of tar's seconds over ours, with a 95 % t interval on the logarithms: above 1 is
 faster than tar. Beside it, the CPU time of each, and the bytes that it wrote for each byte of the images.

@@ -1,4 +1,4 @@
-"""A third-party loader that ends badly before its first batch. It needs no library, so that its trials are short."""
+"""A third-party loader that fails before its first batch; it needs no library, so its trials are short."""
 
 import os
 import time
