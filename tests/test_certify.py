@@ -13,7 +13,7 @@ import torch
 
 from loaderbench.api import Artifact, Work
 from loaderbench.campaign import registry
-from loaderbench.certify import certification, observe, pixels, probe, shuffle
+from loaderbench.certify import augmentation, certification, observe, pixels, probe, shuffle
 from loaderbench.certify.judge import judge
 from loaderbench.formats import Prepared, prepare
 from loaderbench.images import CanonicalImages
@@ -94,6 +94,32 @@ def test_an_honest_loader_has_no_faults(certified: Callable[[str], Certificate])
     assert certificate.traits["resampling"] == "area"
 
 
+def test_batches_prefetched_over_the_end_of_an_epoch_are_not_taken_for_images_held_in_memory(
+    certified: Callable[[str], Certificate],
+) -> None:
+    faults = certified("prefetches over the end of the epoch").faults
+    assert not [fault for fault in faults if "held in memory" in fault]
+
+
+def test_an_order_that_no_second_stream_showed_is_not_called_reproduced(
+    certified: Callable[[str], Certificate],
+) -> None:
+    assert "order by seed" not in certified("delivers nothing").traits
+
+
+@pytest.mark.parametrize(("count", "said"), [(8, []), (40, ["no image is flipped"])])
+def test_few_images_that_are_not_flipped_may_be_chance(count: int, said: list[str]) -> None:
+    label = np.arange(count)
+    seen: Any = SimpleNamespace(
+        edges=np.random.default_rng(0).random((count, 4)),
+        flipped=np.zeros(count, bool),
+        image_label=label,
+        image_epoch=label % 2,
+        image_batch=label // 4,
+    )
+    assert [fault for fault in augmentation.examine(seen)[1] if "flipped" in fault] == said
+
+
 @pytest.mark.parametrize(("cheat", "said"), CHEATS.items())
 def test_certificate_names_each_cheat(cheat: str, said: str, certified: Callable[[str], Certificate]) -> None:
     certificate = certified(cheat)
@@ -130,6 +156,21 @@ def test_nvjpeg_loader_does_the_requested_work_on_a_cpu(
 def test_ranks_are_judged_together(cheat: str, said: str, certified: Callable[[str, int], Certificate]) -> None:
     faults = certified(cheat, 2).faults
     assert [fault for fault in faults if said in fault] if said else not faults, faults
+
+
+def test_crops_of_another_filter_are_not_taken_for_those_of_other_images(
+    certified: Callable[[str], Certificate],
+) -> None:
+    certificate = certified("takes the nearest pixels")
+    assert certificate.faults == ()
+    assert certificate.figures["common_psnr_db"] >= pixels.LEAST_DB
+    assert certificate.traits["resampling"].startswith("closest to ")
+
+
+def test_pixels_far_from_the_common_way_of_resampling_are_different_work() -> None:
+    near, far = (pixels.Making(pixels.PIXELS, "", "nearest", 99.0, 0, common_db, 0.0) for common_db in (30.0, 29.0))
+    assert list(near.faults("raw")) == []
+    assert list(far.faults("raw")) == ["resampling (nearest) has a PSNR of 29 dB against the common way"]
 
 
 def test_a_uniform_image_has_no_shift() -> None:

@@ -60,10 +60,9 @@ def _faults(seen: Observation, tests: dict[str, Any], found: dict[str, float]) -
             share = 100 * found["same_in_other_batch_share"]
             yield f"{share:.0f} % of the crops repeat those of another batch: workers or ranks draw the same numbers"
     flipped, count = int(seen.flipped.sum()), len(seen.flipped)
-    if flipped in {0, count}:
-        yield "no image is flipped" if not flipped else "every image is flipped"
-    elif binomtest(flipped, count).pvalue < SIGNIFICANCE:
-        yield f"{100 * flipped / count:.0f} % of the images are flipped instead of 50 %"
+    if binomtest(flipped, count).pvalue < SIGNIFICANCE:
+        none_or_all = {0: "no image is flipped", count: "every image is flipped"}
+        yield none_or_all.get(flipped, f"{100 * flipped / count:.0f} % of the images are flipped instead of 50 %")
 
 
 def _tests(seen: Observation) -> dict[str, Any]:

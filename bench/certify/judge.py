@@ -12,7 +12,7 @@ from loaderbench.api import Mode, Work
 from loaderbench.certify import augmentation, delivery, pixels, shuffle
 from loaderbench.certify.identity import identify, small
 from loaderbench.certify.observation import EMPTIED, HELD_BATCHES, SEEN, Observation
-from loaderbench.certify.pixels import Making
+from loaderbench.certify.pixels import SURE_DB, Making
 from loaderbench.formats.modes import ORIGINALS
 from loaderbench.images import CanonicalImages
 from loaderbench.records.certificates import Certificate
@@ -29,7 +29,7 @@ def judge(scratch: Path, source: CanonicalImages, work: Work, mode: Mode) -> Cer
     shown = identify(seen, images)
     order = shuffle.figures(seen, samples)
     drawn, ill_drawn = augmentation.examine(seen)
-    made = pixels.making(seen, source) if shown.wrong_share < _HALF else None
+    made = pixels.making(seen, source, mode) if shown.wrong_share < _HALF else None
     return Certificate(
         faults=(
             *delivery.faults(seen, shown, work, samples),
@@ -66,8 +66,9 @@ def _traits(seen: Observation, made: Making | None, ranks: int) -> Iterator[tupl
     yield "batches", " and ".join(seen.forms.tolist())
     if made:
         yield "crops of", f"{made.base}{f', decoded {made.decode}' if made.decode else ''}"
-        yield "resampling", made.resampling
+        yield "resampling", made.resampling if made.own_db >= SURE_DB else f"closest to {made.resampling}"
     intact = seen.intact_batches >= HELD_BATCHES
     yield "memory of a batch", _own_memory(seen, ranks) if intact else "used again for later ones"
-    first = seen.image_label[: len(seen.again_label)]
-    yield "order by seed", "reproduced" if np.array_equal(first, seen.again_label) else "not reproduced"
+    if len(again := seen.again_label):
+        reproduced = np.array_equal(seen.image_label[: len(again)], again)
+        yield "order by seed", "reproduced" if reproduced else "not reproduced"

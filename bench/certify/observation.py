@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SEEN, EMPTIED = "seen.npz", "emptied.npz"
-"""File names of a rank's observations: of two epochs, and of what still came once the files were empty."""
+"""File names of a rank's observations: of two epochs, and of one that still came once the files were empty."""
 EPOCHS = 2
 HELD_BATCHES = 8
 """Batches that are held, and compared again each time a further one comes."""

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -31,15 +30,13 @@ KEPT_CROPS = 48
 """Number of delivered images that are kept as pixels."""
 PAUSED_BATCHES, PAUSE_S = 3, 0.1
 """This many batches of an epoch are used for this long, as by a training step."""
-EMPTIED_BATCHES = 3
-"""Number of batches that are requested once the files are empty."""
 _ZEROS = bytes(1 << 20)
 _STRIDE = 97
 """Every 97th value of a held batch is compared."""
 
 
 def run(spec: ObserveSpec) -> dict[str, Any]:
-    """Observe two epochs, then overwrite the files with zeros and observe what the loader still delivers.
+    """Observe two epochs, then overwrite the files with zeros and observe whether the loader delivers a further one.
 
     Writes the observations `SEEN` and `EMPTIED` to the rank's folder below `spec.scratch`. The latter is missing if
     empty files crash the loader.
@@ -68,7 +65,8 @@ def run(spec: ObserveSpec) -> dict[str, Any]:
             with path.open("r+b") as file:
                 for written in range(0, path.stat().st_size, len(_ZEROS)):
                     file.write(_ZEROS[: path.stat().st_size - written])
-        seen = _observe([islice(batches, EMPTIED_BATCHES)], work)
+        # A whole epoch, because a loader may have prefetched its first batches.
+        seen = _observe([batches], work)
         Observation(**seen, again_label=again[:0]).save(scratch / EMPTIED)
     return {"status": "ok", "reason": ""}
 

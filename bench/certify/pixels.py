@@ -23,9 +23,13 @@ JPEG = "canonical JPEG"
 CROPS = 12
 """Maximum number of crops that are examined."""
 LEAST_DB = 30.0
-"""If even the closest way has a lower PSNR, none of the ways was taken."""
+"""If even the closest way has a lower PSNR, none of the ways was taken. If the common way has, it is different work."""
 EXACT_DB = 99.0
 """Stands for the PSNR of equal pixels, which is infinite."""
+SURE_DB = 40.0
+"""Below this the way that comes closest may be another one than the loader's."""
+CLEAR_DB = 3.0
+"""A way that was not requested must be closer by this: the place of a crop is exact to about a pixel only."""
 
 
 def _resized(image: Pixels, width: int, height: int, interpolation: int) -> Pixels:
@@ -98,10 +102,15 @@ class Making:
             yield f"crops are made of the {self.base} {HALVED}"
         elif self.base not in _BASES[mode]:
             yield f"crops are made of the {self.base} instead of the {' or '.join(_BASES[mode])}"
+        elif self.base != ORIGINALS and self.common_db < LEAST_DB:
+            yield f"resampling ({self.resampling}) has a PSNR of {self.common_db:.0f} dB against the common way"
 
 
-def making(seen: Observation, source: CanonicalImages) -> Making | None:
-    """Return how the kept crops were made; None if no kept crop has a known label. `source`: the probe's images."""
+def making(seen: Observation, source: CanonicalImages, mode: Mode) -> Making | None:
+    """Return how the kept crops were made; None if no kept crop has a known label.
+
+    `source`: the probe's images. `mode`: the format's.
+    """
     errors: dict[tuple[str, str, str], list[tuple[float, int]]] = {}
     common: list[tuple[float, float]] = []
     known = [place for place, number in enumerate(seen.kept.tolist()) if 0 <= seen.image_label[number] < len(source)]
@@ -123,7 +132,10 @@ def making(seen: Observation, source: CanonicalImages) -> Making | None:
     if not errors:
         return None
     medians = {way: float(np.median([db for db, _ in found])) for way, found in errors.items()}
-    way = max(medians, key=lambda key: medians[key])
+    requested = [way for way in medians if way[0] in _BASES[mode] and way[1] != HALVED]
+    way, expected = (max(ways, key=lambda key: medians[key]) for ways in (medians, requested))
+    if medians[way] - medians[expected] < CLEAR_DB:
+        way = expected
     own_largest = int(np.median([largest for _, largest in errors[way]]))
     common_db, shift_px = np.median(np.array(common), axis=0)
     return Making(*way, medians[way], own_largest, float(common_db), float(shift_px))

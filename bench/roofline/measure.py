@@ -1,7 +1,8 @@
-"""Measure how fast this machine does each single step of the work, on all allowed cores at once.
+"""Measure how fast this machine does each single step of the work.
 
-A rate is in images/s and is an upper limit for every loader whose batches need that step. It is measured in a fresh
-process, on the samples that the loaders deliver.
+A rate is in images/s. It is an upper limit for every loader whose batches need that step, and that does it in the
+measured way if there are several. It is measured in a fresh process: steps on images on all allowed cores at once, on
+the samples that the loaders deliver.
 """
 
 from __future__ import annotations

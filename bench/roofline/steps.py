@@ -54,11 +54,12 @@ class Encoded:
     def decode(self, buffer: Pixels) -> Pixels:
         """Return the pixels: RGB, H x W x 3. libjpeg-turbo writes them into `buffer`, which must be large enough.
 
-        It uses its default methods: accurate DCT and smooth upsampling of colour.
+        It uses its fastest methods, because a loader may: fast DCT and plain upsampling of colour.
         """
         pixels: Pixels
         if self.turbo:
-            pixels = simplejpeg.decode_jpeg(self.content, "RGB", buffer=buffer, strict=False)
+            fastest = {"fastdct": True, "fastupsample": True}
+            pixels = simplejpeg.decode_jpeg(self.content, "RGB", buffer=buffer, strict=False, **fastest)
         else:
             pixels = _decode_any(self.content)
         return pixels
