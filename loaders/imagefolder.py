@@ -36,6 +36,7 @@ def stream(  # noqa: PLR0913 - the options
     Workers persist over epochs, unless `work.resizes` changes the image size: then each epoch starts new ones.
     """
     import torch
+    from PIL import PngImagePlugin
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
     from torchvision.datasets.folder import default_loader
@@ -61,6 +62,7 @@ def stream(  # noqa: PLR0913 - the options
             self.epoch += 1
             return super().__iter__()
 
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # else PIL refuses sound images with large profiles
     torch.multiprocessing.set_sharing_strategy(sharing)
     torch.manual_seed(work.own_seed)
     crop, then = views(work)

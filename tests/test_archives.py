@@ -169,8 +169,8 @@ def test_a_file_that_is_only_named_like_a_tar_is_refused(tmp_path, content):
 
 
 def test_error_for_an_archive_without_images_says_what_it_holds(tmp_path):
-    path = tar(tmp_path / "x.tar", [("a/1.jpg", image(1))])
-    with pytest.raises(SourceError, match=r"no images in .*x.tar: 1 entries .*no label.*make bench DATA="):
+    path = tar(tmp_path / "x.tar", [synset([("1.txt", b"x")])])
+    with pytest.raises(SourceError, match=r"no images in .*x.tar: 1 entries .*not an image by name.*make bench DATA="):
         archives.read(path, tmp_path / "cache")
 
 

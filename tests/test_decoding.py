@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from loaderbench.images.decoding import Unreadable, decode
 from tests import messy
@@ -130,3 +130,12 @@ def test_a_large_image_decodes_without_a_warning(tmp_path, recwarn, monkeypatch)
 def test_a_missing_file_is_unreadable(tmp_path):
     with pytest.raises(Unreadable, match=r"^no such file or directory$"):
         decode(tmp_path / "gone.jpg")
+
+
+@pytest.mark.parametrize("what", ["text", "icc_profile"])
+def test_png_with_much_metadata_is_sound(tmp_path, what):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("notes", "x" * (2 << 20), zip=True)
+    options = {"pnginfo": text} if what == "text" else {"icc_profile": bytes(2 << 20)}
+    Image.fromarray(messy.RGB).save(tmp_path / "1.png", **options)
+    assert np.array_equal(decode(tmp_path / "1.png")[0], messy.RGB)

@@ -136,9 +136,10 @@ def test_writers_store_the_same_images_for_shards_and_files(tree, tmp_path):
         "beton": {"writer": "ffcv", "mode": "raw"},
         "chunks": {"writer": "litdata", "mode": "jpeg"},
     }
+    chosen = campaign({"a": {"loader": "imagefolder"}}, formats), campaign({"a": {"loader": "imagefolder"}}, files_only)
     of_shards, of_files = (
-        prepare(campaign({"a": {"loader": "imagefolder"}}, f), data, tmp_path / data.name, Display(), strict=True)
-        for f, data in ((formats, folder), (files_only, tree))
+        prepare(settings, data, tmp_path / "cache" / data.name, Display(), strict=True)
+        for settings, data in zip(chosen, (folder, tree), strict=True)
     )
     assert {record.format: record.reason for record in of_shards.records} == dict.fromkeys(formats, "")
     assert of_shards.data["digest"] == of_files.data["digest"]
@@ -152,3 +153,43 @@ def test_skipped_samples_are_missing_in_every_format_and_strict_refuses_them(tmp
     assert [entry.reason for entry in prepared.rejected] == ["no label: no number in cls, and none as label in json"]
     with pytest.raises(SourceError, match="1 images cannot be read"):
         prepare(chosen, folder, tmp_path / "other", Display(), strict=True)
+
+
+def test_files_that_macos_adds_are_ignored(tmp_path):
+    entries = [("._a.jpg", b"x"), ("a.jpg", image(1)), ("._a.cls", b"x"), ("a.cls", b"2")]
+    tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
+    assert contents(tree) == {"000002/00000-0000000.jpg": image(1)}
+    assert not tree.skipped
+
+
+def test_samples_without_a_class_are_of_one_class(tmp_path):
+    entries = [(f"{n}.{field}", content) for n in range(2) for field, content in _captioned(n)]
+    tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
+    assert contents(tree) == {f"000000/00000-{n:07d}.jpg": image(n) for n in range(2)}
+    assert any("all are of one class" in note for note in tree.notes)
+
+
+def _captioned(number):
+    return [("jpg", image(number)), ("txt", b"a fox"), ("json", b'{"caption": "a fox"}')]
+
+
+@pytest.mark.parametrize("field", ["input.jpg", "rgb.png", "bmp", "tif"])
+def test_image_is_found_by_the_end_of_its_field(tmp_path, field):
+    suffix = field.rpartition(".")[2]
+    path = tar(tmp_path / "x.tar", [(f"a.{field}", image(1, f".{suffix}")), ("a.cls", b"3")])
+    assert contents(read(path, tmp_path / "cache")) == {f"000003/00000-0000000.{suffix}": image(1, f".{suffix}")}
+
+
+def test_shards_without_images_are_refused_after_the_first(tmp_path):
+    (tmp_path / "shards").mkdir()
+    tar(tmp_path / "shards" / "0.tar", [("a.txt", b"x"), ("a.mp3", b"y")])
+    (tmp_path / "shards" / "1.tar").write_bytes(b"damaged")
+    with pytest.raises(SourceError, match=r"0.tar holds no sample with an image; its fields are: mp3, txt"):
+        read(tmp_path / "shards", tmp_path / "cache")
+
+
+def test_deeply_nested_json_costs_its_own_sample_only(tmp_path):
+    entries = [("a.jpg", image(0)), ("a.cls", b"0"), ("b.jpg", image(1)), ("b.json", b"[" * 200_000)]
+    tree = read(tar(tmp_path / "x.tar", entries), tmp_path / "cache")
+    assert contents(tree) == {"000000/00000-0000000.jpg": image(0)}
+    assert [entry.reason[:8] for entry in tree.skipped] == ["no label"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "AVIF")
 """Formats that are decoded, whatever the file's name. Pillow's others are refused: some run programs."""
@@ -16,6 +16,8 @@ _WITHOUT_RANGE = {"F": "floats", "I": "32-bit integers"}
 """What the pixels of these modes are. Pillow's conversion clips them to 0 to 255, mostly all black or all white."""
 KINDS = (*FORMATS, "animated GIF", "animated WEBP")
 """What an image file can be."""
+# Sound files hold larger profiles and texts than 1 MiB, which is Pillow's limit for one of them.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 # Without a handler of its own, Pillow's log would reach the terminal.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 """Extensions that torchvision's ImageFolder reads, in lower or upper case."""
 _NO_CLASSES = {"image", "images", "jpegimages", "mask", "masks", "label", "labels", "annotations", "segmentationclass"}
 """Names of folders that are parts of a data set, in lower case."""
+_OF_SYSTEMS = {"@eaDir", "__MACOSX", "#recycle", "lost+found"}
+"""Names of folders that systems add, some with thumbnails."""
 _NAMED_EXTENSIONS = 5
 
 
@@ -80,34 +82,38 @@ def scan(root: Path, known: Iterable[str] = ()) -> ImageTree:
 
 def _classes(root: Path, walk: Walk, known: set[str]) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
     """Return class names, the folders with images in torchvision's order, and notes. Raises SourceError."""
-    notes = []
     folders = sorted(filter(None, walk.folders), key=lambda path: (path.partition("/")[0], path))
     with_images = {path.partition("/")[0] for path in folders}
-    classes = tuple(sorted(with_images | known | (walk.top - walk.foreign))) if with_images else ()
-    if classes and (stray := walk.folders.get("")):
-        notes.append(f"{len(stray.names)} images beside the class folders are skipped.")
-    if not classes:
-        if "" not in walk.folders:
-            raise SourceError(_no_images(root, walk))
-        classes, folders = (root.name or "images",), [""]
-        notes.append("The images are in no class folder: all are of one class.")
-    elif len(classes) == 1:
-        notes.append(f"There is one class only: {printable(classes[0])}.")
-    if empty := sorted(set(classes) - with_images) if folders != [""] else []:
-        notes.append(f"{len(empty)} class folders hold no image, and keep their labels: {names(empty)}.")
-    if others := sorted(walk.top - set(classes)) if folders != [""] else []:
-        notes.append(f"{len(others)} folders of other files are no classes: {names(others)}.")
+    ignored = [f"{_count(walk.others)} are ignored."] if walk.others else []
+    if walk.left_out:
+        ignored.append(f"{len(walk.left_out)} hidden or system folders are skipped: {names(sorted(walk.left_out))}.")
+    if with_images:
+        classes = tuple(sorted(with_images | known | (walk.top - walk.foreign)))
+        return classes, folders, (*_notes(root, walk, classes, with_images), *ignored)
+    if "" not in walk.folders:
+        raise SourceError(_no_images(root, walk))
+    note = "The images are in no class folder: all are of one class."
+    return (root.name or "images",), [""], (note, *ignored)
+
+
+def _notes(root: Path, walk: Walk, classes: tuple[str, ...], with_images: set[str]) -> Iterator[str]:
+    """Yield what the user may want to know about the class folders."""
+    if stray := walk.folders.get(""):
+        yield f"{len(stray.names)} images beside the class folders are skipped."
+    if len(classes) == 1:
+        yield f"There is one class only: {printable(classes[0])}."
+    if empty := sorted(set(classes) - with_images):
+        yield f"{len(empty)} class folders hold no image, and keep their labels: {names(empty)}."
+    if others := sorted(walk.top - set(classes)):
+        yield f"{len(others)} folders of other files are no classes: {names(others)}."
     if (numbers := [int(name) for name in classes if name.isdecimal()]) != sorted(numbers):
-        notes.append(
+        yield (
             "The class folders are numbers, but sort as text, so that 10 comes before 2 and labels are other numbers; "
             "names with leading zeros, such as 002, keep them equal."
         )
-    if folders != [""] and {name.lower() for name in classes} <= _NO_CLASSES:
+    if {name.lower() for name in classes} <= _NO_CLASSES:
         meant = printable(root / classes[0])
-        notes.append(f"The class folders ({names(classes)}) look like parts of one data set: is DATA={meant} meant?")
-    if walk.others:
-        notes.append(f"{_count(walk.others)} are ignored.")
-    return classes, folders, tuple(notes)
+        yield f"The class folders ({names(classes)}) look like parts of one data set: is DATA={meant} meant?"
 
 
 def _no_images(root: Path, walk: Walk) -> str:
@@ -148,6 +154,8 @@ class Walk:
         """First-level folders."""
         self.foreign: set[str] = set()
         """Those of them that hold files that are not images."""
+        self.left_out: list[str] = []
+        """First-level folders that are hidden or that a system added."""
         self.others: Counter[str] = Counter()
         """Files that are not images, by extension."""
         self.skipped: list[Rejected] = []
@@ -188,9 +196,11 @@ class Walk:
         images: list[tuple[str, int, int]] = []
         with os.scandir(self.root / folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
                 path = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
+                    if not folder and entry.is_dir():
+                        self.left_out.append(entry.name)
+                    continue
                 try:
                     if entry.is_dir():
                         self._descend(path, _identity(entry.stat()), ancestors)

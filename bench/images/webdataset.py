@@ -1,7 +1,8 @@
 """Read WebDataset shards.
 
-In this format, consecutive files whose names are equal up to the first dot of the last part are one sample. The image
-is a jpg, jpeg, png or webp; the label is the number in the cls, or `label` in the json.
+In this format, consecutive files whose names are equal up to the first dot of the last part are one sample. The rest of
+a name is its field. The image is in a field such as jpg, or else in one that ends so, such as input.jpg. The label is
+the number in the cls, or `label` in the json; if the first sample has neither, all samples are of one class.
 
 FFCV's own `DatasetWriter.from_webdataset` is not used: it would store what FFCV reads from the shards instead of the
 canonical pixels and JPEG bytes.
@@ -16,43 +17,82 @@ from pathlib import Path
 
 from loaderbench.images.archives import Member, Reject, is_tar, members
 from loaderbench.images.splits import files_of
+from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample, Shard
+from loaderbench.machine.text import printable
 
-_IMAGES = ("jpg", "jpeg", "png", "webp")
+_IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm")
 _LABELS = ("cls", "json")
+_OF_MACOS = "._"
+"""How the names of files begin that macOS adds to an archive."""
+_NAMED_FIELDS = 10
 
 
 def find(path: Path, split: str | None) -> Archive | None:
     """Return the archive for a shard, or a folder of files with shards among them, else None. Raises SourceError."""
     if is_tar(path):
         _, notes = files_of(split, [path])
-        return Archive("a WebDataset shard", (path,), partial(_shards, [path]), notes=notes)
+        return _archive("a WebDataset shard", [path], notes)
     if not path.is_dir():
         return None
     entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
     if not any(map(is_tar, entries)) or any(entry.is_dir() for entry in entries):
         return None
     shards, notes = files_of(split, sorted(filter(is_tar, entries)))
-    return Archive(f"{len(shards)} WebDataset shards", tuple(shards), partial(_shards, shards), notes=notes)
+    return _archive(f"{len(shards)} WebDataset shards", shards, notes)
 
 
-def _shards(shards: list[Path], _: Reject) -> Iterator[Shard]:
+def _archive(what: str, shards: list[Path], notes: tuple[str, ...]) -> Archive:
+    """Return the archive of these shards. Raises SourceError if the first one holds no image."""
+    first, seen = None, set[str]()
+    for _, fields in _fields(shards[0], lambda *_: None):
+        seen |= fields.keys()
+        if _image(fields):
+            first = fields
+            break
+    if first is None:
+        found = ", ".join(sorted(seen)[:_NAMED_FIELDS]) or "no files"
+        raise SourceError(f"{printable(shards[0])} holds no sample with an image; its fields are: {found}")
+    labelled = "cls" in first or _label(first) is not None
+    if not labelled:
+        notes = (*notes, "The samples have no class (no cls, and no label in json): all are of one class.")
+    return Archive(what, tuple(shards), partial(_shards, shards, labelled), notes=notes)
+
+
+def _shards(shards: list[Path], labelled: bool, _: Reject) -> Iterator[Shard]:  # noqa: FBT001 - partial binds it
     for number, path in enumerate(shards):
-        yield Shard(partial(_samples, number, path))
+        yield Shard(partial(_samples, number, path, labelled))
 
 
-def _samples(number: int, shard: Path, reject: Reject) -> Iterator[Sample]:
+def _samples(number: int, shard: Path, labelled: bool, reject: Reject) -> Iterator[Sample]:  # noqa: FBT001
+    for row, (key, fields) in enumerate(_fields(shard, reject)):
+        origin, image = f"{shard}: {key}", _image(fields)
+        label = _label(fields) if labelled else 0
+        if not image:
+            reject(origin, f"no image: none of {', '.join(_IMAGES)}")
+        elif label is None:
+            reject(origin, "no label: no number in cls, and none as label in json")
+        else:  # not named by key, which may come again in another shard
+            yield Sample(label, f"{number:05d}-{row:07d}.{_type(image)}", fields[image], origin)
+
+
+def _fields(shard: Path, reject: Reject) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield each sample of a shard: its key, and its fields that may be of use, the others empty."""
     with shard.open("rb") as file:
-        for row, (key, files) in enumerate(groupby(members(file, str(shard), reject), _key)):
-            fields = {field: member.read() for member in files if (field := _field(member)) in _IMAGES + _LABELS}
-            origin, image = f"{shard}: {key}", next(filter(fields.get, _IMAGES), None)
-            label = _label(fields)
-            if not image:
-                reject(origin, f"no image: none of {', '.join(_IMAGES)}")
-            elif label is None:
-                reject(origin, "no label: no number in cls, and none as label in json")
-            else:  # not named by key, which may come again in another shard
-                yield Sample(label, f"{number:05d}-{row:07d}.{image}", fields[image], origin)
+        ours = (member for member in members(file, str(shard), reject) if not member.basename.startswith(_OF_MACOS))
+        for key, files in groupby(ours, _key):
+            named = ((_field(member), member) for member in files)
+            used = (*_IMAGES, *_LABELS)
+            yield key, {field: member.read() if _type(field) in used else b"" for field, member in named}
+
+
+def _image(fields: dict[str, bytes]) -> str | None:
+    """Return the field with the image; None if there is none."""
+    return next((field for field in (*_IMAGES, *fields) if fields.get(field) and _type(field) in _IMAGES), None)
+
+
+def _type(field: str) -> str:
+    return field.rpartition(".")[2]
 
 
 def _key(member: Member) -> str:
@@ -67,5 +107,5 @@ def _field(member: Member) -> str:
 def _label(fields: dict[str, bytes]) -> int | None:
     try:
         return int(fields["cls"]) if "cls" in fields else index(json.loads(fields["json"])["label"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RecursionError, TypeError, ValueError):
         return None
