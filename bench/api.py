@@ -80,7 +80,7 @@ class Artifact:
     """The folder that the writer filled. A loader that `streams` may get an s3:// URL with the same content."""
     samples: int
     label_sum: int
-    """Sum of all labels, which every epoch must deliver."""
+    """Sum of all labels."""
     size_bytes: int
     """Bytes on disk of all files, symbolic links followed."""
     payload_bytes: int
@@ -90,6 +90,9 @@ class Artifact:
     """Number of classes; labels are less than this."""
     class_names: tuple[str, ...] = ()
     """Their names; a label is an index into them. Empty if they are unknown."""
+    label_counts: tuple[int, ...] = ()
+    """Number of samples of each class, which every epoch must deliver. Empty if unknown; then their sum must be
+    `label_sum`."""
     cache: str = ""
     """With a URL: an empty folder for what the loader fetches. The harness removes it."""
     cache_bytes: int | None = None
@@ -98,8 +101,8 @@ class Artifact:
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> Artifact:
         """Return the artifact that `dataclasses.asdict` converted."""
-        names = tuple(stored.get("class_names", ()))
-        return cls(**{**stored, "class_names": names, "encoding": Encoding(**stored["encoding"])})
+        sequences = {name: tuple(stored.get(name, ())) for name in ("class_names", "label_counts")}
+        return cls(**{**stored, **sequences, "encoding": Encoding(**stored["encoding"])})
 
     @classmethod
     def load(cls, folder: str | Path) -> Artifact:

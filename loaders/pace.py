@@ -69,11 +69,8 @@ class _Batches:
 
         shape = (work.batch_size, 3, work.image_size, work.image_size)
         self.images = torch.zeros(shape, dtype=getattr(torch, work.dtype), device=work.device)
-        self.per_epoch = _share(artifact.samples * work.passes, work)
-        label, self.higher = divmod(_share(artifact.label_sum * work.passes, work), self.per_epoch)
-        """This many labels at the beginning of an epoch are one higher, so that it has the required sum."""
-        self.labels = torch.full((2 * work.batch_size,), label)
-        self.labels[: work.batch_size] += 1
+        counts = torch.tensor(artifact.label_counts or (artifact.samples,))
+        self.labels = torch.arange(len(counts)).repeat_interleave(counts * work.passes)[work.rank :: work.ranks]
         self.images_per_s = images_per_s
         self.burst_images = burst_batches * work.batch_size
         self.own_cores = own_cores
@@ -81,15 +78,13 @@ class _Batches:
         self.handed_out = 0
 
     def __len__(self) -> int:
-        return math.ceil(self.per_epoch / len(self.images))
+        return math.ceil(len(self.labels) / len(self.images))
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for done in range(0, self.per_epoch, len(self.images)):
-            count = min(self.per_epoch - done, len(self.images))
-            first = len(self.images) - min(max(0, self.higher - done), len(self.images))
+        for labels in self.labels.split(len(self.images)):
             if self.images_per_s:
-                self._wait(count, self.images_per_s)
-            yield self.images[:count], self.labels[first : first + count]
+                self._wait(len(labels), self.images_per_s)
+            yield self.images[: len(labels)], labels
 
     def _wait(self, count: int, images_per_s: float) -> None:
         """Burn CPU time, then sleep until the next images are due.
@@ -105,11 +100,6 @@ class _Batches:
         if late_s >= self.burst_images / images_per_s:
             self.start_s += late_s
         time.sleep(max(0.0, -late_s))
-
-
-def _share(total: int, work: Work) -> int:
-    """Return this rank's share of a total over all ranks."""
-    return total // work.ranks + (work.rank < total % work.ranks)
 
 
 def _serve(descriptor: int, own_cores: float, grandchild_cores: float) -> None:

@@ -62,7 +62,7 @@ def test_starved_time_runs_from_the_end_of_a_step_to_the_next_batch(
 
 EPOCH = 160
 """Samples of the simulated loader, each labelled by its index."""
-EPOCHS = replace(ARTIFACT, samples=EPOCH, label_sum=sum(range(EPOCH)))
+EPOCHS = replace(ARTIFACT, samples=EPOCH, classes=EPOCH, label_sum=sum(range(EPOCH)), label_counts=(1,) * EPOCH)
 
 
 class World:

@@ -51,16 +51,16 @@ def test_every_contestant_delivers_the_requested_work(
     assert all(result[phase] > 0 for phase in phases)
 
 
-@pytest.mark.parametrize("label_sum", [0, 95, 96, 100, 191])
-def test_pace_labels_are_classes_and_add_up_to_the_epochs_sum(label_sum: int, tmp_path: Path) -> None:
-    artifact = Artifact("any", str(tmp_path), 96, label_sum, 0, 0, Encoding("raw"), classes=3)
-    with pace.stream(artifact, Work(batch_size=25, workers=1, image_size=2, passes=2)) as batches:
-        epoch = [batch.tolist() for _, batch in batches]
-        assert len(epoch) == len(batches)
-    labels = [label for batch in epoch for label in batch]
-    assert len(labels) == 2 * 96
-    assert sum(labels) == 2 * label_sum
-    assert max(labels) < artifact.classes
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_pace_has_the_labels_of_the_data(ranks: int, tmp_path: Path) -> None:
+    artifact = Artifact("any", str(tmp_path), 97, 0, 0, 0, Encoding("raw"), classes=3, label_counts=(90, 0, 7))
+    labels: list[int] = []
+    for rank in range(ranks):
+        with pace.stream(artifact, Work(batch_size=25, workers=1, image_size=2, rank=rank, ranks=ranks)) as batches:
+            epoch = [batch.tolist() for _, batch in batches]
+            assert len(epoch) == len(batches)
+            labels += [label for batch in epoch for label in batch]
+    assert sorted(labels) == [0] * 90 + [2] * 7
 
 
 class Clock:
@@ -88,7 +88,7 @@ def test_pace_has_its_known_speed_and_cpu_time(
     monkeypatch.setattr(pace, "time", SimpleNamespace(**{n: getattr(clock, n) for n in dir(clock) if n[0] != "_"}))
     monkeypatch.setattr(meters, "perf_counter_ns", lambda: clock.ns)
     artifact, work = (
-        Artifact("any", str(tmp_path), 96, 96, 0, 0, Encoding("raw")),
+        Artifact("any", str(tmp_path), 96, 0, 0, 0, Encoding("raw")),
         Work(batch_size=16, workers=1, image_size=2, passes=2),
     )
     options = {"images_per_s": images_per_s, "burst_batches": burst, "own_cores": 0.25}
@@ -107,7 +107,7 @@ def test_pace_does_not_catch_up_batches_that_are_late(
     """Of 100 batches/s, one is requested 0.5 s late; each of the others a little late, which must not add up."""
     clock, taken_s = Clock(), []
     monkeypatch.setattr(pace, "time", SimpleNamespace(**{n: getattr(clock, n) for n in dir(clock) if n[0] != "_"}))
-    artifact = Artifact("any", str(tmp_path), 1600, 1600, 0, 0, Encoding("raw"))
+    artifact = Artifact("any", str(tmp_path), 1600, 0, 0, 0, Encoding("raw"))
     work = Work(batch_size=16, workers=1, image_size=2)
     with pace.stream(artifact, work, images_per_s=1600.0, burst_batches=burst) as batches:
         for number, _ in enumerate(batches):
@@ -120,7 +120,7 @@ def test_pace_does_not_catch_up_batches_that_are_late(
 def test_child_and_grandchildren_of_pace_burn_cpu(tmp_path: Path) -> None:
     """They burn no more than requested, and get there eventually on a slow machine."""
     cores, wanted_s = 0.4, 0.3
-    artifact = Artifact("any", str(tmp_path), 96, 96, 0, 0, Encoding("raw"))
+    artifact = Artifact("any", str(tmp_path), 96, 0, 0, 0, Encoding("raw"))
     work = Work(batch_size=16, workers=1, image_size=2)
     before, begun_s = psutil.Process().children(), time.monotonic()
     with pace.stream(artifact, work, child_cores=cores, grandchild_cores=cores):

@@ -25,7 +25,7 @@ TRIAL = "loaderbench.trial.trial.run"
 
 
 def spec(tree: Path, loader: str = "planted", **options: Any) -> TrialSpec:
-    artifact = Artifact("f", str(tree), 96, 96, 1, 1, Encoding("jpeg"))
+    artifact = Artifact("f", str(tree), 96, 96, 1, 1, Encoding("jpeg"), classes=3)
     work = Work(batch_size=16, workers=1, image_size=8)
     return TrialSpec(loader, artifact, work, Window(0, 0.01, 1, 0), tree.parent / "times.npz", options)
 
@@ -66,6 +66,10 @@ class TestEnds:
         assert result["status"] == "ok", result
         assert result["images_per_s"] > 0
         assert not (folder / "log").exists()
+
+    def test_a_trial_of_repeated_images_is_invalid(self, tree: Path, tmp_path: Path) -> None:
+        result = process.run_child(TRIAL, spec(tree, behaviour="repeat"), tmp_path / "log", 600)
+        assert (result["status"], result["reason"][-15:]) == ("invalid", "one colour only")
 
     def test_processes_left_by_a_good_trial_are_killed(self, good: tuple[dict[str, Any], Path]) -> None:
         _, folder = good

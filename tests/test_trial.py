@@ -9,6 +9,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from loaderbench.campaign import registry
 from loaderbench.machine.counters import Memory
 from loaderbench.machine.gpu import Gpu, GpuLoad
 from loaderbench.trial import checks, file_barrier, meter, trial
-from loaderbench.trial.checks import InvalidWorkError
+from loaderbench.trial.checks import EpochTotals, Glimpses, InvalidWorkError
 from loaderbench.trial.consumers import drain
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.meter import Meter
@@ -30,7 +31,9 @@ AT_ONCE = Window(0, 0, 1, pause_s=0)
 LABELS = [0] * 10 + [1] * 10 + [2] * 10
 ROOT = Path(__file__).parent.parent
 WORK = Work(batch_size=8, workers=2, image_size=16, dtype="uint8", passes=2, seed=0)
-ARTIFACT = Artifact("f", "/nowhere", len(LABELS), sum(LABELS), 1, 1, Encoding("jpeg"))
+ARTIFACT = Artifact(
+    "f", "/nowhere", len(LABELS), sum(LABELS), 1, 1, Encoding("jpeg"), classes=3, label_counts=(10, 10, 10)
+)
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -117,7 +120,10 @@ def each(change: Callable[[torch.Tensor], torch.Tensor]) -> Batches:
         (each(lambda images: images[..., ::2, ::2]), r"shape \(8, 3, 8, 8\)"),
         (each(lambda images: images.permute(0, 1, 3, 2)), "strides"),
         (each(lambda images: images[:1].expand(len(images), -1, -1, -1)), "strides"),
-        ([(images, labels.roll(1) * 0) for images, labels in right()], "labels of epoch 1 add up to 0 instead of 60"),
+        (
+            [(images, labels.roll(1) * 0) for images, labels in right()],
+            "epoch 1 delivered 0 images of class 1 instead of 20",
+        ),
         ([(images, labels.float()) for images, labels in right()], "labels of shape"),
         ([(images, labels[:, None]) for images, labels in right()], "labels of shape"),
         (
@@ -149,6 +155,81 @@ def test_floats_must_be_scaled(low: float, high: float, right: bool, dtype: str)
         return
     with pytest.raises(InvalidWorkError, match=r"values from .* to .* instead of 0 to 1"):
         consume(batches, work=floats)
+
+
+def test_labels_of_the_right_sum_but_other_classes_are_refused() -> None:
+    swapped = [(images, torch.ones_like(labels)) for images, labels in right()]
+    assert sum(int(labels.sum()) for _, labels in swapped) == ARTIFACT.label_sum * WORK.passes
+    with pytest.raises(InvalidWorkError, match="epoch 1 delivered 0 images of class 0 instead of 20"):
+        consume(swapped)
+
+
+@pytest.mark.parametrize("label", [-1, 3, 10**15])
+def test_labels_that_are_no_classes_are_refused(label: int) -> None:
+    with pytest.raises(InvalidWorkError, match="but the classes are 0 to 2"):
+        consume([(images, torch.full_like(labels, label)) for images, labels in right()])
+
+
+def test_samples_that_come_once_more_to_share_an_epoch_evenly_may_be_of_any_class() -> None:
+    work = replace(WORK, passes=1, ranks=4)
+    artifact = replace(ARTIFACT, samples=30, label_counts=(10, 10, 10))
+    parts = [EpochTotals(8, 1, np.array(counts)) for counts in ([8, 0, 0], [2, 6, 0], [0, 4, 4], [2, 0, 6])]
+    EpochTotals.of_all(parts).check(1, artifact, work)
+    parts[-1] = EpochTotals(8, 1, np.array([3, 0, 5]))
+    with pytest.raises(InvalidWorkError, match="epoch 1 delivered 9 images of class 2 instead of 10"):
+        EpochTotals.of_all(parts).check(1, artifact, work)
+
+
+def pictures(dtype: torch.dtype = torch.uint8) -> Batches:
+    """One epoch of right work with images that differ."""
+    random = torch.Generator().manual_seed(0)
+    return [(torch.randint(2, images.shape, generator=random).to(dtype), labels.clone()) for images, labels in right()]
+
+
+THREE = Window(0, 0, 3, None)
+"""A window of three batches."""
+
+
+def glimpsed(batches: Batches, window: Window = THREE, work: Work = WORK) -> Meter:
+    glimpses = Glimpses()
+    timed = Meter(batches, ARTIFACT, work, window, Gpu(), glimpses=glimpses)
+    drain.take_all(work, timed)
+    glimpses.check()
+    return timed
+
+
+@pytest.mark.parametrize("window", [Window(0, 0, 3, None), Window(0, 0, 0, None, epochs=2)])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda batches: [(images * 0 + 7, labels) for images, labels in batches], "has one colour only"),
+        (lambda batches: [(batches[0][0][: len(labels)], labels) for _, labels in batches], "differ from each other"),
+        (lambda batches: [(images * 0 + images[:1], labels) for images, labels in batches], "differ from each other"),
+    ],
+    ids=["constant", "one_batch", "one_image"],
+)
+def test_constant_and_repeated_images_are_invalid(change: Any, said: str, window: Window) -> None:
+    glimpsed(pictures(), replace(window, epochs=1) if window.epochs else window)
+    with pytest.raises(InvalidWorkError, match=said):
+        glimpsed(change(pictures()), window)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32])
+def test_images_that_differ_are_right_in_any_type(dtype: torch.dtype) -> None:
+    glimpsed(pictures(dtype), work=replace(WORK, dtype=str(dtype).removeprefix("torch.")))
+
+
+def test_nobody_looks_at_images_while_the_window_is_open() -> None:
+    seen: list[int] = []
+
+    class Counting(Glimpses):
+        def look(self, images: torch.Tensor) -> None:
+            seen.append(len(timed.timeline.exits_ns) - 1)
+
+    timed = Meter(pictures(), ARTIFACT, WORK, Window(0, 0, 5, None), Gpu(), glimpses=Counting())
+    drain.take_all(WORK, timed)
+    assert (timed.timeline.opened, timed.timeline.closed) == (0, 5)
+    assert seen == [0, 5, 6, 7, 8]
 
 
 def test_wrong_work_in_a_later_epoch_is_refused() -> None:

@@ -109,9 +109,9 @@ class CanonicalImages:
         return Path(self.manifest.root, os.fsdecode(self._sources[index]))
 
     @property
-    def label_sum(self) -> int:
-        """Return the sum of all labels."""
-        return int(self._rows["label"].sum())
+    def label_counts(self) -> tuple[int, ...]:
+        """Return the number of samples of each class."""
+        return tuple(np.bincount(self._rows["label"], minlength=len(self.classes)).tolist())
 
     def digests(self, kind: Literal["pixels", "jpeg"]) -> list[bytes]:
         """Return the SHA-256 of each sample's pixels (H x W x 3) or JPEG bytes."""

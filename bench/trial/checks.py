@@ -5,11 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from loaderbench.api import CHANNELS, Artifact, Work
 from loaderbench.campaign import pixel_values
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
     from torch import Tensor
+
+_IMAGES, _PIXELS = 4, 28
+"""How many images of a batch are looked at, and about how many rows and columns of each."""
+_JUDGED_FROM = 8
+"""Fewer images may be alike by chance."""
 
 
 class InvalidWorkError(Exception):
@@ -21,23 +31,80 @@ class EpochTotals:
     """What one epoch delivered."""
 
     images: int
-    label_sum: int
     batches: int
+    label_counts: NDArray[np.int64]
+    """Images of each class."""
+
+    @classmethod
+    def of_all(cls, parts: Sequence[EpochTotals]) -> EpochTotals:
+        """Return the totals of an epoch that several ranks share."""
+        counts: NDArray[np.int64] = np.sum([part.label_counts for part in parts], axis=0)
+        return cls(sum(part.images for part in parts), sum(part.batches for part in parts), counts)
 
     def check(self, number: int, artifact: Artifact, work: Work) -> None:
         """Raise InvalidWorkError unless this is one complete epoch, of all ranks together. `number`: counts from 1."""
         expected = artifact.samples * work.passes
         if not expected <= self.images <= expected + (-expected % work.ranks):
             raise InvalidWorkError(f"epoch {number} delivered {self.images} images instead of {expected}")
-        expected_sum = artifact.label_sum * work.passes
-        if self.images == expected and self.label_sum != expected_sum:
-            raise InvalidWorkError(f"the labels of epoch {number} add up to {self.label_sum} instead of {expected_sum}")
+        self._check_labels(number, artifact, work.passes)
         # A loader may leave one partial batch per worker. More batches than that are smaller than requested.
         most = -(-expected // work.batch_size) + work.workers * work.ranks
         if self.batches > most:
             raise InvalidWorkError(
                 f"epoch {number}: {self.batches} batches, expected at most {most}; "
                 "batches are smaller than the batch size"
+            )
+
+    def _check_labels(self, number: int, artifact: Artifact, passes: int) -> None:
+        """Raise InvalidWorkError if images of a class are missing, or if the labels have another sum."""
+        if artifact.label_counts:
+            expected = np.array(artifact.label_counts) * passes
+            if missing := np.flatnonzero(self.label_counts < expected).tolist():
+                came, due = self.label_counts[missing[0]], expected[missing[0]]
+                raise InvalidWorkError(f"epoch {number} delivered {came} images of class {missing[0]} instead of {due}")
+        elif self.images == artifact.samples * passes:
+            total, due = int(self.label_counts @ np.arange(len(self.label_counts))), artifact.label_sum * passes
+            if total != due:
+                raise InvalidWorkError(f"the labels of epoch {number} add up to {total} instead of {due}")
+
+
+def count_labels(labels: Tensor, counts: NDArray[np.int64]) -> None:
+    """Add a batch's labels to the images of each class. Raises InvalidWorkError for a label that is no class."""
+    try:
+        counts += np.bincount(labels.numpy(), minlength=len(counts))
+    except (ValueError, TypeError, MemoryError):  # below zero, other numbers, or far above the last class
+        lowest, highest = int(labels.min()), int(labels.max())
+        raise InvalidWorkError(
+            f"labels from {lowest} to {highest}, but the classes are 0 to {len(counts) - 1}"
+        ) from None
+
+
+class Glimpses:
+    """Looks at a few images of each batch that it is given: they must be images, and different ones."""
+
+    def __init__(self) -> None:
+        self._looked = self._constant = 0
+        self._different: set[int] = set()
+
+    def look(self, images: Tensor) -> None:
+        """Look at the first images of a batch."""
+        import torch
+
+        step = max(1, images.shape[-1] // _PIXELS)
+        few = images[:_IMAGES, :, ::step, ::step].contiguous().cpu()
+        self._looked += len(few)
+        self._constant += int((few == few[:, :, :1, :1]).flatten(1).all(1).sum())
+        self._different |= {hash(image.tobytes()) for image in few.view(torch.uint8).flatten(1).numpy()}
+
+    def check(self) -> None:
+        """Raise InvalidWorkError if all of at least eight images were constant, or if most of them were repeated."""
+        if self._looked < _JUDGED_FROM:
+            return
+        if self._constant == self._looked:
+            raise InvalidWorkError(f"each of {self._looked} images that were looked at has one colour only")
+        if 2 * len(self._different) <= self._looked:
+            raise InvalidWorkError(
+                f"of {self._looked} images that were looked at, only {len(self._different)} differ from each other"
             )
 
 
@@ -65,7 +132,7 @@ def check_batch(images: Tensor, labels: Tensor, work: Work) -> str:
             raise InvalidWorkError(f"images with values from {least:g} to {most:g} instead of {low:.3g} to {high:.3g}")
     if labels.shape != (count,) or labels.is_floating_point():
         raise InvalidWorkError(f"labels of shape {tuple(labels.shape)}, {labels.dtype} instead of ({count},), integer")
-    if labels.device.type != "cpu":  # the harness adds labels up without waiting for a GPU
+    if labels.device.type != "cpu":  # the harness counts labels without waiting for a GPU
         raise InvalidWorkError(f"labels on {labels.device.type} instead of cpu")
     if images.is_contiguous():
         return "contiguous"

@@ -57,10 +57,7 @@ def columns(several: Several, reports: Sequence[dict[str, Any]]) -> dict[str, An
 def _check_shared(epochs: Sequence[Sequence[EpochTotals]], artifact: Artifact, work: Work) -> None:
     """Raise InvalidWorkError unless every epoch that all ranks have ended is complete; one rank may be one ahead."""
     for number, parts in enumerate(zip(*epochs, strict=False), 1):
-        images, label_sum, batches = (
-            sum(getattr(part, name) for part in parts) for name in ("images", "label_sum", "batches")
-        )
-        EpochTotals(images, label_sum, batches).check(number, artifact, work)
+        EpochTotals.of_all(parts).check(number, artifact, work)
 
 
 def _combined(name: str, reports: Sequence[dict[str, Any]]) -> float | None:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from loaderbench.api import Artifact, Loader, Work
 from loaderbench.machine.cores import Cores, cores
 from loaderbench.machine.counters import (
@@ -24,13 +26,14 @@ from loaderbench.machine.counters import (
 from loaderbench.machine.gpu import Gpu, GpuLoad, GpuSample
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial import device
-from loaderbench.trial.checks import EpochTotals, InvalidWorkError, check_batch
+from loaderbench.trial.checks import EpochTotals, Glimpses, InvalidWorkError, check_batch, count_labels
 from loaderbench.trial.clock import AHEAD
 from loaderbench.trial.device import Copies
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.spec import Window
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
 _LEFT_PER_WORKER = 8
@@ -79,6 +82,8 @@ class Meter:
     """All windows are closed. Each process continues until then, and so still loads while others are measured."""
     copies: Copies | None = None
     """Copies batches to the device of the work. None: that is the CPU."""
+    glimpses: Glimpses | None = None
+    """Looks at batches before the window opens and after it closes. None: the loader reads no images."""
     timeline: Timeline = field(default_factory=Timeline)
     counters: list[CounterSample] = field(default_factory=list)
     """At the edges of the window."""
@@ -121,7 +126,7 @@ class Meter:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         times = self.timeline
-        asked_ns, label_sum = perf_counter_ns(), 0
+        asked_ns, label_counts = perf_counter_ns(), np.zeros(self.artifact.classes, np.int64)
         times.epochs.append(len(times.exits_ns))
         for images_as_loaded, labels in self.batches:
             images = self.copies.bring(images_as_loaded) if self.copies else images_as_loaded
@@ -135,13 +140,16 @@ class Meter:
             yield images, labels
             times.images.append(len(images))
             self.delivered += len(images)
-            label_sum += int(labels.sum())
+            count_labels(labels, label_counts)
+            before_window = times.opened is None
             self._edges()
+            if self.glimpses and (before_window or times.closed is not None):
+                self.glimpses.look(images)
             if self._is_over():
                 self.done = True
                 return
             asked_ns = perf_counter_ns()
-        self._end_epoch(label_sum)
+        self._end_epoch(label_counts)
         self.done = len(self.epochs) == self.window.epochs
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
@@ -229,11 +237,11 @@ class Meter:
         left = epoch - (len(self.timeline.exits_ns) - self.timeline.epochs[-1])
         return left >= min(_LEFT_PER_WORKER * work.workers, epoch // 2)
 
-    def _end_epoch(self, label_sum: int) -> None:
+    def _end_epoch(self, label_counts: NDArray[np.int64]) -> None:
         """Record an epoch. One that several ranks share is checked when all of them have reported."""
         first = self.timeline.epochs[-1]
         images = self.timeline.images[first:]
-        self.epochs.append(EpochTotals(sum(images), label_sum, len(images) - self.cut))
+        self.epochs.append(EpochTotals(sum(images), len(images) - self.cut, label_counts))
         if self.work.ranks == 1 or not images:
             self.epochs[-1].check(len(self.epochs), self.artifact, self.work)
         if len(self.epochs) == self.window.epochs and self.timeline.closed is None:

@@ -17,7 +17,7 @@ from loaderbench.campaign import registry
 from loaderbench.machine.counters import difference, processes, tree_counters
 from loaderbench.machine.gpu import Gpu
 from loaderbench.trial import consumers, device
-from loaderbench.trial.checks import InvalidWorkError
+from loaderbench.trial.checks import Glimpses, InvalidWorkError
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.meter import Meter
 from loaderbench.trial.spec import TrialSpec
@@ -42,9 +42,13 @@ def run(spec: TrialSpec) -> dict[str, Any]:
         imported = perf_counter_ns()
         timed = TimedLoader(loader, spec.options)
         copies = device.copies(spec.work)
-        meter = Meter((), spec.artifact, spec.work, spec.window, gpu, begun, opened, closed, copies)
+        # In validation, later passes and epochs show the same images again.
+        glimpses = Glimpses() if loader.reads and spec.work.augment == "train" else None
+        meter = Meter((), spec.artifact, spec.work, spec.window, gpu, begun, opened, closed, copies, glimpses)
         try:
             consumed = consume(timed, meter)
+            if glimpses:
+                glimpses.check()
         except InvalidWorkError as error:
             return {"status": "invalid", "reason": str(error)}
     meter.timeline.save(spec.times)

@@ -41,7 +41,7 @@ def main(window_s: float = 5.0) -> None:
 
 def measured(folder: Path, window_s: float, **options: Any) -> dict[str, Any]:
     """The columns of a trial of the pace loader."""
-    artifact = Artifact("any", str(folder), 320, 7, 1, 1, Encoding("jpeg"))
+    artifact = Artifact("any", str(folder), 320, 0, 1, 1, Encoding("jpeg"))
     work, window = Work(batch_size=16, workers=2, image_size=64), Window(0.5, window_s, 4, None)
     spec = TrialSpec("pace", artifact, work, window, folder / "times.npz", options)
     result = measure(spec, folder / "log", 60 + 10 * window_s)

@@ -37,6 +37,7 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
             for start in range(0, len(labels), work.batch_size):
                 part = torch.tensor(labels[start : start + work.batch_size])
                 time.sleep(seconds)
+                images[:, 0, 0].random_(1 if behaviour == "repeat" else 2)  # each batch has images of its own
                 yield images[: len(part)], part
 
     if pid_file:
