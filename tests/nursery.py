@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from loaderbench.machine import process
@@ -55,6 +56,19 @@ class Forked:
     def wait(self) -> None:
         _, status = os.waitpid(self.pid, 0)
         self.returncode = os.waitstatus_to_exitcode(status)
+
+
+def gone(pid: int, within_s: float = 300) -> bool:
+    """Wait for a process to end."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class Nursery:

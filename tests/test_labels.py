@@ -14,7 +14,7 @@ from loaderbench.loaders.lightning import DataModule
 from loaderbench.machine.progress import Display
 from tests.archives import image, read, tar
 from tests.campaigns import campaign
-from tests.test_parquet import dataset
+from tests.parquet import dataset
 
 WORK = Work(batch_size=4, workers=1, image_size=32, shuffle=False)
 

@@ -25,7 +25,7 @@ from loaderbench.roofline import measure as limits
 from loaderbench.roofline.measure import LimitSpec, Situation
 from tests import fabricate
 from tests.campaigns import campaign
-from tests.test_process import gone
+from tests.nursery import gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
@@ -12,21 +11,7 @@ import pytest
 
 from loaderbench.images import SourceError
 from tests.archives import contents, image, read
-
-FEATURES = {"image": {"_type": "Image"}, "label": {"names": ["cat", "dog", "fox"], "_type": "ClassLabel"}}
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-
-
-def dataset(path, rows, features=None, columns=("image", "label"), **extra):
-    """Write what `datasets` writes: a struct per image, an integer per label, the features in the schema's metadata."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images = pa.array([None if content is None else {"bytes": content, "path": None} for content, _ in rows], IMAGE)
-    arrays = [images, pa.array([label for _, label in rows], pa.int64()), *extra.values()]
-    schema = pa.schema([(name, array.type) for name, array in zip([*columns, *extra], arrays, strict=True)])
-    metadata = {"huggingface": json.dumps({"info": {"features": features or FEATURES}})}
-    pq.write_table(pa.table(arrays, schema=schema.with_metadata(metadata)), path, row_group_size=3)
-    return path
-
+from tests.parquet import FEATURES, dataset
 
 ROWS = [(image(n), n % 3) for n in range(10)]
 EXPECTED = {f"{n % 3:06d}/00000-{n:07d}.jpg": image(n) for n in range(10)}

@@ -13,13 +13,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.machine import process
 from loaderbench.trial import TrialSpec, Window
-from tests.nursery import Nursery
+from tests.nursery import Nursery, gone
 
 TRIAL = "loaderbench.trial.trial.run"
 
@@ -28,19 +27,6 @@ def spec(tree: Path, loader: str = "planted", **options: Any) -> TrialSpec:
     artifact = Artifact("f", str(tree), 96, 96, 1, 1, Encoding("jpeg"), classes=3)
     work = Work(batch_size=16, workers=1, image_size=8)
     return TrialSpec(loader, artifact, work, Window(0, 0.01, 1, 0), tree.parent / "times.npz", options)
-
-
-def gone(pid: int, within_s: float = 300) -> bool:
-    """Wait for a process to end."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 @pytest.fixture(scope="class", params=["started", "forked"])

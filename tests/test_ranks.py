@@ -21,7 +21,7 @@ from loaderbench.run.one_trial import trial_spec
 from loaderbench.trial import measure, several
 from loaderbench.trial.spec import Several, TrialSpec, Window
 from tests.campaigns import Ready, campaign
-from tests.test_process import gone
+from tests.nursery import gone
 
 if TYPE_CHECKING:
     from loaderbench.records.record import Consumer, Record

@@ -12,9 +12,10 @@ from loaderbench.formats import prepare
 from loaderbench.images import SourceError
 from loaderbench.images.imagenet import SOLUTION, TRAINING, VALIDATION
 from loaderbench.machine.progress import Display
-from tests import test_cifar, test_parquet
-from tests.archives import contents, image, packed, read, tar
+from tests import cifar
+from tests.archives import contents, image, packed, python2_pickle, read, tar
 from tests.campaigns import campaign
+from tests.parquet import dataset
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -31,7 +32,7 @@ def parquet(folder: Path) -> Path:
     """Make a Hugging Face repository of the same images."""
     (folder / "data").mkdir(parents=True)
     for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "validation", "test")):
-        test_parquet.dataset(folder / "data" / f"{name}.parquet", [(image(number), 7)])
+        dataset(folder / "data" / f"{name}.parquet", [(image(number), 7)])
     return folder
 
 
@@ -44,14 +45,14 @@ def test_file_names_select_the_shards_of_a_split(tmp_path, make, split, numbers)
     assert any(note.startswith(told) for note in tree.notes)
 
 
-@pytest.mark.parametrize("name", test_cifar.EDITIONS)
+@pytest.mark.parametrize("name", cifar.EDITIONS)
 @pytest.mark.parametrize("packing", ["packed", "unpacked"])
 def test_cifar_test_images_form_their_own_tree(tmp_path, name, packing):
-    folder, batches = test_cifar.EDITIONS[name]
+    folder, batches = cifar.EDITIONS[name]
     if packing == "packed":
-        path = tar(tmp_path / name, test_cifar.files(name, test_cifar.python2_pickle), "w:gz")
+        path = tar(tmp_path / name, cifar.files(name, python2_pickle), "w:gz")
     else:
-        path = test_cifar.unpack(name, tmp_path / folder)
+        path = cifar.unpack(name, tmp_path / folder)
     training, test = (set(read(path, tmp_path / "cache", split).paths) for split in ("train", "test"))
     batch = "test_batch" if "test_batch" in batches else "test"
     labels = batches[batch].get(b"labels", batches[batch].get(b"fine_labels"))
@@ -123,9 +124,9 @@ def test_error_for_a_missing_split_names_the_existing_ones(tmp_path):
     (folder / "test-0.tar").unlink()
     with pytest.raises(SourceError, match=r"shards has no split test: there are: train, val"):
         read(folder, tmp_path / "cache", "test")
-    cifar = test_cifar.unpack("cifar-100-python.tar.gz", tmp_path / "cifar")
+    unpacked = cifar.unpack("cifar-100-python.tar.gz", tmp_path / "cifar")
     with pytest.raises(SourceError, match=r"cifar-100-python has no split val: there are: test, train"):
-        read(cifar, tmp_path / "cache", "val")
+        read(unpacked, tmp_path / "cache", "val")
 
 
 def test_a_split_that_no_file_name_contains_is_refused(tree, tmp_path):

@@ -12,7 +12,7 @@ from loaderbench.campaign.schema import Data
 from loaderbench.images import journal, sources
 from loaderbench.machine.progress import Display
 from tests.archives import contents, image, link, packed, read, reasons, tar
-from tests.test_parquet import dataset
+from tests.parquet import dataset
 
 IMAGES = 12
 JOURNAL = ".loaderbench.unpacked.jsonl"
