@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loaderbench.findings import controls
+from loaderbench.findings.analysis import analyse
 from loaderbench.findings.comparison import Ratio
 from loaderbench.report import report
 from tests import fabricate
@@ -25,7 +26,7 @@ FASTEST = dict.fromkeys((1, 2, 3), 5000.0)
 
 def results(kind: str, rows: list[Record], ratio: Ratio | None = None, **known: float) -> list[ControlResult]:
     contestant = {"name": ACTOR.name, "title": "C", "control": kind, "options": KNOWN | known}
-    return [*controls.judge({"contestants": [contestant]}, rows, ratio, FASTEST)]
+    return [*controls.judge({"contestants": [contestant]}, rows, {ACTOR.name: ratio}, FASTEST)]
 
 
 def judged(kind: str, rows: list[Record], ratio: Ratio | None = None) -> list[bool | None]:
@@ -70,7 +71,7 @@ def test_known_memory_is_compared_with_the_null_loader(peak_mib: float, held: bo
         row(contestant="known", images_per_s=1000, cores_used=0.9, anon_memory_mib=peak_mib),
         row(contestant="idle", images_per_s=10**6, anon_memory_mib=250.0),
     ]
-    memory, _ = controls.judge({"contestants": [known, idle]}, rows, None, FASTEST)[-2:]
+    memory, _ = controls.judge({"contestants": [known, idle]}, rows, {}, FASTEST)[-2:]
     assert memory.passed is held
 
 
@@ -78,7 +79,7 @@ def test_known_memory_is_compared_with_the_null_loader(peak_mib: float, held: bo
 def test_known_amounts_count_per_rank_and_job(work: dict[str, int]) -> None:
     contestant = {"name": ACTOR.name, "title": "C", "control": "known", "options": KNOWN}
     verdicts = controls.judge(
-        {"contestants": [contestant], "work": work}, [row(images_per_s=2000, cores_used=1.8)], None, FASTEST
+        {"contestants": [contestant], "work": work}, [row(images_per_s=2000, cores_used=1.8)], {}, FASTEST
     )
     assert [result.passed for result in verdicts] == [True, True]
 
@@ -104,7 +105,7 @@ def test_known_memory_is_compared_within_each_block() -> None:
     peaks = [(600.0, 300.0), (700.0, 400.0), (800.0, 200.0)]
     rows = [row(block, contestant="known", anon_memory_mib=own) for block, (own, _) in enumerate(peaks, 1)]
     rows += [row(block, contestant="idle", anon_memory_mib=bare) for block, (_, bare) in enumerate(peaks, 1)]
-    memory, _ = controls.judge({"contestants": [known, idle]}, rows, None, FASTEST)[-2:]
+    memory, _ = controls.judge({"contestants": [known, idle]}, rows, {}, FASTEST)[-2:]
     assert (memory.passed, memory.measured) == (False, "600 (+50.0 %)")
 
 
@@ -114,6 +115,19 @@ def test_known_memory_is_compared_within_each_block() -> None:
 )
 def test_a_a_control_fails_only_if_it_certainly_differs(low: float | None, high: float | None, held: list[Any]) -> None:
     assert judged("twin", [row()], Ratio(mean=1.0, low=low, high=high, blocks=3)) == held
+
+
+def test_each_twin_is_compared_with_the_reference_by_its_own_ratio() -> None:
+    cast = [replace(ACTOR, name=name, title=name) for name in ("reference", "twin", "other")]
+    campaign = fabricate.environment(cast, 3, "reference")["campaign"]
+    for contestant in campaign["contestants"][1:]:
+        contestant["control"] = "twin"
+    speeds = {"reference": 1000.0, "twin": 1000.0, "other": 500.0}
+    rows = [fabricate.load(actor, block, images_per_s=speeds[actor.name]) for actor in cast for block in (1, 2, 3)]
+    assert [(result.title, result.passed) for result in analyse(rows, campaign).controls] == [
+        ("twin", True),
+        ("other", False),
+    ]
 
 
 @pytest.mark.parametrize(("ceiling", "held"), [(250_000, [True]), (249_999, [False])])

@@ -106,7 +106,7 @@ def test_report_after_the_first_block_is_preliminary(tmp_path: Path) -> None:
 
 def test_report_of_no_rows_says_so(tmp_path: Path) -> None:
     text = written(tmp_path, [])
-    assert "**No trial has been recorded yet**" in text
+    assert "**Nothing has been compared yet**: no trial of a block has been recorded." in text
     assert "![" not in text
     assert "## How can this be repeated?" in text
 

@@ -80,7 +80,7 @@ def _controls(
         *controls.judge(
             campaign,
             [row for row in counted if Variant.of(row) == MAIN],
-            main.twin_ratio,
+            main.twin_ratios,
             dict(zip(map(int, fastest.index), fastest.tolist(), strict=True)),
         ),
         *controls.network_controls(fetching),

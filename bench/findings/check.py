@@ -87,7 +87,8 @@ def _campaign_caveats(env: Mapping[str, Any], analysis: Analysis) -> Iterator[st
         yield "it has no controls"
     for control in analysis.controls:
         if control.passed is None:
-            yield f"the control {control.title} is {control.measured or 'not measured'}; expected: {control.expected}"
+            measured = control.measured or "not measured"
+            yield f"the control {control.title} was not read in every block: expected {control.expected}; {measured}"
     if analysis.blocks < RANKING_BLOCKS:
         yield f"it has {analysis.blocks} blocks, fewer than {RANKING_BLOCKS}"
     if env["data"]["unreadable"]:

@@ -40,12 +40,12 @@ Values = Mapping[int | None, float | None]
 
 
 def judge(
-    campaign: Mapping[str, Any], counted: Sequence[Record], twins: Ratio | None, fastest: Values
+    campaign: Mapping[str, Any], counted: Sequence[Record], twins: Mapping[str, Ratio | None], fastest: Values
 ) -> tuple[ControlResult, ...]:
     """Judge the loaders of a campaign, as `env.json` keeps it, that are controls.
 
-    `counted`: its rows of the main variant that count, of any status. `twins`: ratio of the A/A control to the
-    reference. `fastest`: highest images/s of the contestants, by block.
+    `counted`: its rows of the main variant that count, of any status. `twins`: ratio of each A/A control to
+    the reference. `fastest`: highest images/s of the contestants, by block.
     """
     rows = {c["name"]: [row for row in counted if row.contestant == c["name"]] for c in campaign["contestants"]}
     idle = [row for c in campaign["contestants"] if c["control"] == "ceiling" for row in rows[c["name"]]]
@@ -54,7 +54,7 @@ def judge(
         title, own = contestant["title"], rows[contestant["name"]]
         match contestant["control"]:
             case "twin":
-                results.append(_twin(title, own, twins))
+                results.append(_twin(title, own, twins.get(contestant["name"])))
             case "ceiling":
                 results.append(_ceiling(title, own, fastest))
             case "known":
@@ -99,13 +99,13 @@ def _rates_mib_per_s(row: Record) -> list[float]:
     return rates if row.network_epoch1_bytes else []
 
 
-def _twin(title: str, rows: Sequence[Record], twins: Ratio | None) -> ControlResult:
+def _twin(title: str, rows: Sequence[Record], ratio: Ratio | None) -> ControlResult:
     expected = f"the 95 % interval of its ratio to the reference overlaps 1 ± {100 * LEAST_DIFFERENCE:g} %"
-    if twins is None or twins.low is None or twins.high is None:
+    if ratio is None or ratio.low is None or ratio.high is None:
         return ControlResult(title, expected, "", None)
-    measured = f"{twins.mean:.3f} times, 95 % interval {twins.low:.3f} to {twins.high:.3f}"
+    measured = f"{ratio.mean:.3f} times, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
     most = 1 + LEAST_DIFFERENCE
-    held = twins.low <= most and twins.high >= 1 / most
+    held = ratio.low <= most and ratio.high >= 1 / most
     return _control(title, expected, measured, held, _unread(_by_block(rows, lambda row: row.images_per_s)))
 
 

@@ -13,6 +13,7 @@ from loaderbench.campaign.tuning import Search
 from loaderbench.campaign.variant import MAIN, Variant, variants
 from loaderbench.findings import training
 from loaderbench.findings.comparison import (
+    LEAST_DIFFERENCE,
     RANKING_BLOCKS,
     Comparison,
     Ratio,
@@ -45,8 +46,8 @@ class Ranking:
     """Images/s by block and contestant."""
     compared: Mapping[tuple[str, str], Comparison]
     """Every two contestants that are no controls, those that are not ranked too."""
-    twin_ratio: Ratio | None
-    """Ratio of the A/A control to the reference."""
+    twin_ratios: Mapping[str, Ratio | None]
+    """Ratio of each A/A control to the reference, by name; None without a common block."""
     least: float
     """See `comparison.least_difference`."""
 
@@ -60,13 +61,15 @@ def ranking(campaign: Mapping[str, Any], table: pd.DataFrame, certified: Mapping
     """Compare and rank all contestants by their trials in the main variant."""
     rows, reference = of_variant(table, MAIN), campaign["reference"]
     speeds = by_block(ok_rows(rows), "images_per_s")
-    twins = [c["name"] for c in campaign["contestants"] if c["control"] == "twin" and c["name"] in speeds]
-    twin_ratio = paired_ratio(speeds[twins[0]], speeds[reference]) if twins and reference in speeds else None
-    least = least_difference(twin_ratio)
+    twins = [
+        c["name"] for c in campaign["contestants"] if c["control"] == "twin" and {c["name"], reference} <= {*speeds}
+    ]
+    twin_ratios = {name: paired_ratio(speeds[name], speeds[reference]) for name in twins}
+    least = max(map(least_difference, twin_ratios.values()), default=LEAST_DIFFERENCE)
     found = [summary(c, rows, _apart(c, campaign, certified)) for c in competing(campaign)]
     compared = compare_all(speeds[[s.name for s in found if s.speeds]], least)
     ranked = _ranked(found, speeds, compared, reference, least)
-    return Ranking(summaries=tuple(ranked), speeds=speeds, compared=compared, twin_ratio=twin_ratio, least=least)
+    return Ranking(summaries=tuple(ranked), speeds=speeds, compared=compared, twin_ratios=twin_ratios, least=least)
 
 
 def _apart(contestant: Mapping[str, Any], campaign: Mapping[str, Any], certified: Mapping[str, Certificate]) -> str:

@@ -25,7 +25,7 @@ class Headline(NamedTuple):
 def headline(analysis: Analysis) -> Headline:
     """Return which contestant leads; it "is fastest" only if a test of a finished campaign says so of every pair."""
     if not analysis.recorded:
-        return Headline("No trial has been recorded yet", ", so there is nothing to compare.")
+        return Headline("Nothing has been compared yet", ": no trial of a block has been recorded.")
     if not analysis.ranked:
         apart = "all that have a speed do different work or exceed the machine limit"
         return Headline("No contestant can be ranked", f": {apart if analysis.measured else 'none has a speed'}.")
