@@ -195,7 +195,7 @@ def publish(
     to: Annotated[str, typer.Argument(help="Where to, as s3://bucket/prefix.")],
     strict: StrictOption = False,
 ) -> None:
-    """Upload every format of a campaign to a bucket, where `--artifacts` finds it for the same images anywhere."""
+    """Upload the formats of a campaign, except links to images, to a bucket where `--artifacts` finds them."""
     from loaderbench.formats import prepare as make_ready
     from loaderbench.formats import publish as upload
     from loaderbench.machine.progress import Display

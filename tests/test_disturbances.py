@@ -42,7 +42,7 @@ def test_a_quiet_trial_has_no_flags() -> None:
     [
         ({"steal_pct": 0.6}, "the hypervisor took 0.6 %"),
         ({"other_cpu_pct": 2.1}, "other processes used 2.1 %"),
-        ({"canary_drift_pct": -5.1}, "the speed of the cores changed by -5.1 %"),
+        ({"canary_drift_pct": -5.1}, "the time of a fixed piece of work changed by -5.1 %"),
         ({"window_drift_pct": -8.1}, "the halves of the window differ by -8.1 %"),
         ({"window_drift_pct": 4.0, "window_drift_error_pct": 0.4}, "the halves of the window differ by +4.0 %"),
         ({"major_faults": 21}, "21 page faults had to read"),

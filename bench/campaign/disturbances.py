@@ -32,7 +32,7 @@ def disturbances(record: Record) -> tuple[str, ...]:
     measured = (
         ("the hypervisor took {:.1f} % of the cores", record.steal_pct, STEAL_PCT),
         ("other processes used {:.1f} % of the cores", other_cpu_pct, _other_cpu_limit_pct(record)),
-        ("the speed of the cores changed by {:+.1f} %", record.canary_drift_pct, CANARY_DRIFT_PCT),
+        ("the time of a fixed piece of work changed by {:+.1f} %", record.canary_drift_pct, CANARY_DRIFT_PCT),
     )
     return _beyond(measured)
 

@@ -60,7 +60,7 @@ class WorkSettings(Table):
     shuffle: bool = True
     """Whether each epoch has a random order of its own, or the stored one."""
     epoch_images: int = Field(16_384, ge=1)
-    """Approximate images per epoch: a small data set is visited several times."""
+    """A smaller data set is visited several times in each epoch, so that an epoch has about this many images."""
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")

@@ -5,7 +5,6 @@ Nothing polls while a trial runs: what happened between the edges is in the samp
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -88,7 +87,7 @@ def count() -> int:
 
 
 def describe() -> dict[str, str | None]:
-    """Return the conditions that depend on GPUs, for `env.json`: all that NVML knows, by name, and their driver."""
+    """Return what `env.json` keeps of GPUs: all that NVML knows, by name, and their driver; or why there are none."""
     gpu, driver, reason = None, None, ""
     try:
         pynvml.nvmlInit()
@@ -99,8 +98,7 @@ def describe() -> dict[str, str | None]:
         pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
         reason = _no_gpu(error)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return {"gpu": gpu, "gpu_reason": reason, "gpu_driver": driver, "cuda_visible_devices": visible}
+    return {"gpu": gpu, "gpu_reason": reason, "gpu_driver": driver}
 
 
 def _no_gpu(error: pynvml.NVMLError) -> str:

@@ -31,9 +31,11 @@ _CONDITIONS = {
     "host": "machine",
     "gpu": "GPU",
     "gpu_driver": "GPU driver",
-    "cuda_visible_devices": "CUDA_VISIBLE_DEVICES",
+    "variables": "environment variables",
 }
 """Keys of `env.json` that must be equal for two sets of rows to be one campaign, and their names in messages."""
+_VARIABLES = ("CUDA_", "LD_PRELOAD", "MALLOC_", "MKL_", "NUMBA_", "OMP_", "OPENBLAS_", "OPENCV_", "PYTORCH_", "TORCH_")
+"""Beginnings of the names of environment variables that choose a GPU or change how fast libraries are."""
 _AS_TYPED = {"origin", "argument"}
 """Keys of the data that say how the user named it. Its digests say what it is."""
 _HARNESS = ("cv2", "numpy", "PIL", "psutil", "pynvml", "simplejpeg")
@@ -47,6 +49,7 @@ _CONSUMERS: dict[Consumer, tuple[str, ...]] = {
 _MEASURING = (
     "api.py",
     "machine",
+    "records/record.py",
     "records/timeline.py",
     "campaign",
     "bucket",
@@ -82,6 +85,7 @@ def describe(campaign: Campaign, data: dict[str, Any], campaign_file: str | None
         "code_digest": digest_of_measuring_code(Path(loaderbench.__file__).parent),
         "host": _host(),
         **gpu.describe(),
+        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
         **_versions(campaign),
         "campaign": campaign.model_dump(mode="json"),
         "campaign_file": campaign_file,

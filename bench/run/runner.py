@@ -55,10 +55,10 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
         rows = folder / "trials.csv"
         done = [record for record in measured.values() if record.kind in {"load", "tune"}]
         _announce(campaign, prepared, folder, measured, display)
-        certified = certificates.load(folder)
+        certified = certificates.load(folder) or None
         with bucket_under_test.place(campaign, prepared, artifacts, folder, display) as place:
             while lacking := plan.missing(campaign, measured):
-                if not certified and (lacking[0].block != 1 or campaign.timing.blocks == 1):
+                if certified is None and (lacking[0].block != 1 or campaign.timing.blocks == 1):
                     certificates.save(certified := dict(certify()), folder)
                 with trial_table(display, campaign, done) as show:
                     for trial in _of_one_block(campaign, measured):
@@ -67,7 +67,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
                             trials_csv.append(rows, record)
                             measured[record.trial] = record
                         record = measure(campaign, trial, prepared, folder, measured, place)
-                        if certificate := certified.get(trial.contestant.name):
+                        if certificate := (certified or {}).get(trial.contestant.name):
                             record = replace(record, certificate=certificate.digest)
                         trials_csv.append(rows, record)
                         measured[trial.name] = record
@@ -105,9 +105,9 @@ def _announce(
     minutes = (expected_s(campaign, left, searching) + carried_s) / 60
     if searching:
         display.say(f"searching for the best settings first: about {searching} trials, at most {searching_most}")
-    reruns = campaign.timing.reruns
-    most = f", at most {(1 + reruns) * minutes:.0f} if all blocks are disturbed and run again" if reruns else ""
-    display.say(f"measuring {len(left)} trials, about {minutes:.0f} minutes{most}")
+    display.say(f"measuring {len(left)} trials, about {minutes:.0f} minutes")
+    if reruns := campaign.timing.reruns:
+        display.say(f"a block that other programs disturb is measured again, at most {reruns} times")
     limit_s = campaign.timing.limit_s
     for (name, transport), needed_s in network_s.items():
         if needed_s > limit_s:
