@@ -21,6 +21,7 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
 from loaderbench.api import Work
+from loaderbench.certify.pixels import LEAST_DB
 from loaderbench.machine import parallel_rate
 from loaderbench.machine.parallel_rate import Share, StepError, rate_per_s
 from loaderbench.roofline import steps
@@ -79,19 +80,21 @@ class TestSamples:
             assert np.array_equal(canonical.mapped("pixels", index), canonical.pixels(index))
             assert canonical.mapped("jpeg", index).tobytes() == canonical.jpeg(index)
 
-    def test_decoded_originals_equal_the_canonical_pixels(self, canonical: CanonicalImages) -> None:
+    def test_decoded_originals_are_as_close_to_the_canonical_pixels_as_the_same_work_is(
+        self, canonical: CanonicalImages
+    ) -> None:
         order = [*range(len(canonical))]
         buffer = np.empty(1 << 20, np.uint8)
         for index, image in zip(order, steps.original(canonical, order), strict=True):
             assert image.turbo
-            assert np.array_equal(image.decode(buffer), canonical.pixels(index))
+            assert cv2.PSNR(image.decode(buffer), canonical.pixels(index)) >= LEAST_DB
 
-    def test_canonical_jpegs_decode_as_with_pillow(self, canonical: CanonicalImages) -> None:
+    def test_canonical_jpegs_decode_to_the_same_work_as_with_pillow(self, canonical: CanonicalImages) -> None:
         order = [*range(len(canonical))]
         buffer = np.empty(1 << 20, np.uint8)
         for index, image in zip(order, steps.jpeg(canonical, order), strict=True):
             with Image.open(io.BytesIO(canonical.jpeg(index))) as expected:
-                assert np.array_equal(image.decode(buffer), np.asarray(expected))
+                assert cv2.PSNR(image.decode(buffer), np.asarray(expected)) >= LEAST_DB
             assert np.shares_memory(image.decode(buffer), buffer)
 
     @pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L"), ("BMP", "RGB")])
