@@ -61,10 +61,9 @@ def ranking(campaign: Mapping[str, Any], table: pd.DataFrame, certified: Mapping
     """Compare and rank all contestants by their trials in the main variant."""
     rows, reference = of_variant(table, MAIN), campaign["reference"]
     speeds = by_block(ok_rows(rows), "images_per_s")
-    twins = [
-        c["name"] for c in campaign["contestants"] if c["control"] == "twin" and {c["name"], reference} <= {*speeds}
-    ]
-    twin_ratios = {name: paired_ratio(speeds[name], speeds[reference]) for name in twins}
+    twins = [c["name"] for c in campaign["contestants"] if c["control"] == "twin"]
+    measured = [name for name in twins if {name, reference} <= {*speeds}]
+    twin_ratios = {name: paired_ratio(speeds[name], speeds[reference]) for name in measured}
     least = max(map(least_difference, twin_ratios.values()), default=LEAST_DIFFERENCE)
     found = [summary(c, rows, _apart(c, campaign, certified)) for c in competing(campaign)]
     compared = compare_all(speeds[[s.name for s in found if s.speeds]], least)
