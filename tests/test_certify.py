@@ -94,21 +94,21 @@ def test_an_honest_loader_has_no_faults(certified: Callable[[str], Certificate])
     assert certificate.traits["resampling"] == "area"
 
 
-def test_batches_prefetched_over_the_end_of_an_epoch_are_not_taken_for_images_held_in_memory(
+def test_prefetching_over_the_end_of_an_epoch_is_not_taken_for_caching(
     certified: Callable[[str], Certificate],
 ) -> None:
     faults = certified("prefetches over the end of the epoch").faults
     assert not [fault for fault in faults if "held in memory" in fault]
 
 
-def test_an_order_that_no_second_stream_showed_is_not_called_reproduced(
+def test_an_order_without_a_second_stream_is_not_called_reproduced(
     certified: Callable[[str], Certificate],
 ) -> None:
     assert "order by seed" not in certified("delivers nothing").traits
 
 
 @pytest.mark.parametrize(("count", "said"), [(8, []), (40, ["no image is flipped"])])
-def test_few_images_that_are_not_flipped_may_be_chance(count: int, said: list[str]) -> None:
+def test_a_few_unflipped_images_can_be_chance(count: int, said: list[str]) -> None:
     label = np.arange(count)
     seen: Any = SimpleNamespace(
         edges=np.random.default_rng(0).random((count, 4)),
@@ -158,7 +158,7 @@ def test_ranks_are_judged_together(cheat: str, said: str, certified: Callable[[s
     assert [fault for fault in faults if said in fault] if said else not faults, faults
 
 
-def test_crops_of_another_filter_are_not_taken_for_those_of_other_images(
+def test_crops_of_another_filter_are_not_taken_for_other_images(
     certified: Callable[[str], Certificate],
 ) -> None:
     certificate = certified("takes the nearest pixels")
@@ -167,7 +167,7 @@ def test_crops_of_another_filter_are_not_taken_for_those_of_other_images(
     assert certificate.traits["resampling"].startswith("closest to ")
 
 
-def test_pixels_far_from_the_common_way_of_resampling_are_different_work() -> None:
+def test_pixels_far_from_common_resampling_are_different_work() -> None:
     near, far = (pixels.Making(pixels.PIXELS, "", "nearest", 99.0, 0, common_db, 0.0) for common_db in (30.0, 29.0))
     assert list(near.faults("raw")) == []
     assert list(far.faults("raw")) == ["resampling (nearest) has a PSNR of 29 dB against the common way"]

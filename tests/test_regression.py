@@ -79,7 +79,7 @@ def test_runs_with_different_references_are_not_compared(tmp_path: Path) -> None
         regression.compare(saved(tmp_path / "b"), saved(tmp_path / "n", reference="other"), 0.1)
 
 
-def test_a_missing_file_is_refused_in_plain_words(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused_with_the_reason(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["compare", str(tmp_path / "missing.json"), str(saved(tmp_path / "n"))])
     assert done.exit_code == 1
     assert "missing.json cannot be read (No such file or directory); name a file that `make perf` saved" in done.output

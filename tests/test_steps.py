@@ -80,9 +80,7 @@ class TestSamples:
             assert np.array_equal(canonical.mapped("pixels", index), canonical.pixels(index))
             assert canonical.mapped("jpeg", index).tobytes() == canonical.jpeg(index)
 
-    def test_decoded_originals_are_as_close_to_the_canonical_pixels_as_the_same_work_is(
-        self, canonical: CanonicalImages
-    ) -> None:
+    def test_decoded_originals_are_close_to_the_canonical_pixels(self, canonical: CanonicalImages) -> None:
         order = [*range(len(canonical))]
         buffer = np.empty(1 << 20, np.uint8)
         for index, image in zip(order, steps.original(canonical, order), strict=True):

@@ -191,7 +191,7 @@ def test_scan_lists_a_forbidden_class_folder(tmp_path, monkeypatch):
     assert reasons(scan(tmp_path)) == {"b": "permission denied"}
 
 
-def test_hidden_and_system_folders_are_no_classes_and_noted(tmp_path):
+def test_hidden_and_system_folders_are_noted_and_no_classes(tmp_path):
     tree = scan(plant(tmp_path, "a/1.jpg", "a/@eaDir/1.jpg/thumb.jpg", "@eaDir/2.jpg", ".old/3.jpg"))
     assert tree.paths == ("a/1.jpg",)
     assert noted(tree, "2 hidden or system folders are skipped: .old, @eaDir")
