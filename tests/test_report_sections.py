@@ -16,6 +16,16 @@ from tests.reports import rows_of, tables, written
 pytestmark = pytest.mark.usefixtures("one_picture")
 
 
+def test_the_gpus_driver_and_environment_variables_are_shown_if_there_are_any(tmp_path: Path) -> None:
+    text = written(tmp_path, gpu="H200", gpu_driver="580.1", variables={"OMP_NUM_THREADS": "1"}, git_commit=None)
+    assert "| GPU | H200, driver 580.1 |\n" in text
+    assert "| Environment variables | OMP_NUM_THREADS = 1 |\n" in text
+    assert "not from a commit" in text
+    plain = written(tmp_path / "plain")
+    assert "| GPU | no NVIDIA driver on this machine |\n" in plain
+    assert "| Environment variables |" not in plain
+
+
 def test_bucket_section_lists_crossovers(tmp_path: Path) -> None:
     """LitData's 3,600 images/s begin after 5.0 s; ImageFolder downloads and is as fast; FFCV has 5,500 after 13 s."""
     text = written(tmp_path, blocks=1)

@@ -41,6 +41,8 @@ def conditions(material: Material) -> dict[str, Any]:
         "blocks": verdicts.counted(material.analysis.blocks, "block"),
         "delivered": delivers(campaign["work"]),
         "versions": settings(env["versions"]),
+        "driver": env.get("gpu_driver"),
+        "variables": settings(env.get("variables", {})),
         "processes": f"{material.processes} {material.process_noun}s" if material.process_noun else "",
         "contestants": contestants,
         "formats": formats,
