@@ -69,7 +69,7 @@ def _splits(path: Path) -> dict[str, Path]:
     """Return the folders of splits below a path, training first; empty if its folders are no splits."""
     path = next((path / name for name in _KAGGLE if (path / name).is_dir()), path)
     for _ in range(_LEVELS + 1):
-        folders = _folders(path)
+        folders = folders_in(path)
         splits = {_SPLITS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in _SPLITS}
         others = [folder for folder in folders if folder.name.lower() not in _SPLITS]
         parted = len(splits) > 1 or any(map(_is_labelled, splits.values()))
@@ -81,7 +81,7 @@ def _splits(path: Path) -> dict[str, Path]:
     return {}
 
 
-def _folders(path: Path) -> list[Path]:
+def folders_in(path: Path) -> list[Path]:
     """Return the folders in a folder, sorted; none if it cannot be read, which `scan` reports."""
     with suppress(OSError), os.scandir(path) as entries:
         return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
@@ -89,7 +89,7 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _is_labelled(folder: Path) -> bool:
-    return bool(_folders(folder)) or _table(folder) is not None
+    return bool(folders_in(folder)) or _table(folder) is not None
 
 
 def _holds_image(folder: Path) -> bool:
@@ -99,7 +99,7 @@ def _holds_image(folder: Path) -> bool:
 def _class_names(folder: Path) -> set[str]:
     """Return the names of all classes of a split."""
     table = _table(folder)
-    return set(table.labels.values()) if table else {entry.name for entry in _folders(folder)}
+    return set(table.labels.values()) if table else {entry.name for entry in folders_in(folder)}
 
 
 def _labelled(folder: Path, known: Iterable[str]) -> ImageTree:
@@ -147,7 +147,7 @@ def _numbered(names: set[str]) -> tuple[tuple[str, ...], dict[str, int]]:
 
 def _table(folder: Path) -> _Table | None:
     """Return the file that gives the labels of a folder without class folders. Raises SourceError if it is damaged."""
-    if not folder.is_dir() or len(list(islice(filter(_holds_image, _folders(folder)), 2))) > 1:
+    if not folder.is_dir() or len(list(islice(filter(_holds_image, folders_in(folder)), 2))) > 1:
         return None
     above = [folder.parent] if folder.name.lower() in {"images", *_SPLITS} else []
     for place in (folder, *above):

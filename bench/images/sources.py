@@ -12,7 +12,8 @@ from pathlib import Path
 from loaderbench.bucket.client import SCHEME
 from loaderbench.bucket.copy import copy
 from loaderbench.campaign.schema import Data
-from loaderbench.images import cifar, imagenet, layouts, parquet, synthetic, unpack, webdataset
+from loaderbench.images import cifar, imagenet, layouts, packed_tree, parquet, synthetic, webdataset
+from loaderbench.images.packed_tree import PackedTree
 from loaderbench.images.splits import TRAIN
 from loaderbench.images.tree import ImageTree, SourceError, scan
 from loaderbench.images.unpack import Archive
@@ -24,9 +25,12 @@ from loaderbench.machine.text import printable
 
 PROBE = "probe"
 """Folder of the cache for the images that certificates are made with."""
-_KINDS = (imagenet, cifar, webdataset, parquet)
+_KINDS = (imagenet, cifar, packed_tree, webdataset, parquet)
 """Kinds of archives, in the order of asking. WebDataset takes any tar that the kinds before it did not."""
-_READERS = ("archives.py", "splits.py", "imagenet.py", "cifar.py", "webdataset.py", "parquet.py", "unpack.py")
+_READERS = tuple(
+    f"{name}.py"
+    for name in ("archives", "splits", "imagenet", "cifar", "packed_tree", "webdataset", "parquet", "unpack")
+)
 """Modules whose code decides what is unpacked."""
 _SYNTHETIC_SAMPLES = 4096
 """Size of the synthetic set if the campaign sets no number."""
@@ -58,7 +62,7 @@ def _tree(data: str | Path, split: str | None, cache: Path, display: Display) ->
     path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else _outside(Path(data), cache)
     try:
         archive = next((archive for kind in _KINDS if (archive := kind.find(path, split))), None)
-        return unpack.with_record(scan(_unpacked(archive, cache, display))) if archive else layouts.read(path, split)
+        return archive.tree(_unpacked(archive, cache, display), split) if archive else layouts.read(path, split)
     except OSError as error:
         raise SourceError(f"{printable(path)} cannot be read: {os.strerror(error.errno or 0).lower()}") from None
 
@@ -86,7 +90,7 @@ def synthetic_folder(settings: Data, cache: Path, display: Display) -> Path:
     return folder
 
 
-def _unpacked(archive: Archive, cache: Path, display: Display) -> Path:
+def _unpacked(archive: Archive | PackedTree, cache: Path, display: Display) -> Path:
     """Return the folder of the archive's images, and unpack them if the cache lacks them."""
     folder = cache / "ingested" / _fingerprint(archive)
     if not folder.exists():
@@ -95,14 +99,14 @@ def _unpacked(archive: Archive, cache: Path, display: Display) -> Path:
         archive_bytes = sum(file.stat().st_size for file in archive.files)  # images hardly shrink when packed
         need(archive_bytes - begun_bytes(folder), folder.parent, archive.what)
         with (
-            building(folder, goes_on=True) as partial,
+            building(folder, goes_on=archive.resumes) as partial,
             display.stage(f"reading {archive.what}", archive.images) as on_progress,
         ):
-            unpack.unpack(archive, partial, on_progress)
+            archive.write(partial, on_progress)
     return folder
 
 
-def _fingerprint(archive: Archive) -> str:
+def _fingerprint(archive: Archive | PackedTree) -> str:
     """Return "key-code". The key depends on what is read, and on the paths, sizes and times of the archive's files."""
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in archive.files]
     key = hashlib.sha256(json.dumps([archive.what, states]).encode()).hexdigest()

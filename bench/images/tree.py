@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from loaderbench.images import foreign
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import names, printable
 
@@ -120,6 +121,8 @@ def _no_images(root: Path, walk: Walk) -> str:
     seen = [_count(walk.others)] if walk.others else []
     if walk.skipped:
         seen.append(f"{len(walk.skipped)} unreadable entries ({walk.skipped[0]}, ...)")
+    if told := foreign.advice(entry.name for entry in root.iterdir()):
+        return f"no images in {printable(root)}: {told}"
     return (
         f"no images in {printable(root)}: it holds {' and '.join(seen) or 'nothing'}. "
         f"Images end in {' '.join(EXTENSIONS)}; name a folder of class folders of images: "
@@ -249,6 +252,8 @@ def _root_message(root: Path, error: OSError) -> str:
     where = printable(root)
     if isinstance(error, FileNotFoundError):
         return f"{where} does not exist; name a folder: make bench DATA=/path/to/imagefolder"
+    if isinstance(error, NotADirectoryError) and (told := foreign.advice([root.name])):
+        return f"{where} holds no image files: {told}"
     if isinstance(error, NotADirectoryError):
         return f"{where} is a file; name its folder: make bench DATA={printable(root.parent)}"
     if isinstance(error, PermissionError):

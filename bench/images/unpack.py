@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from loaderbench.images.archives import DamagedError, Reject
 from loaderbench.images.journal import UnpackJournal
-from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError
+from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError, scan
 from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.text import printable
 
-_RECORD = ".loaderbench.json"
+RECORD = ".loaderbench.json"
 """In the unpacked folder, hidden from every reader of images: notes, and what was skipped."""
 _LONGEST_NAME_BYTES = 255
 _LABELS = 1_000_000
@@ -58,6 +59,16 @@ class Archive:
     """What the user may want to know, one sentence each."""
     classes: tuple[str, ...] = ()
     """Names of the classes, by class index. Empty if they are unknown: then the index is the name."""
+    resumes: ClassVar = True
+    """Whether `write` continues what a stop or a kill left."""
+
+    def write(self, out: Path, on_progress: Callable[[int], None]) -> None:
+        """Fill the folder `out`, see `unpack`."""
+        unpack(self, out, on_progress)
+
+    def tree(self, folder: Path, split: str | None) -> ImageTree:  # noqa: ARG002 - the archive is of one split
+        """Return the images of the folder that `write` filled."""
+        return _with_record(scan(folder))
 
 
 def one_shard(samples: Callable[[Reject], Iterator[Sample]], _: Reject) -> Iterator[Shard]:
@@ -98,16 +109,13 @@ def unpack(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> N
         "rejected": [asdict(entry) for entry in rejected],
         "classes": archive.classes,
     }
-    (out / _RECORD).write_text(json.dumps(record))
+    (out / RECORD).write_text(json.dumps(record))
     journal.remove()
 
 
-def with_record(tree: ImageTree) -> ImageTree:
-    """Return the scanned tree; if it was unpacked from an archive, with the archive's notes, rejects and labels."""
-    path = tree.root / _RECORD
-    if not path.exists():
-        return tree
-    record = json.loads(path.read_text())
+def _with_record(tree: ImageTree) -> ImageTree:
+    """Return the scanned tree with the archive's notes, rejects and labels."""
+    record = json.loads((tree.root / RECORD).read_text())
     rejected = tuple(Rejected(**entry) for entry in record["rejected"])
     indices = np.array([int(folder) for folder in tree.classes], np.int32)
     unnamed = map(str, range(len(record["classes"]), indices.max() + 1))

@@ -1,0 +1,70 @@
+"""A zip or tar file of class folders is read like the folder, and other data is named with what to pass instead."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from loaderbench.images import SourceError
+from tests.archives import image, read, reasons, tar
+
+
+def zipped(path: Path, *entries: tuple[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as out:
+        for name, content in entries:
+            out.writestr(name, content)
+    return path
+
+
+IMAGES = (("photos/cat/1.jpg", image(1)), ("photos/dog/2.jpg", image(2)), ("photos/dog/notes.txt", b"x"))
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar"])
+def test_packed_class_folders_are_read_like_the_folder(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    tree = read(zipped(path, *IMAGES) if name == "x.zip" else tar(path, IMAGES), tmp_path / "cache")
+    assert (tree.classes, tree.paths) == (("cat", "dog"), ("cat/1.jpg", "dog/2.jpg"))
+
+
+def test_zip_of_splits_gives_one_of_them(tmp_path: Path) -> None:
+    names = ("data/train/a/1.jpg", "data/train/b/2.jpg", "data/val/b/3.jpg")
+    path = zipped(tmp_path / "x.zip", *((name, image(number)) for number, name in enumerate(names)))
+    assert read(path, tmp_path / "cache").labels.tolist() == [0, 1]
+    assert read(path, tmp_path / "cache", "val").labels.tolist() == [1]
+
+
+def test_names_that_lead_out_of_a_zip_are_skipped(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", ("a/1.jpg", image(1)), ("../evil.jpg", image(2)), ("/abs.jpg", image(3)))
+    tree = read(path, tmp_path / "cache")
+    assert tree.paths == ("a/1.jpg",)
+    assert reasons(tree) == dict.fromkeys(("../evil.jpg", "/abs.jpg"), "a name that leads out of the archive")
+    assert not list(tmp_path.rglob("evil.jpg"))
+
+
+def test_damaged_zip_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    path = zipped(tmp_path / "x.zip", ("a/1.jpg", image(1)), ("a/2.jpg", image(2)))
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(SourceError, match=r"x.zip cannot be read .*unpack it and name its folder"):
+        read(path, tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "ingested").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("train.beton", "FFCV's format; loaderbench writes the formats itself"),
+        ("digits.mat", "a MATLAB file; write its images as files"),
+        ("train.lmdb", "an LMDB database"),
+        ("train-images-idx3-ubyte.gz", "MNIST's format"),
+        ("data-00000-of-00001.arrow", "Hugging Face's cache; write it as Parquet"),
+        ("index.json", "LitData's format"),
+    ],
+)
+def test_other_data_is_named_with_what_to_pass_instead(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_bytes(b"x")
+    for path in (tmp_path / "data", tmp_path / "data" / name):
+        with pytest.raises(SourceError, match=told):
+            read(path, tmp_path / "cache")
