@@ -17,6 +17,8 @@ WINDOW_DRIFT_ERRORS = 2.0
 MAJOR_FAULTS = 20
 """In a warm window. A library's page may still have to be read when it is first used."""
 PREFETCH_BIAS_PCT = 5.0
+BEYOND_LIMIT_PCT = 102.0
+"""Of the machine limit: what exceeds it by more did less work, or the limit is wrong."""
 
 
 def disturbances(record: Record) -> tuple[str, ...]:
@@ -57,6 +59,7 @@ def flags(record: Record) -> tuple[str, ...]:
         ("a CPU quota was used up {} times", record.quota_throttle_events, 0),
         ("the cores were slowed or held back {} times", record.throttle_events, 0),
         ("prefetching may inflate images/s by up to {:.1f} %", record.prefetch_bias_bound_pct, PREFETCH_BIAS_PCT),
+        ("it reaches {:,.0f} % of the machine limit", record.pct_of_bound, BEYOND_LIMIT_PCT),
     )
     found = [*disturbances(record), *_beyond(measured)]
     if record.gpu_throttle:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from loaderbench.campaign.disturbances import BEYOND_LIMIT_PCT
 from loaderbench.campaign.tuning import Search
 from loaderbench.campaign.variant import Variant
-from loaderbench.findings.comparison import LEAST_DIFFERENCE, RANKING_BLOCKS, Comparison, Ratio
+from loaderbench.findings.comparison import RANKING_BLOCKS, Comparison, Ratio
 from loaderbench.findings.controls import ControlResult
 from loaderbench.findings.crossover import Crossover, DeliveryCurve
 from loaderbench.findings.replication import Replication, SetupEffect
@@ -52,8 +53,8 @@ class ContestantSummary:
 
     @property
     def beyond_limit(self) -> bool:
-        """Whether it exceeds the machine limit by 2 % or more: it did less work, or the limit is wrong."""
-        return self.medians.get("pct_of_bound", 0) > 100 * (1 + LEAST_DIFFERENCE)
+        """Whether it exceeds the machine limit by more than 2 %: it did less work, or the limit is wrong."""
+        return self.medians.get("pct_of_bound", 0) > BEYOND_LIMIT_PCT
 
     @property
     def unranked_reason(self) -> str:
@@ -151,7 +152,6 @@ class GpuUse:
 
     title: str
     adapter: str
-    format: str
     consumer: str
     window_s: float
     samples: tuple[tuple[float, float], ...]

@@ -66,7 +66,6 @@ def _use(folder: CampaignFolder, row: Record, s: ContestantSummary, consumer: st
     return GpuUse(
         title=s.title,
         adapter=s.adapter,
-        format=s.format,
         consumer=consumer,
         window_s=timeline.columns()["window_s"] or 0.0,
         samples=tuple(((at_us - samples[0][0]) / 1e6, pct) for at_us, pct in samples),

@@ -21,7 +21,6 @@ class Replication:
     name: str
     title: str
     adapter: str
-    format: str
     images_per_s: tuple[float, ...]
     """Published, for each epoch."""
     ratios: tuple[float, ...]
@@ -71,7 +70,6 @@ def replications(campaign: Mapping[str, Any], compared: Compared, writes: Iterab
             name=name,
             title=contestants[name]["title"],
             adapter=contestants[name]["loader"],
-            format=contestants[name]["format"],
             images_per_s=tuple(one["images_per_s"]),
             ratios=tuple(
                 speed / of for speed, of in zip(one["images_per_s"], figures[reference]["images_per_s"], strict=False)

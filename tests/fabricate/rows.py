@@ -206,10 +206,7 @@ def course(row: Record) -> Timeline:
 def gpu_uses(cast: Sequence[Actor]) -> tuple[GpuUse, ...]:
     """Return how busy the GPU was with each actor: half of the time, at first not at all."""
     samples = tuple((second / 6, 0.0 if second < 6 else 60.0) for second in range(36))
-    return tuple(
-        GpuUse(title=a.title, adapter=a.loader, format=a.format, consumer="train", window_s=6.0, samples=samples)
-        for a in cast
-    )
+    return tuple(GpuUse(title=a.title, adapter=a.loader, consumer="train", window_s=6.0, samples=samples) for a in cast)
 
 
 def limit(step: str, block: int, images_per_s: float | None = None, *, attempt: int = 1, **changes: Any) -> Record:
