@@ -218,7 +218,9 @@ def test_copying_to_the_gpu_is_a_limit_and_lower_for_pageable_memory(
     asked = asked.model_copy(update={"work": asked.work.model_copy(update={"device": "cuda"})})
     limits = {"decode": 100.0, "host-to-device": 30.0, "pageable-to-device": 20.0, "transfer": 40.0}
     rows = {f"1/limit/{name}": SimpleNamespace(images_per_s=limit, workers=2) for name, limit in limits.items()}
-    record = SimpleNamespace(cache="warm", batch_memory=memory, images_per_s=10.0, workers=2, bank_bias_bound_pct=None)
+    record = SimpleNamespace(
+        cache="warm", batch_memory=memory, images_per_s=10.0, workers=2, prefetch_bias_bound_pct=None
+    )
     prepared = SimpleNamespace(canonicals={"files": "one"})
     trial = plan.Trial(1, 1, 1, asked.contestants[1])
     columns = ceilings.limit_columns(asked, prepared, trial, record, rows)  # type: ignore[arg-type]
@@ -240,7 +242,9 @@ def test_copying_does_not_limit_ranks_or_loaders_that_convert_on_the_gpu(
     asked = asked.model_copy(update={"work": asked.work.model_copy(update={"device": "cuda", **work})})
     limits = {"decode": 100.0, "host-to-device": 30.0, "pageable-to-device": 20.0}
     rows = {f"1/limit/{name}": SimpleNamespace(images_per_s=limit, workers=2) for name, limit in limits.items()}
-    record = SimpleNamespace(cache="warm", batch_memory=memory, images_per_s=10.0, workers=2, bank_bias_bound_pct=None)
+    record = SimpleNamespace(
+        cache="warm", batch_memory=memory, images_per_s=10.0, workers=2, prefetch_bias_bound_pct=None
+    )
     prepared = SimpleNamespace(canonicals={"files": "one"})
     trial = plan.Trial(1, 1, 1, asked.contestants[0])
     columns = ceilings.limit_columns(asked, prepared, trial, record, rows)  # type: ignore[arg-type]

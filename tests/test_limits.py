@@ -157,8 +157,12 @@ class TestColumns:
         [
             ({}, "crop", ""),
             ({"images_per_s": 60.0}, "crop", ""),  # less work than requested, or a wrong limit
-            ({"images_per_s": 51.0, "bank_bias_bound_pct": 3.0}, None, "crop: faster, but no more than by the images"),
-            ({"images_per_s": 60.0, "bank_bias_bound_pct": 3.0}, "crop", ""),
+            (
+                {"images_per_s": 51.0, "prefetch_bias_bound_pct": 3.0},
+                None,
+                "crop: faster, but no more than by images",
+            ),
+            ({"images_per_s": 60.0, "prefetch_bias_bound_pct": 3.0}, "crop", ""),
             ({"batch_memory": "shared"}, "transfer", ""),
             ({"batch_memory": "shared", "workers": 9}, "crop", "transfer: measured with 2 workers instead of 9"),
             ({"batch_memory": "shared", "images_per_s": 45.0}, "crop", "transfer: faster, so it takes another way"),
@@ -178,7 +182,13 @@ class TestColumns:
         artifact = SimpleNamespace(samples=48)  # 96 images an epoch: 2 passes
         prepared: Any = SimpleNamespace(canonicals={"raw": Path("one")}, artifacts={"raw": artifact})
         trial = plan.Trial(1, 1, 1, chosen.contestants[0])
-        own = {"images_per_s": 10.0, "workers": 2, "cache": "warm", "batch_memory": "private", "bank_bias_bound_pct": 0}
+        own = {
+            "images_per_s": 10.0,
+            "workers": 2,
+            "cache": "warm",
+            "batch_memory": "private",
+            "prefetch_bias_bound_pct": 0,
+        }
         rows = {name: replace(each, workers=2) for name, each in rows.items()}
         columns = limit_columns(chosen, prepared, trial, replace(row, **(own | changes)), rows)
         assert columns.get("bound_by") == by

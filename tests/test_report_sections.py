@@ -205,3 +205,12 @@ def test_report_names_missing_certificates(tmp_path: Path) -> None:
     text = written(tmp_path, certified={})
     assert "**No certificates:** this campaign did not check" in text
     assert "## Do all contestants do the same work?" not in text
+
+
+def test_limits_section_says_why_a_contestant_has_no_limit(tmp_path: Path) -> None:
+    reason = "transfer: faster, so it takes another way than the measured one"
+    unlimited = {"bound_ips": None, "pct_of_bound": None, "bound_by": "", "bound_reason": reason}
+    rows = [fabricate.load(CAST[0], 1, **unlimited), fabricate.load(CAST[1], 1), fabricate.limit("crop", 1)]
+    text = written(tmp_path, rows, cast=CAST[:2], blocks=1)
+    assert f"- **No limit for {CAST[0].title}**: {reason}.\n" in text
+    assert f"No limit for {CAST[1].title}" not in text

@@ -35,6 +35,8 @@ class ContestantSummary:
     """Of the columns in `record.MEDIANS` and `trials.DERIVED`, where measured."""
     bound_by: str
     """The step with the lowest machine limit; several steps if blocks differ."""
+    bound_reason: str
+    """Why measured steps do not limit it, as rows say; or an empty string."""
     apart: str = ""
     """How its work differs, so that it is not ranked; or an empty string."""
     trouble: str

@@ -139,6 +139,7 @@ def summary(contestant: Mapping[str, Any], rows: pd.DataFrame, apart: str = "") 
         speeds=tuple(ok["images_per_s"]),
         medians={str(column): float(value) for column, value in medians.items()},
         bound_by=_all(ok["bound_by"]),
+        bound_reason="; ".join(sorted(set(ok["bound_reason"]) - {""})),
         apart=apart,
         trouble=_trouble(own),
     )

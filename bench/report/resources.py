@@ -29,7 +29,8 @@ def limits(material: Material) -> dict[str, Any] | None:
     """Return the values of the section on the machine limits."""
     missing = {step: f"not measured: {reason}" for step, reason in material.analysis.limits_missing.items()}
     steps = [*material.analysis.limits.items(), *missing.items()]
-    return {"steps": steps} if steps else None
+    unlimited = [s for s in material.analysis.measured if "pct_of_bound" not in s.medians and s.bound_reason]
+    return {"steps": steps, "unlimited": unlimited} if steps else None
 
 
 def cold(material: Material) -> dict[str, Any] | None:

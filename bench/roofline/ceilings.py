@@ -104,9 +104,7 @@ def limit_columns(
         return {"bound_reason": "; ".join(reasons)}
     by = min(limits, key=lambda name: limits[name])
     if record.images_per_s > limits[by] >= _certain_ips(record):
-        return {
-            "bound_reason": "; ".join([*reasons, f"{by}: faster, but no more than by the images prefetched before"])
-        }
+        return {"bound_reason": "; ".join([*reasons, f"{by}: faster, but no more than by images prefetched before"])}
     share_pct = 100 * record.images_per_s / limits[by]
     return {"bound_ips": limits[by], "bound_by": by, "pct_of_bound": share_pct, "bound_reason": "; ".join(reasons)}
 
@@ -148,7 +146,7 @@ def _certain_ips(record: Record) -> float:
     assert record.images_per_s is not None
     if record.cache == "cold":
         return min(record.images_per_s, record.epoch1_images_per_s or record.images_per_s)
-    return record.images_per_s / (1 + (record.bank_bias_bound_pct or 0) / 100)
+    return record.images_per_s / (1 + (record.prefetch_bias_bound_pct or 0) / 100)
 
 
 def _prefix(trial: plan.Trial) -> str:
