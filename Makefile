@@ -27,16 +27,16 @@ ffcv-wheel:  ## build the portable FFCV wheel and copy it to dist/
 	$(SETUP) wheel
 
 data: setup  ## prepare the images and every format; DATA=path or DATA=s3://bucket/prefix uses your own images
-	$(BIN)/loaderbench prepare $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
+	$(BIN)/loaderbench prepare "$(CAMPAIGN)" $(DATA_OPTION) $(BENCH_ARGS)
 
 bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=... as above, CAMPAIGN=standard
-	$(BIN)/loaderbench bench $(CAMPAIGN) $(DATA_OPTION) $(BENCH_ARGS)
+	$(BIN)/loaderbench bench "$(CAMPAIGN)" $(DATA_OPTION) $(BENCH_ARGS)
 
 bench-s3: setup  ## the same with the synthetic images in a bucket, on an S3 server that it starts on loopback
-	$(BIN)/python -m tests.perf.on_s3 bench $(CAMPAIGN) $(BENCH_ARGS)
+	$(BIN)/python -m tests.perf.on_s3 bench "$(CAMPAIGN)" $(BENCH_ARGS)
 
 report: setup  ## write the report and its plots again
-	$(BIN)/loaderbench report results/$(CAMPAIGN)
+	$(BIN)/loaderbench report "results/$(CAMPAIGN)"
 
 # Laps of a loader alternate with laps of a reference; only ratios within one run are compared.
 PERF_FILE := results/perf/$(shell date -u +%Y%m%dT%H%M%SZ).json

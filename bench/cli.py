@@ -135,9 +135,8 @@ def bench(
         for note in prepared.data["notes"]:
             display.say(note)
         if prepared.rejected:
-            display.say(
-                f"{len(prepared.rejected)} unreadable images are skipped in every format; the report lists them"
-            )
+            listed = results / campaign.name / "unreadable.csv"
+            display.say(f"{len(prepared.rejected)} unreadable images are skipped in every format; see {listed}")
         folder = runner.run(
             campaign,
             prepared,

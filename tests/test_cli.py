@@ -98,7 +98,9 @@ def test_bench_measures_a_messy_tree_and_lists_skipped_files(tmp_path: Path) -> 
     done = loaderbench("bench", campaigns.file(tmp_path), "--data", tree, "--batch-size", 4, *places)
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "reports" / "small" / "report.md").read_text()
-    left_out = (tmp_path / "results" / "small" / "unreadable.csv").read_text().splitlines()
+    unreadable = tmp_path / "results" / "small" / "unreadable.csv"
+    assert f"unreadable images are skipped in every format; see {unreadable}" in done.stdout.replace("\n", "")
+    left_out = unreadable.read_text().splitlines()
     assert len(left_out) > 1
     assert "unreadable" in report
     assert state(tree) == before

@@ -80,9 +80,7 @@ def test_the_printed_command_names_the_split(here: Path) -> None:
 def test_a_folder_named_in_another_way_is_the_same_data(tree: Path, here: Path) -> None:
     Path("pictures").symlink_to(tree)
     Path("photos").symlink_to("pictures")
-    for number, name in enumerate(
-        ["photos", "./photos", "photos/", str(here / "photos"), "data/../pictures", str(tree)]
-    ):
+    for number, name in enumerate(["photos", "./photos/", str(here / "photos"), "data/../pictures"]):
         assert ("resuming" in run("bench", CAMPAIGN, "--data", name)) == bool(number), name
         forget_the_last_trial()
     assert [path.name for path in Path("results").glob("small*")] == ["small"]
