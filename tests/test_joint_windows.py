@@ -14,10 +14,11 @@ import torch
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.machine.gpu import Gpu
 from loaderbench.records.timeline import Timeline, fairness
-from loaderbench.trial import several
+from loaderbench.trial import combined, several
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.meter import LEAD, Meter
 from loaderbench.trial.spec import Peers, Several, TrialSpec, Window
+from tests.metered import ARTIFACT, WORK, consume, right
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,3 +135,20 @@ def test_the_joint_window_is_the_overlap_of_all_windows() -> None:
     assert columns["epoch1_s"] is None
     with pytest.raises(ValueError, match="never all open"):
         Timeline.together(both, [0, 7 * second])
+
+
+def test_each_column_of_ranks_or_jobs_has_a_rule_for_all_of_them_together(tmp_path: Path) -> None:
+    """A new column of `Record` that has none is refused, instead of being that of the first."""
+
+    def reports(**more: Any) -> list[dict[str, Any]]:
+        for index in range(2):
+            one.timeline.save(several_jobs.times(index))
+        return [{"status": "ok", "reason": "", **one.columns(), **one.for_peers(), **more} for _ in range(2)]
+
+    one = consume(right(), Window(0, 0, 6, None))
+    spec = TrialSpec("any", ARTIFACT, WORK, Window(0, 0, 6, None), tmp_path / "times.npz", jobs=2)
+    several_jobs = Several("task", spec, tmp_path)
+    together = combined.columns(several_jobs, reports(read_bytes=5))
+    assert (together["status"], together["read_bytes"], together["memory_format"]) == ("ok", 10, "contiguous")
+    with pytest.raises(TypeError, match="declare over_ranks in Record for bound_ips"):
+        combined.columns(several_jobs, reports(bound_ips=5.0))

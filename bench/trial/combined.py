@@ -14,6 +14,9 @@ from loaderbench.trial.checks import EpochTotals, InvalidWorkError
 from loaderbench.trial.clock import stall_pct
 from loaderbench.trial.spec import Several, TrialSpec
 
+_OF_THE_FIRST = {"status", "reason", "memory_format", "batch_memory"}
+"""Columns that are the same in all ranks or jobs: one loader delivers in each."""
+
 
 def refuse_one_accelerator(several: Several) -> None:
     """Raise NotImplementedError for a consumer that takes batches in one process only."""
@@ -38,20 +41,28 @@ def columns(several: Several, reports: Sequence[dict[str, Any]]) -> dict[str, An
     except (InvalidWorkError, ValueError) as error:
         return {"status": "invalid", "reason": str(error)}
     timeline.save(spec.times)
-    together = {**reports[0], **timeline.columns()}
-    together |= {name: _combined(name, reports) for name in OVER_RANKS if name in together}
+    return _combined(reports, timeline)
+
+
+def _combined(reports: Sequence[dict[str, Any]], timeline: Timeline) -> dict[str, Any]:
+    """Return the columns of all processes together. Raises TypeError for one of which nothing says how to do that."""
+    together: dict[str, Any] = {**timeline.columns()}
+    together |= {name: _statistic(name, reports) for name in OVER_RANKS if name in reports[0]}
     if cached := together.get("cached_images_per_s"):
         together["stall_vs_cached_pct"] = stall_pct(together["images_per_s"], cached)
     busy_pct = sum(report["cpu_load_pct"] + report["other_cpu_pct"] for report in reports) / len(reports)
     cpu_s = together["cores_used"] * together["window_s"]
     several_gpus = "each of several processes may use a GPU of its own"
     reason = several_gpus if reports[0]["gpu_util_pct"] is not None else reports[0]["gpu_reason"]
-    return together | {
+    together |= {
         **asdict(GpuLoad(gpu_reason=reason)),
         "cpu_s": cpu_s,
         "cpu_s_per_1k_images": 1000 * cpu_s / together["window_images"],
         "other_cpu_pct": max(0.0, busy_pct - together["cpu_load_pct"]),
     }
+    if undeclared := reports[0].keys() - together.keys() - _OF_THE_FIRST:
+        raise TypeError(f"declare over_ranks in Record for {', '.join(sorted(undeclared))}")
+    return {name: reports[0][name] for name in _OF_THE_FIRST} | together
 
 
 def _check_shared(epochs: Sequence[Sequence[EpochTotals]], artifact: Artifact, work: Work) -> None:
@@ -60,6 +71,6 @@ def _check_shared(epochs: Sequence[Sequence[EpochTotals]], artifact: Artifact, w
         EpochTotals.of_all(parts).check(number, artifact, work)
 
 
-def _combined(name: str, reports: Sequence[dict[str, Any]]) -> float | None:
+def _statistic(name: str, reports: Sequence[dict[str, Any]]) -> float | None:
     values = [report[name] for report in reports]
     return None if None in values else OVER_RANKS[name](values)
