@@ -221,7 +221,8 @@ class Loader(Protocol):
     requires: tuple[str, ...]
     """Import names of the required libraries; the version of the first one is recorded."""
     reads: tuple[str, ...]
-    """Names of the writers whose formats it reads; empty if it reads nothing and accepts any format."""
+    """Names of the writers whose formats it reads. Empty if it reads nothing and accepts any format, as calibration
+    loaders do; then its images may all be the same."""
     streams: bool
     """Whether it reads formats from S3 by itself, given a URL as the path. It must take credentials and endpoint from
     AWS's usual chain, and use the proxy that `HTTPS_PROXY` names."""

@@ -1,8 +1,8 @@
 """Calibration loader of known speed and cost, which the harness must measure correctly; by default the null loader.
 
 It delivers one prepared batch repeatedly: as fast as possible, which measures the harness's overhead (null loader), or
-at fixed times, so that its speed does not depend on the machine. CPU time is burnt in this process, in a child, and in
-grandchildren that end soon, each by its own CPU clock.
+at fixed times, so that its speed does not depend on the machine while that keeps up. CPU time is burnt in this process,
+in a child, and in grandchildren that end soon, each by its own CPU clock.
 """
 
 from __future__ import annotations

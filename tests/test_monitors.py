@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +20,7 @@ import pytest
 
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.machine import cores, page_cache
-from loaderbench.machine.counters import tree_memory
+from loaderbench.machine.counters import processes, tree_counters, tree_memory
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial import TrialSpec, Window, measure
 
@@ -156,6 +158,14 @@ def test_pace_reads_and_holds_its_known_amounts(on_disk: Path, tmp_path: Path) -
     known = measured(tmp_path, loader="pace", shared_mib=200, read_mib=FILES_MIB)
     assert FILES_MIB <= known["read_bytes"] / MIB < 2 * FILES_MIB
     assert known["anon_memory_mib"] - plain["anon_memory_mib"] == pytest.approx(200, rel=0.25)
+
+
+def test_context_switches_of_ended_threads_are_counted() -> None:
+    before = tree_counters(processes())
+    thread = threading.Thread(target=lambda: [time.sleep(0.001) for _ in range(100)])
+    thread.start()
+    thread.join()
+    assert tree_counters(processes()).context_switches >= before.context_switches + 100
 
 
 def test_evicted_pages_are_not_reported_as_resident(tmp_path: Path) -> None:

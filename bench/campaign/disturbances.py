@@ -58,8 +58,12 @@ def flags(record: Record) -> tuple[str, ...]:
         ("cores were slowed for their heat {} times", record.thermal_throttle_events, 0),
         ("a CPU quota was used up {} times", record.quota_throttle_events, 0),
         ("the cores were slowed or held back {} times", record.throttle_events, 0),
-        ("prefetching may inflate images/s by up to {:.1f} %", record.prefetch_bias_bound_pct, PREFETCH_BIAS_PCT),
         ("it reaches {:,.0f} % of the machine limit", record.pct_of_bound, BEYOND_LIMIT_PCT),
+        (
+            "up to {:.1f} % of images/s may come from images prefetched before the window",
+            record.prefetch_bias_bound_pct,
+            PREFETCH_BIAS_PCT,
+        ),
     )
     found = [*disturbances(record), *_beyond(measured)]
     if record.gpu_throttle:

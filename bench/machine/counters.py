@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -53,7 +54,7 @@ def _process_seconds(pid: int) -> float:
 
 @dataclass(frozen=True)
 class Memory:
-    """Proportional set size (PSS), summed over a process tree, so that shared pages count once."""
+    """Proportional set size (PSS), summed over a process tree, so that pages which only it shares count once."""
 
     total_mib: float
     anon_mib: float
@@ -91,7 +92,7 @@ class Counters:
     major_faults: int
     """Page faults that needed input or output."""
     context_switches: int
-    """Voluntary and involuntary. Of ended children, only those of this process itself are known."""
+    """Voluntary and involuntary. Of ended processes and threads, only this process's own are known."""
 
     def __add__(self, other: Counters) -> Counters:
         """Return the sum over two sets of processes."""
@@ -110,12 +111,12 @@ def difference(before: int | None, after: int | None) -> int | None:
 
 def tree_counters(tree: Tree) -> Counters:
     """Return the counts of the processes together."""
-    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    total = Counters(0, 0, ended.ru_nvcsw + ended.ru_nivcsw)
+    total = Counters(0, 0, 0)
     for process in tree:
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
             total += _process_counters(process.pid)
-    return total
+    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return replace(total, context_switches=total.context_switches + sum(u.ru_nvcsw + u.ru_nivcsw for u in own))
 
 
 def _process_counters(pid: int) -> Counters:
@@ -126,6 +127,7 @@ def _process_counters(pid: int) -> Counters:
     switches = sum(
         _field(task / "status", name)
         for task in (folder / "task").iterdir()
+        if pid != os.getpid()  # whose ended threads are known too, see `tree_counters`
         for name in ("voluntary_ctxt_switches", "nonvoluntary_ctxt_switches")
     )
     return Counters(read_bytes, faults, switches)

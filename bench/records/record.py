@@ -119,8 +119,8 @@ class Record:  # long, because it is one schema, in the order of the file's head
     slowest_rank_images_per_s: float | None = column(over_blocks=median)
     """Of the rank or job that received the fewest images in the window. Empty with one process."""
     window_drift_pct: float | None = None
-    """How much faster the second half of the window's batches came than the first, ends of epochs omitted. Empty if
-    there are fewer than two spans of one batch per worker in a half."""
+    """How much faster the second half of the window's batches came than the first. With one process, ends of epochs are
+    omitted. Empty if there are fewer than two spans of one batch per worker in a half."""
     window_drift_error_pct: float | None = None
     """Standard error of `window_drift_pct`, from the differences within each half."""
     epoch1_images_per_s: float | None = column(over_blocks=median)
@@ -140,12 +140,13 @@ class Record:  # long, because it is one schema, in the order of the file's head
     """Length of the steady window."""
     window_images: int | None = None
     window_epochs: int | None = None
-    """Epoch boundaries in the window."""
+    """Epoch boundaries in the window; 0 with several ranks or jobs, whose boundaries differ."""
     prefetched_images: int | None = None
     """Images that were ready after a pause that follows the window. Empty if there may be more: if the epoch ended
     first, if every batch tried was ready, or if the pause was too short to prefetch more."""
     prefetch_bias_bound_pct: float | None = column(over_blocks=median)
-    """The most by which prefetching can have raised `images_per_s`: `prefetched_images` over `window_images`."""
+    """The largest share of `images_per_s` that can come from images prefetched before the window: `prefetched_images`
+    over `window_images`."""
     wait_p50_ms: float | None = column(over_blocks=median)
     """Time from the request for a batch to its delivery, in the window: median."""
     wait_p95_ms: float | None = column(over_blocks=median)
@@ -178,14 +179,15 @@ class Record:  # long, because it is one schema, in the order of the file's head
     cpu_s_per_1k_images: float | None = column(over_blocks=median)
     memory_mib: float | None = column(over_blocks=median, over_ranks=sum)
     """Sum of proportional set sizes (PSS) over the process tree, read twice: after the first batch and at the window's
-    end. The reading with more anonymous and shared memory counts; a peak between the two is not seen. Shared pages
-    count once, mapped files as far as they are resident. The harness's own raw times are subtracted."""
+    end. The reading with more anonymous and shared memory counts; a peak between the two is not seen. Pages that only
+    the tree shares count once, those that it shares with other programs in part. Mapped files count as far as they are
+    resident. The harness's own raw times are subtracted."""
     anon_memory_mib: float | None = column(over_blocks=median, over_ranks=sum)
     """The part of it that is not backed by files: anonymous and shared memory."""
     major_faults: int | None = column(over_ranks=sum)
     """Page faults in the window, over the process tree, that had to read."""
     context_switches: int | None = column(over_blocks=median, over_ranks=sum)
-    """In the window, over the process tree."""
+    """In the window, over the process tree. Those of worker processes' threads that ended in it are missing."""
     read_bytes: int | None = column(over_blocks=median, over_ranks=sum)
     """Read from the disk by the process tree, from the construction of the loader to the last batch."""
     resident_pct: float | None = None
@@ -201,7 +203,7 @@ class Record:  # long, because it is one schema, in the order of the file's head
     quota_throttle_events: int | None = column(over_ranks=max)
     """How often in the window a cgroup of the trial, or one above it, used up its CPU quota. Empty if not readable."""
     monitor_cpu_pct: float | None = column(over_blocks=median, over_ranks=sum)
-    """CPU of the readings at the window's edges over the window, in percent of one core. Memory is read after it."""
+    """CPU of the readings at the window's edges over the window, in percent of one core. Memory is read outside it."""
     step_p50_ms: float | None = column(over_blocks=median, over_ranks=fmean)
     """Median training step in the window, on a GPU by its own clock. Mean over ranks."""
     starved_pct: float | None = column(over_blocks=median, over_ranks=max)
@@ -219,7 +221,7 @@ class Record:  # long, because it is one schema, in the order of the file's head
     loss_last: float | None = column(over_blocks=median, over_ranks=fmean)
     """Mean loss of the last 8 of a fixed number of steps: loaders that deliver the same agree in it."""
     fed_images_per_s: float | None = column(over_blocks=median)
-    """The highest demand at which an emulated accelerator is busy for 90 % of the time."""
+    """The highest demand at which an emulated accelerator is busy for 90 % of the time; at most the highest tried."""
     demand_curve: str = ""
     """Demands tried in images/s, each with the accelerator's utilisation in percent, separated by `; `."""
     gpu_util_pct: float | None = column(over_blocks=median)

@@ -49,7 +49,7 @@ class Timeline:
     paused: int | None = None
     """Index of the first batch requested after the pause that follows the window."""
     complete: int = 0
-    """Number of epochs that ended, all checked."""
+    """Number of epochs that ended."""
     workers: int = 1
     """Number of workers, in all ranks or jobs. They may finish their batches at the same time."""
     ranks: list[int] = field(default_factory=list)
