@@ -53,6 +53,13 @@ def test_bucket_trials_are_planned_and_not_ranked() -> None:
     assert (download.title, download.summary.speeds, download.end_s) == ("Slow, downloaded first", (), None)
 
 
+def test_a_cache_that_was_not_read_is_not_called_over_its_limit() -> None:
+    stream = fabricate.STREAM | {"streaming": [], "bounded": ["fast"], "downloading": []}
+    campaign = fabricate.environment(CAST, 1, "reference", stream=stream)["campaign"]
+    [bounded] = analyse([fabricate.fetched(FAST, 1, "bounded", cache_peak_mib=None)], campaign).by_transport
+    assert bounded.bound_held is None
+
+
 def test_cold_trials_are_not_ranked() -> None:
     rows = [*runs(FAST, 300), fabricate.load(FAST, 1, cache="cold", images_per_s=9.0, epoch1_images_per_s=20.0)]
     rows[0] = fabricate.load(FAST, 1, images_per_s=300.0, epoch1_images_per_s=40.0)

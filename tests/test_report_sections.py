@@ -214,3 +214,10 @@ def test_limits_section_says_why_a_contestant_has_no_limit(tmp_path: Path) -> No
     text = written(tmp_path, rows, cast=CAST[:2], blocks=1)
     assert f"- **No limit for {CAST[0].title}**: {reason}.\n" in text
     assert f"No limit for {CAST[1].title}" not in text
+
+
+def test_a_cold_trial_that_read_nothing_shows_zero_and_not_a_dash(tmp_path: Path) -> None:
+    rows = [fabricate.load(CAST[0], 1), fabricate.load(CAST[0], 1, cache="cold", read_bytes=0, cache_state="unproven")]
+    text = written(tmp_path, rows, cast=CAST[:1], blocks=1, cold=[CAST[0].name])
+    [row] = rows_of(text, "unproven (1)")
+    assert row[-2:] == ["0.00", "unproven (1)"]

@@ -120,7 +120,7 @@ class TransportSummary:
     curves: tuple[DeliveryCurve, ...]
     """Of each ok block whose raw times are there."""
     bound_held: bool | None
-    """Whether it stayed within its limit on disk in every block; None without a limit."""
+    """Whether it stayed within its limit on disk in every block; None without a limit, and if nothing was read."""
 
     @property
     def title(self) -> str:

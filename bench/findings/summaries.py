@@ -237,7 +237,7 @@ def by_transport(
         rows = of_variant(table, variant)
         for name in names if variant.transport else ():
             own = ok_rows(rows[rows["contestant"] == name])
-            limited = own[own["cache_mib"].notna()]
+            limited = own[own["cache_mib"].notna() & own["cache_peak_mib"].notna()]
             held = bool((limited["cache_peak_mib"] <= limited["cache_mib"]).all())
             yield TransportSummary(
                 transport=variant.transport,

@@ -38,7 +38,7 @@ def cold(material: Material) -> dict[str, Any] | None:
     epochs = []
     for c in material.analysis.cold_starts:
         cold_s, speed, read_bytes = medians(c.cold, "epoch1_s", "images_per_s", "read_bytes")
-        read_mb = read_bytes / _MB if read_bytes else None
+        read_mb = None if read_bytes is None else read_bytes / _MB
         row = (c.warm.title, *medians(c.warm, "epoch1_s"), cold_s or c.cold.trouble, interval(c.ratio))
         epochs.append((*row, speed, read_mb, c.states))
     return {"epochs": epochs} if epochs else None
