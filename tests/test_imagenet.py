@@ -129,7 +129,7 @@ def loose_files(folder):
 def test_validation_images_get_the_index_of_the_ground_truth(validation, tmp_path, put):
     put(validation.parent)
     assert contents(read(validation, tmp_path / "cache")) == EXPECTED
-    assert contents(read(validation.parent, tmp_path / "other")) == EXPECTED
+    assert contents(read(validation.parent, tmp_path.with_name("other"))) == EXPECTED
 
 
 def test_error_for_missing_ground_truth_says_which_files_to_add(validation, tmp_path):

@@ -68,3 +68,29 @@ def test_other_data_is_named_with_what_to_pass_instead(tmp_path: Path, name: str
     for path in (tmp_path / "data", tmp_path / "data" / name):
         with pytest.raises(SourceError, match=told):
             read(path, tmp_path / "cache")
+
+
+class TestImageNet:
+    """ImageNet in other tars than its own."""
+
+    def test_folder_of_synset_tars_is_read(self, tmp_path: Path) -> None:
+        (tmp_path / "train").mkdir()
+        for number, synset in enumerate(("n01443537", "n01440764")):
+            tar(tmp_path / "train" / f"{synset}.tar", [(f"{synset}_{number}.JPEG", image(number))])
+        tree = read(tmp_path / "train", tmp_path / "cache")
+        assert (tree.classes, tree.paths) == (
+            ("n01440764", "n01443537"),
+            ("n01440764/n01440764_1.JPEG", "n01443537/n01443537_0.JPEG"),
+        )
+
+    def test_synset_at_the_end_of_a_name_is_the_class(self, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir()
+        names = ("n01440764_1_n01440764.JPEG", "n01443537_2_n01443537.JPEG", "ILSVRC2012_val_00000001_n01443537.JPEG")
+        for number, (name, shard) in enumerate(
+            zip(names, ("train_images_0", "train_images_1", "val_images"), strict=True)
+        ):
+            tar(tmp_path / "data" / f"{shard}.tar.gz", [(name, image(number))], "w:gz")
+        tree = read(tmp_path / "data", tmp_path / "cache")
+        assert (tree.classes, tree.labels.tolist()) == (("n01440764", "n01443537"), [0, 1])
+        assert any("val_images.tar.gz" in note for note in tree.notes)
+        assert read(tmp_path / "data", tmp_path / "cache", "val").classes == ("n01443537",)

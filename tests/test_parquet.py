@@ -84,13 +84,13 @@ def test_an_unusable_row_is_skipped_with_its_reason(tmp_path, row, reason):
 )
 def test_error_says_that_features_name_no_images_with_labels(tmp_path, features):
     path = dataset(tmp_path / "x.parquet", ROWS, features)
-    with pytest.raises(SourceError, match=r"x.parquet: the schema's .* do not name a column .*Image and ClassLabel"):
+    with pytest.raises(SourceError, match=r"x.parquet: the schema's .* name no column .*Image and ClassLabel"):
         read(path, tmp_path / "cache")
 
 
 def test_error_says_that_a_file_has_no_features(tmp_path):
     pq.write_table(pa.table({"image": [b"x"], "label": [1]}), tmp_path / "x.parquet")
-    with pytest.raises(SourceError, match=r"x.parquet: the schema's .* do not name a column"):
+    with pytest.raises(SourceError, match=r"x.parquet: the schema's .* name no column"):
         read(tmp_path / "x.parquet", tmp_path / "cache")
 
 
@@ -134,3 +134,26 @@ def test_error_for_missing_pyarrow_names_the_install_command(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(SourceError, match=r"x.parquet needs pyarrow: pip install 'loaderbench\[parquet\]'"):
         read(path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["plain_text/train-00000-of-00001.parquet", "default/train/0000.parquet"])
+def test_files_in_the_folder_of_a_configuration_are_read(tmp_path, name):
+    dataset(tmp_path / "data" / name, ROWS)
+    dataset(tmp_path / "data" / name.replace("train", "test"), [(image(99), 0)])
+    assert contents(read(tmp_path / "data", tmp_path / "cache")) == EXPECTED
+
+
+def test_several_configurations_are_refused_by_their_names(tmp_path):
+    for name in ("cropped", "full"):
+        dataset(tmp_path / "data" / name / "train-00000-of-00001.parquet", ROWS)
+    several = r"several configurations \(cropped, full\); name one of them: DATA=.*cropped"
+    with pytest.raises(SourceError, match=several):
+        read(tmp_path / "data", tmp_path / "cache")
+
+
+def test_text_in_a_column_of_labels_is_refused(tmp_path):
+    table = pq.read_table(dataset(tmp_path / "x.parquet", ROWS))
+    text = table.set_column(1, "label", pa.array(["cat"] * len(ROWS)))
+    pq.write_table(text.replace_schema_metadata(table.schema.metadata), tmp_path / "x.parquet")
+    with pytest.raises(SourceError, match="name no column that holds images and one that holds class labels"):
+        read(tmp_path / "x.parquet", tmp_path / "cache")

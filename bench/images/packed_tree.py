@@ -1,8 +1,12 @@
-"""Unpack a zip or tar file that holds a folder of images, as people upload them."""
+"""Unpack zip and tar files that hold folders of images, or ImageNet in other tars than its own.
+
+Those are one tar for each synset, and Hugging Face's, in which the name of an image ends in its synset.
+"""
 
 import json
+import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -10,24 +14,30 @@ from typing import IO, ClassVar
 
 from loaderbench.bucket.client import relative
 from loaderbench.images import layouts
-from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, is_tar, members
+from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, first_name, is_tar, members
+from loaderbench.images.splits import files_of
 from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError
 from loaderbench.images.unpack import RECORD
 from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.text import printable
 
+_SYNSET = re.compile(r"n\d{8}")
+_ENDS_IN_SYNSET = re.compile(r"_(n\d{8})\.JPEG$")
 _TRUTHS = ("LOC_val_solution.csv", *layouts.TABLES)
 """Names of files that give labels."""
 
 
 @dataclass(frozen=True)
 class PackedTree:
-    """A zip or tar file of folders of images."""
+    """Zip or tar files of folders of images."""
 
     what: str
     """For messages."""
     files: tuple[Path, ...]
-    """The file."""
+    notes: tuple[str, ...] = ()
+    """What the user may want to know, one sentence each."""
+    holds_splits: bool = False
+    """Whether folders in it may be splits."""
     images: ClassVar = None
     resumes: ClassVar = False
 
@@ -37,10 +47,10 @@ class PackedTree:
         `on_progress` gets the number of files written so far. Raises SourceError or DiskSpaceError.
         """
         rejected: list[Rejected] = []
-        [path], written = self.files, 0
+        written = 0
         with full_disk_explained(out.parent, "the unpacked images"):
-            for name, file in _files(path, lambda *entry: rejected.append(Rejected(*entry))):
-                at = out / name
+            for path, name, file in _files(self.files, lambda *entry: rejected.append(Rejected(*entry))):
+                at = out / _place(path, name)
                 at.parent.mkdir(parents=True, exist_ok=True)
                 if file is None:
                     at.mkdir(exist_ok=True)  # an empty folder is a class
@@ -51,7 +61,7 @@ class PackedTree:
                     written += 1
                     on_progress(written)
         if not written:
-            raise SourceError(f"no images in {printable(path)}: images end in {' '.join(EXTENSIONS)}")
+            raise SourceError(f"no images in {printable(self.files[0])}: images end in {' '.join(EXTENSIONS)}")
         (out / RECORD).write_text(json.dumps([asdict(entry) for entry in rejected]))
 
     def tree(self, folder: Path, split: str | None) -> ImageTree:
@@ -59,34 +69,52 @@ class PackedTree:
         root = folder
         while len(inner := layouts.folders_in(root)) == 1 and layouts.folders_in(inner[0]):
             [root] = inner  # most archives hold one folder, with all else in it
-        found = layouts.read(root, split)
+        found = layouts.read(root, split if self.holds_splits else None)
         rejected = tuple(Rejected(**entry) for entry in json.loads((folder / RECORD).read_text()))
-        return replace(found, skipped=found.skipped + rejected)
+        return replace(found, skipped=found.skipped + rejected, notes=(*self.notes, *found.notes))
 
 
-def find(path: Path, split: str | None) -> PackedTree | None:  # noqa: ARG001 - the folders in it tell
-    """Return the packed folders of a zip file, or of a tar whose first two files are images in folders, else None.
+def _place(path: Path, name: str) -> str:
+    """Return where a file of an archive goes, with ImageNet's synset as its folder."""
+    base = PurePosixPath(name).name
+    if synset := _ENDS_IN_SYNSET.search(base):
+        return f"{synset[1]}/{base}"
+    return f"{path.stem}/{base}" if _SYNSET.fullmatch(path.stem) else name
 
-    Raises DamagedError.
+
+def find(path: Path, split: str | None) -> PackedTree | None:
+    """Return the packed folders of a zip file, of a tar whose first two files are images in folders, or of ImageNet.
+
+    ImageNet may be one tar or a folder of tars, see `_place`. None for other files. Raises SourceError.
     """
     if path.suffix.lower() == ".zip" and path.is_file():
-        return PackedTree(f"the zip file {path.name}", (path,))
+        return PackedTree(f"the zip file {path.name}", (path,), holds_splits=True)
+    tars = [path] if is_tar(path) else sorted(filter(is_tar, path.iterdir())) if path.is_dir() else []
+    if tars and all(_SYNSET.fullmatch(tar.stem) for tar in tars):
+        return PackedTree(f"ImageNet's images of {len(tars)} synsets", tuple(tars))
+    if tars and _ENDS_IN_SYNSET.search(first_name(tars[0])):
+        chosen, notes = files_of(split, tars)
+        return PackedTree("ImageNet's images", tuple(chosen), notes)
     if not is_tar(path):
         return None
     with path.open("rb") as file:
         first = [member.name for member in islice(members(file, str(path), lambda *_: None), 2)]
     images = [name for name in first if "/" in name and name.lower().endswith(EXTENSIONS)]
     apart = len({name.partition(".")[0] for name in images}) == len(first) > 1
-    return PackedTree(f"the tar file {path.name}", (path,)) if apart else None
+    return PackedTree(f"the tar file {path.name}", (path,), holds_splits=True) if apart else None
 
 
-def _files(path: Path, reject: Reject) -> Iterator[tuple[str, IO[bytes] | None]]:
-    """Yield the name and content of each file that is of use; of a folder, the name and None. Raises DamagedError."""
-    for name, file in _entries(path, reject):
-        if relative(name.rstrip("/")) is None:
-            reject(f"{path}: {name}", "a name that leads out of the archive")
-        elif file is None or PurePosixPath(name).name in _TRUTHS or name.lower().endswith(EXTENSIONS):
-            yield name.rstrip("/"), file
+def _files(paths: Iterable[Path], reject: Reject) -> Iterator[tuple[Path, str, IO[bytes] | None]]:
+    """Yield the archive, name and content of each file that is of use; of a folder None as the content.
+
+    Raises DamagedError.
+    """
+    for path in paths:
+        for name, file in _entries(path, reject):
+            if relative(name.rstrip("/")) is None:
+                reject(f"{path}: {name}", "a name that leads out of the archive")
+            elif file is None or PurePosixPath(name).name in _TRUTHS or name.lower().endswith(EXTENSIONS):
+                yield path, name.rstrip("/"), file
 
 
 def _entries(path: Path, reject: Reject) -> Iterator[tuple[str, IO[bytes] | None]]:

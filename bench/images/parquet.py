@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from loaderbench.images.archives import DamagedError, Reject
-from loaderbench.images.splits import files_of
+from loaderbench.images.splits import files_of, is_split
 from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample, Shard
-from loaderbench.machine.text import printable
+from loaderbench.machine.text import names, printable
 
 _ROWS = 64
 """Rows that are read at a time, which limits the memory."""
@@ -31,20 +31,33 @@ _SIGNATURES = {
 
 
 def find(path: Path, split: str | None) -> Archive | None:
-    """Return the archive for a Parquet file, a folder of them, or a repository with a folder `data`, else None.
+    """Return the archive for a Parquet file, or a folder that holds them up to two levels down, else None.
 
     Raises SourceError.
     """
-    found = [path] if path.suffix == ".parquet" and path.is_file() else []
-    if path.is_dir():
-        found = sorted(path.glob("*.parquet")) or sorted(path.glob("data/*.parquet"))
-    files, notes = files_of(split, found)
+    found = [path] if path.suffix == ".parquet" and path.is_file() else _in_folder(path)
+    files, notes = files_of(split, found, path if path.is_dir() else None)
     if not files:
         return None
     images = sum(_open(file).metadata.num_rows for file in files)
     columns = _columns(files[0])
     what = f"{len(files)} Parquet files"
     return Archive(what, tuple(files), partial(_shards, files), images, (*notes, *columns.notes), columns.classes)
+
+
+def _in_folder(path: Path) -> list[Path]:
+    """Return the Parquet files of one configuration in a folder. Raises SourceError if it holds several."""
+    for pattern in ("*.parquet", "*/*.parquet", "*/*/*.parquet"):
+        found = sorted(file for file in path.glob(pattern) if file.is_file()) if path.is_dir() else []
+        parents = sorted({file.relative_to(path).parts[0] for file in found if file.parent != path})
+        if len(parents) > 1 and not all(map(is_split, parents)):
+            first = printable(path / parents[0])
+            raise SourceError(
+                f"{printable(path)} holds several configurations ({names(parents)}); name one of them: DATA={first}"
+            )
+        if found:
+            return found
+    return []
 
 
 def _shards(files: list[Path], _: Reject) -> Iterator[Shard]:
@@ -95,17 +108,20 @@ class _Columns:
 def _columns(path: Path) -> _Columns:
     """Return the columns of image and class index, with a note if there are other candidates. Raises SourceError."""
     schema = _open(path).schema_arrow
+    from pyarrow.types import is_integer
+
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         typed = [(name, feature.get("_type")) for name, feature in features.items() if isinstance(feature, dict)]
         images = [name for name, type_ in typed if type_ == "Image" and _holds_bytes(schema.field(name).type)]
-        labels = [name for name, type_ in typed if type_ == "ClassLabel" and name in schema.names]
+        labels = [name for name, type_ in typed if type_ == "ClassLabel" and is_integer(schema.field(name).type)]
         image, label = images[0], labels[0]
-        classes = tuple(map(str, features[label].get("names") or ()))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        listed = features[label].get("names")
+        classes = tuple(map(str, listed)) if isinstance(listed, list) else ()
+    except (AttributeError, IndexError, KeyError, RecursionError, TypeError, ValueError):
         raise SourceError(
-            f"{printable(path)}: the schema's `huggingface` metadata do not name a column of images and one of class "
-            "labels; write the file with the library datasets and its features Image and ClassLabel"
+            f"{printable(path)}: the schema's `huggingface` metadata name no column that holds images and one that "
+            "holds class labels; write the file with the library datasets and its features Image and ClassLabel"
         ) from None
     others = [*images[1:], *labels[1:]]
     note = f"The columns {image} and {label} are read; {', '.join(others)} are skipped."
@@ -113,8 +129,11 @@ def _columns(path: Path) -> _Columns:
 
 
 def _holds_bytes(type_: Any) -> bool:
-    """Return whether a column's type is a struct with the field `bytes`."""
-    return any(type_.field(place).name == "bytes" for place in range(type_.num_fields))
+    """Return whether a column's type is a struct with the field `bytes` of bytes."""
+    from pyarrow.types import is_binary, is_large_binary, is_struct
+
+    fields = [type_.field(place) for place in range(type_.num_fields)] if is_struct(type_) else []
+    return any(field.name == "bytes" and (is_binary(field.type) or is_large_binary(field.type)) for field in fields)
 
 
 def _open(path: Path) -> Any:

@@ -13,13 +13,15 @@ _WORD = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
 _SHORT = {"valid": "val", "validation": "val"}
 
 
-def files_of(split: str | None, files: list[Path]) -> tuple[list[Path], tuple[str, ...]]:
+def files_of(split: str | None, files: list[Path], root: Path | None = None) -> tuple[list[Path], tuple[str, ...]]:
     """Return the files of a split, and a note unless these are all files and of training.
 
-    The last word for a split in a file's name counts. If no name says training, the files without such a word are
-    training. None takes the only split if all files are of one, otherwise training. Raises SourceError.
+    The last word for a split in a file's name counts, or in its path below `root`. If no name says training, the files
+    without such a word are training. None takes the only split if all files are of one, otherwise training. Raises
+    SourceError.
     """
-    words = {file: found[-1] for file in files if (found := _WORD.findall(file.name.lower()))}
+    named = {file: str(file.relative_to(root) if root else file.name).lower() for file in files}
+    words = {file: found[-1] for file, name in named.items() if (found := _WORD.findall(name))}
     splits = {file: _SHORT.get(word, word) for file, word in words.items()}
     unnamed = [file for file in files if file not in splits]
     there = sorted(set(splits.values()))
@@ -32,6 +34,11 @@ def files_of(split: str | None, files: list[Path]) -> tuple[list[Path], tuple[st
         return chosen, ()
     skipped = f"; {len(others)} others are skipped: {names(others)}" if others else ""
     return chosen, (f"The files of the split {split} are read{skipped}.",)
+
+
+def is_split(name: str) -> bool:
+    """Return whether a name contains a split."""
+    return bool(_WORD.search(name.lower()))
 
 
 def no_split(split: str, where: Path, there: Iterable[str]) -> SourceError:
