@@ -79,7 +79,7 @@ def test_build_replaces_unreadable_images_by_others(tree, tmp_path):
 def test_build_notes_that_a_folder_has_too_few_images(clean, tmp_path):
     source = built(clean, tmp_path / "store", samples=50)
     assert len(source) == 40
-    assert "50 images were requested; the folder has 40." in source.manifest.notes
+    assert "50 images were requested; the folder has 40 readable ones." in source.manifest.notes
 
 
 def test_label_does_not_depend_on_the_number_of_samples(clean, tmp_path):

@@ -90,3 +90,13 @@ def test_prepare_refuses_to_start_if_all_images_do_not_fit(tree, tmp_path, monke
     with pytest.raises(DiskSpaceError, match="96 images in all formats need about"):
         prepare(chosen, tree, tmp_path, Display(), strict=True)
     assert not (tmp_path / "canonical").exists()
+
+
+@pytest.mark.usefixtures("small", "planted")
+def test_a_format_that_cannot_be_written_is_named_in_the_estimate(tree, tmp_path):
+    formats = {
+        "files": {"writer": "imagefolder", "mode": "jpeg"},
+        "empty": {"writer": "planted-empty", "mode": "raw"},
+    }
+    lines = estimate_formats(campaign({"a": {}}, formats), tree, tmp_path, Display()).lines()
+    assert [line.partition(";")[0] for line in lines[3:]] == ["  left out: empty: 0 images are stored instead of 32"]

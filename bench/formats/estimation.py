@@ -41,6 +41,8 @@ class Estimate:
     parts: tuple[PartEstimate, ...]
     free_bytes: int
     """On the disk of the cache."""
+    left_out: tuple[str, ...] = ()
+    """Formats that could not be written, with the reason."""
 
     @property
     def seconds(self) -> float:
@@ -59,7 +61,8 @@ class Estimate:
         duration = f"about {_duration(self.seconds)} on {cores} cores{cost}"
         size = f"{self.size_bytes / GIB:.3g} GiB, where {self.free_bytes / GIB:.3g} GiB is free"
         total = f"preparing {self.images:,} images takes {duration} and {size}:"
-        return [total, *(f"  {p.title}: {_duration(p.seconds)}, {p.size_bytes / GIB:.3g} GiB" for p in self.parts)]
+        parts = (f"  {p.title}: {_duration(p.seconds)}, {p.size_bytes / GIB:.3g} GiB" for p in self.parts)
+        return [total, *parts, *(f"  left out: {left}" for left in self.left_out)]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Measured:
     images: int
     parts: dict[str, PartEstimate]
     """By format name, and the canonical images."""
+    left_out: tuple[str, ...] = ()
 
 
 def estimate_on_samples(campaign: Campaign, tree: ImageTree, images: int, cache: Path, display: Display) -> Estimate:
@@ -76,7 +80,8 @@ def estimate_on_samples(campaign: Campaign, tree: ImageTree, images: int, cache:
     sizes = sorted({min(size, images) for size in SAMPLES})
     display.say(f"measuring on {' and '.join(map(str, sizes))} of {images:,} images what all of them will take ...")
     samples = [_measure(campaign, tree, size, cache, display) for size in sizes]
-    return Estimate(images, extrapolate(samples[0], samples[-1], images), shutil.disk_usage(cache).free)
+    parts = extrapolate(samples[0], samples[-1], images)
+    return Estimate(images, parts, shutil.disk_usage(cache).free, samples[-1].left_out)
 
 
 def extrapolate(few: Measured, more: Measured, images: int) -> tuple[PartEstimate, ...]:
@@ -111,7 +116,8 @@ def _measure(campaign: Campaign, tree: ImageTree, samples: int, cache: Path, dis
             if record.write_synced_s:
                 written_bytes = size_bytes(job.folder / "files")
                 parts[record.format] = PartEstimate(record.title, record.write_synced_s, written_bytes)
-        return Measured(len(made[0].images), parts)
+        left_out = tuple(f"{record.title}: {record.reason}" for record in records if record.status != "ok")
+        return Measured(len(made[0].images), parts, left_out)
 
 
 def _duration(seconds: float) -> str:

@@ -61,17 +61,11 @@ def canonical(
 def canonical_folder(tree: ImageTree, settings: CanonicalSettings, cache: Path) -> Path:
     """Return where the cache keeps the canonical images of a tree.
 
-    The name is "key-code". The key changes with the settings, the classes, and the paths, labels, sizes and
-    times of the images. The code changes with the libraries.
+    The name is "key-code". The key changes with the settings and the state of the tree; the code with the libraries.
     """
-    skipped = [asdict(entry) for entry in tree.skipped]
-    key = hashlib.sha256(json.dumps([str(tree.root), asdict(settings), skipped]).encode())
-    for texts in (tree.paths, tree.classes):
-        key.update(os.fsencode("\0".join([*texts, ""])))
-    for numbers in (tree.labels, tree.sizes_bytes, tree.mtimes_ns):
-        key.update(numbers.tobytes())
-    code = hashlib.sha256(json.dumps(versions()).encode()).hexdigest()
-    return cache / "canonical" / f"{key.hexdigest()[:16]}-{code[:8]}"
+    parts = json.dumps([tree.state, asdict(settings)]), json.dumps(versions())
+    key, code = (hashlib.sha256(part.encode()).hexdigest() for part in parts)
+    return cache / "canonical" / f"{key[:16]}-{code[:8]}"
 
 
 def build(
@@ -151,7 +145,7 @@ def _describe(
     """Write the index, the manifest and what was skipped."""
     notes, drawn = list(tree.notes), set(rows["label"].tolist())
     if settings.samples and len(rows) < settings.samples:
-        notes.append(f"{settings.samples} images were requested; the folder has {len(rows)}.")
+        notes.append(f"{settings.samples} images were requested; the folder has {len(rows)} readable ones.")
     if missed := [tree.classes[label] for label in sorted(set(tree.labels.tolist()) - drawn)]:
         notes.append(f"{len(missed)} classes have no image among the samples, and keep their labels: {names(missed)}.")
     counts = Counter(KINDS[kind] for kind in rows["kind"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,17 @@ class ImageTree:
     def digest(self) -> str:
         """SHA-256 over the paths and sizes of the images."""
         return hashlib.sha256(os.fsencode("\0".join(self.paths)) + self.sizes_bytes.tobytes()).hexdigest()
+
+    @cached_property
+    def state(self) -> str:
+        """SHA-256 over the root, what is skipped, the classes, and the paths, labels, sizes and times of the images."""
+        skipped = [asdict(entry) for entry in self.skipped]
+        state = hashlib.sha256(json.dumps([str(self.root), skipped]).encode())
+        for texts in (self.paths, self.classes):
+            state.update(os.fsencode("\0".join([*texts, ""])))
+        for numbers in (self.labels, self.sizes_bytes, self.mtimes_ns):
+            state.update(numbers.tobytes())
+        return state.hexdigest()
 
 
 def scan(root: Path, known: Iterable[str] = ()) -> ImageTree:

@@ -16,6 +16,7 @@ RENAMED = {
     "window_drift_pct": "half_drift_pct",
     "memory_mib": "peak_memory_mib",
     "anon_memory_mib": "peak_anon_memory_mib",
+    "write_synced_s": "write_s",
 }
 """Columns since then, and those of earlier rows that are shown in their place."""
 

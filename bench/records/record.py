@@ -163,8 +163,8 @@ class Record:  # long, because it is one schema, in the order of the file's head
     times: str = ""
     """The file in `times/` with the raw times of every batch."""
 
-    write_s: float | None = None
-    """In rows before schema 6: time to write the format, without the flush of it to the disk."""
+    write_synced_s: float | None = None
+    """Time to write the format, until all of it is on the disk."""
     stored: str = ""
     """What the format stores, as read back, see `loaderbench.formats.payloads`."""
     stored_raw: int | None = None
@@ -285,8 +285,6 @@ class Record:  # long, because it is one schema, in the order of the file's head
     includes starting processes, downloading, importing and constructing."""
     bound_reason: str = ""
     """Which measured steps do not limit the trial, and why, separated by `; `. Without `bound_ips`, none does."""
-    write_synced_s: float | None = None
-    """Time to write the format, until all of it is on the disk."""
     sustained_images_per_s: float | None = None
     """Until schema 5, as the columns from here to `throttle_events`, see `loaderbench.records.earlier`."""
     epoch_end_s: float | None = None
@@ -298,13 +296,10 @@ class Record:  # long, because it is one schema, in the order of the file's head
     peak_anon_memory_mib: float | None = None
     throttle_events: int | None = None
     """Slowed for heat or by a CPU quota; 0 also where the quota could not be read."""
+    write_s: float | None = None
+    """Until schema 5: time to write the format, without the flush to the disk."""
     seal: str = ""
     """SHA-256 over all other cells of the row and the file of its raw times: shows whether either was changed."""
-
-    @property
-    def writing_s(self) -> float | None:
-        """Return the time that writing the format took, as far as the row's schema tells it."""
-        return self.write_s if self.write_synced_s is None else self.write_synced_s
 
 
 HEADER = tuple(each.name for each in fields(Record))

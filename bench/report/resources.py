@@ -64,12 +64,12 @@ def conversion(material: Material) -> dict[str, Any] | None:
     formats = []
     for w in writes:
         size_gb = w.size_bytes / _GB if w.size_bytes else None
-        written = [w.writing_s, w.images_per_s, w.cpu_s, size_gb, w.bytes_per_image]
+        written = [w.write_synced_s, w.images_per_s, w.cpu_s, size_gb, w.bytes_per_image]
         formats.append([w.title, w.adapter, w.stored, *written, w.versions, w.status])
     deviations = [(w.title, deviation(Encoding(**json.loads(w.options)), w.stored)) for w in writes if w.stored]
     return {
         "formats": formats,
-        "untimed": any(w.status == "ok" and w.writing_s is None for w in writes),
+        "untimed": any(w.status == "ok" and w.write_synced_s is None for w in writes),
         "synced": all(w.write_s is None for w in writes),
         "deviations": [(title, reason) for title, reason in deviations if reason],
     }

@@ -11,7 +11,7 @@ from loaderbench.report.plots.style import BYTES, EXCUSE, Look, Palette, annotat
 
 def conversion(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw two panels: seconds to write each format, and its size."""
-    writes = sorted(analysis.writes, key=lambda w: (w.status != "ok", w.writing_s or 0))
+    writes = sorted(analysis.writes, key=lambda w: (w.status != "ok", w.write_synced_s or 0))
     if not writes:
         return None
     seconds, sizes = [], []
@@ -19,8 +19,8 @@ def conversion(analysis: Analysis, palette: Palette) -> Figure | None:
         speed = f"  ({shown(w.images_per_s)} images/s)" if w.images_per_s else ""
         total = f"  ({BYTES(w.size_bytes)})" if w.size_bytes else ""
         failed = [Bar(excuse=wrapped(f"{w.status}: {w.reason}", 45))] if w.status != "ok" else []
-        duration = f"{shown(w.writing_s or 0)} s{speed}"
-        seconds.append(Row(w.title, failed or _bar(palette.look(w), w.writing_s, duration)))
+        duration = f"{shown(w.write_synced_s or 0)} s{speed}"
+        seconds.append(Row(w.title, failed or _bar(palette.look(w), w.write_synced_s, duration)))
         size = None if failed else w.bytes_per_image
         sizes.append(Row(w.title, _bar(palette.look(w), size, f"{BYTES(size or 0)}{total}")))
     figure, axes = new_figure(0.9 + 0.46 * len(writes), ncols=2, sharey=True)
