@@ -12,7 +12,9 @@ import pytest
 
 import loaderbench
 from loaderbench.campaign import campaign as config
+from loaderbench.campaign import registry
 from loaderbench.run.environment import describe, differences, digest_of_measuring_code
+from tests.campaigns import campaign
 
 
 @pytest.fixture
@@ -82,6 +84,14 @@ def test_environment_variables_that_affect_the_speed_are_recorded(monkeypatch: p
     described = describe(config.load("quick"), {})["variables"]
     assert described.items() >= {"CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "3"}.items()
     assert "PATH" not in described
+
+
+@pytest.mark.usefixtures("planted")
+def test_code_of_another_packages_adapter_is_a_condition(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = describe(campaign({"a": {}}), {})
+    assert {"planted", "loaderbench.writers.imagefolder"} == before["adapters"].keys()
+    monkeypatch.setattr(registry.Adapter, "code_digest", lambda adapter: f"another of {adapter.name}")
+    assert differences(before, describe(campaign({"a": {}}), {})) == ["code of adapters"]
 
 
 OPTIONAL = {"scipy", "matplotlib", "cycler", "fonttools", "kiwisolver", "pyparsing", "rich"}

