@@ -251,7 +251,7 @@ class Timeline:
         if not len(slow):
             return None
         end = self.paused + int(slow[0])
-        if any(self.paused <= epoch <= end for epoch in self.epochs):  # loaders do not prefetch over an epoch's end
+        if any(self.paused <= epoch <= end for epoch in self.epochs):  # fewer were left than it may prefetch
             return None
         ready = int(images[self.paused : end].sum())
         pause_s = float(asked[self.paused] - exits[self.paused - 1]) / NS_PER_S

@@ -21,7 +21,8 @@ class Window:
     window_batches: int
     """Minimum number of batches."""
     pause_s: float | None
-    """Pause after the window, in seconds. Batches that are ready when it ends were prefetched. None: no pause."""
+    """Pause after the window, in seconds, where the epoch has enough batches left. Batches that are ready when it ends
+    were prefetched. None: no pause."""
     whole_epoch: bool = True
     """Continue until the first epoch is over, so that all of it is checked."""
     epochs: int = 0
