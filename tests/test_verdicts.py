@@ -51,9 +51,9 @@ def test_a_contestant_with_too_few_blocks_is_a_rival() -> None:
     assert verdicts.headline(analysis).claim == f"{FAST.title} has the highest median: 3,000 images/s"
     assert f"no test separates it from {OTHER.title} (only 5 blocks)." in verdicts.confidence(analysis)
     ranges = {FAST.name: (1, 2), OTHER.name: (1, 3), REFERENCE.name: (2, 3)}
-    assert verdicts.places(analysis.ranked, descriptive=False) == {
-        name: f"{best}\N{EN DASH}{worst}" for name, (best, worst) in ranges.items()
-    }
+    heading, places = verdicts.places(analysis.summaries)
+    assert heading == "Rank"
+    assert places == {name: f"{best}\N{EN DASH}{worst}" for name, (best, worst) in ranges.items()}
 
 
 def test_a_contestant_without_a_common_block_is_a_rival() -> None:

@@ -64,6 +64,11 @@ class ContestantSummary:
         beyond = f"it reaches {shown(self.medians['pct_of_bound'])}% of the machine limit" if self.beyond_limit else ""
         return self.apart or beyond
 
+    @property
+    def is_ranked(self) -> bool:
+        """Whether it has a speed that is compared with those of others."""
+        return bool(self.speeds) and not self.unranked_reason
+
 
 @dataclass(frozen=True, kw_only=True)
 class ColdStart:
@@ -238,7 +243,7 @@ class Analysis:
     @property
     def ranked(self) -> tuple[ContestantSummary, ...]:
         """Those of them that do the same work, within the machine limit."""
-        return tuple(s for s in self.measured if not s.unranked_reason)
+        return tuple(s for s in self.summaries if s.is_ranked)
 
     @property
     def unranked(self) -> frozenset[str]:
@@ -252,8 +257,13 @@ class Analysis:
 
     @property
     def descriptive(self) -> bool:
-        """Whether no contestant has enough blocks to be ranked."""
-        return bool(self.ranked) and all(len(s.speeds) < RANKING_BLOCKS for s in self.ranked)
+        """Whether no contestant has enough blocks to be tested."""
+        return bool(self.ranked) and few_blocks(self.ranked)
+
+
+def few_blocks(ranked: Sequence[ContestantSummary]) -> bool:
+    """Return whether none of these contestants has enough blocks for a test."""
+    return all(len(s.speeds) < RANKING_BLOCKS for s in ranked)
 
 
 def _median(values: Sequence[float]) -> float | None:

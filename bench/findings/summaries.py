@@ -92,7 +92,7 @@ def _ranked(
 
     `speeds`: images/s by block and contestant. `everything`: all that have a speed, compared.
     """
-    among = [s.name for s in summaries if s.speeds and not s.unranked_reason]
+    among = [s.name for s in summaries if s.is_ranked]
     all_ranked = len(among) == sum(bool(s.speeds) for s in summaries)
     compared = everything if all_ranked else compare_all(speeds[among], least)
     found = [

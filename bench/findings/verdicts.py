@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from loaderbench.findings.comparison import RANKING_BLOCKS, Comparison
-from loaderbench.findings.findings import Analysis, ContestantSummary, shown
+from loaderbench.findings.findings import Analysis, ContestantSummary, few_blocks, shown
 
 EN_DASH = "\N{EN DASH}"
 
@@ -183,7 +183,7 @@ def harness(analysis: Analysis) -> str:
 
 def tuned(analysis: Analysis) -> str:
     """Return which contestant leads with tuned settings, or an empty string."""
-    ranked = [b.tuned for b in analysis.tuned if b.tuned.speeds and not b.tuned.unranked_reason]
+    ranked = [b.tuned for b in analysis.tuned if b.tuned.is_ranked]
     if not ranked:
         return ""
     leads = _leads(analysis, ranked) if len(ranked) > 1 else "is the only one that can be ranked"
@@ -259,15 +259,18 @@ def bucket(analysis: Analysis, epochs: int) -> str:
     )
 
 
-def places(ranked: Sequence[ContestantSummary], *, descriptive: bool) -> dict[str, str]:
-    """Return the place of each contestant by name: as observed, or as the ranks that the tests leave open.
+def places(summaries: Sequence[ContestantSummary]) -> tuple[str, dict[str, str]]:
+    """Return the heading for the places of contestants, and each one's place by name, in the given order.
 
-    A contestant that was not tested may have any rank.
+    With few blocks that is the observed order. Otherwise it is the ranks that the tests leave open: all of them for a
+    contestant that was not tested.
     """
-    if descriptive:
-        return {s.name: str(place) for place, s in enumerate(ranked, 1)}
+    found = {s.name: "not ranked" if s.speeds else "" for s in summaries}
+    ranked = [s for s in summaries if s.is_ranked]
+    if few_blocks(ranked):
+        return "Order", found | {s.name: str(place) for place, s in enumerate(ranked, 1)}
     ends = {s.name: dict.fromkeys(s.rank or (1, len(ranked))) for s in ranked}
-    return {name: EN_DASH.join(map(str, ranks)) for name, ranks in ends.items()}
+    return "Rank", found | {name: EN_DASH.join(map(str, ranks)) for name, ranks in ends.items()}
 
 
 def tested(compared: Comparison | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from loaderbench.campaign.pixel_values import delivers
@@ -22,12 +22,13 @@ class Point(NamedTuple):
 
 def first_screen(material: Material) -> dict[str, Any]:
     """Return the values of the first screen."""
+    heading, places = verdicts.places(material.analysis.summaries)
     return {
         "question": material.campaign["question"],
         "headline": verdicts.headline(material.analysis),
         "points": [point for point in _points(material) if point.sentence],
-        "place": "Order" if material.analysis.descriptive else "Rank",
-        "contestants": list(_contestants(material.analysis)),
+        "place": heading,
+        "contestants": list(_contestants(material.analysis, places)),
     }
 
 
@@ -65,14 +66,12 @@ def setup(material: Material) -> list[str]:
     ]
 
 
-def _contestants(analysis: Analysis) -> Iterator[list[object]]:
+def _contestants(analysis: Analysis, places: Mapping[str, str]) -> Iterator[list[object]]:
     """Yield a row for each contestant: ranked ones first, then unranked ones, then those without a speed."""
-    places = verdicts.places(analysis.ranked, descriptive=analysis.descriptive)
     for s in analysis.summaries if analysis.measured else ():
-        place = places.get(s.name, "not ranked" if s.speeds else "")
         ratio = "1 (reference)" if s.name == analysis.reference else interval(s.reference)
         costs = medians(s, "start_s", "cpu_s_per_1k_images", "anon_memory_mib", "bytes_per_image")
-        yield [place, s.title, speed_range(s), ratio, limit_share(s), *costs]
+        yield [places[s.name], s.title, speed_range(s), ratio, limit_share(s), *costs]
 
 
 def limit_share(s: ContestantSummary) -> object:

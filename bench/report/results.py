@@ -120,18 +120,15 @@ def tuning(material: Material) -> dict[str, Any] | None:
     if not found.tuned:
         return None
     search = material.campaign["tuning"]
-    ranked = [b.tuned for b in found.tuned if b.tuned.speeds and not b.tuned.unranked_reason]
-    descriptive = all(len(s.speeds) < RANKING_BLOCKS for s in ranked)
-    places = verdicts.places(ranked, descriptive=descriptive)
+    heading, places = verdicts.places([b.tuned for b in found.tuned])
     gains = []
     for b in found.tuned:
         speeds = [b.shared.medians.get("images_per_s"), speed_range(b.tuned)]
         gain = [interval(b.gain), verdicts.tested(b.gain), _changed(b)]
         memory_mib = _budgeted(b, search["memory_mib"])
-        place = places.get(b.tuned.name, "not ranked" if b.tuned.speeds else "")
-        gains.append([place, b.tuned.title, *speeds, *gain, memory_mib, limit_share(b.tuned)])
+        gains.append([places[b.tuned.name], b.tuned.title, *speeds, *gain, memory_mib, limit_share(b.tuned)])
     return {
-        "place": "Order" if descriptive else "Rank",
+        "place": heading,
         "gains": gains,
         "tried": [(b.tuned.title, _tried(b)) for b in found.tuned],
         "search": search,
