@@ -30,7 +30,8 @@ def tree_seconds(tree: Tree) -> float:
     """Return the CPU seconds, user and system, used so far by this process, its live descendants and every descendant
     that was waited for.
 
-    The difference of two readings is exact: a process that ends between them moves from the second group to the third.
+    The difference of two readings misses nothing: a process that ends between them moves from the second group to the
+    third. Ended children of descendants count in ticks of 10 ms, all others in nanoseconds or microseconds.
     `tree`: as `processes` returns it.
     """
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)

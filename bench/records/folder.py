@@ -37,7 +37,7 @@ class CampaignFolder:
     def env(self) -> Mapping[str, Any]:
         """The conditions, from `env.json`. An earlier version's campaign gets the keys that it lacks.
 
-        Raises FileNotFoundError, or ValueError if another version wrote them or keys are missing.
+        Raises FileNotFoundError, or ValueError if they have another schema or lack keys.
         """
         env: Mapping[str, Any] = json.loads((self.path / "env.json").read_text())
         if env.get("schema") != _ENV_SCHEMA:
@@ -51,7 +51,7 @@ class CampaignFolder:
 
     @cached_property
     def rows(self) -> list[Record]:
-        """The complete rows of `trials.csv`. Raises ValueError if another version wrote them."""
+        """The complete rows of `trials.csv`. Raises ValueError for columns that this version does not know."""
         return trials_csv.read(self.path / "trials.csv")
 
     @cached_property
