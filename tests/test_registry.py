@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from loaderbench.campaign import registry
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_own_adapters_are_found_by_file() -> None:
@@ -28,6 +34,12 @@ def test_an_adapter_without_its_library_names_the_install_command() -> None:
     absent = registry.adapters("loader")["absent"]
     assert absent.missing() == ("no_such_library",)
     assert absent.why_unavailable() == "not installed: no_such_library; install with: pip install loaderbench-planted"
+
+
+def test_the_command_that_installs_an_adapters_libraries_names_an_extra_that_there_is() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for adapter in [*registry.adapters("loader").values(), *registry.adapters("writer").values()]:
+        assert re.search(r"'\.\[(\w+)\]'", adapter.install)[1] in extras  # type: ignore[index]
 
 
 def test_versions_name_every_required_library() -> None:

@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points, version
+from importlib.metadata import entry_points, metadata, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, cast
@@ -62,11 +62,12 @@ def adapters(kind: Kind) -> Mapping[str, Adapter]:
     `loaderbench.loaders` and `loaderbench.writers` of other packages.
     """
     package = importlib.import_module(_PACKAGES[kind])
+    extras = metadata("loaderbench").get_all("Provides-Extra") or ()
     own = {
         module.name: Adapter(
             module.name,
             f"{package.__name__}.{module.name}",
-            f"make setup, or pip install '.[{module.name}]' in the checkout",
+            f"make setup, or pip install '.[{module.name if module.name in extras else 'all'}]' in the checkout",
         )
         for module in pkgutil.iter_modules(package.__path__)
         if not module.ispkg
