@@ -132,8 +132,6 @@ def bench(
     bucket_under_test.check(campaign, artifacts)
     try:
         prepared = make_ready(campaign, chosen.data, chosen.cache, display, strict=strict, artifacts=artifacts)
-        for note in prepared.data["notes"]:
-            display.say(note)
         if prepared.rejected:
             listed = results / campaign.name / "unreadable.csv"
             display.say(f"{len(prepared.rejected)} unreadable images are skipped in every format; see {listed}")

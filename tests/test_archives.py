@@ -134,7 +134,7 @@ def test_error_for_a_damaged_archive_names_the_place_and_nothing_is_kept(tmp_pat
     content, before = cuts()[cut]
     path = tar(tmp_path / "train.tar", [("n01440764.tar", content)])
     with pytest.raises(
-        SourceError, match=r"train.tar: n01440764.tar cannot be read from byte [\d,]+ on \(.+\)"
+        SourceError, match=r"train.tar: n01440764.tar cannot be read( from byte [1-9][\d,]* on)? \(.+\)"
     ) as error:
         archives.read(path, tmp_path / "cache")
     assert before in str(error.value)
@@ -144,7 +144,7 @@ def test_error_for_a_damaged_archive_names_the_place_and_nothing_is_kept(tmp_pat
 def test_a_truncated_outer_tar_is_refused_before_anything_is_written(tmp_path):
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))]), synset([("2.jpg", image(2))], "n02")])
     path.write_bytes(path.read_bytes()[:-11_000])
-    with pytest.raises(SourceError, match=r"train.tar cannot be read from byte [\d,]+ on .*; download it again"):
+    with pytest.raises(SourceError, match=r"train.tar cannot be read( from byte [1-9][\d,]* on)? .*; download"):
         archives.read(path, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
@@ -154,7 +154,7 @@ def test_a_truncated_compressed_archive_is_refused(tmp_path, suffix):
     path = tar(tmp_path / f"shard.tar.{suffix}", [(f"{n}.{s}", c) for n in range(9) for s, c in SAMPLE], f"w:{suffix}")
     assert len(archives.read(path, tmp_path / "cache").paths) == 9
     path.write_bytes(path.read_bytes()[:-4000])
-    with pytest.raises(SourceError, match=r"cannot be read from byte"):
+    with pytest.raises(SourceError, match=r"cannot be read( from byte [1-9][\d,]* on)? \("):
         archives.read(path, tmp_path / "cache")
 
 
@@ -164,7 +164,7 @@ SAMPLE = (("jpg", image(0)), ("cls", b"0"))
 @pytest.mark.parametrize("content", [b"", b"no tar at all", bytes(5000)[:100]])
 def test_a_file_that_is_only_named_like_a_tar_is_refused(tmp_path, content):
     (tmp_path / "x.tar").write_bytes(content)
-    with pytest.raises(SourceError, match=r"x.tar cannot be read from"):
+    with pytest.raises(SourceError, match=r"x.tar cannot be read \("):
         archives.read(tmp_path / "x.tar", tmp_path / "cache")
 
 
@@ -197,7 +197,7 @@ def test_an_archive_that_does_not_fit_is_refused_before_anything_is_written(tmp_
     path = tar(tmp_path / "train.tar", [synset([("1.jpg", image(1))])])
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(DiskSpaceError, match=r"need about .* GiB is free; use --cache DIR"):
+    with pytest.raises(DiskSpaceError, match=r"need about .* are free; use --cache DIR"):
         archives.read(path, tmp_path / "cache")
     assert list((tmp_path / "cache" / "ingested").iterdir()) == []
 

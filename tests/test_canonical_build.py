@@ -112,7 +112,7 @@ def test_build_refuses_a_tree_of_broken_images(tmp_path):
 
 def test_build_refuses_to_start_on_too_small_a_disk(clean, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DiskSpaceError, match=r"/store: .* need about .* GiB, .*free; use --cache DIR .* --samples N"):
+    with pytest.raises(DiskSpaceError, match=r"/store: .* need about .*, .* are free; use --cache DIR .* --samples N"):
         built(clean, tmp_path / "store")
     assert not list((tmp_path / "store").iterdir())
 

@@ -49,8 +49,8 @@ def test_estimate_names_time_size_and_cost():
     part = PartEstimate("a format", 7200, 3 << 30)
     first, second = Estimate(1_281_167, (part,), 5 << 30).lines(usd_per_hour=1.5)
     assert first.startswith("preparing 1,281,167 images takes about 2.0 h on ")
-    assert first.endswith("($3.00) and 3 GiB, where 5 GiB is free:")
-    assert second == "  a format: 2.0 h, 3 GiB"
+    assert first.endswith("($3.00) and 3.2 GB, where 5.4 GB are free:")
+    assert second == "  a format: 2.0 h, 3.2 GB"
 
 
 @pytest.mark.usefixtures("small")

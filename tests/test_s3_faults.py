@@ -188,7 +188,7 @@ def test_copy_refuses_to_start_on_too_small_a_disk(
     usage = shutil.disk_usage(tmp_path)._replace(free=-(1 << 40))  # type: ignore[attr-defined]
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
-        disk.DiskSpaceError, match=r"the objects of s3://images/set/ need about .* GiB is free; use --cache"
+        disk.DiskSpaceError, match=r"the objects of s3://images/set/ need about .* are free; use --cache"
     ):
         copy(URL, tmp_path, Display())
 

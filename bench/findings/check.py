@@ -105,7 +105,7 @@ def _altered(row: Record, folder: CampaignFolder) -> Iterator[str]:
         if timeline and row.schema < earlier.RENAMED_IN:
             columns |= earlier.columns(timeline)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        yield f"its raw times cannot be read: {error}"
+        yield f"its raw times, times/{row.times}, cannot be read: {error}"
         return
     for name in columns.keys() & set(folder.header):  # an earlier version has fewer
         if (recorded := cell(getattr(row, name))) != (computed := cell(columns[name])):

@@ -14,7 +14,7 @@ from pathlib import Path
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats.writing import jobs, write
 from loaderbench.images import ImageTree
-from loaderbench.machine.disk import GIB
+from loaderbench.machine.disk import size
 from loaderbench.machine.files import size_bytes
 from loaderbench.machine.progress import Display
 
@@ -59,9 +59,9 @@ class Estimate:
         cores = len(os.sched_getaffinity(0))
         cost = f" (${self.seconds / _HOUR_S * usd_per_hour:,.2f})" if usd_per_hour is not None else ""
         duration = f"about {_duration(self.seconds)} on {cores} cores{cost}"
-        size = f"{self.size_bytes / GIB:.3g} GiB, where {self.free_bytes / GIB:.3g} GiB is free"
-        total = f"preparing {self.images:,} images takes {duration} and {size}:"
-        parts = (f"  {p.title}: {_duration(p.seconds)}, {p.size_bytes / GIB:.3g} GiB" for p in self.parts)
+        space = f"{size(self.size_bytes)}, where {size(self.free_bytes)} are free"
+        total = f"preparing {self.images:,} images takes {duration} and {space}:"
+        parts = (f"  {p.title}: {_duration(p.seconds)}, {size(p.size_bytes)}" for p in self.parts)
         return [total, *parts, *(f"  left out: {left}" for left in self.left_out)]
 
 

@@ -69,6 +69,8 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
             need(expected.size_bytes, cache, f"{count:,} images in all formats", FEWER_IMAGES)
         made = jobs(campaign, tree, cache, display, strict=strict)
         images = made[0].images
+        for note in images.manifest.notes[len(tree.notes) :]:
+            display.say(note)
         if len(images) < campaign.work.batch_size:
             raise PrepareError(
                 f"{printable(tree.root)}: only {len(images)} readable images, but the batch size is "

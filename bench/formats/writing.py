@@ -18,7 +18,7 @@ from loaderbench.campaign.schema import Format
 from loaderbench.formats.conversion import Conversion
 from loaderbench.formats.modes import bytes_per_image
 from loaderbench.images import CanonicalImages, CanonicalSettings, ImageTree, canonical
-from loaderbench.machine.disk import FEWER_IMAGES, GIB, need
+from loaderbench.machine.disk import FEWER_IMAGES, need, size
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import StoppedError, begun_bytes, building, forget_earlier, pulled
 from loaderbench.machine.process import run_child
@@ -189,7 +189,7 @@ def _write(job: Job, display: Display) -> Record:
     resumes = registry.writer(job.form.writer).resumes
     if left_bytes := begun_bytes(job.folder):
         how = "resumes" if resumes else "restarts from scratch, because its library cannot resume"
-        display.say(f"{job.form.title} was stopped at {left_bytes / GIB:.2f} GiB; it {how}")
+        display.say(f"{job.form.title} was stopped at {size(left_bytes)}; it {how}")
     log = job.cache / f"write-{job.form.name}.log"
     started_at, outcome = now(), {"status": "failed", "reason": ""}
     with suppress(_NotWrittenError, StoppedError), building(job.folder, goes_on=resumes) as partial:

@@ -130,7 +130,7 @@ def _damage_explained(archive: str, file: IO[bytes]) -> Iterator[None]:
         yield
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        place = f" from byte {file.tell():,} on" if file.tell() else ""
         raise DamagedError(
-            f"{printable(archive)} cannot be read from byte {file.tell():,} on ({reason}); "
-            "download it again, and compare its checksum"
+            f"{printable(archive)} cannot be read{place} ({reason}); download it again, and compare its checksum"
         ) from None

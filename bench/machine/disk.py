@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import printable
 
-GIB = 1 << 30
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ANOTHER_DISK = "use --cache DIR for another disk"
 FEWER_IMAGES = f"{ANOTHER_DISK}, or --samples N for fewer images"
+
+
+def size(size_bytes: float) -> str:
+    """Return a number of bytes in the unit that suits it."""
+    return decimal(round(size_bytes))
 
 
 class DiskSpaceError(FixableError):
@@ -28,8 +34,7 @@ def need(size_bytes: float, folder: Path, what: str, fix: str = ANOTHER_DISK) ->
     free_bytes = shutil.disk_usage(folder).free
     if size_bytes > free_bytes:
         raise DiskSpaceError(
-            f"{printable(folder)}: {what} need about {size_bytes / GIB:.3g} GiB, but only {free_bytes / GIB:.3g} GiB "
-            f"is free; {fix}"
+            f"{printable(folder)}: {what} need about {size(size_bytes)}, but only {size(free_bytes)} are free; {fix}"
         )
 
 

@@ -12,16 +12,28 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
 _LINE_S = 30.0
 """Time between a transfer's lines in a log."""
+_LONGEST_S = 99 * 3600
 LOGGED_EVERY = 50_000
 """Number of items after which a stage writes a line to a log."""
+
+
+class _Left(TimeRemainingColumn):
+    """The time left, unless the rate is so low that it is no estimate yet."""
+
+    def render(self, task: Task) -> Text:
+        if (task.time_remaining or 0) > _LONGEST_S:
+            return Text("-:--:--", style="progress.remaining")
+        return super().render(task)
 
 
 class Display:
@@ -62,7 +74,7 @@ class Display:
 
         Call the given function with the number of bytes so far and in total, None while the total is unknown.
         """
-        columns = DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), TimeRemainingColumn()
+        columns = DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), _Left()
         description = TextColumn("{task.description}", markup=False)
         bars = Progress(SpinnerColumn(), description, BarColumn(), *columns, console=self.console)
         bar = bars.add_task(what, total=None)
@@ -94,6 +106,6 @@ def counting_bars(console: Console) -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        _Left(),
         console=console,
     )
