@@ -22,7 +22,7 @@ from loaderbench.campaign.variant import MAIN, Variant
 from loaderbench.machine import page_cache, process
 from loaderbench.roofline import limit_columns
 from loaderbench.roofline import measure as limits
-from loaderbench.roofline.measure import LimitSpec, Situation
+from loaderbench.roofline.measure import LimitSpec
 from tests import fabricate
 from tests.campaigns import campaign
 from tests.nursery import gone
@@ -132,21 +132,25 @@ class TestBound:
         ],
     )
     def test_the_format_decides_which_steps_apply(self, mode: Any, stages: tuple[str, ...]) -> None:
-        assert _names(limits.bounding(mode, Situation())) == stages
-        more = _names(limits.bounding(mode, Situation(cold=True, shared=True, on_gpu=True, pageable=True)))
+        assert _names(limits.needed(mode, ())) == stages
+        more = _names(limits.needed(mode, ("cold", "shared", "on the GPU", "pageable")))
         assert set(more) - set(stages) == {"disk", "transfer", *TO_DEVICE}
 
     def test_gather_is_the_only_measured_step_that_limits_nothing(self) -> None:
-        for mode, more in (("raw", {"gather"}), ("jpeg", set()), ("smart", set())):
-            everywhere = Situation(cold=True, shared=True, on_gpu=True, pageable=True)
-            bounding = limits.bounding(mode, everywhere)  # type: ignore[arg-type]
-            measured = limits.measurable(mode, cold=True)  # type: ignore[arg-type]
-            assert {*_names(measured)} - {*_names(bounding)} == more
+        assert {step.name for step in limits.STEPS if step.only == "copies records"} == {"gather"}
 
-    def test_each_circumstance_adds_its_step(self) -> None:
-        stages = {"cold": "disk", "shared": "transfer", "on_gpu": "host-to-device", "pageable": "pageable-to-device"}
-        for name, stage in stages.items():
-            assert _names(limits.bounding("smart", Situation(**{name: True}))) == ("output", stage)
+    @pytest.mark.parametrize(
+        ("situation", "stage"),
+        [
+            ("cold", "disk"),
+            ("shared", "transfer"),
+            ("on the GPU", "host-to-device"),
+            ("pageable", "pageable-to-device"),
+            ("copies records", "gather"),
+        ],
+    )
+    def test_each_circumstance_adds_its_step(self, situation: Any, stage: str) -> None:
+        assert set(_names(limits.needed("raw", (situation,)))) == {"crop", "output", stage}
 
 
 class TestColumns:

@@ -1,11 +1,10 @@
 """Turn canonical images into stored formats, verified and cached.
 
-`prepare` makes all formats of a campaign, `estimate` says beforehand what that will take, `publish` uploads them. For
-one step alone: `jobs` makes the canonical images, `write` the formats. `MODES` says what each encoding mode stores.
+`prepare` makes all formats of a campaign, `estimate` says beforehand what that will take, `publish` uploads them.
 """
 
-from loaderbench.formats.modes import MODES, deviation
+from loaderbench.formats.modes import deviation
 from loaderbench.formats.preparation import Prepared, estimate, prepare, publish
-from loaderbench.formats.writing import PrepareError, jobs, write
+from loaderbench.formats.writing import PrepareError
 
-__all__ = ["MODES", "PrepareError", "Prepared", "deviation", "estimate", "jobs", "prepare", "publish", "write"]
+__all__ = ["PrepareError", "Prepared", "deviation", "estimate", "prepare", "publish"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import Campaign
@@ -13,7 +13,7 @@ from loaderbench.campaign.schema import Contestant, Format
 from loaderbench.formats import Prepared
 from loaderbench.machine import process
 from loaderbench.records.record import Record, Status, now
-from loaderbench.roofline.measure import LimitSpec, Situation, Step, bounding, measurable
+from loaderbench.roofline.measure import LimitSpec, Situation, Step, needed
 
 _LIMIT_S = 120.0
 """Time limit for measuring the steps on one set of images, beyond the time of the measurements themselves."""
@@ -111,21 +111,17 @@ def limit_columns(
 
 def _steps(campaign: Campaign, contestant: Contestant, record: Record) -> Iterator[Step]:
     """Yield the steps that a contestant's batches need."""
-    on_gpu = campaign.work.device != "cpu"
-    memory = record.batch_memory
+    on_gpu, memory = campaign.work.device != "cpu", record.batch_memory
     # A loader that delivers on the device may copy bytes there first, and convert them to the requested dtype later.
     converts_there = memory == "device" and campaign.work.dtype != "uint8"
     other_form = converts_there or campaign.work_on(1, 1, contestant) != campaign.work_on(1, 1)
-    steps = bounding(
-        campaign.format_of(contestant).mode,
-        Situation(
-            cold=record.cache == "cold",
-            shared=memory == "shared",
-            on_gpu=on_gpu,
-            pageable=on_gpu and memory in {"shared", "private"},
-        ),
-    )
-    for step in steps:
+    situations: dict[Situation, bool] = {
+        "cold": record.cache == "cold",
+        "shared": memory == "shared",
+        "on the GPU": on_gpu,
+        "pageable": on_gpu and memory in {"shared", "private"},
+    }
+    for step in needed(campaign.format_of(contestant).mode, [name for name, holds in situations.items() if holds]):
         if not (step.any_images and other_form) and not (step.one_process and campaign.work.processes > 1):
             yield step
 
@@ -161,7 +157,8 @@ def _named(campaign: Campaign, formats: list[Format], prepared: Prepared) -> dic
         _name(step, f, prepared): step
         for f in formats
         if f.name in prepared.artifacts
-        for step in measurable(f.mode, cold=f.name in cold)
+        for step in needed(f.mode, get_args(Situation))
+        if step.name != "disk" or f.name in cold
     }
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -28,6 +28,13 @@ from loaderbench.roofline import steps
 if TYPE_CHECKING:
     from torch import Tensor
 
+Situation = Literal["cold", "shared", "on the GPU", "pageable", "copies records"]
+"""What decides, beside a contestant's format, which steps its batches need.
+
+`cold`: the format was not in memory. `shared`: batches lie in memory shared between processes, as those from worker
+processes do. `on the GPU`: they are delivered there; `pageable`: from memory that is not page-locked. `copies records`:
+no contestant is known to, because a loader may crop records where they lie.
+"""
 SAMPLES = 2048
 """Maximum number of samples that are worked on, drawn at random."""
 EVICTED_PCT = 5
@@ -53,28 +60,6 @@ class LimitSpec:
 
 
 @dataclass(frozen=True)
-class Situation:
-    """What decides, beside a contestant's format, which steps its batches need."""
-
-    cold: bool = False
-    """The format was not in memory."""
-    shared: bool = False
-    """Batches lie in memory shared between processes, as those from worker processes do."""
-    on_gpu: bool = False
-    """Batches are delivered on the GPU."""
-    pageable: bool = False
-    """Batches are copied there from memory that is not page-locked."""
-
-
-def _never(_: Situation) -> bool:
-    return False
-
-
-def _always(_: Situation) -> bool:
-    return True
-
-
-@dataclass(frozen=True)
 class Step:
     """A step of the work whose rate can limit a loader."""
 
@@ -82,10 +67,10 @@ class Step:
     """As in rows of `Record`."""
     measure: Callable[[LimitSpec], float] | None
     """Returns images/s. None: it is measured for each artifact, by `_disk`."""
-    applies: Callable[[Situation], bool] = _always
-    """Whether it limits a contestant."""
     modes: tuple[Mode, ...] | None = None
     """Encoding modes of the formats that need it. None: all."""
+    only: Situation | None = None
+    """The situation in which it limits a contestant. None: always."""
     any_images: bool = False
     """Whether the rate is the same whatever is stored."""
     one_process: bool = False
@@ -94,17 +79,11 @@ class Step:
     """Whether it is measured in one way of several: a loader that takes another one may exceed the rate."""
 
 
-def bounding(mode: Mode, situation: Situation) -> tuple[Step, ...]:
-    """Return the steps that limit a contestant, by its format's encoding mode."""
-    return tuple(step for step in STEPS if (step.modes is None or mode in step.modes) and step.applies(situation))
-
-
-def measurable(mode: Mode, *, cold: bool) -> tuple[Step, ...]:
-    """Return the steps that are measured for contestants of this mode.
-
-    These are the steps that may limit one, and `gather`: a loader may crop records where they lie, without a copy.
-    """
-    return tuple(step for step in STEPS if (step.modes is None or mode in step.modes) and (cold or step.name != "disk"))
+def needed(mode: Mode, situations: Collection[Situation]) -> tuple[Step, ...]:
+    """Return the steps that contestants of this encoding mode need in these situations."""
+    return tuple(
+        step for step in STEPS if (step.modes is None or mode in step.modes) and step.only in {None, *situations}
+    )
 
 
 def run(spec: LimitSpec) -> dict[str, Any]:
@@ -212,31 +191,23 @@ def _to_device(spec: LimitSpec, *, pinned: bool) -> float:
     return images / (perf_counter() - started)
 
 
+COPIES_OF_BATCHES: tuple[tuple[str, Callable[[LimitSpec], float], Situation], ...] = (
+    ("transfer", _transfer, "shared"),
+    ("host-to-device", partial(_to_device, pinned=True), "on the GPU"),
+    ("pageable-to-device", partial(_to_device, pinned=False), "pageable"),
+)
 STEPS = (
-    Step("gather", partial(_on_images, steps.gather, steps.raw), _never, ("raw",)),
-    Step("crop", partial(_on_images, steps.crop, steps.raw), modes=("raw",)),
-    Step("decode", partial(_on_images, steps.decode, steps.jpeg), modes=("jpeg",)),
-    Step("decode+crop", partial(_on_images, steps.decode_crop, steps.jpeg), modes=("jpeg",)),
-    Step("original decode", partial(_on_images, steps.decode, steps.original), modes=("original",)),
-    Step("original decode+crop", partial(_on_images, steps.decode_crop, steps.original), modes=("original",)),
+    Step("gather", partial(_on_images, steps.gather, steps.raw), ("raw",), "copies records"),
+    Step("crop", partial(_on_images, steps.crop, steps.raw), ("raw",)),
+    Step("decode", partial(_on_images, steps.decode, steps.jpeg), ("jpeg",)),
+    Step("decode+crop", partial(_on_images, steps.decode_crop, steps.jpeg), ("jpeg",)),
+    Step("original decode", partial(_on_images, steps.decode, steps.original), ("original",)),
+    Step("original decode+crop", partial(_on_images, steps.decode_crop, steps.original), ("original",)),
     Step("output", _output, any_images=True),
-    Step("disk", None, lambda here: here.cold, other_ways=True),
-    Step("transfer", _transfer, lambda here: here.shared, any_images=True, one_process=True, other_ways=True),
-    Step(
-        "host-to-device",
-        partial(_to_device, pinned=True),
-        lambda here: here.on_gpu,
-        any_images=True,
-        one_process=True,
-        other_ways=True,
-    ),
-    Step(
-        "pageable-to-device",
-        partial(_to_device, pinned=False),
-        lambda here: here.pageable,
-        any_images=True,
-        one_process=True,
-        other_ways=True,
+    Step("disk", None, only="cold", other_ways=True),
+    *(
+        Step(name, measure, None, only, any_images=True, one_process=True, other_ways=True)
+        for name, measure, only in COPIES_OF_BATCHES
     ),
 )
 """In the order in which they are measured. Those that use torch, which starts threads, come last."""
