@@ -53,7 +53,7 @@ def test_bucket_trials_are_planned_and_not_ranked() -> None:
     assert (download.title, download.summary.speeds, download.end_s) == ("Slow, downloaded first", (), None)
 
 
-def test_a_cache_that_was_not_read_is_not_called_over_its_limit() -> None:
+def test_an_unread_cache_size_is_not_called_over_its_limit() -> None:
     stream = fabricate.STREAM | {"streaming": [], "bounded": ["fast"], "downloading": []}
     campaign = fabricate.environment(CAST, 1, "reference", stream=stream)["campaign"]
     [bounded] = analyse([fabricate.fetched(FAST, 1, "bounded", cache_peak_mib=None)], campaign).by_transport

@@ -18,7 +18,7 @@ def test_a_log_gets_a_line_after_every_50000_items(capsys):
 
 
 @pytest.mark.parametrize(("step", "left"), [(1, "-:--:--"), (10**8, "0:01:20")])
-def test_time_left_is_shown_once_it_can_be_estimated(monkeypatch, step, left):
+def test_remaining_time_is_shown_once_it_can_be_estimated(monkeypatch, step, left):
     bars = counting_bars(Console(file=io.StringIO(), width=200))
     bar = bars.add_task("copying", total=10**9)
     for seconds in (0.0, 10.0, 20.0):

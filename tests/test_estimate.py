@@ -93,7 +93,7 @@ def test_prepare_refuses_to_start_if_all_images_do_not_fit(tree, tmp_path, monke
 
 
 @pytest.mark.usefixtures("small", "planted")
-def test_a_format_that_cannot_be_written_is_named_in_the_estimate(tree, tmp_path):
+def test_estimate_names_a_format_that_cannot_be_written(tree, tmp_path):
     formats = {
         "files": {"writer": "imagefolder", "mode": "jpeg"},
         "empty": {"writer": "planted-empty", "mode": "raw"},

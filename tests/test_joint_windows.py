@@ -137,7 +137,7 @@ def test_the_joint_window_is_the_overlap_of_all_windows() -> None:
         Timeline.together(both, [0, 7 * second])
 
 
-def test_each_column_of_ranks_or_jobs_has_a_rule_for_all_of_them_together(tmp_path: Path) -> None:
+def test_every_column_has_a_rule_for_combining_ranks_or_jobs(tmp_path: Path) -> None:
     """A new column of `Record` that has none is refused, instead of being that of the first."""
 
     def reports(**more: Any) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ def test_damaged_zip_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
         ("index.json", "LitData's format"),
     ],
 )
-def test_other_data_is_named_with_what_to_pass_instead(tmp_path: Path, name: str, told: str) -> None:
+def test_error_for_different_data_says_what_to_pass(tmp_path: Path, name: str, told: str) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / name).write_bytes(b"x")
     for path in (tmp_path / "data", tmp_path / "data" / name):

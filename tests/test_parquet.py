@@ -143,7 +143,7 @@ def test_files_in_the_folder_of_a_configuration_are_read(tmp_path, name):
     assert contents(read(tmp_path / "data", tmp_path / "cache")) == EXPECTED
 
 
-def test_several_configurations_are_refused_by_their_names(tmp_path):
+def test_error_for_several_configurations_names_them(tmp_path):
     for name in ("cropped", "full"):
         dataset(tmp_path / "data" / name / "train-00000-of-00001.parquet", ROWS)
     several = r"several configurations \(cropped, full\); name one of them: DATA=.*cropped"

@@ -36,7 +36,7 @@ def test_an_adapter_without_its_library_names_the_install_command() -> None:
     assert absent.why_unavailable() == "not installed: no_such_library; install with: pip install loaderbench-planted"
 
 
-def test_the_command_that_installs_an_adapters_libraries_names_an_extra_that_there_is() -> None:
+def test_install_command_of_an_adapter_names_an_existing_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     commands = [adapter.install for kind in ("loader", "writer") for adapter in registry.adapters(kind).values()]
     named = [found[1] for command in commands if (found := re.search(r"'\.\[(\w+)\]'", command))]

@@ -16,7 +16,7 @@ from tests.reports import rows_of, tables, written
 pytestmark = pytest.mark.usefixtures("one_picture")
 
 
-def test_the_gpus_driver_and_environment_variables_are_shown_if_there_are_any(tmp_path: Path) -> None:
+def test_report_shows_gpu_driver_and_environment_variables(tmp_path: Path) -> None:
     text = written(tmp_path, gpu="H200", gpu_driver="580.1", variables={"OMP_NUM_THREADS": "1"}, git_commit=None)
     assert "| GPU | H200, driver 580.1 |\n" in text
     assert "| Environment variables | OMP_NUM_THREADS = 1 |\n" in text
@@ -216,7 +216,7 @@ def test_limits_section_says_why_a_contestant_has_no_limit(tmp_path: Path) -> No
     assert f"No limit for {CAST[1].title}" not in text
 
 
-def test_a_cold_trial_that_read_nothing_shows_zero_and_not_a_dash(tmp_path: Path) -> None:
+def test_a_cold_trial_without_reads_shows_zero(tmp_path: Path) -> None:
     rows = [fabricate.load(CAST[0], 1), fabricate.load(CAST[0], 1, cache="cold", read_bytes=0, cache_state="unproven")]
     text = written(tmp_path, rows, cast=CAST[:1], blocks=1, cold=[CAST[0].name])
     [row] = rows_of(text, "unproven (1)")
