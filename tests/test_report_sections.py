@@ -22,8 +22,14 @@ def test_report_shows_gpu_driver_and_environment_variables(tmp_path: Path) -> No
     assert "| Environment variables | OMP_NUM_THREADS = 1 |\n" in text
     assert "not from a commit" in text
     plain = written(tmp_path / "plain")
+    assert "quota" not in plain
     assert "| GPU | no NVIDIA driver on this machine |\n" in plain
     assert "| Environment variables |" not in plain
+
+
+def test_a_cpu_quota_is_shown_beside_the_allowed_cores(tmp_path: Path) -> None:
+    host = fabricate.environment(CAST, 1, CAST[0].name)["host"] | {"cpu_quota_cores": 1.5}
+    assert "cores allowed, with a CPU quota of 1.5" in written(tmp_path, host=host)
 
 
 def test_bucket_section_lists_crossovers(tmp_path: Path) -> None:

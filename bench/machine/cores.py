@@ -55,6 +55,17 @@ def _quota_events() -> int | None:
     return sum(events) if events else None
 
 
+def quota_cores() -> float | None:
+    """Return how many cores' time the CPU quotas of this process's cgroups allow; None without a quota."""
+    found = []
+    for folder in _cpu_cgroups():
+        v2, v1 = folder / "cpu.max", [folder / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
+        texts = v2.read_text().split() if v2.exists() else [path.read_text() for path in v1 if path.exists()]
+        if texts and texts[0] != "max" and int(texts[0]) > 0:  # v1 has -1 for none
+            found.append(int(texts[0]) / int(texts[1]))
+    return min(found, default=None)
+
+
 def _cpu_cgroups() -> Iterator[Path]:
     """Yield the folders of this process's cgroup for CPU time and of those above it, of cgroup v1 or v2."""
     groups = [line.split(":", 2) for line in _CGROUPS.read_text().splitlines()] if _CGROUPS.exists() else []

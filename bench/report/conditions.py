@@ -42,6 +42,7 @@ def conditions(material: Material) -> dict[str, Any]:
         "delivered": delivers(campaign["work"]),
         "versions": settings(env["versions"]),
         "driver": env.get("gpu_driver"),
+        "quota": env["host"].get("cpu_quota_cores"),
         "variables": settings(env.get("variables", {})),
         "processes": f"{material.processes} {material.process_noun}s" if material.process_noun else "",
         "contestants": contestants,

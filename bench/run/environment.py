@@ -18,6 +18,7 @@ from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.machine import gpu, libraries
 from loaderbench.machine.code_digest import code_digest
+from loaderbench.machine.cores import quota_cores
 from loaderbench.records.record import Consumer, now
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -116,6 +117,7 @@ def _host() -> dict[str, Any]:
         "cpu": cpu,
         "cores_allowed": len(os.sched_getaffinity(0)),
         "cores_total": os.cpu_count(),
+        "cpu_quota_cores": quota_cores(),
         "memory_mib": psutil.virtual_memory().total >> 20,
         "virtual_machine": virtual_machine(),
         "python": platform.python_version(),
