@@ -107,7 +107,7 @@ def _announce(
         display.say(f"searching for the best settings first: about {searching} trials, at most {searching_most}")
     display.say(f"measuring {len(left)} trials, about {minutes:.0f} minutes")
     if reruns := campaign.timing.reruns:
-        display.say(f"a block that other programs disturb is measured again, at most {reruns} times")
+        display.say(f"a block that is disturbed from outside is measured again, at most {reruns} times")
     limit_s = campaign.timing.limit_s
     for (name, transport), needed_s in network_s.items():
         if needed_s > limit_s:
