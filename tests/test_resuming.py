@@ -108,6 +108,25 @@ def test_writing_resumes_after_a_kill_and_stores_the_same_files(
     assert len(list(writer.payloads(out))) == len(source)
 
 
+class Failing(Deadly):
+    """A source that raises in the worker that reads after so many requests."""
+
+    def label(self, index: int) -> int:
+        with self._left:
+            self._left.value -= 1
+            if self._left.value < 0:
+                raise OSError("No space left on device")
+        return self._source.label(index)
+
+
+@pytest.mark.parametrize("labels", [0, 40])
+def test_a_failed_worker_ends_ffcvs_writer(
+    source: CanonicalImages, tmp_path: Path, labels: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert write("ffcv", Failing(source, labels), tmp_path / "out", "raw") == 1
+    assert "a worker process of FFCV's writer failed; its own message is above" in capfd.readouterr().err
+
+
 def test_litdata_keeps_complete_parts_and_resumes_with_other_workers(
     source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
+import os
 import signal
-import threading
-from multiprocessing import active_children, connection
+from contextlib import suppress
+from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,30 +47,27 @@ def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
         smart_threshold=encoding.smart_threshold_bytes,
     )
     writer = DatasetWriter(str(out / "samples.beton"), {"image": field, "label": IntField()}, num_workers=workers)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell makes its children ignore SIGINT
-    threading.Thread(target=_interrupt_when_a_worker_fails, args=(done := threading.Event(),), daemon=True).start()
+    before = signal.signal(signal.SIGCHLD, _raise_if_a_worker_failed)
     try:
         writer.from_indexed_dataset(_Samples(source))
-    except KeyboardInterrupt:
-        if not done.is_set():
-            raise
-        raise RuntimeError("a worker process of FFCV's writer failed; its own message is above") from None
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
-def _interrupt_when_a_worker_fails(failed: threading.Event) -> None:
-    """Interrupt FFCV's writer if a worker dies, for example of a full disk; it would wait for it without end."""
-    pending = set()
-    while not pending:
-        pending = set(active_children())
-        failed.wait(0.05)
-    while pending:
-        connection.wait([p.sentinel for p in pending])
-        ended = {p for p in pending if p.exitcode is not None}
-        if any(p.exitcode for p in ended):
-            failed.set()
-            _thread.interrupt_main()
-            return
-        pending -= ended
+def _raise_if_a_worker_failed(*_: object) -> None:
+    """Raise RuntimeError if a worker died, for example of a full disk; FFCV's writer would wait for it without end.
+
+    It handles the signal SIGCHLD, so that no thread watches the workers.
+    """
+    reaped: set[int] = set()
+    with suppress(ChildProcessError):  # none is left
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_status:
+                raise RuntimeError("a worker process of FFCV's writer failed; its own message is above")
+            if ended.si_pid in reaped:  # it is no worker, and another's to reap
+                return
+            reaped.add(ended.si_pid)
+            active_children()  # reaps workers that ended well, so that the next one is seen
 
 
 def payloads(out: Path) -> Iterator[bytes]:
