@@ -120,12 +120,15 @@ def bench(
     artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
 ) -> None:
-    """Prepare the data, measure every contestant, and write the report after each block. Resume an unfinished run."""
+    """Prepare the data, measure every contestant, and write the report after each block. Resume an unfinished run.
+
+    Exit 1 if the reference or most contestants have no speed.
+    """
     from loaderbench import certify as certifying
     from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
     from loaderbench.report import report
-    from loaderbench.run import bucket_under_test, runner
+    from loaderbench.run import bucket_under_test, outcome, runner
 
     campaign, display = chosen.campaign, Display()
     display.say(f"{campaign.name}: {campaign.question}")
@@ -150,25 +153,31 @@ def bench(
         raise typer.Exit(128 + signal.SIGINT) from None
     display.say(f"measured: {folder / 'trials.csv'}")
     display.say(f"report: {reports / folder.name / report.REPORT}")
+    if why := outcome.failure(campaign, folder):
+        _fail(why)
 
 
 @on_campaign
 def prepare(chosen: Chosen, *, artifacts: ArtifactsOption = None, strict: StrictOption = False) -> None:
-    """Prepare the images and every format of a campaign, without measuring any loader."""
+    """Prepare the images and every format of a campaign, without measuring any loader.
+
+    Exit 1 if a format failed, 3 if the only trouble is that the library of one is not installed.
+    """
     from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
 
     display = Display()
     prepared = make_ready(chosen.campaign, chosen.data, chosen.cache, display, strict=strict, artifacts=artifacts)
     for record in prepared.records:
-        display.say(
-            f"{record.title}: {record.bytes_per_image:,.0f} bytes per image, "
-            f"in {Path(prepared.artifacts[record.format].path).parent}"
-            if record.bytes_per_image
-            else record.reason
-        )
+        if record.format in prepared.artifacts:
+            folder = Path(prepared.artifacts[record.format].path).parent
+            display.say(f"{record.title}: {record.bytes_per_image:,.0f} bytes per image, in {folder}")
+        else:
+            display.say(f"{record.title}: {record.status}: {record.reason}")
     for rejected in prepared.rejected:
         display.say(f"skipped: {rejected}")
+    if states := {record.status for record in prepared.records} - {"ok"}:
+        raise typer.Exit(_CANNOT_RUN if states == {"unavailable"} else 1)
 
 
 @on_campaign
