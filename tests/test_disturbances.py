@@ -50,7 +50,7 @@ def test_a_quiet_trial_has_no_flags() -> None:
         ({"quota_throttle_events": 3}, "a CPU quota was used up 3 times"),
         ({"other_cpu_pct": 1.0, "cores_used": 32.0, "cpu_load_pct": 50.0}, "other processes used 1.0 %"),
         ({"pct_of_bound": 29_297.0}, "it reaches 29,297 % of the machine limit"),
-        ({"prefetch_bias_bound_pct": 5.1}, "up to 5.1 % of images/s may come from images prefetched"),
+        ({"prefetch_bias_bound_pct": 5.1}, "prefetching may account for 5.1 % of images/s"),
         ({"cache_state": "unproven"}, "the warm page cache is not verified"),
         ({"gpu_throttle": "software power cap"}, "the GPU was slowed: software power cap"),
     ],

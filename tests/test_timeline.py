@@ -10,7 +10,7 @@ import pytest
 
 from loaderbench.campaign import disturbances
 from loaderbench.records import earlier
-from loaderbench.records.timeline import MOST_READY, Timeline
+from loaderbench.records.timeline import MOST_AFTER_PAUSE, Timeline
 from tests import fabricate
 
 if TYPE_CHECKING:
@@ -146,40 +146,59 @@ def test_waits_cover_the_window_only() -> None:
     assert columns["wait_max_ms"] == pytest.approx(1100)
 
 
-def test_batches_ready_after_a_pause_count_as_prefetched() -> None:
-    columns = after_pause([0.001, 0.1, 0.2, 0.5]).columns()
-    assert columns["prefetched_images"] == 30
-    assert columns["prefetch_bias_bound_pct"] == 30
+@pytest.mark.parametrize(
+    "waits_s",
+    [
+        [0.0] * 3 + [0.5] * 2,
+        [0.0, 0.1, 0.0, 0.4, 0.5, 0.5],  # the third comes late, and meanwhile the loader prefetches more
+        [0.0, 0.5, 0.0, 0.0, 0.5, 0.5],
+    ],
+    ids=["ready", "a_little_late", "late"],
+)
+def test_images_ahead_of_the_usual_speed_after_a_pause_count_as_prefetched(waits_s: list[float]) -> None:
+    """At 20 images/s."""
+    columns = after_pause(waits_s).columns()
+    assert columns["prefetched_images"] == pytest.approx(30, abs=2)
+    assert columns["prefetch_bias_bound_pct"] == columns["prefetched_images"]
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_that_end_together_have_prefetched_what_was_ready(workers: int) -> None:
+    burst = [0.5 * workers] + [0.0] * (workers - 1)
+    times = replace(after_pause([0.0] * 3 + 2 * burst), workers=workers)
+    assert times.columns()["prefetched_images"] == 30
+    assert times.prefetch_is_known()
 
 
 def test_a_loader_that_prefetches_nothing_has_a_bound_of_zero() -> None:
-    assert after_pause([0.5]).columns()["prefetch_bias_bound_pct"] == 0
+    assert after_pause([0.5, 0.5]).columns()["prefetch_bias_bound_pct"] == 0
 
 
 def test_prefetching_without_an_end_is_unknown() -> None:
     times = after_pause([0.001] * 6)
     assert times.columns()["prefetched_images"] is None
     assert not times.prefetch_is_known()
-    times.paused = len(times.exits_ns) - MOST_READY
+    times = after_pause([0.001] * MOST_AFTER_PAUSE)
+    assert times.columns()["prefetched_images"] is None
     assert times.prefetch_is_known()
 
 
-@pytest.mark.parametrize("epoch", [14, 16, 17])
+@pytest.mark.parametrize("epoch", [14, 16, 17, 18])
 def test_prefetch_bound_is_empty_if_the_epoch_ends_first(epoch: int) -> None:
     """Of more prefetched batches, a pause would have shown the rest of the epoch only."""
-    times = after_pause([0.001, 0.1, 0.2, 0.5], epochs=(0, 8, epoch))
+    times = after_pause([0.0, 0.0, 0.0, 0.0, 0.5], epochs=(0, 8, epoch))
     assert times.columns()["prefetched_images"] is None
     assert times.columns()["prefetch_bias_bound_pct"] is None
     assert times.prefetch_is_known()
 
 
 def test_prefetch_bound_does_not_depend_on_later_epochs() -> None:
-    assert after_pause([0.001, 0.1, 0.2, 0.5, 0.5], epochs=(0, 8, 18)).columns()["prefetched_images"] == 30
+    assert after_pause([0.0, 0.0, 0.0, 0.5, 0.5], epochs=(0, 8, 18)).columns()["prefetched_images"] == 30
 
 
 def test_prefetch_bound_is_empty_after_too_short_a_pause() -> None:
     """At 20 images/s, 30 images take 1.5 s."""
-    assert after_pause([0.001, 0.1, 0.2, 0.5], pause_s=1.5).columns()["prefetched_images"] is None
+    assert after_pause([0.0, 0.0, 0.0, 0.5, 0.5], pause_s=1.5).columns()["prefetched_images"] is None
 
 
 def test_columns_of_earlier_schemas_are_computed_as_they_were() -> None:

@@ -59,11 +59,7 @@ def flags(record: Record) -> tuple[str, ...]:
         ("a CPU quota was used up {} times", record.quota_throttle_events, 0),
         ("the cores were slowed or held back {} times", record.throttle_events, 0),
         ("it reaches {:,.0f} % of the machine limit", record.pct_of_bound, BEYOND_LIMIT_PCT),
-        (
-            "up to {:.1f} % of images/s may come from images prefetched before the window",
-            record.prefetch_bias_bound_pct,
-            PREFETCH_BIAS_PCT,
-        ),
+        ("prefetching may account for {:.1f} % of images/s", record.prefetch_bias_bound_pct, PREFETCH_BIAS_PCT),
     )
     found = [*disturbances(record), *_beyond(measured)]
     if record.gpu_throttle:

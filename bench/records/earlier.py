@@ -6,6 +6,8 @@ import numpy as np
 
 from loaderbench.records.timeline import NS_PER_S, Timeline, rate
 
+_READY_SHARE = 0.5
+"""A batch was prefetched if it came after the pause within this share of the usual interval."""
 RENAMED_IN = 6
 """The schema from which on rows have the new names."""
 RENAMED = {
@@ -22,9 +24,10 @@ RENAMED = {
 
 
 def columns(times: Timeline) -> dict[str, float | int | None]:
-    """Return the columns that rows before schema 6 have, as they were computed then.
+    """Return the columns that rows before schema 6 have, as they were computed then; 0 epochs for ranks or jobs.
 
-    Epochs and the gaps between them include the harness's pause. Prefetched images end with their epoch. The halves of
+    Epochs and the gaps between them include the harness's pause. Prefetched images end with their epoch, or with the
+    first batch that had to be waited for. The halves of
     the window are equally long.
     """
     asked, exits, images = (np.array(values) for values in (times.asked_ns, times.exits_ns, times.images))
@@ -38,7 +41,8 @@ def columns(times: Timeline) -> dict[str, float | int | None]:
     gaps_ns = [exits[begin] - exits[begin - 1] for begin in begins[1:]]
     ready = None
     if times.paused is not None:
-        slow = np.flatnonzero((exits - asked)[times.paused :] > times.ready_ns())
+        limit_ns = _READY_SHARE * (exits[last] - exits[first]) / (last - first)
+        slow = np.flatnonzero((exits - asked)[times.paused :] > limit_ns)
         ready = int(images[times.paused : times.paused + int(slow[0])].sum()) if len(slow) else None
     window_images = int(images[first + 1 : last + 1].sum())
     several = len(begins) > 2  # noqa: PLR2004 - the second epoch ends where the third begins
@@ -48,4 +52,5 @@ def columns(times: Timeline) -> dict[str, float | int | None]:
         "bank_images": ready,
         "bank_bias_bound_pct": None if ready is None else 100 * ready / window_images,
         "half_drift_pct": drift,
+        "window_epochs": sum(first < begin <= last for begin in begins),
     }

@@ -140,13 +140,13 @@ class Record:  # long, because it is one schema, in the order of the file's head
     """Length of the steady window."""
     window_images: int | None = None
     window_epochs: int | None = None
-    """Epoch boundaries in the window; 0 with several ranks or jobs, whose boundaries differ."""
+    """Epoch boundaries in the window. Empty with several ranks or jobs, whose boundaries differ."""
     prefetched_images: int | None = None
-    """Images that were ready after a pause that follows the window. Empty if there may be more: if the epoch ended
-    first, if every batch tried was ready, or if the pause was too short to prefetch more."""
+    """By how many images batches after a pause, which follows the window, were ahead of the window's speed. Empty if
+    there may be more: if the epoch or the trial ended first, or if the pause was too short to prefetch more."""
     prefetch_bias_bound_pct: float | None = column(over_blocks=median)
-    """The largest share of `images_per_s` that can come from images prefetched before the window: `prefetched_images`
-    over `window_images`."""
+    """The largest share of `images_per_s` for which prefetching can account: `prefetched_images` over
+    `window_images`."""
     wait_p50_ms: float | None = column(over_blocks=median)
     """Time from the request for a batch to its delivery, in the window: median."""
     wait_p95_ms: float | None = column(over_blocks=median)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import MutableSequence, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,8 @@ from loaderbench.machine.files import force_to_disk
 
 NS_PER_S = 1e9
 _NS_PER_MS = 1e6
-READY_SHARE = 0.5
-"""A batch was prefetched if it comes after the pause within this share of the usual interval.
-
-Taking a ready batch from a worker can cost a tenth of the usual interval; waiting for an unfinished one costs all.
-"""
-MOST_READY = 256
-"""Maximum number of prefetched batches that are counted; a higher number stays unknown."""
+MOST_AFTER_PAUSE = 256
+"""Maximum number of batches after the pause in which prefetched images are counted."""
 _FILLING_SHARE = 0.8
 """A loader that prefetched less than this share of what it delivers in a time as long as the pause had filled its
 queue before the pause was over."""
@@ -95,19 +91,21 @@ class Timeline:
         return 8 * sum(map(len, (self.asked_ns, self.exits_ns, self.images))) / 2**20
 
     def prefetch_is_known(self) -> bool:
-        """Return whether further batches cannot change `prefetched_images`.
+        """Return whether the prefetched images are used up, or can no longer be counted: in another epoch, or too many.
 
-        That is so if the latest batch was not ready, belongs to an epoch that began after the pause, or too many were
-        ready.
+        They are used up once as many batches as there are workers did not come faster than in the window.
         """
         assert self.paused is not None
-        ready = self.exits_ns[-1] - self.asked_ns[-1] <= self.ready_ns()
-        return not ready or self.epochs[-1] >= self.paused or len(self.exits_ns) - self.paused >= MOST_READY
+        ahead = self._ahead()
+        used_up = len(ahead) - int(ahead.argmax()) > self.workers
+        return used_up or self.epochs[-1] >= self.paused or len(ahead) >= MOST_AFTER_PAUSE
 
-    def ready_ns(self) -> float:
-        """Return the longest time that taking a prefetched batch may take."""
+    def _ahead(self) -> NDArray[np.float64]:
+        """Return, for each batch after the pause, how many images more had come than in that time in the window."""
         first, last = self._window
-        return READY_SHARE * (self.exits_ns[last] - self.exits_ns[first]) / (last - first)
+        images_per_ns = sum(self.images[first + 1 : last + 1]) / (self.exits_ns[last] - self.exits_ns[first])
+        took_ns = np.array(self.exits_ns[self.paused :]) - self.asked_ns[self.paused or 0]
+        return np.cumsum(self.images[self.paused :]) - images_per_ns * took_ns
 
     @property
     def _window(self) -> tuple[int, int]:
@@ -122,7 +120,7 @@ class Timeline:
         images = np.array(self.images)
         window_images = int(images[first + 1 : last + 1].sum())
         images_per_s = rate(images, exits, first, last)
-        prefetched = self._prefetched(asked, exits, images, images_per_s)
+        prefetched = self._prefetched(asked, exits, images_per_s)
         return {
             "images_per_s": images_per_s,
             **self._drift(images, exits),
@@ -131,7 +129,7 @@ class Timeline:
             **self._between_ranks(images, exits),
             "window_s": float(exits[last] - exits[first]) / NS_PER_S,
             "window_images": window_images,
-            "window_epochs": sum(first < epoch <= last for epoch in self.epochs),
+            "window_epochs": None if self.ranks else sum(first < epoch <= last for epoch in self.epochs),
             "prefetched_images": prefetched,
             "prefetch_bias_bound_pct": None if prefetched is None else 100 * prefetched / window_images,
             **_waits((exits - asked)[first + 1 : last + 1]),
@@ -241,21 +239,21 @@ class Timeline:
             "epoch_gap_s": float(np.mean(gaps_ns)) / NS_PER_S if gaps_ns else None,
         }
 
-    def _prefetched(
-        self, asked: NDArray[np.int64], exits: NDArray[np.int64], images: NDArray[np.int64], images_per_s: float
-    ) -> int | None:
-        """Return the number of prefetched images: those ready after the pause. None: they may be more."""
-        if self.paused is None:
+    def _prefetched(self, asked: NDArray[np.int64], exits: NDArray[np.int64], images_per_s: float) -> int | None:
+        """Return the number of prefetched images: by how many batches after the pause were ahead of the window's speed.
+
+        None: they may be more.
+        """
+        if self.paused is None or self.paused >= len(exits):
             return None
-        slow = np.flatnonzero((exits - asked)[self.paused :] > self.ready_ns())
-        if not len(slow):
-            return None
-        end = self.paused + int(slow[0])
-        if any(self.paused <= epoch <= end for epoch in self.epochs):  # fewer were left than it may prefetch
-            return None
-        ready = int(images[self.paused : end].sum())
+        ahead = self._ahead()
+        most = int(ahead.argmax())
+        judged = self.paused + most + self.workers
+        if judged >= len(exits) or any(self.paused <= epoch <= judged for epoch in self.epochs):
+            return None  # they were not used up before the trial or the epoch ended
+        prefetched = max(0, math.ceil(ahead[most]))
         pause_s = float(asked[self.paused] - exits[self.paused - 1]) / NS_PER_S
-        return ready if ready < _FILLING_SHARE * images_per_s * pause_s or not ready else None
+        return prefetched if prefetched < _FILLING_SHARE * images_per_s * pause_s or not prefetched else None
 
 
 def fairness(speeds: NDArray[np.float64]) -> float:
