@@ -54,7 +54,8 @@ def choose(  # noqa: PLR0913 - each is an option
         typer.Option(
             "--data",
             help="Images: an ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files; "
-            "a path, s3://bucket/prefix or s3://bucket/key. Only read. Default: a synthetic set like ImageNet.",
+            "a path, s3://bucket/prefix, s3://bucket/key, or module:dataset. Only read. Default: a synthetic set like "
+            "ImageNet.",
         ),
     ] = None,
     cache: Annotated[

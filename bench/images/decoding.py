@@ -38,7 +38,7 @@ def decode(path: Path) -> tuple[NDArray[np.uint8], str]:
             if f"animated {kind}" in KINDS and getattr(image, "is_animated", False):
                 kind = f"animated {kind}"
             _turn_upright(image)
-            return np.asarray(_rgb(image)), kind
+            return np.asarray(rgb(image)), kind
     except Exception as error:  # noqa: BLE001, a damaged file can make a decoder raise anything
         raise Unreadable(_reason(error)) from None
 
@@ -53,7 +53,7 @@ def _turn_upright(image: Image.Image) -> None:
         pass
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
     """Return an image in 8 bits a channel. Raises Unreadable where the range of its values is unknown, or is lost."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
         values = np.asarray(image)  # Pillow's conversion would clip them at 255

@@ -39,6 +39,7 @@ class PackedTree:
     holds_splits: bool = False
     """Whether folders in it may be splits."""
     images: ClassVar = None
+    key: ClassVar = ""
     resumes: ClassVar = False
 
     def write(self, out: Path, on_progress: Callable[[int], None]) -> None:

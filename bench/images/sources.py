@@ -12,7 +12,7 @@ from pathlib import Path
 from loaderbench.bucket.client import SCHEME
 from loaderbench.bucket.copy import copy
 from loaderbench.campaign.schema import Data
-from loaderbench.images import cifar, imagenet, layouts, packed_tree, parquet, synthetic, webdataset
+from loaderbench.images import cifar, dataset, imagenet, layouts, packed_tree, parquet, synthetic, webdataset
 from loaderbench.images.packed_tree import PackedTree
 from loaderbench.images.splits import TRAIN
 from loaderbench.images.tree import ImageTree, SourceError, scan
@@ -29,7 +29,7 @@ _KINDS = (imagenet, cifar, packed_tree, webdataset, parquet)
 """Kinds of archives, in the order of asking. WebDataset takes any tar that the kinds before it did not."""
 _READERS = tuple(
     f"{name}.py"
-    for name in ("archives", "splits", "imagenet", "cifar", "packed_tree", "webdataset", "parquet", "unpack")
+    for name in ("archives", "dataset", "splits", "imagenet", "cifar", "packed_tree", "webdataset", "parquet", "unpack")
 )
 """Modules whose code decides what is unpacked."""
 _SYNTHETIC_SAMPLES = 4096
@@ -59,6 +59,8 @@ def _tree(data: str | Path, split: str | None, cache: Path, display: Display) ->
     `split`: which files are read if their names contain splits. None takes training, or the only split that is there.
     Raises SourceError or DiskSpaceError.
     """
+    if items := dataset.find(str(data)):
+        return items.tree(_unpacked(items, cache, display), split)
     path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else _outside(Path(data), cache)
     try:
         archive = next((archive for kind in _KINDS if (archive := kind.find(path, split))), None)
@@ -109,5 +111,5 @@ def _unpacked(archive: Archive | PackedTree, cache: Path, display: Display) -> P
 def _fingerprint(archive: Archive | PackedTree) -> str:
     """Return "key-code". The key depends on what is read, and on the paths, sizes and times of the archive's files."""
     states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in archive.files]
-    key = hashlib.sha256(json.dumps([archive.what, states]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([archive.what, states, archive.key]).encode()).hexdigest()
     return f"{key[:16]}-{code_digest(Path(__file__).with_name(name) for name in _READERS)[:8]}"

@@ -59,6 +59,8 @@ class Archive:
     """What the user may want to know, one sentence each."""
     classes: tuple[str, ...] = ()
     """Names of the classes, by class index. Empty if they are unknown: then the index is the name."""
+    key: str = ""
+    """Changes with the content, if that is in no file."""
     resumes: ClassVar = True
     """Whether `write` continues what a stop or a kill left."""
 
@@ -99,9 +101,9 @@ def unpack(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> N
     rejected += journal.rejected
     if not journal.images:
         first = f" ({rejected[0]}, ...)" if rejected else ""
-        where = printable(archive.files[0])
+        where = f", {printable(archive.files[0])}" if archive.files else ""
         raise SourceError(
-            f"no images in {archive.what}, {where}: {len(rejected)} entries are skipped{first}. If it holds class "
+            f"no images in {archive.what}{where}: {len(rejected)} entries are skipped{first}. If it holds class "
             "folders, unpack it and name them: make bench DATA=/path/to/imagefolder"
         )
     record = {
