@@ -31,7 +31,7 @@ from loaderbench.trial import device, processes
 from loaderbench.trial.spec import ObserveSpec
 
 _PROCESSES = 2
-"""While one contestant is observed, which takes up to a gigabyte, another one is prepared or judged."""
+"""While one contestant is observed, which may take gigabytes, another one is prepared or judged."""
 _BATCHES = 5.4
 """Minimum number of batches in a rank's epoch of the probe: the last is incomplete, and a loader that reuses buffers,
 such as FFCV's five, reuses one."""

@@ -42,20 +42,17 @@ def small(path: Path) -> NDArray[np.uint8]:
 
 def identify(seen: Observation, images: Sequence[NDArray[np.uint8]]) -> Shown:
     """Compare every crop with the same part of the image that its label names. `images`: from `small`, by label."""
-    views = len(seen.signatures)
-    right = np.array([_like(seen, number, images, int(seen.image_label[number])) for number in range(views)], bool)
+    views, labels = len(seen.signatures), seen.image_label.tolist()
+    known = [0 <= label < len(images) for label in labels[:views]]
+    right = np.array([known[n] and _correlation(seen, n, images[labels[n]]) > LIKE for n in range(views)], bool)
     label, found = [], []
     wrong = np.flatnonzero(~right)
     for number in wrong[np.linspace(0, len(wrong) - 1, min(SEARCHED, len(wrong)), dtype=int)]:
         alike = [_correlation(seen, int(number), image) for image in images]
         if alike and max(alike) > LIKE:
-            label.append(int(seen.image_label[number]))
+            label.append(labels[number])
             found.append(int(np.argmax(alike)))
     return Shown(right, np.array(label, int), np.array(found, int))
-
-
-def _like(seen: Observation, number: int, images: Sequence[NDArray[np.uint8]], label: int) -> bool:
-    return 0 <= label < len(images) and _correlation(seen, number, images[label]) > LIKE
 
 
 def _correlation(seen: Observation, number: int, image: NDArray[np.uint8]) -> float:

@@ -19,7 +19,7 @@ _SHARE = re.compile(r" \(\d+ %\)(?: and )?")
 
 
 def bytes_per_image(mode: Mode, images: CanonicalManifest) -> float:
-    """Return the most bytes per image that a format of this mode should need, on average."""
+    """Return the mean bytes of an image in a format of this mode, in the largest form that the mode allows."""
     means = {ORIGINALS: 0.0, PIXELS: images.pixels_bytes_mean, JPEG: images.jpeg_bytes_mean}  # originals are links
     return means[MODES[mode][0]]
 

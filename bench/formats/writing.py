@@ -79,7 +79,7 @@ class Job:
 
     @property
     def expected_bytes(self) -> int:
-        """Upper estimate of the format's size."""
+        """Estimate of the format's size, without what its library adds, such as FFCV's padding."""
         return round(len(self.images) * bytes_per_image(self.form.mode, self.images.manifest))
 
     def record(self, started_at: str, **outcome: Any) -> Record:
