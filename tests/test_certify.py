@@ -15,6 +15,7 @@ from loaderbench.api import Artifact, Work
 from loaderbench.campaign import registry
 from loaderbench.certify import augmentation, certification, observe, pixels, probe, shuffle
 from loaderbench.certify.judge import judge
+from loaderbench.certify.observation import limit_s
 from loaderbench.formats import Prepared, prepare
 from loaderbench.images import CanonicalImages
 from loaderbench.loaders import nvjpeg
@@ -156,6 +157,22 @@ def test_nvjpeg_loader_does_the_requested_work_on_a_cpu(
 def test_ranks_are_judged_together(cheat: str, said: str, certified: Callable[[str, int], Certificate]) -> None:
     faults = certified(cheat, 2).faults
     assert [fault for fault in faults if said in fault] if said else not faults, faults
+
+
+def test_a_loader_that_hangs_is_ended_before_the_next_one_that_waits_for_its_turn(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planted: None
+) -> None:
+    limits_s: list[float] = []
+    monkeypatch.setattr(
+        certification.processes, "run", lambda *told: limits_s.append(told[-1]) or {"status": "failed", "reason": ""}
+    )
+    work = replace(ASKED.work_on(SAMPLES, 1), image_size=32)
+    spec = ObserveSpec("cheater", prepared.artifacts["files"], work, {"cheat": "never ends"}, tmp_path, tmp_path)
+    certification._certificate(certification._Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log"))
+    assert limits_s[0] > 2 * limit_s(SAMPLES)
+    monkeypatch.setattr(observe, "limit_s", lambda _: 0.2)
+    with pytest.raises(TimeoutError, match="the probe takes longer than 0 s"):
+        observe.run(spec)
 
 
 def test_crops_of_another_filter_are_not_taken_for_other_images(

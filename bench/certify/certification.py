@@ -15,7 +15,7 @@ from loaderbench.campaign import pixel_values, registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.schema import Contestant, Format
 from loaderbench.certify import probe
-from loaderbench.certify.observation import SEEN
+from loaderbench.certify.observation import SEEN, limit_s
 from loaderbench.formats import Prepared, modes, prepare
 from loaderbench.images import CanonicalImages, canonical_store
 from loaderbench.images.sources import PROBE
@@ -35,8 +35,6 @@ _PROCESSES = 2
 _BATCHES = 5.4
 """Minimum number of batches in a rank's epoch of the probe: the last is incomplete, and a loader that reuses buffers,
 such as FFCV's five, reuses one."""
-_LIMIT_S, _LIMIT_PER_IMAGE_S = 200.0, 0.06
-"""Time limit of an observation, including the wait for the one before it to end, and its part for each image."""
 _CODE = [
     *sorted(Path(__file__).parent.glob("*.py")),
     *(Path(str(m.__file__)) for m in (certificates, pixel_values, modes, canonical_store, page_cache, steps, device)),
@@ -155,8 +153,8 @@ def _certificate(job: _Job) -> Certificate:
     with TemporaryDirectory(prefix="loaderbench-") as name:
         scratch = Path(name)
         spec = replace(job.spec, scratch=scratch, turn=job.log.parent / "certificates")
-        limit_s = _LIMIT_S + _LIMIT_PER_IMAGE_S * spec.artifact.samples
-        ended = processes.run("loaderbench.certify.observe.run", spec, job.log, limit_s)
+        # It ends itself at its own limit, after it has waited for its turn.
+        ended = processes.run("loaderbench.certify.observe.run", spec, job.log, 3 * limit_s(spec.artifact.samples))
         if len(list(scratch.glob(f"rank*/{SEEN}"))) < spec.work.ranks:
             return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
         # A failure after that does not matter: an honest loader fails on empty files.

@@ -16,6 +16,11 @@ HELD_BATCHES = 8
 """Batches that are held, and compared again each time a further one comes."""
 
 
+def limit_s(samples: int) -> float:
+    """Return the time limit of an observation on so many probe images, in seconds."""
+    return 200 + 0.06 * samples
+
+
 _EACH = {"combine": np.concatenate}
 _UNION = {"combine": lambda ranks: np.unique(np.concatenate(ranks))}
 """How the values of several ranks become one."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import signal
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from loaderbench.api import Work
 from loaderbench.campaign import pixel_values, registry
 from loaderbench.certify import probe
-from loaderbench.certify.observation import EMPTIED, EPOCHS, HELD_BATCHES, SEEN, Observation
+from loaderbench.certify.observation import EMPTIED, EPOCHS, HELD_BATCHES, SEEN, Observation, limit_s
 from loaderbench.machine import page_cache
 from loaderbench.machine.files import take_turn
 from loaderbench.trial import device
@@ -54,7 +56,10 @@ def run(spec: ObserveSpec) -> dict[str, Any]:
     files = scratch / "files"
     shutil.copytree(spec.artifact.path, files)  # follows symbolic links: the files that are overwritten are copies
     artifact = replace(spec.artifact, path=str(files))
-    with loader.stream(artifact, work, **spec.options) as batches:
+    # The limit begins after the turn of others, so that one that hangs does not use up the time of the next. Other
+    # ranks may wait for the first one's turn.
+    within = _within(limit_s(artifact.samples)) if work.rank == 0 else nullcontext()
+    with within, loader.stream(artifact, work, **spec.options) as batches:
         seen = _observe([batches] * EPOCHS, work)
         with loader.stream(artifact, work, **spec.options) as second:
             again = next(_labels(second), np.empty(0, np.int64))
@@ -69,6 +74,22 @@ def run(spec: ObserveSpec) -> dict[str, Any]:
         seen = _observe([batches], work)
         Observation(**seen, again_label=again[:0]).save(scratch / EMPTIED)
     return {"status": "ok", "reason": ""}
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError if the block takes longer."""
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"the probe takes longer than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _wait_for_all_ranks() -> None:

@@ -46,6 +46,8 @@ def stream(artifact, work, *, cheat=""):
 
         def __iter__(self):
             self.begun += 1
+            while cheat == "never ends":
+                yield from self.batches()
             if cheat == "delivers nothing" or (cheat == "has one epoch" and self.begun > 1):
                 return
             if cheat == PREFETCHES and self.begun > 1:
