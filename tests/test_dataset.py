@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import loaderbench
 from loaderbench.formats import prepare
 from loaderbench.images import SourceError, dataset
 from loaderbench.images.decoding import decode
@@ -103,3 +104,17 @@ def test_formats_are_prepared_from_a_dataset(tmp_path: Path, module: str) -> Non
     made = prepare(settings, f"{module}:made", tmp_path / "cache", Display(), strict=True)
     assert made.artifacts["files"].samples == 20
     assert made.artifacts["files"].class_names == ("cat", "dog", "fox")
+
+
+@pytest.mark.usefixtures("forked")
+def test_one_call_writes_a_format_for_training(tmp_path: Path, module: str) -> None:
+    options = {"max_side": 16, "cache": tmp_path / "cache"}
+    artifact = loaderbench.write_format(f"{module}:made", "imagefolder", **options)
+    assert (artifact.samples, artifact.encoding.max_side) == (20, 16)
+    assert loaderbench.Artifact.load(Path(artifact.path).parent) == artifact
+    assert loaderbench.write_format(f"{module}:made", "imagefolder", **options) == artifact
+
+
+def test_one_call_refuses_an_unknown_writer(tmp_path: Path, module: str) -> None:
+    with pytest.raises(ValueError, match="no_such_writer"):
+        loaderbench.write_format(f"{module}:made", "no_such_writer", cache=tmp_path / "cache")

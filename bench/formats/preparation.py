@@ -1,18 +1,21 @@
 """Prepare all that a campaign's trials read: canonical images and formats, each made once and kept in the cache."""
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loaderbench.api import Artifact
+from loaderbench.api import Artifact, Mode
 from loaderbench.bucket.repository import MANIFEST, Repository
-from loaderbench.campaign.campaign import Campaign
+from loaderbench.campaign import registry
+from loaderbench.campaign.campaign import Campaign, known
+from loaderbench.campaign.schema import Data, Format
 from loaderbench.formats.estimation import Estimate, estimate_on_samples
-from loaderbench.formats.writing import PrepareError, canonical_settings, jobs, write
-from loaderbench.images import CanonicalImages, ImageTree, Rejected, find
+from loaderbench.formats.writing import Job, PrepareError, canonical_settings, jobs, write
+from loaderbench.images import CanonicalImages, CanonicalSettings, ImageTree, Rejected, canonical, find
 from loaderbench.images.canonical_build import canonical_folder
 from loaderbench.images.splits import TRAIN
 from loaderbench.machine.disk import FEWER_IMAGES, need
@@ -83,6 +86,38 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
         artifact.describe()
     canonicals = {job.form.name: job.images.folder for job in made}
     return Prepared(ready, canonicals, records, _described(data, campaign, tree, images), images.rejected())
+
+
+def write_format(  # noqa: PLR0913 - the images, and how they are stored
+    data: str | Path,
+    writer: str,
+    mode: Mode = "jpeg",
+    *,
+    cache: str | Path = "data",
+    samples: int | None = None,
+    split: str | None = None,
+    strict: bool = False,
+    **encoding: Any,
+) -> Artifact:
+    """Return images in one format, for a `DataModule`, and write the format if the cache lacks it.
+
+    `data`, `split`: as on the command line. `writer`: a name that `loaderbench adapters` lists. `samples`: how many
+    images to draw; None takes all. `strict`: refuse unreadable images instead of leaving them out. `encoding`: further
+    fields of `Encoding`. Raises as `prepare` does, PrepareError also if the format cannot be written, and ValueError
+    for an unknown writer or a wrong value.
+    """
+    known("unknown writer", [writer], sorted(registry.adapters("writer")))
+    form = Format(name=f"{writer}-{mode}", title=f"{writer} {mode}", writer=writer, mode=mode, **encoding)
+    settings, display, folder = Data.model_validate({"samples": samples, "split": split}), Display(), Path(cache)
+    with _lock(folder):
+        tree = find(data, settings, folder, display)
+        drawn = CanonicalSettings(samples, settings.seed, form.max_side, form.quality)
+        job = Job(form, canonical(tree, drawn, folder, display, strict=strict), len(os.sched_getaffinity(0)), folder)
+        [record] = write([job], folder, display)
+    if not (artifact := job.artifact(record)):
+        raise PrepareError(f"{form.title} could not be written: {record.status}, {record.reason}")
+    artifact.describe()
+    return artifact
 
 
 def estimate(campaign: Campaign, data: str | Path | None, cache: Path, display: Display) -> Estimate:
