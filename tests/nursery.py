@@ -89,7 +89,8 @@ class Nursery:
 
     def start(self, task: str, output: IO[bytes], environment: Mapping[str, str] | None) -> Forked:
         """Fork a child; replaces `loaderbench.machine.process._start`."""
-        told = {"task": task, "parent": os.getpid(), "environment": dict(environment or os.environ)}
+        environment = dict(environment or os.environ)
+        told = {"task": task, "parent": os.getpid(), "folder": str(Path.cwd()), "environment": environment}
         theirs, ours = os.pipe()
         with _adopting():
             socket.send_fds(self._connection, [json.dumps(told).encode()], [theirs, output.fileno()])
@@ -133,7 +134,7 @@ def main() -> None:
 
 
 def _become(told: dict[str, Any], files: list[int], connection: socket.socket) -> None:
-    """Give this process the parent, session, files and variables of `python -m loaderbench.machine.child`."""
+    """Give this process the parent, session, folder, files and variables of `python -m loaderbench.machine.child`."""
     while os.getppid() != told["parent"]:
         time.sleep(0.0005)  # until the process between has ended
     connection.send(str(os.getpid()).encode())
@@ -144,6 +145,7 @@ def _become(told: dict[str, Any], files: list[int], connection: socket.socket) -
     for file in files:
         os.close(file)
     sys.argv = ["loaderbench.machine.child", told["task"]]
+    os.chdir(told["folder"])
     os.environ.clear()
     os.environ.update(told["environment"])
     sys.path[1:1] = filter(None, told["environment"].get("PYTHONPATH", "").split(os.pathsep))

@@ -283,7 +283,7 @@ def test_a_bucket_that_does_not_fit_on_the_disk_is_not_created(
     free = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     with (
-        pytest.raises(DiskSpaceError, match=r"is free; use --results"),
+        pytest.raises(DiskSpaceError, match=r"are free; use --results"),
         remote.place(stream, everything, None, tmp_path, Display()),
     ):
         pass

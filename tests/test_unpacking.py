@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from loaderbench.campaign.schema import Data
-from loaderbench.images import journal, sources
+from loaderbench.images import find, journal, unpack
 from loaderbench.machine.progress import Display
 from tests.archives import contents, image, link, packed, read, reasons, tar
 from tests.parquet import dataset
@@ -53,10 +53,10 @@ def stopped(data: Path, cache: Path, at: int, monkeypatch: pytest.MonkeyPatch) -
         if done == at:
             raise SystemExit
 
-    real = sources.unpack.unpack
+    real = unpack.unpack
     with monkeypatch.context() as patch, suppress(SystemExit):
-        patch.setattr(sources.unpack, "unpack", lambda archive, out, _: real(archive, out, on_progress))
-        sources.find(data, Data(), cache, Display())
+        patch.setattr(unpack, "unpack", lambda archive, out, _: real(archive, out, on_progress))
+        find(data, Data(), cache, Display())
     return told
 
 
