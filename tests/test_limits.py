@@ -167,6 +167,7 @@ class TestColumns:
                 "crop: faster, but no more than by images",
             ),
             ({"images_per_s": 60.0, "prefetch_bias_bound_pct": 3.0}, "crop", ""),
+            ({"images_per_s": 99.0, "prefetch_bias_bound_pct": 50.0}, None, "crop: faster, but no more than by images"),
             ({"batch_memory": "shared"}, "transfer", ""),
             ({"batch_memory": "shared", "workers": 9}, "crop", "transfer: measured with 2 workers instead of 9"),
             ({"batch_memory": "shared", "images_per_s": 45.0}, "crop", "transfer: faster, so it takes another way"),

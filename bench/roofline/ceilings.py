@@ -142,7 +142,7 @@ def _certain_ips(record: Record) -> float:
     assert record.images_per_s is not None
     if record.cache == "cold":
         return min(record.images_per_s, record.epoch1_images_per_s or record.images_per_s)
-    return record.images_per_s / (1 + (record.prefetch_bias_bound_pct or 0) / 100)
+    return record.images_per_s * (1 - (record.prefetch_bias_bound_pct or 0) / 100)
 
 
 def _prefix(trial: plan.Trial) -> str:
