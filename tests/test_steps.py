@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -44,6 +46,15 @@ class TestTogether:
     def test_shares_run_in_separate_processes(self) -> None:
         pids = {share.amount for share in parallel_rate.shares(lambda _: iter([os.getpid()]), 3, 60)}
         assert len(pids - {os.getpid()}) == 3
+
+    def test_processes_do_not_wait_for_opencvs_threads_in_this_one(self) -> None:
+        script = (
+            "import cv2, numpy; from loaderbench.machine.parallel_rate import parallel_rate; cv2.setNumThreads(2);"
+            "cv2.resize(numpy.zeros((3000, 3000, 3), numpy.uint8), (999, 999), interpolation=cv2.INTER_AREA);"
+            "print(parallel_rate(lambda _: iter([1]), 2, 0.1) > 0, cv2.getNumThreads())"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+        assert done.stdout == "True 2\n"
 
     def test_no_process_starts_before_all_are_ready(self, tmp_path: Path) -> None:
         def step(number: int) -> Iterator[int]:

@@ -42,6 +42,8 @@ def parallel_rate(step: Step, processes: int, seconds: float) -> float:
 
 def shares(step: Step, processes: int, seconds: float) -> list[Share]:
     """Return what each process has done; see `parallel_rate`."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # a forked process would wait for ever for the threads of this one
     fork = get_context("fork")
     others = set(active_children())
     executor = ProcessPoolExecutor(processes, fork, _begin, (step, fork.Barrier(processes), seconds))
@@ -55,6 +57,7 @@ def shares(step: Step, processes: int, seconds: float) -> list[Share]:
         for process in set(active_children()) - others:
             process.kill()  # the executor would wait for their shares
         executor.shutdown()
+        cv2.setNumThreads(threads)
 
 
 def rate_per_s(shares: Sequence[Share]) -> float:
@@ -70,7 +73,6 @@ _inherited: tuple[Step, Barrier, float]
 def _begin(*inherited: object) -> None:
     global _inherited  # noqa: PLW0603 - a pool's processes keep what they inherit in a global
     _inherited = inherited  # type: ignore[assignment]
-    cv2.setNumThreads(1)
 
 
 def _share(index: int) -> Share:
