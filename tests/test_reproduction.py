@@ -57,7 +57,17 @@ def shards(folder: Path) -> None:
         tar(folder / f"{split}-0.tar", members)
 
 
-@pytest.mark.parametrize("name", ["synthetic  faces", "synthetic, seed 0", 'it\'s "mine", split val'])
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'it\'s "mine", split  val',
+        pytest.param("synthetic  faces", marks=slow),
+        pytest.param("synthetic, seed 0", marks=slow),
+    ],
+)
 def test_the_printed_command_continues_the_campaign(tree: Path, name: str) -> None:
     Path(name).symlink_to(tree)
     run("bench", CAMPAIGN, "--data", name, "--workers", "2", "--batch-size", "16", "--samples", "40")
@@ -77,6 +87,7 @@ def test_the_printed_command_names_the_split(here: Path) -> None:
     assert [path.name for path in Path("results").glob("small*")] == ["small"]
 
 
+@slow
 def test_a_folder_named_in_another_way_is_the_same_data(tree: Path, here: Path) -> None:
     Path("pictures").symlink_to(tree)
     Path("photos").symlink_to("pictures")
