@@ -23,7 +23,7 @@ from loaderbench.images.archives import Reject
 from loaderbench.images.decoding import Unreadable, rgb
 from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample, Shard
-from loaderbench.machine.workers import map_processes
+from loaderbench.machine.workers import Mapping, map_processes
 
 _NAME = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _PER_SHARD = 4096
@@ -66,14 +66,14 @@ def _load(name: str) -> Any:
 
 
 def _shards(name: str, length: int, _: Reject) -> Iterator[Shard]:
-    for start in range(0, length, _PER_SHARD):
-        yield Shard(partial(_samples, name, range(start, min(start + _PER_SHARD, length))))
-
-
-def _samples(name: str, places: range, _: Reject) -> Iterator[Sample]:
     with map_processes(partial(_sample, name)) as read:
-        for place, sample in zip(places, read(places), strict=True):
-            yield Sample(sample[0], f"{place:09d}.png", sample[1], f"{name}[{place}]")
+        for start in range(0, length, _PER_SHARD):
+            yield Shard(partial(_samples, name, read, range(start, min(start + _PER_SHARD, length))))
+
+
+def _samples(name: str, read: Mapping, places: range, _: Reject) -> Iterator[Sample]:
+    for place, (label, png) in zip(places, read(places), strict=True):
+        yield Sample(label, f"{place:09d}.png", png, f"{name}[{place}]")
 
 
 def _sample(name: str, place: int) -> tuple[int, bytes]:
