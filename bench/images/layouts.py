@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from loaderbench.images import imagenet
-from loaderbench.images.splits import TRAIN, no_split
-from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError, Walk, scan
+from loaderbench.images.splits import SPLITS, TRAIN, no_split
+from loaderbench.images.tree import EXTENSIONS, LABELS_BELOW, ImageTree, Rejected, SourceError, Walk, scan
 from loaderbench.machine.text import names, printable
 
 TABLES = ("metadata.csv", "metadata.jsonl", "labels.csv", "val_annotations.txt")
@@ -19,16 +19,10 @@ TABLES = ("metadata.csv", "metadata.jsonl", "labels.csv", "val_annotations.txt")
 _FILE_COLUMNS = ("file_name", "filename", "file", "path", "image", "image_name", "image_path", "image_id", "id", "name")
 _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species", "breed", "synset")
 """Names of columns in lower case, in the order of asking."""
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 _KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 """Where Kaggle's ImageNet has its splits."""
 _LEVELS = 2
 """How far below a folder its splits may be, in folders that hold nothing else."""
-_LABELS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -70,8 +64,8 @@ def _splits(path: Path) -> dict[str, Path]:
     path = next((path / name for name in _KAGGLE if (path / name).is_dir()), path)
     for _ in range(_LEVELS + 1):
         folders = folders_in(path)
-        splits = {_SPLITS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in _SPLITS}
-        others = [folder for folder in folders if folder.name.lower() not in _SPLITS]
+        splits = {SPLITS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in SPLITS}
+        others = [folder for folder in folders if folder.name.lower() not in SPLITS]
         parted = len(splits) > 1 or any(map(_is_labelled, splits.values()))
         if splits and parted and not any(map(_holds_image, others)):
             return dict(sorted(splits.items(), key=lambda item: item[0] != TRAIN))
@@ -113,7 +107,7 @@ def _labelled(folder: Path, known: Iterable[str]) -> ImageTree:
     if known and tree.classes == (tree.root.name,):
         raise SourceError(
             f"the images in {printable(folder)} have no labels: they are in no class folder, and no file gives them. "
-            f"Put {TABLES[0]} with the columns file_name and label beside them, or name another split"
+            f"Put {TABLES[0]} with the columns file_name and label into that folder, or name another split"
         )
     return tree
 
@@ -139,7 +133,7 @@ def _tabulated(folder: Path, table: _Table, known: set[str]) -> ImageTree:
 
 def _numbered(names: set[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Return all class names with the label of each. Numbers are labels themselves."""
-    if all(name.isdecimal() and int(name) < _LABELS for name in names):
+    if all(name.isdecimal() and int(name) < LABELS_BELOW for name in names):
         return tuple(map(str, range(max(map(int, names)) + 1))), {name: int(name) for name in names}
     classes = tuple(sorted(names))
     return classes, {name: label for label, name in enumerate(classes)}
@@ -149,7 +143,7 @@ def _table(folder: Path) -> _Table | None:
     """Return the file that gives the labels of a folder without class folders. Raises SourceError if it is damaged."""
     if not folder.is_dir() or len(list(islice(filter(_holds_image, folders_in(folder)), 2))) > 1:
         return None
-    above = [folder.parent] if folder.name.lower() in {"images", *_SPLITS} else []
+    above = [folder.parent] if folder.name.lower() in {"images", *SPLITS} else []
     for place in (folder, *above):
         for name in TABLES:
             if (place / name).is_file() and (labels := _labels(place / name)):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, ClassVar
 
 from loaderbench.bucket.client import relative
-from loaderbench.images import layouts
+from loaderbench.images import imagenet, layouts
 from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, first_name, is_tar, members
 from loaderbench.images.splits import files_of
 from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError
@@ -23,7 +23,7 @@ from loaderbench.machine.text import printable
 
 _SYNSET = re.compile(r"n\d{8}")
 _ENDS_IN_SYNSET = re.compile(r"_(n\d{8})\.JPEG$")
-_TRUTHS = ("LOC_val_solution.csv", *layouts.TABLES)
+_TRUTHS = (imagenet.SOLUTION, *layouts.TABLES)
 """Names of files that give labels."""
 
 

@@ -10,7 +10,12 @@ from loaderbench.machine.text import names, printable
 TRAIN = "train"
 """The split that is read by default, if it is there."""
 _WORD = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
-_SHORT = {"valid": "val", "validation": "val"}
+SPLITS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""The split by each of its names, in lower case."""
 
 
 def files_of(split: str | None, files: list[Path], root: Path | None = None) -> tuple[list[Path], tuple[str, ...]]:
@@ -22,7 +27,7 @@ def files_of(split: str | None, files: list[Path], root: Path | None = None) -> 
     """
     named = {file: str(file.relative_to(root) if root else file.name).lower() for file in files}
     words = {file: found[-1] for file, name in named.items() if (found := _WORD.findall(name))}
-    splits = {file: _SHORT.get(word, word) for file, word in words.items()}
+    splits = {file: SPLITS[word] for file, word in words.items()}
     unnamed = [file for file in files if file not in splits]
     there = sorted(set(splits.values()))
     split = split or (there[0] if len(there) == 1 and not unnamed else TRAIN)

@@ -22,6 +22,8 @@ from loaderbench.machine.text import names, printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Extensions that torchvision's ImageFolder reads, in lower or upper case."""
+LABELS_BELOW = 1_000_000
+"""A larger number is not taken for a class index."""
 _NO_CLASSES = {"image", "images", "jpegimages", "mask", "masks", "label", "labels", "annotations", "segmentationclass"}
 """Names of folders that are parts of a data set, in lower case."""
 _OF_SYSTEMS = {"@eaDir", "__MACOSX", "#recycle", "lost+found"}

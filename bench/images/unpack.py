@@ -12,14 +12,13 @@ import numpy as np
 
 from loaderbench.images.archives import DamagedError, Reject
 from loaderbench.images.journal import UnpackJournal
-from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError, scan
+from loaderbench.images.tree import EXTENSIONS, LABELS_BELOW, ImageTree, Rejected, SourceError, scan
 from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.text import printable
 
 RECORD = ".loaderbench.json"
 """In the unpacked folder, hidden from every reader of images: notes, and what was skipped."""
 _LONGEST_NAME_BYTES = 255
-_LABELS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def _refusal(sample: Sample) -> str:
         return "name too long"
     if not sample.content:
         return "empty file"
-    return "" if 0 <= sample.label < _LABELS else f"no class index: {sample.label}"
+    return "" if 0 <= sample.label < LABELS_BELOW else f"no class index: {sample.label}"
 
 
 def _write(journal: UnpackJournal, sample: Sample) -> str:
