@@ -75,7 +75,7 @@ def choose(  # noqa: PLR0913 - each is an option
         int | None, typer.Option("--workers", min=1, help="Decoding threads or processes of each rank and job.")
     ] = None,
     blocks: Annotated[
-        int | None, typer.Option("--blocks", min=1, help="Blocks, each of which runs every contestant once.")
+        int | None, typer.Option("--blocks", min=1, help="Number of blocks. A block runs every contestant once.")
     ] = None,
 ) -> Chosen:
     """Return what the options choose. Raises CampaignError."""

@@ -89,8 +89,8 @@ class _Batches:
     def _wait(self, count: int, images_per_s: float) -> None:
         """Burn CPU time, then sleep until the next images are due.
 
-        The schedule starts with the first batch, and anew with one that is late by the time between two bursts or more:
-        images that are due would come all at once, faster than `images_per_s`.
+        The schedule starts with the first batch. It restarts if a batch is late by the time between two bursts or
+        more. Otherwise all images that are due would come at once, faster than `images_per_s`.
         """
         _burn_until(time.process_time() + self.own_cores * count / images_per_s)
         now_s = time.perf_counter()

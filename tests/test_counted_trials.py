@@ -74,7 +74,7 @@ def test_cold_trials_are_not_ranked() -> None:
 
 
 TUNED = (fabricate.CAST[0], fabricate.CAST[2], fabricate.CAST[8])
-"""FFCV raw and JPEG, of which the search finds something better, and ImageFolder, the reference."""
+"""ImageFolder, the reference, and FFCV raw and JPEG, for which the search finds better settings."""
 
 
 def two_tracks(rows: list[Record] | None = None, blocks: int = 6) -> Analysis:

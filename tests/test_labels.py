@@ -20,7 +20,7 @@ WORK = Work(batch_size=4, workers=1, image_size=32, shuffle=False)
 
 
 def folders(root: Path, **classes: int) -> Path:
-    """Class folders with so many images each."""
+    """Make class folders with the given numbers of images."""
     for name, count in classes.items():
         (root / name).mkdir(parents=True)
         for number in range(count):

@@ -109,7 +109,7 @@ def test_writing_resumes_after_a_kill_and_stores_the_same_files(
 
 
 class Failing(Deadly):
-    """A source that raises in the worker that reads after so many requests."""
+    """A source that raises in the reading worker after a number of requests."""
 
     def label(self, index: int) -> int:
         with self._left:

@@ -17,7 +17,7 @@ HELD_BATCHES = 8
 
 
 def limit_s(samples: int) -> float:
-    """Return the time limit of an observation on so many probe images, in seconds."""
+    """Return the time limit of an observation, in seconds, for a number of probe images."""
     return 200 + 0.06 * samples
 
 

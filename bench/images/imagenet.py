@@ -1,8 +1,8 @@
 """Read ImageNet's original tar archives. An image's class index is the position of its synset in sorted order.
 
 - `ILSVRC2012_img_train.tar` holds one tar per synset. These are read as streams and not written to disk.
-- `ILSVRC2012_img_val.tar` holds images only. Files beside it hold their synsets: `LOC_val_solution.csv`, or the
-  development kit, `ILSVRC2012_devkit_t12.tar.gz`, packed or unpacked. The kit's `meta.mat` maps ids to synsets.
+- `ILSVRC2012_img_val.tar` holds images only. Their synsets are in other files of its folder: `LOC_val_solution.csv`, or
+  the development kit, `ILSVRC2012_devkit_t12.tar.gz`, packed or unpacked. The kit's `meta.mat` maps ids to synsets.
 """
 
 import csv

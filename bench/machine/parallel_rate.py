@@ -43,7 +43,7 @@ def parallel_rate(step: Step, processes: int, seconds: float) -> float:
 def shares(step: Step, processes: int, seconds: float) -> list[Share]:
     """Return what each process has done; see `parallel_rate`."""
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # a forked process would wait for ever for the threads of this one
+    cv2.setNumThreads(1)  # else forked processes hang, waiting for this one's threads
     fork = get_context("fork")
     others = set(active_children())
     executor = ProcessPoolExecutor(processes, fork, _begin, (step, fork.Barrier(processes), seconds))

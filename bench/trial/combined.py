@@ -45,7 +45,7 @@ def columns(several: Several, reports: Sequence[dict[str, Any]]) -> dict[str, An
 
 
 def _combined(reports: Sequence[dict[str, Any]], timeline: Timeline) -> dict[str, Any]:
-    """Return the columns of all processes together. Raises TypeError for one of which nothing says how to do that."""
+    """Return the columns of all processes together. Raises TypeError for a column without a rule for that."""
     together: dict[str, Any] = {**timeline.columns()}
     together |= {name: _statistic(name, reports) for name in OVER_RANKS if name in reports[0]}
     if cached := together.get("cached_images_per_s"):

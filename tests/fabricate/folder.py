@@ -148,8 +148,9 @@ def campaign(  # noqa: PLR0913 - each is a way in which campaigns differ
     certified: Mapping[str, Certificate] | None = None,
     **changes: Any,
 ) -> Path:
-    """Fill `folder` with a campaign, by default a finished one of which all also ran cold, and some at their best, for
-    other consumers and from a bucket.
+    """Fill `folder` with a campaign, by default a finished one.
+
+    All its contestants also ran cold. Some ran tuned, for other consumers, or from a bucket.
 
     `changes` replace keys of its `env.json`.
     """

@@ -47,7 +47,7 @@ class Laps:
         self._signal(signal.SIGSTOP)
 
     def __call__(self, images: int) -> None:
-        """Let the loader deliver so many images.
+        """Let the loader deliver a number of images.
 
         A lap ends with a whole batch. The images that it was too long are taken off the next one, so that laps of all
         loaders have the same number of images on average, and exactly if all batches are whole.
