@@ -107,10 +107,11 @@ class Artifact:
     @classmethod
     def load(cls, folder: str | Path) -> Artifact:
         """Return the format in a folder that `loaderbench prepare` has printed. Raises FileNotFoundError."""
-        description = Path(folder, _DESCRIPTION)
+        folder = Path(folder).expanduser()
+        description = folder / _DESCRIPTION
         if not description.is_file():
             raise FileNotFoundError(f"{folder}: no prepared format. Use a folder that loaderbench prepare prints.")
-        return cls.from_dict({**json.loads(description.read_text()), "path": str(Path(folder).resolve() / "files")})
+        return cls.from_dict({**json.loads(description.read_text()), "path": str(folder.resolve() / "files")})
 
     def describe(self) -> None:
         """Write the file that `load` reads, beside the writer's folder, which is named `files`."""

@@ -18,7 +18,7 @@ from loaderbench.campaign import campaign as config
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign, CampaignError
 from loaderbench.machine.errors import FixableError
-from loaderbench.machine.files import BusyError
+from loaderbench.machine.files import BusyError, expanded
 
 _CANNOT_RUN = 3
 """Exit status of `certify`; typer itself exits with 2 if an option is wrong."""
@@ -26,13 +26,24 @@ app = typer.Typer(
     help="Find the image data loader that this machine should train with.", no_args_is_help=True, add_completion=False
 )
 
+
+def path(given: str) -> Path:
+    """Return a path of the command line with `~` expanded; the parser of each parameter that is a path."""
+    return Path(expanded(given))
+
+
+def name_or_path(given: str) -> str:
+    """Return a name or a URL as given, and a path with `~` expanded."""
+    return expanded(given)
+
+
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any image cannot be read.")]
-ReportsOption = Annotated[Path, typer.Option("--reports", help="Folder for the reports.")]
+ReportsOption = Annotated[Path, typer.Option("--reports", parser=path, help="Folder for the reports.")]
 ArtifactsOption = Annotated[
     str | None,
     typer.Option("--artifacts", help="Use formats published at s3://bucket/prefix instead of writing them."),
 ]
-FolderArgument = Annotated[Path, typer.Argument(help="A campaign's folder, for example results/quick.")]
+FolderArgument = Annotated[Path, typer.Argument(parser=path, help="A campaign's folder, for example results/quick.")]
 
 
 @dataclass(frozen=True)
@@ -48,18 +59,24 @@ class Chosen:
 
 def choose(  # noqa: PLR0913 - each is an option
     *,
-    campaign: Annotated[str, typer.Argument(help="Name of a shipped campaign, or path of a .toml file.")] = "quick",
+    campaign: Annotated[
+        str, typer.Argument(parser=name_or_path, help="Name of a shipped campaign, or path of a .toml file.")
+    ] = "quick",
     data: Annotated[
         str | None,
         typer.Option(
             "--data",
+            parser=name_or_path,
             help="Images: an ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files; "
             "a path, s3://bucket/prefix, s3://bucket/key, or module:dataset. Only read. Default: a synthetic set like "
             "ImageNet.",
         ),
     ] = None,
     cache: Annotated[
-        Path, typer.Option("--cache", envvar="LOADERBENCH_CACHE", help="Folder for prepared data, which is reused.")
+        Path,
+        typer.Option(
+            "--cache", parser=path, envvar="LOADERBENCH_CACHE", help="Folder for prepared data, which is reused."
+        ),
     ] = Path("data"),
     split: Annotated[
         str | None,
@@ -114,9 +131,9 @@ def on_campaign(command: Callable[..., None]) -> Callable[..., None]:
 def bench(
     chosen: Chosen,
     *,
-    results: Annotated[Path, typer.Option("--results", help="Folder for the campaigns' rows and raw times.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, typer.Option("--results", parser=path, help="Folder for the campaigns' rows and raw times.")
+    ] = Path("results"),
     reports: ReportsOption = Path("reports"),
     artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
@@ -265,8 +282,8 @@ def check(folder: FolderArgument) -> None:
 
 @app.command()
 def compare(
-    earlier: Annotated[Path, typer.Argument(help="File that `make perf` saved before a change.")],
-    later: Annotated[Path, typer.Argument(help="File that it saved after the change.")],
+    earlier: Annotated[Path, typer.Argument(parser=path, help="File that `make perf` saved before a change.")],
+    later: Annotated[Path, typer.Argument(parser=path, help="File that it saved after the change.")],
     tolerance: Annotated[
         float, typer.Option(min=0, max=1, help="How much slower a contestant may become, 0 to 1.")
     ] = 0.1,
@@ -286,8 +303,10 @@ def compare(
 
 @app.command()
 def classes(
-    folder: Annotated[Path, typer.Argument(help="Class folders; with --undo, the class-index folders made from them.")],
-    out: Annotated[Path | None, typer.Argument(help="Folder for the class-index folders.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(parser=path, help="Class folders; with --undo, the class-index folders made from them.")
+    ],
+    out: Annotated[Path | None, typer.Argument(parser=path, help="Folder for the class-index folders.")] = None,
     *,
     move: Annotated[bool, typer.Option("--move", help="Rename the folders instead of linking to them.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Restore the class folders.")] = False,

@@ -83,6 +83,18 @@ def test_every_number_on_the_command_line_has_a_lower_bound() -> None:
     assert [name for name, least in found.items() if least is None] == []
 
 
+def test_a_home_folder_is_expanded_in_every_path_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/user")
+    found = {}
+    for command in app.registered_commands:
+        for name, parameter in inspect.signature(command.callback, eval_str=True).parameters.items():
+            kind, option = get_args(parameter.annotation)
+            if {Path} & {kind, *get_args(kind)} or name in {"campaign", "data"}:
+                found[f"{command.callback.__name__} {name}"] = option.parser and str(option.parser("~/x"))
+    assert {"bench cache", "bench campaign", "bench data", "bench results", "report folder"} <= found.keys()
+    assert set(found.values()) == {"/home/user/x"}
+
+
 def test_results_of_another_schema_are_refused_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "env.json").write_text('{"schema": 999}')
     done = loaderbench("report", tmp_path)

@@ -31,6 +31,7 @@ from loaderbench.campaign.schema import (
     Tuning,
     WorkSettings,
 )
+from loaderbench.machine.files import expanded
 from loaderbench.records.record import STREAM_TABLES, Consumer, Transport
 
 CAMPAIGNS = Path(__file__).parent / "shipped"
@@ -242,7 +243,7 @@ def load(name_or_path: str, overrides: dict[str, dict[str, Any]] | None = None) 
 
 
 def _content(name_or_path: str) -> dict[str, Any]:
-    path = Path(name_or_path) if name_or_path.endswith(".toml") else CAMPAIGNS / f"{name_or_path}.toml"
+    path = Path(expanded(name_or_path)) if name_or_path.endswith(".toml") else CAMPAIGNS / f"{name_or_path}.toml"
     try:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from loaderbench.images import CanonicalImages, CanonicalSettings, ImageTree, Re
 from loaderbench.images.canonical_build import canonical_folder
 from loaderbench.images.splits import TRAIN
 from loaderbench.machine.disk import FEWER_IMAGES, need
-from loaderbench.machine.files import begun, forget_earlier, locked
+from loaderbench.machine.files import begun, expanded, forget_earlier, locked
 from loaderbench.machine.progress import Display
 from loaderbench.machine.text import printable
 from loaderbench.records.record import Record
@@ -108,7 +108,11 @@ def write_format(  # noqa: PLR0913 - the images, and how they are stored
     """
     known("unknown writer", [writer], sorted(registry.adapters("writer")))
     form = Format(name=f"{writer}-{mode}", title=f"{writer} {mode}", writer=writer, mode=mode, **encoding)
-    settings, display, folder = Data.model_validate({"samples": samples, "split": split}), Display(), Path(cache)
+    settings, display, folder = (
+        Data.model_validate({"samples": samples, "split": split}),
+        Display(),
+        Path(expanded(cache)),
+    )
     with _lock(folder):
         tree = find(data, settings, folder, display)
         drawn = CanonicalSettings(samples, settings.seed, form.max_side, form.quality)

@@ -19,7 +19,7 @@ from loaderbench.images.tree import ImageTree, SourceError, scan
 from loaderbench.images.unpack import Archive
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.disk import FEWER_IMAGES, need
-from loaderbench.machine.files import begun_bytes, building, forget_earlier
+from loaderbench.machine.files import begun_bytes, building, expanded, forget_earlier
 from loaderbench.machine.progress import Display
 from loaderbench.machine.text import printable
 
@@ -61,7 +61,7 @@ def _tree(data: str | Path, split: str | None, cache: Path, display: Display) ->
     """
     if items := dataset.find(str(data)):
         return items.tree(_unpacked(items, cache, display), split)
-    path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else _outside(Path(data), cache)
+    path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else _outside(Path(expanded(data)), cache)
     try:
         archive = next((archive for kind in _KINDS if (archive := kind.find(path, split))), None)
         return archive.tree(_unpacked(archive, cache, display), split) if archive else layouts.read(path, split)

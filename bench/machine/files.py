@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from loaderbench.machine.errors import FixableError
+
 _turns: list[FileLock] = []
 """Locks that this process holds until it ends."""
 
@@ -20,6 +22,17 @@ class BusyError(Exception):
 
 class StoppedError(Exception):
     """The building of a folder was stopped from outside, and can resume."""
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+    """Return a path with a leading `~` or `~user` replaced by the home folder. Raises FixableError if there is none."""
+    text = os.fspath(path)
+    if not text.startswith("~"):
+        return text  # as it is, for it may be a URL
+    try:
+        return str(Path(text).expanduser())
+    except RuntimeError:
+        raise FixableError(f"{text}: no home folder is known for ~; set HOME, or write the path in full") from None
 
 
 def size_bytes(folder: Path, *, of: Callable[[os.stat_result], int] = lambda status: status.st_size) -> int:
