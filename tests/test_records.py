@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
+import os
+import subprocess
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from loaderbench.machine.disk import DiskSpaceError
 from loaderbench.records import earlier, trials_csv
 from loaderbench.records.record import Record
 
@@ -45,6 +52,88 @@ def test_a_reason_of_many_lines_stays_in_one_row(tmp_path: Path) -> None:
     trials_csv.append(path, replace(RECORD, reason="first\nsecond\r\n\tthird"))
     assert len(path.read_text().splitlines()) == 2
     assert trials_csv.read(path)[0].reason == "first second third"
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [
+        ("no file \udcff.jpg", r"no file \udcff.jpg"),
+        ("TypingError: \x1b[1mno function\x1b[0m\x00\x07", r"TypingError: no function\x00\x07"),
+        ("x" * 200_000, "x" * (trials_csv.REASON_CHARACTERS - 1) + "…"),
+    ],
+    ids=["half of a surrogate pair", "colours and control characters", "200,000 characters"],
+)
+def test_any_error_text_becomes_a_row_that_is_read_back_and_whose_seal_holds(
+    tmp_path: Path, reason: str, kept: str
+) -> None:
+    path = tmp_path / "trials.csv"
+    trials_csv.append(path, replace(RECORD, reason=reason))
+    trials_csv.append(path, replace(RECORD, trial="2/a"))
+    assert [row.reason for row in unsealed(path)] == [kept, ""]
+
+
+def test_a_long_reason_of_an_earlier_version_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trials.csv"
+    monkeypatch.setattr(trials_csv, "REASON_CHARACTERS", 1 << 20)
+    trials_csv.append(path, replace(RECORD, reason="x" * 200_000))
+    monkeypatch.undo()
+    assert len(unsealed(path)[0].reason) == 200_000
+
+
+class Full(io.FileIO):
+    """A file on a full disk, of which `fault` names the call that notices it."""
+
+    fault = ""
+
+    def write(self, row: Any) -> int:
+        return super().write(row[:7] if self.fault == "write" else row)
+
+    def fileno(self) -> int:  # which fsync asks for
+        if self.fault == "fsync":
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return super().fileno()
+
+
+@pytest.mark.parametrize("fault", ["write", "fsync"])
+@pytest.mark.parametrize("before", [["1/a", "1/b"], []], ids=["with rows", "new"])
+def test_a_row_that_the_disk_has_no_room_for_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, before: list[str]
+) -> None:
+    path = tmp_path / "trials.csv"
+    for name in before:
+        trials_csv.append(path, replace(RECORD, trial=name))
+    monkeypatch.setattr(Path, "open", lambda path, mode, **_: Full(path, mode))
+    monkeypatch.setattr(Full, "fault", fault)
+    with pytest.raises(DiskSpaceError, match=r"filled up .* the figures of 2/a are not kept; make room"):
+        trials_csv.append(path, replace(RECORD, trial="2/a"))
+    monkeypatch.undo()
+    assert trials_csv.header_of(path) == trials_csv.HEADER
+    trials_csv.append(path, replace(RECORD, trial="2/a"))
+    assert [row.trial for row in unsealed(path)] == [*before, "2/a"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_full_disk_never_joins_two_rows(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path], check=True)
+    try:
+        path, kept = tmp_path / "trials.csv", list[str]()
+        with suppress(DiskSpaceError):
+            for name in map(str, range(1000)):
+                trials_csv.append(path, replace(RECORD, trial=name, reason="x" * 300))
+                kept.append(name)
+        assert [row.trial for row in unsealed(path)] == kept
+        assert 2 < len(kept) < 100
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_row_torn_within_a_character_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "trials.csv"
+    trials_csv.append(path, RECORD)
+    whole = path.read_bytes()
+    path.write_bytes(whole + "2/ä".encode()[:-1])
+    assert unsealed(path) == [RECORD]
 
 
 @pytest.mark.parametrize("lost", [1, 5, 40])

@@ -3,36 +3,68 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import os
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.files import force_to_disk
+from loaderbench.machine.text import one_line
 from loaderbench.records.earlier import RENAMED
 from loaderbench.records.record import HEADER, SCHEMA_VERSION, Record
 
 _TYPES = get_type_hints(Record)
+REASON_CHARACTERS = 2000
+"""The longest reason that is kept. The log has the rest."""
+_MAKE_ROOM = "make room there and run the same command to resume, or use --results DIR for another disk"
 _NEEDED = {field.name for field in fields(Record) if field.default is MISSING}
 
 
 def append(path: Path, record: Record) -> None:
-    """Seal one row and append it as one line, after the header if the file is new, and force it to the disk."""
-    new = not path.exists()
+    """Seal one row and append it as one line, after the header if the file is new, and force it to the disk.
+
+    The row is there completely or not at all. Raises DiskSpaceError without room for it.
+    """
+    record = _printable(record)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    if new:
-        writer.writerow(HEADER)
-    writer.writerow([*_cells(record), seal(record, path.parent)])
-    with path.open("ab") as file:  # writes all of it, or raises OSError
-        file.write(text.getvalue().encode())
-        file.flush()
-        os.fsync(file.fileno())
-    if new:
+    with (
+        full_disk_explained(path.parent, f"the figures of {record.trial}", _MAKE_ROOM),
+        path.open("ab", buffering=0) as file,
+    ):
+        before_bytes = file.tell()
+        if not before_bytes:
+            writer.writerow(HEADER)
+        writer.writerow([*_cells(record), seal(record, path.parent)])
+        _write(file, text.getvalue().encode(), before_bytes)
+    if not before_bytes:
         force_to_disk(path.parent)
+
+
+def _write(file: io.FileIO, row: bytes, before_bytes: int) -> None:
+    """Write a row at the end of a file of `before_bytes`. Raises OSError if not all of it is kept; then none is."""
+    try:
+        written = file.write(row)
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(before_bytes)
+        raise
+    if written != len(row):
+        file.truncate(before_bytes)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _printable(record: Record) -> Record:
+    """Return a record whose texts fit into a file, each in one line; a long reason loses its end."""
+    texts: dict[str, Any] = {name: text for name, text in vars(record).items() if isinstance(text, str)}
+    lines: dict[str, Any] = {name: one_line(text, sys.maxsize) for name, text in texts.items()}
+    return replace(record, **lines | {"reason": one_line(record.reason, REASON_CHARACTERS)})
 
 
 def read(path: Path) -> list[Record]:
@@ -44,8 +76,9 @@ def read(path: Path) -> list[Record]:
     """
     if not path.exists():
         return []
-    text = path.read_text()
-    rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1])))
+    content = path.read_bytes()
+    csv.field_size_limit(sys.maxsize)  # reasons of earlier versions may have any length
+    rows = list(csv.reader(io.StringIO(content[: content.rfind(b"\n") + 1].decode(), newline="")))
     if rows and not (_NEEDED <= set(rows[0]) <= set(HEADER)):
         raise ValueError(
             f"{path} has other columns than schema {SCHEMA_VERSION}; "
@@ -64,8 +97,8 @@ def header_of(path: Path) -> tuple[str, ...]:
     """Return the columns of a file in their order; today's if there is none."""
     if not path.exists():
         return HEADER
-    with path.open(newline="") as file:
-        return tuple(next(csv.reader(file)))
+    with path.open(encoding="utf-8") as file:
+        return tuple(next(csv.reader(file), HEADER))
 
 
 def mend(path: Path) -> None:
