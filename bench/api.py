@@ -53,6 +53,10 @@ class Source(Protocol):
         """Return the number of samples."""
         ...
 
+    def shape(self, index: int) -> tuple[int, int]:
+        """Return height and width of the canonical pixels of one sample, without reading them."""
+        ...
+
     def pixels(self, index: int) -> np.ndarray:
         """Return the canonical pixels of one sample: uint8, H x W x 3, RGB."""
         ...

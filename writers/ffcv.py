@@ -9,6 +9,8 @@ from multiprocessing import active_children
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from loaderbench.api import CHANNELS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 requires = ("ffcv",)
 modes = ("raw", "jpeg", "proportion", "smart")
 resumes = False  # the tables of its one file are written last
+_PAGE_BYTES = 8 << 20
+"""FFCV's default. No image is stored across pages, whose size is a power of 2."""
 
 
 class _Samples:
@@ -35,7 +39,10 @@ class _Samples:
 
 
 def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
-    """Write the .beton file. FFCV encodes JPEG itself, with the call that made the canonical bytes: both are equal."""
+    """Write the .beton file. FFCV encodes JPEG itself, with the call that made the canonical bytes: both are equal.
+
+    Pages are as large as the pixels of the largest image need.
+    """
     from ffcv.fields import IntField, RGBImageField
     from ffcv.writer import DatasetWriter
 
@@ -46,7 +53,13 @@ def write(source: Source, out: Path, encoding: Encoding, workers: int) -> None:
         compress_probability=encoding.compress_probability,
         smart_threshold=encoding.smart_threshold_bytes,
     )
-    writer = DatasetWriter(str(out / "samples.beton"), {"image": field, "label": IntField()}, num_workers=workers)
+    largest = max(CHANNELS * height * width for height, width in map(source.shape, range(len(source))))
+    writer = DatasetWriter(
+        str(out / "samples.beton"),
+        {"image": field, "label": IntField()},
+        page_size=max(_PAGE_BYTES, 1 << (largest - 1).bit_length()),
+        num_workers=workers,
+    )
     before = signal.signal(signal.SIGCHLD, _raise_if_a_worker_failed)
     try:
         writer.from_indexed_dataset(_Samples(source))

@@ -78,11 +78,15 @@ class CanonicalImages:
     def __len__(self) -> int:
         return self.manifest.samples
 
+    def shape(self, index: int) -> tuple[int, int]:
+        """Return height and width of the canonical pixels of one sample."""
+        row = self._rows[index]
+        return int(row["height"]), int(row["width"])
+
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """Return the canonical pixels of one sample: RGB, H x W x 3."""
-        row = self._rows[index]
-        pixels = np.empty((row["height"], row["width"], 3), np.uint8)
-        self._check(os.preadv(self._descriptors["pixels"], [pixels.data], row["pixels_at"]), pixels.nbytes)
+        pixels, start = np.empty((*self.shape(index), 3), np.uint8), self._rows[index]["pixels_at"]
+        self._check(os.preadv(self._descriptors["pixels"], [pixels.data], start), pixels.nbytes)
         return pixels
 
     def jpeg(self, index: int) -> bytes:
@@ -97,8 +101,8 @@ class CanonicalImages:
         row = self._rows[index]
         if kind == "jpeg":
             return self._maps[kind][row["jpeg_at"] :][: row["jpeg_bytes"]]
-        shape = row["height"], row["width"], 3
-        return self._maps[kind][row["pixels_at"] :][: math.prod(map(int, shape))].reshape(shape)
+        shape = (*self.shape(index), 3)
+        return self._maps[kind][row["pixels_at"] :][: math.prod(shape)].reshape(shape)
 
     def label(self, index: int) -> int:
         """Return the class index of one sample."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,9 @@ from typing import Any
 
 from loaderbench.machine import process
 from loaderbench.trial.spec import ObserveSpec, Several, TrialSpec
+
+_THREADS = "NUMBA_NUM_THREADS"
+"""The variable that limits numba's threads. Without it, there are as many as allowed cores."""
 
 
 def measure(
@@ -25,8 +29,16 @@ def run(
     task: str, spec: TrialSpec | ObserveSpec, log: Path, limit_s: float, *, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Run a task in as many processes as `spec` has ranks or jobs, and return its report."""
+    environment = _with_threads(environment or os.environ, spec.work.workers)
     with TemporaryDirectory(prefix="loaderbench-") as folder:
         several = Several(task, spec, Path(folder))
         if several.count == 1:
             return process.run_child(task, spec, log, limit_s, environment=environment)
         return process.run_child("loaderbench.trial.several.run", several, log, limit_s, environment=environment)
+
+
+def _with_threads(environment: Mapping[str, str], workers: int) -> Mapping[str, str]:
+    """Return an environment in which numba, once it is imported, has at least as many threads as there are workers."""
+    told = environment.get(_THREADS, "")
+    threads = int(told) if told.isdecimal() else len(os.sched_getaffinity(0))
+    return environment if workers <= threads else {**environment, _THREADS: str(workers)}

@@ -1,0 +1,140 @@
+"""FFCV in each order of samples, with more threads than cores, and with images larger than its page."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from loaderbench.api import Artifact, Encoding, Work
+from loaderbench.formats.conversion import Conversion
+from loaderbench.images import CanonicalImages
+from loaderbench.images.tree import scan
+from loaderbench.loaders import ffcv
+from loaderbench.machine import process
+from loaderbench.trial import measure
+from loaderbench.trial.spec import TrialSpec, Window
+from tests.canonical import built
+
+slow = pytest.mark.slow
+WORK = Work(batch_size=16, workers=1, image_size=32, passes=2)
+CORES = len(os.sched_getaffinity(0))
+
+
+@pytest.fixture(scope="module")
+def artifact(everything: Any) -> Artifact:
+    """The tree as FFCV stores it: 96 images in one page."""
+    stored: Artifact = everything.artifacts["ffcv-jpeg"]
+    return stored
+
+
+@slow  # FFCV compiles this order
+@pytest.mark.parametrize("os_cache", [True, False])
+def test_quasi_random_order_visits_each_sample_in_each_pass_differently(artifact: Artifact, *, os_cache: bool) -> None:
+    with ffcv.stream(artifact, WORK, order="quasi_random", os_cache=os_cache) as batches:
+        assert len(batches) == 12
+        orders = []
+        for batches.next_epoch in range(2):
+            orders += np.split(batches.next_traversal_order(), WORK.passes)
+    assert all(sorted(order) == list(range(96)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+
+
+@pytest.mark.parametrize(("order", "shuffle"), [("sequential", True), ("quasi_random", False)])
+def test_sequential_order_is_the_stored_one_as_is_all_work_that_is_not_shuffled(
+    artifact: Artifact, order: str, *, shuffle: bool
+) -> None:
+    with ffcv.stream(artifact, replace(WORK, shuffle=shuffle), order=order) as batches:
+        assert batches.next_traversal_order().tolist() == list(range(96)) * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "order", "error", "message"),
+    [
+        ({"ranks": 2}, "quasi_random", NotImplementedError, "no quasi-random order in distributed training"),
+        ({}, "alphabetical", ValueError, "order is random, quasi_random or sequential, not alphabetical"),
+        (
+            {"workers": 99},
+            "random",
+            NotImplementedError,
+            "99 workers .* set .* NUMBA_NUM_THREADS=99",
+        ),
+    ],
+)
+def test_ffcv_refuses_what_it_cannot_do(
+    artifact: Artifact, changes: dict[str, Any], order: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message), ffcv.stream(artifact, replace(WORK, **changes), order=order):
+        pass
+
+
+def trial(artifact: Artifact, work: Work, folder: Path, **options: Any) -> dict[str, Any]:
+    """Run a short trial in a fresh process."""
+    spec = TrialSpec("ffcv", artifact, work, Window(0, 0.1, 2, None), folder / "times.npz", options)
+    return measure(spec, folder / "log", 600)
+
+
+@slow
+@pytest.mark.parametrize(("workers", "variable"), [(CORES + 1, None), (2, "1")], ids=["more than cores", "variable"])
+def test_ffcv_has_as_many_threads_as_workers(
+    artifact: Artifact, workers: int, variable: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("NUMBA_NUM_THREADS", variable)
+    result = trial(artifact, replace(WORK, workers=workers), tmp_path, order="quasi_random", os_cache=False)
+    assert result["status"] == "ok", result["reason"]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> CanonicalImages:
+    """Canonical images of which one takes 9 MB as pixels."""
+    folder = tmp_path_factory.mktemp("large")
+    for number, (width, height) in enumerate([(60, 40), (2000, 1500), (50, 70)]):
+        path = folder / "tree" / f"class{number}" / "image.jpg"
+        path.parent.mkdir(parents=True)
+        assert cv2.imwrite(str(path), np.random.default_rng(number).integers(0, 255, (height, width, 3), np.uint8))
+    return built(scan(folder / "tree"), folder / "canonical", max_side=None)
+
+
+def written(images: CanonicalImages, out: Path) -> Artifact:
+    """Write images as FFCV's raw format, which is read back and compared."""
+    out.mkdir()
+    encoding = Encoding("raw", max_side=None)
+    stored = process.run_child(
+        "loaderbench.formats.conversion.run", Conversion("ffcv", images, encoding, 1, out), out.with_suffix(".log")
+    )
+    assert (stored["status"], stored.get("stored")) == ("ok", "canonical pixels"), stored["reason"]
+    return Artifact("raw", str(out), 3, 3, stored["size_bytes"], stored["payload_bytes"], encoding, classes=3)
+
+
+@pytest.mark.usefixtures("forked")
+def test_images_larger_than_ffcvs_page_are_stored_and_those_larger_than_the_memory_refused(
+    large: CanonicalImages, tmp_path: Path
+) -> None:
+    artifact = written(large, tmp_path / "out")
+    huge = replace(WORK, batch_size=10**6)
+    with ffcv.stream(artifact, WORK):
+        pass
+    needed = re.escape("FFCV needs 41,909.5 GiB for decoding, and this machine has ")
+    with (
+        pytest.raises(NotImplementedError, match=rf"{needed}.* 2000 x 1500 pixels, .* use smaller batches"),
+        ffcv.stream(artifact, huge),
+    ):
+        pass
+
+
+@slow
+@pytest.mark.parametrize("os_cache", [True, False])
+def test_images_larger_than_ffcvs_usual_page_are_delivered(
+    large: CanonicalImages, tmp_path: Path, *, os_cache: bool
+) -> None:
+    artifact = replace(written(large, tmp_path / "out"), label_counts=(1, 1, 1))
+    result = trial(artifact, replace(WORK, batch_size=2, passes=8), tmp_path, os_cache=os_cache)
+    assert result["status"] == "ok", result["reason"]
