@@ -327,8 +327,9 @@ def adapters() -> None:
     """List every loader and writer, whether it can run here, and if not, the command that installs it."""
     for kind in ("loader", "writer"):
         for adapter in registry.adapters(kind).values():
-            state = adapter.why_unavailable() or f"available ({adapter.versions() or 'needs no library'})"
-            typer.echo(f"{kind:<7}{adapter.name:<14}{f'unavailable, {state}' if adapter.missing() else state}")
+            reason = adapter.why_unavailable()
+            state = f"unavailable, {reason}" if reason else f"available ({adapter.versions() or 'needs no library'})"
+            typer.echo(f"{kind:<7}{adapter.name:<14}{state}")
 
 
 @app.command()

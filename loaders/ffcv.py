@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge
 
 from loaderbench.api import CHANNELS, DEVIATION, MEAN, Artifact, Work
 from loaderbench.loaders.shared import values
@@ -27,7 +29,7 @@ def stream(  # noqa: PLR0913 - the options of FFCV
     work: Work,
     *,
     os_cache: bool = True,
-    batches_ahead: int = 3,
+    batches_ahead: Annotated[int, Ge(1)] = 3,
     convert: Literal["compiled", "torchvision"] = "compiled",
     order: Literal["random", "quasi_random", "sequential"] = "random",
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:

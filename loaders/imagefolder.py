@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge
 
 from loaderbench.api import Artifact, Work
 from loaderbench.loaders.shared import Sharing, shared, values, views
@@ -23,7 +25,7 @@ def stream(  # noqa: PLR0913 - the options
     work: Work,
     *,
     decode: Literal["pil", "torchvision"] = "pil",
-    prefetch_factor: int = 2,
+    prefetch_factor: Annotated[int, Ge(1)] = 2,
     pin_memory: bool = True,
     sharing: Sharing = "file_descriptor",
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:

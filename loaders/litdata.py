@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge
 
 from loaderbench.api import Artifact, Work
 from loaderbench.loaders.shared import Sharing, values, views
@@ -22,7 +24,7 @@ def stream(  # noqa: PLR0913 - the options
     artifact: Artifact,
     work: Work,
     *,
-    prefetch_factor: int = 2,
+    prefetch_factor: Annotated[int, Ge(1)] = 2,
     tensor_first: bool = False,
     pin_memory: bool = True,
     sharing: Sharing = "file_descriptor",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 from loaderbench.api import Artifact, Work
 from loaderbench.loaders.shared import shared, values, views
@@ -19,7 +21,9 @@ streams = False
 
 
 @contextmanager
-def stream(artifact: Artifact, work: Work, *, prefetch_factor: int = 2) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
+def stream(
+    artifact: Artifact, work: Work, *, prefetch_factor: Annotated[int, Ge(1)] = 2
+) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """Deliver batches from a folder of JPEG files. `prefetch_factor`: batches of files that each worker prefetches."""
     import torch
 

@@ -8,7 +8,6 @@ in a child, and in grandchildren that end soon, each by its own CPU clock.
 from __future__ import annotations
 
 import math
-import mmap
 import os
 import subprocess
 import sys
@@ -17,17 +16,19 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Gt
+
+from loaderbench.api import Artifact, Work
+from loaderbench.loaders.shared import burner
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from loaderbench.api import Artifact, Work  # pace runs as a script too, where this package cannot be imported
-
 requires = ("torch",)
 reads = ()
 streams = False
-TICK_S = 0.25
 
 
 @contextmanager
@@ -35,13 +36,13 @@ def stream(  # noqa: PLR0913 - each is a cost of its own
     artifact: Artifact,
     work: Work,
     *,
-    images_per_s: float | None = None,
-    burst_batches: int = 1,
-    own_cores: float = 0.0,
-    child_cores: float = 0.0,
-    grandchild_cores: float = 0.0,
-    shared_mib: int = 0,
-    read_mib: int = 0,
+    images_per_s: Annotated[float, Gt(0)] | None = None,
+    burst_batches: Annotated[int, Ge(1)] = 1,
+    own_cores: Annotated[float, Ge(0)] = 0.0,
+    child_cores: Annotated[float, Ge(0)] = 0.0,
+    grandchild_cores: Annotated[float, Ge(0)] = 0.0,
+    shared_mib: Annotated[int, Ge(0)] = 0,
+    read_mib: Annotated[int, Ge(0)] = 0,
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """Deliver batches at a known rate and cost.
 
@@ -53,8 +54,8 @@ def stream(  # noqa: PLR0913 - each is a cost of its own
     descriptor = os.memfd_create("pace")
     os.truncate(descriptor, max(1, shared_mib << 20))
     # A new interpreter, not a fork of this process: small, so that its own forks cost next to nothing.
-    command = [sys.executable, "-I", "-S", __file__, str(descriptor), str(child_cores), str(grandchild_cores)]
-    with subprocess.Popen(command, pass_fds=[descriptor]) as child, _held(descriptor):
+    command = [sys.executable, "-I", "-S", burner.__file__, str(descriptor), str(child_cores), str(grandchild_cores)]
+    with subprocess.Popen(command, pass_fds=[descriptor]) as child, burner.held(descriptor):
         try:
             yield _Batches(artifact, work, images_per_s, burst_batches, own_cores)
         finally:
@@ -92,7 +93,7 @@ class _Batches:
         The schedule starts with the first batch. It restarts if a batch is late by the time between two bursts or
         more. Otherwise all images that are due would come at once, faster than `images_per_s`.
         """
-        _burn_until(time.process_time() + self.own_cores * count / images_per_s)
+        burner.burn_until(time.process_time() + self.own_cores * count / images_per_s)
         now_s = time.perf_counter()
         self.start_s = self.start_s or now_s
         late_s = now_s - self.start_s - self.handed_out // self.burst_images * self.burst_images / images_per_s
@@ -100,27 +101,6 @@ class _Batches:
         if late_s >= self.burst_images / images_per_s:
             self.start_s += late_s
         time.sleep(max(0.0, -late_s))
-
-
-def _serve(descriptor: int, own_cores: float, grandchild_cores: float) -> None:
-    """Burn CPU time in this process and in a new grandchild at every tick, until killed or orphaned.
-
-    The cost of forking is part of the burnt time.
-    """
-    parent = os.getppid()
-    with _held(descriptor):
-        start_s, end_s = time.perf_counter(), time.process_time()
-        while os.getppid() == parent:
-            if grandchild_cores:
-                grandchild = os.fork()
-                if not grandchild:
-                    _burn_until(grandchild_cores * TICK_S)
-                    os._exit(0)
-                os.waitpid(grandchild, 0)
-            end_s += own_cores * TICK_S
-            _burn_until(end_s)
-            start_s += TICK_S
-            time.sleep(max(0.0, start_s - time.perf_counter()))
 
 
 def _read(folder: Path, read_mib: int) -> None:
@@ -135,22 +115,3 @@ def _read(folder: Path, read_mib: int) -> None:
         file.seek(0)
         while file.read(1 << 20):
             pass
-
-
-def _burn_until(process_s: float) -> None:
-    """Use the CPU until this process's total CPU time reaches `process_s`."""
-    while time.process_time() < process_s:
-        pass
-
-
-@contextmanager
-def _held(descriptor: int) -> Iterator[None]:
-    """Map the memory and touch every page."""
-    with mmap.mmap(descriptor, 0) as memory:
-        for start in range(0, len(memory), mmap.PAGESIZE):
-            memory[start] = 1
-        yield
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))

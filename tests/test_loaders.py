@@ -13,6 +13,7 @@ from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats import Prepared
 from loaderbench.loaders import pace
+from loaderbench.loaders.shared import burner
 from loaderbench.machine.gpu import Gpu
 from loaderbench.run.one_trial import trial_spec
 from loaderbench.trial import measure
@@ -85,7 +86,10 @@ def test_pace_has_its_known_speed_and_cpu_time(
     images_per_s: float, burst: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(pace, "time", SimpleNamespace(**{n: getattr(clock, n) for n in dir(clock) if n[0] != "_"}))
+    for module in (pace, burner):
+        monkeypatch.setattr(
+            module, "time", SimpleNamespace(**{n: getattr(clock, n) for n in dir(clock) if n[0] != "_"})
+        )
     monkeypatch.setattr(meters, "perf_counter_ns", lambda: clock.ns)
     artifact, work = (
         Artifact("any", str(tmp_path), 96, 0, 0, 0, Encoding("raw")),
@@ -106,7 +110,10 @@ def test_pace_does_not_catch_up_batches_that_are_late(
 ) -> None:
     """Of 100 batches/s, one is requested 0.5 s late; each of the others a little late, which must not add up."""
     clock, taken_s = Clock(), []
-    monkeypatch.setattr(pace, "time", SimpleNamespace(**{n: getattr(clock, n) for n in dir(clock) if n[0] != "_"}))
+    for module in (pace, burner):
+        monkeypatch.setattr(
+            module, "time", SimpleNamespace(**{n: getattr(clock, n) for n in dir(clock) if n[0] != "_"})
+        )
     artifact = Artifact("any", str(tmp_path), 1600, 0, 0, 0, Encoding("raw"))
     work = Work(batch_size=16, workers=1, image_size=2)
     with pace.stream(artifact, work, images_per_s=1600.0, burst_batches=burst) as batches:
@@ -131,6 +138,6 @@ def test_child_and_grandchildren_of_pace_burn_cpu(tmp_path: Path) -> None:
             time.sleep(0.05)
             used = child.cpu_times()
             own_s, below_s = used.user + used.system, used.children_user + used.children_system
-        most_s = cores * (time.monotonic() - begun_s + pace.TICK_S)
+        most_s = cores * (time.monotonic() - begun_s + burner.TICK_S)
         assert own_s < 2 * most_s  # to start costs something too
         assert below_s < 2 * most_s

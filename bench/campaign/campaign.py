@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,8 +10,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from loaderbench.api import Work
-from loaderbench.campaign import registry
+from loaderbench.api import Loader, Work
+from loaderbench.campaign import options, registry
 from loaderbench.campaign.schema import (
     NO_UINT8,
     Best,
@@ -140,22 +139,28 @@ class Campaign(Table):
     def _adapters_agree(self) -> Campaign:
         for f in self.formats:
             known(f"format {f.name}: unknown writer", [f.writer], sorted(registry.adapters("writer")))
-            known(f"format {f.name}: writer {f.writer} has no mode", [f.mode], registry.writer(f.writer).modes)
+            if not registry.adapters("writer")[f.writer].fault:  # else its row says what it is
+                known(f"format {f.name}: writer {f.writer} has no mode", [f.mode], registry.writer(f.writer).modes)
         for c in self.contestants:
             known(f"contestant {c.name}: unknown loader", [c.loader], sorted(registry.adapters("loader")))
             work = self.work_on(1, 1, c)
             if work.normalised and work.dtype == "uint8":
                 raise ValueError(f"contestant {c.name}: {NO_UINT8}")
-            reads, writer = registry.loader(c.loader).reads, self.format_of(c).writer
-            if reads and writer not in reads:
-                raise ValueError(
-                    f"contestant {c.name}: loader {c.loader} reads what {' or '.join(reads)} writes, "
-                    f"but {c.format} is written by {writer}"
-                )
-            tried = self.best[c.name].settings.keys() - {"workers"} if c.name in self.best else set()
-            what = f"contestant {c.name}: loader {c.loader} has no option"
-            known(what, c.options.keys() | tried, sorted(_options(c.loader)))
+            if not registry.adapters("loader")[c.loader].fault:
+                self._check_loader(c, registry.loader(c.loader))
         return self
+
+    def _check_loader(self, contestant: Contestant, loader: Loader) -> None:
+        """Raise ValueError if the contestant's loader cannot read its format or take its options."""
+        who, writer = f"contestant {contestant.name}: loader {contestant.loader}", self.format_of(contestant).writer
+        if loader.reads and writer not in loader.reads:
+            raise ValueError(
+                f"{who} reads what {' or '.join(loader.reads)} writes, but {contestant.format} is written by {writer}"
+            )
+        best = self.best.get(contestant.name)
+        tried = {name: values for name, values in best.settings.items() if name != "workers"} if best else {}
+        for fault in options.faults(loader, contestant.options, tried):
+            raise ValueError(f"{who} {fault}")
 
     @model_validator(mode="after")
     def _streaming_agrees(self) -> Campaign:
@@ -167,7 +172,8 @@ class Campaign(Table):
             raise ValueError("stream needs a single process: leave out work.ranks and work.jobs")
         for c in self.competing:
             used = {transport for transport, names in self.transports.items() if c.name in names}
-            if {"stream", "bounded"} & used and not registry.loader(c.loader).streams:
+            adapter = registry.adapters("loader")[c.loader]
+            if {"stream", "bounded"} & used and not adapter.fault and not registry.loader(c.loader).streams:
                 raise ValueError(
                     f"contestant {c.name}: loader {c.loader} cannot read from a bucket; list it in stream.downloading"
                 )
@@ -178,8 +184,12 @@ class Campaign(Table):
     @model_validator(mode="after")
     def _searches_begin_with_own_settings(self) -> Campaign:
         workers = self.work.count_workers()
-        own = {c.name: {**_options(c.loader), **c.options, "workers": workers} for c in self.contestants}
-        return self.model_copy(update={"best": {name: b.beginning_with(own[name]) for name, b in self.best.items()}})
+        best = dict(self.best)
+        for c in self.contestants:
+            if c.name in best and not registry.adapters("loader")[c.loader].fault:
+                defaults = {name: o.default for name, o in options.declared(registry.loader(c.loader)).items()}
+                best[c.name] = best[c.name].beginning_with({**defaults, **c.options, "workers": workers})
+        return self.model_copy(update={"best": best})
 
     @property
     def competing(self) -> tuple[Contestant, ...]:
@@ -221,12 +231,6 @@ class Campaign(Table):
     def format_of(self, contestant: Contestant) -> Format:
         """Return the format that a contestant reads."""
         return next(f for f in self.formats if f.name == contestant.format)
-
-
-def _options(loader: str) -> dict[str, Any]:
-    """Return a loader's options with their defaults."""
-    parameters = inspect.signature(registry.loader(loader).stream).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def load(name_or_path: str, overrides: dict[str, dict[str, Any]] | None = None) -> Campaign:

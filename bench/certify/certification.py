@@ -59,7 +59,7 @@ class _Job:
     def key(self) -> str:
         """Key of everything that the certificate depends on."""
         adapter = registry.adapters("loader")[self.spec.loader]
-        installed = libraries.distributions(sorted({*_LIBRARIES, *adapter.load().requires}))
+        installed = libraries.distributions(sorted({*_LIBRARIES, *adapter.requires}))
         versions = libraries.with_dependencies(installed)
         described = [asdict(self.spec), self.canonical, versions, gpu.describe()]
         parts = [json.dumps(described, sort_keys=True, default=str), adapter.code_digest(), code_digest(_CODE)]

