@@ -326,10 +326,10 @@ def classes(
 def adapters() -> None:
     """List every loader and writer, whether it can run here, and if not, the command that installs it."""
     for kind in ("loader", "writer"):
-        for adapter in registry.adapters(kind).values():
+        for name, adapter in registry.adapters(kind).items():
             reason = adapter.why_unavailable()
             state = f"unavailable, {reason}" if reason else f"available ({adapter.versions() or 'needs no library'})"
-            typer.echo(f"{kind:<7}{adapter.name:<14}{state}")
+            typer.echo(f"{kind:<7}{name:<13} {state}")
 
 
 @app.command()
