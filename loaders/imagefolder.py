@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge
 
 from loaderbench.api import Artifact, Work
-from loaderbench.loaders.shared import Sharing, shared, values, views
+from loaderbench.loaders.shared import Sharing, pil_loader, shared, values, views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,10 +38,8 @@ def stream(  # noqa: PLR0913 - the options
     Workers persist over epochs, unless `work.resizes` changes the image size: then each epoch starts new ones.
     """
     import torch
-    from PIL import PngImagePlugin
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
-    from torchvision.datasets.folder import default_loader
     from torchvision.io import ImageReadMode, decode_image
     from torchvision.transforms import v2
 
@@ -49,7 +47,7 @@ def stream(  # noqa: PLR0913 - the options
         try:
             image = decode_image(path, mode=ImageReadMode.RGB)
         except RuntimeError:  # not a JPEG, PNG, GIF or WebP, or an animated WebP
-            image = v2.functional.pil_to_tensor(default_loader(path))
+            image = v2.functional.pil_to_tensor(pil(path))
         image = image[0] if image.ndim > 3 else image  # noqa: PLR2004 - the first frame of an animated GIF
         return image if image.dtype == torch.uint8 else (image >> 8).to(torch.uint8)  # 16-bit PNG
 
@@ -64,12 +62,12 @@ def stream(  # noqa: PLR0913 - the options
             self.epoch += 1
             return super().__iter__()
 
-    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # else PIL refuses sound images with large profiles
     torch.multiprocessing.set_sharing_strategy(sharing)
     torch.manual_seed(work.own_seed)
+    pil = pil_loader()
     crop, then = views(work)
     augment = v2.Compose([crop, then, v2.ToImage(), *values(work), *work.transforms])
-    decoders = {"pil": default_loader, "torchvision": read}
+    decoders = {"pil": pil, "torchvision": read}
     dataset = ImageFolder(artifact.path, augment, loader=decoders[decode], allow_empty=True)
     samples, share = shared(dataset, work)
     yield Epochs(

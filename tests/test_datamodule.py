@@ -28,7 +28,9 @@ ROOT = Path(__file__).parent.parent
 SAMPLES = 97
 """Neither two ranks nor batches of 16 divide it evenly. Each sample is its own class, so its label identifies it."""
 EPOCHS = 3
-WORKERS = {"ffcv": 1, "imagefolder": 1, "litdata": 2}
+WORKERS = {"ffcv": 1, "imagefolder": 1, "litdata": 2, "threads": 2}
+WRITERS = {"threads": "imagefolder"}
+"""Of loaders that read what another library's writer writes."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Probe images, which show what part of them is visible, in one format of each library."""
     tree = tmp_path_factory.mktemp("probe")
     probe.write(tree, SAMPLES, lambda _: None)
-    forms = {name: {"writer": name, "mode": "jpeg", "max_side": 256} for name in WORKERS}
+    forms = {name: {"writer": WRITERS.get(name, name), "mode": "jpeg", "max_side": 256} for name in WORKERS}
     contestants = {name: {"loader": name, "format": name} for name in WORKERS}
     return prepare(campaign(contestants, forms), tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)
 
@@ -45,7 +47,11 @@ slow = pytest.mark.slow
 TRAININGS = [
     ("imagefolder", 2),
     ("litdata", 1),
-    *(pytest.param(each, marks=slow) for each in [("imagefolder", 1), ("litdata", 2), ("ffcv", 1), ("ffcv", 2)]),
+    ("threads", 1),
+    *(
+        pytest.param(each, marks=slow)
+        for each in [("imagefolder", 1), ("litdata", 2), ("ffcv", 1), ("ffcv", 2), ("threads", 2)]
+    ),
 ]
 """Loaders with their numbers of ranks."""
 

@@ -34,14 +34,15 @@ def prepared(tmp_path: Path) -> Prepared:
     return prepare(settings, tmp_path / "images", tmp_path / "cache", Display(), strict=True)
 
 
-def delivered(prepared: Prepared, decode: str) -> np.ndarray:
-    with registry.loader("imagefolder").stream(prepared.artifacts["files"], WORK, decode=decode) as batches:
+def delivered(prepared: Prepared, loader: str, **options: str) -> np.ndarray:
+    with registry.loader(loader).stream(prepared.artifacts["files"], WORK, **options) as batches:
         [(images, _)] = batches
         return images.numpy()
 
 
-def test_torchvision_leaves_to_pil_what_it_cannot_decode(prepared: Prepared) -> None:
-    assert np.array_equal(delivered(prepared, "torchvision"), delivered(prepared, "pil"))
+@pytest.mark.parametrize(("loader", "options"), [("imagefolder", {"decode": "torchvision"}), ("threads", {})])
+def test_pil_decodes_what_the_own_decoder_cannot(prepared: Prepared, loader: str, options: dict[str, str]) -> None:
+    assert np.array_equal(delivered(prepared, loader, **options), delivered(prepared, "imagefolder", decode="pil"))
 
 
 def test_files_that_torchvision_cannot_decode_are_counted(prepared: Prepared) -> None:

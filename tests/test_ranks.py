@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from loaderbench.records.record import Consumer, Record
 
 slow = pytest.mark.slow
-CONTESTANTS = ("imagefolder-256-pil", "ffcv-jpeg-mapped", "litdata-jpeg")
+CONTESTANTS = ("imagefolder-256-pil", "ffcv-jpeg-mapped", "litdata-jpeg", "threads")
 
 
 def in_two_ranks(quick: Campaign, *names: str) -> Campaign:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from loaderbench.api import DEVIATION, MEAN, Work
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch.nn import Module
     from torch.utils.data import Dataset, DistributedSampler, Subset
 
@@ -38,6 +40,15 @@ def values(work: Work) -> list[Module]:
     if work.normalised:
         steps += [v2.Normalize(MEAN, DEVIATION), v2.ToDtype(dtype)]
     return steps
+
+
+def pil_loader() -> Callable[[str], Image]:
+    """Return ImageFolder's default loader, which then accepts sound PNG files with large profiles too."""
+    from PIL import PngImagePlugin
+    from torchvision.datasets.folder import default_loader
+
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+    return default_loader  # type: ignore[no-any-return]
 
 
 def shared(dataset: Dataset[Any], work: Work) -> tuple[Subset[Any], DistributedSampler[Any] | None]:
