@@ -13,7 +13,7 @@ import pytest
 import loaderbench
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign import registry
-from loaderbench.machine import cores
+from loaderbench.machine import cgroup
 from loaderbench.run.environment import describe, differences, digest_of_measuring_code
 from tests.campaigns import campaign
 
@@ -96,28 +96,39 @@ def test_code_of_another_packages_adapter_is_a_condition(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("kind", "quotas", "cores_allowed"),
+    ("kind", "quotas", "quota_cores", "workers"),
     [
-        ("cgroup2 cgroup2 rw", {"cpu.max": "max 100000"}, None),
-        ("cgroup2 cgroup2 rw", {"cpu.max": "150000 100000"}, 1.5),
-        ("cgroup2 cgroup2 rw", {"cpu.max": "max 100000", "slice/cpu.max": "50000 100000"}, 0.5),
-        ("cgroup cgroup rw,cpu", {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, None),
-        ("cgroup cgroup rw,cpu", {"cpu.cfs_quota_us": "300000", "cpu.cfs_period_us": "100000"}, 3.0),
-        ("cgroup2 cgroup2 rw", {}, None),
+        ("cgroup2 cgroup2 rw", {"cpu.max": "max 100000"}, None, 64),
+        ("cgroup2 cgroup2 rw", {"cpu.max": "200000 100000"}, 2.0, 2),
+        ("cgroup2 cgroup2 rw", {"cpu.max": "150000 100000"}, 1.5, 2),
+        ("cgroup2 cgroup2 rw", {"cpu.max": "max 100000", "slice/cpu.max": "50000 100000"}, 0.5, 1),
+        ("cgroup cgroup rw,cpu", {"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, None, 64),
+        ("cgroup cgroup rw,cpu", {"cpu.cfs_quota_us": "300000", "cpu.cfs_period_us": "100000"}, 3.0, 3),
+        ("cgroup cgroup rw,cpu", {"cpu.cfs_quota_us": "9900000", "cpu.cfs_period_us": "100000"}, 99.0, 64),
+        ("cgroup2 cgroup2 rw", {}, None, 64),
     ],
 )
-def test_a_cpu_quota_is_part_of_the_machine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, quotas: dict[str, str], cores_allowed: float | None
+def test_a_cpu_quota_is_part_of_the_machine_and_limits_workers(  # noqa: PLR0913, PLR0917
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    quotas: dict[str, str],
+    quota_cores: float | None,
+    workers: int,
 ) -> None:
+    """The machine has 64 cores."""
     number = "0:" if "cgroup2" in kind else "4:cpu"
     (tmp_path / "membership").write_text(f"{number}:/slice\n")
     (tmp_path / "mounts").write_text(f"31 23 0:28 / {tmp_path / 'cgroups'} rw shared:4 - {kind}\n")
     (tmp_path / "cgroups" / "slice").mkdir(parents=True)
     for name, text in quotas.items():
         (tmp_path / "cgroups" / name).write_text(f"{text}\n")
-    monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "membership")
-    monkeypatch.setattr(cores, "_MOUNTS", tmp_path / "mounts")
-    assert describe(config.load("quick"), {})["host"]["cpu_quota_cores"] == cores_allowed
+    monkeypatch.setattr(cgroup, "_CGROUPS", tmp_path / "membership")
+    monkeypatch.setattr(cgroup, "_MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+    campaign = config.load("quick")
+    assert describe(campaign, {})["host"]["cpu_quota_cores"] == quota_cores
+    assert campaign.work.count_workers() == workers
 
 
 OPTIONAL = {"scipy", "matplotlib", "cycler", "fonttools", "kiwisolver", "pyparsing", "rich"}

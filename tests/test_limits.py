@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from loaderbench.api import Work
 from loaderbench.campaign import plan
 from loaderbench.campaign.variant import MAIN, Variant
 from loaderbench.machine import page_cache, process
+from loaderbench.machine.cores import core_count
 from loaderbench.roofline import limit_columns
 from loaderbench.roofline import measure as limits
 from loaderbench.roofline.measure import LimitSpec
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 WORK = Work(batch_size=16, workers=2, image_size=32)
 NAMES = [step.name for step in limits.STEPS]
 TO_DEVICE = ("host-to-device", "pageable-to-device")
-CORES = len(os.sched_getaffinity(0))
+CORES = core_count()
 
 
 @pytest.fixture(scope="module")

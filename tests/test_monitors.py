@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from loaderbench.api import Artifact, Encoding, Work
-from loaderbench.machine import cores, page_cache
+from loaderbench.machine import cgroup, cores, page_cache
 from loaderbench.machine.counters import processes, tree_counters, tree_memory
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial import TrialSpec, Window, measure
@@ -228,10 +228,10 @@ def test_throttling_is_read_from_the_cgroup_of_this_process(  # noqa: PLR0913, P
     )
     (point / "slice" / "job").mkdir(parents=True)
     (point / "job").mkdir()
-    for cgroup, throttled in stats.items():
-        (point / cgroup / "cpu.stat").write_text(f"nr_periods 5\nnr_throttled {throttled}\n")
-    monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "membership")
-    monkeypatch.setattr(cores, "_MOUNTS", tmp_path / "mounts")
+    for group, throttled in stats.items():
+        (point / group / "cpu.stat").write_text(f"nr_periods 5\nnr_throttled {throttled}\n")
+    monkeypatch.setattr(cgroup, "_CGROUPS", tmp_path / "membership")
+    monkeypatch.setattr(cgroup, "_MOUNTS", tmp_path / "mounts")
     assert cores.cores().quota_events == events
 
 

@@ -28,8 +28,11 @@ def test_report_shows_gpu_driver_and_environment_variables(tmp_path: Path) -> No
 
 
 def test_a_cpu_quota_is_shown_beside_the_allowed_cores(tmp_path: Path) -> None:
-    host = fabricate.environment(CAST, 1, CAST[0].name)["host"] | {"cpu_quota_cores": 1.5}
-    assert "cores allowed, with a CPU quota of 1.5" in written(tmp_path, host=host)
+    host = fabricate.environment(CAST, 1, CAST[0].name)["host"] | {"cores_allowed": 64, "cpu_quota_cores": 1.5}
+    text = written(tmp_path, host=host)
+    assert "cores allowed, with a CPU quota of 1.5" in text
+    assert ", 1.5 cores, " in text
+    assert ", 2 workers. " in text
 
 
 def test_bucket_section_lists_crossovers(tmp_path: Path) -> None:

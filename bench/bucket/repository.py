@@ -18,6 +18,7 @@ from typing import Any
 from loaderbench.bucket import rclone
 from loaderbench.bucket.client import Bucket, Location, S3Error, relative
 from loaderbench.bucket.copy import remove_others, say_what_restarts
+from loaderbench.machine.cores import core_count
 from loaderbench.machine.progress import Display
 
 LAYOUT = 1
@@ -154,7 +155,7 @@ def _sha256s(paths: Sequence[Path]) -> list[str]:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(core_count()) as pool:
         return list(pool.map(sha256, paths))
 
 

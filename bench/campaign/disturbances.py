@@ -70,11 +70,11 @@ def flags(record: Record) -> tuple[str, ...]:
 
 
 def _other_cpu_limit_pct(record: Record) -> float:
-    """Return the share of the cores that other processes may use; on a machine with many cores, a part of one core."""
+    """Return the share of the allowed cores that other processes may use; of many cores, a part of one."""
     if not (record.cpu_load_pct and record.cores_used):
         return OTHER_CPU_PCT
-    allowed_cores = 100 * record.cores_used / record.cpu_load_pct
-    return min(OTHER_CPU_PCT, OTHER_CORE_PCT / allowed_cores)
+    usable_cores = 100 * record.cores_used / record.cpu_load_pct
+    return min(OTHER_CPU_PCT, OTHER_CORE_PCT / usable_cores)
 
 
 def _drift_limit(record: Record) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import operator
-import os
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from loaderbench.api import Encoding, Mode
+from loaderbench.machine.cores import core_count
 
 Name = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
 NO_UINT8 = "normalised values do not fit into uint8; use a dtype of float32, float16 or bfloat16"
@@ -44,7 +44,8 @@ class WorkSettings(Table):
 
     batch_size: int = Field(128, ge=1)
     workers: Annotated[int, Field(ge=1)] | Literal["cores"] = "cores"
-    """Decoding threads or processes of each rank and job; `cores`: one for each allowed core, over all of them."""
+    """Decoding threads or processes of each rank and job; `cores`: one for each core that may be
+    used, over all of them; a CPU quota of 1.5 cores counts as 2."""
     ranks: int = Field(1, ge=1)
     """Processes that share each epoch, as in training on several GPUs."""
     jobs: int = Field(1, ge=1)
@@ -248,7 +249,7 @@ class Best(Table):
     """The tuned contestant's title, without the settings that may change."""
     settings: dict[str, tuple[Any, ...]] = Field(min_length=1)
     """Values to try of the loader's options and of `workers`, in this order, after the contestant's own. `workers` may
-    be relative to the allowed cores: `cores`, `cores-1`, `cores+1`, `cores*2`, `cores/2`."""
+    be relative to the cores that may be used: `cores`, `cores-1`, `cores+1`, `cores*2`, `cores/2`."""
 
     def beginning_with(self, own: dict[str, Any]) -> Best:
         """Return the table with numbers of workers, and with the contestant's own value of each setting put first."""
@@ -271,14 +272,14 @@ class Tuning(WindowTable):
 
 
 def count_workers(workers: int | str) -> int:
-    """Return a number of workers for one that may be relative to the allowed cores. Raises ValueError."""
+    """Return a number of workers for one that may be relative to the cores that may be used. Raises ValueError."""
     if isinstance(workers, int) and workers >= 1:
         return workers
     if not (relative := re.fullmatch(r"cores(?:([-+*/])([1-9]\d*))?", str(workers))):
         raise ValueError(
             f"workers must be 1 or more, or like cores, cores-1, cores+1, cores*2 or cores/2, and not {workers}"
         )
-    cores, (sign, by) = len(os.sched_getaffinity(0)), relative.groups()
+    cores, (sign, by) = core_count(), relative.groups()
     return max(1, _OF_CORES[sign](cores, int(by))) if sign else cores
 
 

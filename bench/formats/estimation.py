@@ -4,7 +4,6 @@ Each part of the work has a fixed cost and a cost per image. Both follow from pr
 with the code that will prepare all images, and drawing the straight line through the two.
 """
 
-import os
 import shutil
 import tempfile
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats.writing import jobs, write
 from loaderbench.images import ImageTree
+from loaderbench.machine.cores import usable_cores
 from loaderbench.machine.disk import size
 from loaderbench.machine.files import size_bytes
 from loaderbench.machine.progress import Display
@@ -56,9 +56,8 @@ class Estimate:
 
     def lines(self, usd_per_hour: float | None = None) -> list[str]:
         """Return the estimate in words, the sum first. `usd_per_hour`: price of the machine."""
-        cores = len(os.sched_getaffinity(0))
         cost = f" (${self.seconds / _HOUR_S * usd_per_hour:,.2f})" if usd_per_hour is not None else ""
-        duration = f"about {_duration(self.seconds)} on {cores} cores{cost}"
+        duration = f"about {_duration(self.seconds)} on {usable_cores():g} cores{cost}"
         space = f"{size(self.size_bytes)}, where {size(self.free_bytes)} are free"
         total = f"preparing {self.images:,} images takes {duration} and {space}:"
         parts = (f"  {p.title}: {_duration(p.seconds)}, {size(p.size_bytes)}" for p in self.parts)

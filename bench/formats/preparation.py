@@ -1,7 +1,6 @@
 """Prepare all that a campaign's trials read: canonical images and formats, each made once and kept in the cache."""
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from loaderbench.formats.writing import Job, PrepareError, canonical_settings, j
 from loaderbench.images import CanonicalImages, CanonicalSettings, ImageTree, Rejected, canonical, find
 from loaderbench.images.canonical_build import canonical_folder
 from loaderbench.images.splits import TRAIN
+from loaderbench.machine.cores import core_count
 from loaderbench.machine.disk import FEWER_IMAGES, need
 from loaderbench.machine.files import begun, expanded, forget_earlier, locked
 from loaderbench.machine.progress import Display
@@ -116,7 +116,7 @@ def write_format(  # noqa: PLR0913 - the images, and how they are stored
     with _lock(folder):
         tree = find(data, settings, folder, display)
         drawn = CanonicalSettings(samples, settings.seed, form.max_side, form.quality)
-        job = Job(form, canonical(tree, drawn, folder, display, strict=strict), len(os.sched_getaffinity(0)), folder)
+        job = Job(form, canonical(tree, drawn, folder, display, strict=strict), core_count(), folder)
         [record] = write([job], folder, display)
     if not (artifact := job.artifact(record)):
         raise PrepareError(f"{form.title} could not be written: {record.status}, {record.reason}")

@@ -1,17 +1,34 @@
-"""Measure what all processes together did on the allowed cores, and how fast the cores were."""
+"""Count the cores that may be used, and measure what all processes together did on them and how fast they were."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
+
+from loaderbench.machine import cgroup
 
 _WORK = bytes(4 << 20)
 _ROUNDS = 15
-_CGROUPS, _MOUNTS = Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")  # see cgroups(7) and proc(5)
+
+
+def allowed_cores() -> int:
+    """Return how many cores this process may run on, whatever a CPU quota says."""
+    return len(os.sched_getaffinity(0))
+
+
+def usable_cores() -> float:
+    """Return how many cores' time this process may use: its allowed cores, or less under the CPU quota of a cgroup."""
+    allowed = allowed_cores()
+    return min(allowed, cgroup.quota_cores() or allowed)
+
+
+def core_count() -> int:
+    """Return how many workers use that time: `usable_cores` rounded up, as 1.5 cores' time keeps two of them busy."""
+    return math.ceil(usable_cores())
 
 
 @dataclass(frozen=True)
@@ -39,49 +56,12 @@ def cores() -> Cores:
             user, nice, system, _idle, _iowait, irq, softirq, stolen = map(int, ticks[:8])
             busy += user + nice + system + irq + softirq
             steal += stolen
-    return Cores(busy * tick_s, steal * tick_s, _thermal_events(names), _quota_events())
+    return Cores(busy * tick_s, steal * tick_s, _thermal_events(names), cgroup.throttle_events())
 
 
 def _thermal_events(names: set[str]) -> int | None:
     counts = [Path("/sys/devices/system/cpu", name, "thermal_throttle/core_throttle_count") for name in names]
     return sum(int(count.read_text()) for count in counts) if all(count.exists() for count in counts) else None
-
-
-def _quota_events() -> int | None:
-    """Return how often the cgroups that this process is in, from its own up to the root, were throttled."""
-    stats = [path / "cpu.stat" for path in _cpu_cgroups()]
-    lines = [line.split() for stat in stats if stat.exists() for line in stat.read_text().splitlines()]
-    events = [int(value) for name, value in lines if name == "nr_throttled"]
-    return sum(events) if events else None
-
-
-def quota_cores() -> float | None:
-    """Return how many cores' time the CPU quotas of this process's cgroups allow; None without a quota."""
-    found = []
-    for folder in _cpu_cgroups():
-        v2, v1 = folder / "cpu.max", [folder / f"cpu.cfs_{name}_us" for name in ("quota", "period")]
-        texts = v2.read_text().split() if v2.exists() else [path.read_text() for path in v1 if path.exists()]
-        if texts and texts[0] != "max" and int(texts[0]) > 0:  # v1 has -1 for none
-            found.append(int(texts[0]) / int(texts[1]))
-    return min(found, default=None)
-
-
-def _cpu_cgroups() -> Iterator[Path]:
-    """Yield the folders of this process's cgroup for CPU time and of those above it, of cgroup v1 or v2."""
-    groups = [line.split(":", 2) for line in _CGROUPS.read_text().splitlines()] if _CGROUPS.exists() else []
-    v1 = [path for _, controllers, path in groups if "cpu" in controllers.split(",")]
-    v2 = [path for number, _, path in groups if number == "0"]
-    for own in (v1 or v2)[:1]:
-        if ".." in PurePath(own).parts:  # outside of this process's namespace
-            return
-        for line in _MOUNTS.read_text().splitlines():
-            mount, _, file_system = line.partition(" - ")
-            (root, point), (kind, _, options) = mount.split()[3:5], file_system.split()
-            of_cpu_time = kind == "cgroup" and "cpu" in options.split(",") if v1 else kind == "cgroup2"
-            if of_cpu_time and PurePath(own).is_relative_to(root):  # otherwise another namespace's folders are mounted
-                folder = Path(point, PurePath(own).relative_to(root))
-                yield from (path for path in (folder, *folder.parents) if path.is_relative_to(point))
-                return
 
 
 def canary_s() -> float:

@@ -11,6 +11,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any
 
+from loaderbench.machine.cores import core_count
+
 Mapping = Callable[[Iterable[Any]], Iterator[Any]]
 AHEAD = 4
 """Items for each process that are under way or wait for the process, while the caller uses an earlier result."""
@@ -30,12 +32,12 @@ class WorkerDiedError(RuntimeError):
 def map_processes(function: Callable[[Any], Any], processes: int | None = None) -> Iterator[Mapping]:
     """Give a `map` that applies `function` to items in worker processes and yields the results in order.
 
-    `function` and the items must be picklable. `processes`: by default one for each allowed core. Each has one OpenCV
+    `function` and the items must be picklable. `processes`: by default `core_count` of them. Each has one OpenCV
     thread. They end with the block, and if this process is killed.
 
     The mapping raises what `function` raises, or WorkerDiedError.
     """
-    processes = processes or len(os.sched_getaffinity(0))
+    processes = processes or core_count()
     others = set(multiprocessing.active_children())
     spawn = multiprocessing.get_context("spawn")  # the caller may run threads, which a fork would break
     executor = ProcessPoolExecutor(processes, spawn, _begin, (os.getpid(),))

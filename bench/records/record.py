@@ -174,7 +174,8 @@ class Record:  # long, because it is one schema, in the order of the file's head
     cpu_s: float | None = None
     """CPU seconds of the whole process tree, in the window or while writing."""
     cpu_load_pct: float | None = column(over_blocks=median, over_ranks=sum)
-    """CPU used in the window, in percent of all allowed cores."""
+    """CPU used in the window, in percent of what may be used: all allowed cores, or a CPU quota of less. Until
+    schema 6, a quota was left out of account."""
     cores_used: float | None = column(over_blocks=median, over_ranks=sum)
     cpu_s_per_1k_images: float | None = column(over_blocks=median)
     memory_mib: float | None = column(over_blocks=median, over_ranks=sum)

@@ -57,9 +57,9 @@ def _points(material: Material) -> list[Point]:
 def setup(material: Material) -> list[str]:
     """Return what was measured on what, in short parts."""
     host, data, work = material.env["host"], material.env["data"], material.campaign["work"]
-    processes = f", {material.processes} {material.process_noun}s" if material.process_noun else ""
+    processes = f" in each of {material.processes} {material.process_noun}s" if material.process_noun else ""
     return [
-        f"{' '.join(host['cpu'].split())}, {host['cores_allowed']} cores, {material.env['gpu'] or 'no GPU'}",
+        f"{' '.join(host['cpu'].split())}, {material.cores:g} cores, {material.env['gpu'] or 'no GPU'}",
         f"{data['samples']:,} images ({data['origin']})",
         f"{work['image_size']} px crop and flip, {delivers(work)}",
         f"batches of {work['batch_size']}, {verdicts.counted(material.workers, 'worker')}{processes}",

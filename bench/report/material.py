@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from loaderbench.findings import titles
@@ -47,6 +48,12 @@ class Material:
 
     @property
     def workers(self) -> int:
-        """How many workers each loader has."""
+        """How many workers each loader has, in each rank or job."""
         workers = self.campaign["work"]["workers"]
-        return int(self.env["host"]["cores_allowed"] if workers == "cores" else workers)
+        return max(1, ceil(self.cores) // self.processes) if workers == "cores" else int(workers)
+
+    @property
+    def cores(self) -> float:
+        """How many cores' time trials may use: the allowed cores, or a CPU quota that is less."""
+        host = self.env["host"]
+        return float(min(host["cores_allowed"], host.get("cpu_quota_cores") or host["cores_allowed"]))

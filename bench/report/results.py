@@ -133,7 +133,7 @@ def tuning(material: Material) -> dict[str, Any] | None:
         "tried": [(b.tuned.title, _tried(b)) for b in found.tuned],
         "search": search,
         "margin_pct": f"{100 * MARGIN:g}",
-        "cores": material.env["host"]["cores_allowed"],
+        "cores": f"{material.cores:g}",
     }
 
 

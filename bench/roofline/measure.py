@@ -1,13 +1,12 @@
 """Measure how fast this machine does each single step of the work.
 
 A rate is in images/s. It is an upper limit for every loader whose batches need that step, and that does it in the
-measured way if there are several. It is measured in a fresh process: steps on images on all allowed cores at once, on
+measured way if there are several. It is measured in a fresh process: steps on images on all usable cores at once, on
 the samples that the loaders deliver.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 from loaderbench.api import CHANNELS, Artifact, Mode, Work
 from loaderbench.images import CanonicalImages
 from loaderbench.machine import page_cache
+from loaderbench.machine.cores import core_count
 from loaderbench.machine.parallel_rate import StepError, parallel_rate
 from loaderbench.machine.touch import touch
 from loaderbench.roofline import steps
@@ -112,20 +112,16 @@ def _measurements(spec: LimitSpec) -> Iterator[tuple[str, Callable[[], float]]]:
                     yield f"{step.name}/{name}", partial(_disk, artifact, spec.seconds)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _on_images(
     step: Callable[..., Iterator[int]], samples: Callable[[CanonicalImages, Sequence[int]], list[Any]], spec: LimitSpec
 ) -> float:
     source = CanonicalImages(spec.canonical)
     drawn = np.random.default_rng(spec.work.seed).permutation(len(source))[:SAMPLES].tolist()
-    return parallel_rate(partial(step, samples(source, drawn), spec.work), _cores(), spec.seconds)
+    return parallel_rate(partial(step, samples(source, drawn), spec.work), core_count(), spec.seconds)
 
 
 def _output(spec: LimitSpec) -> float:
-    return parallel_rate(partial(steps.output, spec.work), _cores(), spec.seconds)
+    return parallel_rate(partial(steps.output, spec.work), core_count(), spec.seconds)
 
 
 def _disk(artifact: Artifact, seconds: float) -> float:
@@ -140,8 +136,8 @@ def _disk(artifact: Artifact, seconds: float) -> float:
         raise StepError("the kernel does not report whether the files left the page cache")
     if resident_pct > EVICTED_PCT:
         raise StepError(f"{resident_pct:.0f} % of the files stayed in the page cache")
-    read = partial(steps.read, steps.parts(folder), _cores())
-    return parallel_rate(read, _cores(), seconds) / (artifact.payload_bytes / artifact.samples)
+    read = partial(steps.read, steps.parts(folder), core_count())
+    return parallel_rate(read, core_count(), seconds) / (artifact.payload_bytes / artifact.samples)
 
 
 def _transfer(spec: LimitSpec) -> float:

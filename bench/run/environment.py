@@ -17,8 +17,9 @@ import loaderbench
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.machine import gpu, libraries
+from loaderbench.machine.cgroup import quota_cores
 from loaderbench.machine.code_digest import code_digest
-from loaderbench.machine.cores import quota_cores
+from loaderbench.machine.cores import allowed_cores
 from loaderbench.records.record import Consumer, now
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -115,7 +116,7 @@ def _host() -> dict[str, Any]:
         "os": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
         "kernel": platform.release(),
         "cpu": cpu,
-        "cores_allowed": len(os.sched_getaffinity(0)),
+        "cores_allowed": allowed_cores(),
         "cores_total": os.cpu_count(),
         "cpu_quota_cores": quota_cores(),
         "memory_mib": psutil.virtual_memory().total >> 20,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from loaderbench.api import Artifact, Work
+from loaderbench.machine.cores import allowed_cores
 from loaderbench.machine.gpu import GpuLoad
 from loaderbench.records.record import OVER_RANKS
 from loaderbench.records.timeline import Timeline
@@ -50,7 +52,8 @@ def _combined(reports: Sequence[dict[str, Any]], timeline: Timeline) -> dict[str
     together |= {name: _statistic(name, reports) for name in OVER_RANKS if name in reports[0]}
     if cached := together.get("cached_images_per_s"):
         together["stall_vs_cached_pct"] = stall_pct(together["images_per_s"], cached)
-    busy_pct = sum(report["cpu_load_pct"] + report["other_cpu_pct"] for report in reports) / len(reports)
+    allowed = allowed_cores()
+    busy_cores = fmean(report["cores_used"] + allowed * report["other_cpu_pct"] / 100 for report in reports)
     cpu_s = together["cores_used"] * together["window_s"]
     several_gpus = "each of several processes may use a GPU of its own"
     reason = several_gpus if reports[0]["gpu_util_pct"] is not None else reports[0]["gpu_reason"]
@@ -58,7 +61,7 @@ def _combined(reports: Sequence[dict[str, Any]], timeline: Timeline) -> dict[str
         **asdict(GpuLoad(gpu_reason=reason)),
         "cpu_s": cpu_s,
         "cpu_s_per_1k_images": 1000 * cpu_s / together["window_images"],
-        "other_cpu_pct": max(0.0, busy_pct - together["cpu_load_pct"]),
+        "other_cpu_pct": 100 * max(0.0, busy_cores - together["cores_used"]) / allowed,
     }
     if undeclared := reports[0].keys() - together.keys() - _OF_THE_FIRST:
         raise TypeError(f"declare over_ranks in Record for {', '.join(sorted(undeclared))}")

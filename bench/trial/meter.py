@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from loaderbench.api import Artifact, Loader, Work
-from loaderbench.machine.cores import Cores, cores
+from loaderbench.machine.cores import Cores, allowed_cores, cores, usable_cores
 from loaderbench.machine.counters import (
     Counters,
     Memory,
@@ -260,7 +259,7 @@ class Meter:
         assert window_s
         assert images
         cpu_s = closed.cpu_s - opened.cpu_s
-        allowed = len(os.sched_getaffinity(0))
+        allowed = allowed_cores()
         most = max(self.memory, key=lambda reading: reading.anon_mib, default=None)
         others_s = closed.cores.busy_s - opened.cores.busy_s - cpu_s
         return {
@@ -268,7 +267,7 @@ class Meter:
             "memory_format": self.memory_format,
             "batch_memory": self.batch_memory,
             "cpu_s": cpu_s,
-            "cpu_load_pct": 100 * cpu_s / window_s / allowed,
+            "cpu_load_pct": 100 * cpu_s / window_s / usable_cores(),
             "cores_used": cpu_s / window_s,
             "cpu_s_per_1k_images": 1000 * cpu_s / images,
             "other_cpu_pct": 100 * max(0.0, others_s) / window_s / allowed,
