@@ -34,7 +34,7 @@ _LIBRARIES = (
     "loaderbench.machine.child",
     "loaderbench.bucket.tasks",
     "loaderbench.certify.observe",
-    "loaderbench.formats.conversion",
+    "loaderbench.formats.forks",
     "loaderbench.roofline.measure",
     "loaderbench.trial.trial",
     "torchvision.transforms.v2",

@@ -65,7 +65,7 @@ def test_bench_exits_with_1_if_the_reference_failed(tmp_path: Path, tree: Path) 
 def test_prepare_names_a_format_that_is_missing_and_exits(
     tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, status: str, code: int
 ) -> None:
-    monkeypatch.setattr(writing, "run_child", lambda *_: {"status": status, "reason": "it broke"})
+    monkeypatch.setattr(writing.Forks, "run", lambda *_: {"status": status, "reason": "it broke"})
     done = run(tmp_path, tree, "prepare")
     assert done.exit_code == code, done.output
     assert f"files: {status}: it broke" in done.output

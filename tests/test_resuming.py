@@ -19,11 +19,10 @@ import pytest
 from loaderbench.api import Encoding
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.formats import Prepared, conversion, prepare, writing
+from loaderbench.formats import Prepared, conversion, forks, prepare, writing
 from loaderbench.images import CanonicalImages, CanonicalSettings, canonical_build
 from loaderbench.images.canonical_build import build
 from loaderbench.images.tree import scan
-from loaderbench.machine import process
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 
@@ -192,7 +191,7 @@ def test_the_same_command_resumes_after_its_process_was_killed(
     ready(chosen, tree, tmp_path)
     left = {path: path.stat().st_mtime_ns for path in stop(tmp_path, ".begun").glob("*/*")}
     with monkeypatch.context() as patch:
-        patch.setattr(process.Child, "wait", lambda child, _: os.kill(child._process.pid, signal.SIGKILL) or True)
+        patch.setattr(forks, "wait", lambda told: os.kill(told[1]._process.pid, signal.SIGKILL) or [])
         [record] = ready(chosen, tree, tmp_path).records
     assert record.status == "failed"
     assert "was ended by SIGKILL (out of memory?)" in record.reason
@@ -235,12 +234,12 @@ def test_conversion_runs_unwatched_and_its_log_is_named(
 ) -> None:
     threads = []
 
-    def run_child(*told: Any) -> dict[str, Any]:
+    def run(*_: Any) -> dict[str, Any]:
         threads.extend(thread for thread in threading.enumerate() if thread not in before)
         return {"status": "failed", "reason": "not started"}
 
     before = threading.enumerate()
-    monkeypatch.setattr(writing, "run_child", run_child)
+    monkeypatch.setattr(writing.Forks, "run", run)
     ready(campaign({"a": {"loader": "imagefolder"}}), tree, tmp_path)
     assert threads == []
     assert f"writing files ...; the library's own progress is in {tmp_path}/write-files.log" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Write one format with its library, time it, and check what it stored. Runs in a fresh process."""
+"""Write one format with its library, time it, and check what it stored. Runs in a process of its own."""
 
 import importlib
 import os

@@ -16,12 +16,12 @@ from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.schema import Format
 from loaderbench.formats.conversion import Conversion
+from loaderbench.formats.forks import Forks
 from loaderbench.formats.modes import bytes_per_image
 from loaderbench.images import CanonicalImages, CanonicalSettings, ImageTree, canonical
 from loaderbench.machine.disk import FEWER_IMAGES, need, size
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import StoppedError, begun_bytes, building, forget_earlier, pulled
-from loaderbench.machine.process import run_child
 from loaderbench.machine.progress import Display
 from loaderbench.records.record import SCHEMA_VERSION, Record, now
 
@@ -142,10 +142,11 @@ def write(jobs: Sequence[Job], cache: Path, display: Display, artifacts: str | N
     lacking_bytes = sum(job.expected_bytes - begun_bytes(job.folder) for job in lacking)
     need(lacking_bytes, cache, f"{len(lacking)} formats", FEWER_IMAGES)
     repository = Repository(artifacts) if artifacts and lacking else None
-    return [_record(job, display, repository) for job in jobs]
+    with Forks() as forks:
+        return [_record(job, display, repository, forks) for job in jobs]
 
 
-def _record(job: Job, display: Display, repository: Repository | None) -> Record:
+def _record(job: Job, display: Display, repository: Repository | None, forks: Forks) -> Record:
     """Return the row of one format, and write or download the format if the cache lacks it."""
     if reason := job.adapter.why_unavailable():
         return job.record(now(), status="unavailable", reason=reason)
@@ -155,7 +156,7 @@ def _record(job: Job, display: Display, repository: Repository | None) -> Record
         return record
     if pulled(job.folder).exists():
         shutil.rmtree(pulled(job.folder))  # it is written here after all
-    return _write(job, display)
+    return _write(job, display, forks)
 
 
 def _download(job: Job, display: Display, repository: Repository) -> Record | None:
@@ -184,7 +185,7 @@ class _NotWrittenError(Exception):
     """Makes `building` remove the folder."""
 
 
-def _write(job: Job, display: Display) -> Record:
+def _write(job: Job, display: Display, forks: Forks) -> Record:
     """Write the format and return its row, also if that fails."""
     resumes = registry.writer(job.form.writer).resumes
     if left_bytes := begun_bytes(job.folder):
@@ -193,7 +194,7 @@ def _write(job: Job, display: Display) -> Record:
     log = job.cache / f"write-{job.form.name}.log"
     started_at, outcome = now(), {"status": "failed", "reason": ""}
     with suppress(_NotWrittenError, StoppedError), building(job.folder, goes_on=resumes) as partial:
-        outcome = _convert(job, partial, log, display)
+        outcome = _convert(job, partial, log, display, forks)
         if outcome["status"] != "ok":
             kept = resumes and outcome["status"] == "failed"  # and not invalid
             outcome["reason"] = _full(partial, job.cache) + f"{outcome['reason']}; see {log}"
@@ -211,8 +212,8 @@ def _full(partial: Path, cache: Path) -> str:
     return f"{cache} is full ({free_bytes >> 20} MiB left); " if free_bytes < _FULL_BYTES else ""
 
 
-def _convert(job: Job, partial: Path, log: Path, display: Display) -> dict[str, Any]:
-    """Let a child process write the format into `partial/files`, and return its report.
+def _convert(job: Job, partial: Path, log: Path, display: Display, forks: Forks) -> dict[str, Any]:
+    """Let a process of its own write the format into `partial/files`, and return its report.
 
     Nothing watches it, because its time is reported. The library's own progress goes to the log.
     """
@@ -220,4 +221,4 @@ def _convert(job: Job, partial: Path, log: Path, display: Display) -> dict[str, 
     files.mkdir(exist_ok=True)
     spec = Conversion(job.form.writer, job.images, job.form.encoding, job.workers, files)
     display.say(f"writing {job.form.title} ...; the library's own progress is in {log}")
-    return run_child("loaderbench.formats.conversion.run", spec, log)
+    return forks.run(spec, log)

@@ -1,0 +1,120 @@
+"""Run conversions in processes that are forked from one that has imported their writer's libraries.
+
+Importing FFCV or LitData takes longer than storing a thousand images. Each format still has a process of its own, so
+its times, and how it ends, depend on no other format.
+"""
+
+import gc
+import importlib
+import os
+import pickle
+import sys
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any, Never, Self
+
+import psutil
+
+from loaderbench.campaign import registry
+from loaderbench.formats.conversion import Conversion
+from loaderbench.machine.child import perform
+from loaderbench.machine.process import Child, death, started
+
+_CONVERT = "loaderbench.formats.conversion.run"
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """The process that imports a writer's libraries."""
+
+    writer: str
+    folder: Path
+    """Holds two FIFOs: in `asked` come conversions with their logs, in `told` go reports."""
+
+
+class Forks:
+    """Runs conversions, and keeps the process of the latest writer for the next one. A context manager."""
+
+    _writer = ""
+    _child: Child
+    _asked: Connection
+    _told: Connection
+
+    def __init__(self) -> None:
+        self._started = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._started.close()
+
+    def run(self, spec: Conversion, log: Path) -> dict[str, Any]:
+        """Return the report of a conversion. It ends, and `log` gets its output, as in `machine.run_child`."""
+        with log.open("wb") as output:
+            if self._writer != spec.writer:
+                self._start(spec.writer, output)
+        self._asked.send((spec, log))
+        if self._told in wait([self._told, self._child]):  # type: ignore[list-item] # it has a `fileno`
+            report: dict[str, Any] = self._told.recv()
+        else:
+            report = self._child.report() or self._child.death("the process")
+            self._writer = ""
+        if report["status"] == "ok":
+            log.unlink()
+        return report
+
+    def _start(self, writer: str, output: IO[bytes]) -> None:
+        self._started.close()
+        folder = Path(self._started.enter_context(TemporaryDirectory(prefix="loaderbench-")))
+        self._asked, self._told = (self._started.enter_context(_fifo(folder / name)) for name in ("asked", "told"))
+        self._child = self._started.enter_context(started(f"{__name__}.serve", _Parent(writer, folder), output))
+        self._writer = writer
+
+
+def _fifo(path: Path) -> Connection:
+    """Open a FIFO, and make it if there is none. Opened for both directions, it waits for no other process."""
+    with suppress(FileExistsError):
+        os.mkfifo(path)
+    return Connection(os.open(path, os.O_RDWR))
+
+
+def serve(spec: _Parent) -> Never:
+    """Import the writer's libraries; then fork a process for each conversion, until the harness ends this process."""
+    for name in registry.writer(spec.writer).requires:
+        importlib.import_module(name)
+    gc.freeze()  # the collector would write to memory that forked processes share
+    asked, told = (_fifo(spec.folder / name) for name in ("asked", "told"))
+    while True:
+        conversion, log = asked.recv()
+        told.send(_forked(conversion, log, spec.folder / "report"))
+
+
+def _forked(spec: Conversion, log: Path, report: Path) -> dict[str, Any]:
+    """Run a conversion in a forked process, and return its report. Nothing that it started is left running."""
+    parent = os.getpid()
+    if not (pid := os.fork()):
+        with log.open("ab") as output:
+            os.dup2(output.fileno(), 1)
+            os.dup2(output.fileno(), 2)
+        perform(_CONVERT, spec, report, parent)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # threads that a failed writer left behind may never end
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    codes = {}
+    with suppress(ChildProcessError):  # none is left
+        while True:
+            for left in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    left.kill()
+            ended, status = os.wait()
+            codes[ended] = os.waitstatus_to_exitcode(status)
+    if not report.exists():
+        return {"status": "failed", "reason": death("the process", codes[pid])}
+    found: dict[str, Any] = pickle.loads(report.read_bytes())  # noqa: S301 - written by our own process
+    report.unlink()
+    return found
