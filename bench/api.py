@@ -221,6 +221,9 @@ class Writer(Protocol):
 class Loader(Protocol):
     """Delivers batches from one library's format: a module in `loaders/`, or any module behind the entry point group
     `loaderbench.loaders`. It never measures.
+
+    If worker processes pass batches on through /dev/shm, the module may have a function `shared_memory_bytes(work,
+    **options)`, which returns how much of it they fill at most. The harness then compares that with what there is.
     """
 
     requires: tuple[str, ...]

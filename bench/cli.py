@@ -17,6 +17,7 @@ import typer
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign, CampaignError
+from loaderbench.machine.disk import obstacle
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import BusyError, expanded
 
@@ -146,11 +147,11 @@ def bench(
     from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
     from loaderbench.report import report
-    from loaderbench.run import bucket_under_test, outcome, runner
+    from loaderbench.run import outcome, preflight, runner
 
     campaign, display = chosen.campaign, Display()
     display.say(f"{campaign.name}: {campaign.question}")
-    bucket_under_test.check(campaign, artifacts)
+    preflight.check(campaign, chosen.cache, results, reports, artifacts, display)
     try:
         prepared = make_ready(campaign, chosen.data, chosen.cache, display, strict=strict, artifacts=artifacts)
         if prepared.rejected:
@@ -183,8 +184,10 @@ def prepare(chosen: Chosen, *, artifacts: ArtifactsOption = None, strict: Strict
     """
     from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
+    from loaderbench.run import preflight
 
     display = Display()
+    preflight.check_cache(chosen.campaign, chosen.cache)
     prepared = make_ready(chosen.campaign, chosen.data, chosen.cache, display, strict=strict, artifacts=artifacts)
     for record in prepared.records:
         if record.format in prepared.artifacts:
@@ -207,7 +210,9 @@ def estimate(
     """Measure on samples how much time, disk and money it takes to prepare the images in every format."""
     from loaderbench.formats import estimate as estimate_formats
     from loaderbench.machine.progress import Display
+    from loaderbench.run import preflight
 
+    preflight.check_cache(chosen.campaign, chosen.cache)
     for line in estimate_formats(chosen.campaign, chosen.data, chosen.cache, Display()).lines(usd_per_hour):
         typer.echo(line)
 
@@ -223,8 +228,10 @@ def publish(
     from loaderbench.formats import prepare as make_ready
     from loaderbench.formats import publish as upload
     from loaderbench.machine.progress import Display
+    from loaderbench.run import preflight
 
     display = Display()
+    preflight.check_cache(chosen.campaign, chosen.cache)
     upload(make_ready(chosen.campaign, chosen.data, chosen.cache, display, strict=strict), to, display)
 
 
@@ -238,8 +245,10 @@ def certify(chosen: Chosen, *, strict: StrictOption = False) -> None:
     from loaderbench import certify as certifying
     from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
+    from loaderbench.run import preflight
 
     display = Display()
+    preflight.check_cache(chosen.campaign, chosen.cache)
     prepared = make_ready(chosen.campaign, chosen.data, chosen.cache, display, strict=strict)
     certificates = certifying.certify(chosen.campaign, prepared, chosen.cache, display)
     for contestant in chosen.campaign.competing:
@@ -258,6 +267,8 @@ def report(
     from loaderbench.report import report as writing
 
     _need_campaign(folder)
+    if why := obstacle(reports):
+        _fail(f"{why}; use --reports DIR for another folder")
     try:
         typer.echo(writing.write(folder, reports / folder.resolve().name))
     except ValueError as error:  # written by another version

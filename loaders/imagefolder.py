@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge
 
 from loaderbench.api import Artifact, Work
-from loaderbench.loaders.shared import Sharing, pil_loader, shared, values, views
+from loaderbench.loaders.shared import Sharing, pil_loader, prefetched_bytes, shared, values, views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 requires = ("torchvision", "torch")
 reads = ("imagefolder",)
 streams = False
+shared_memory_bytes = prefetched_bytes
 
 
 @contextmanager  # long, because what it defines needs torch, which is imported on use only

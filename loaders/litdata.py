@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 
 from loaderbench.api import Artifact, Work
-from loaderbench.loaders.shared import Sharing, values, views
+from loaderbench.loaders.shared import Sharing, prefetched_bytes, values, views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 requires = ("litdata", "torch", "torchvision")
 reads = ("litdata",)
 streams = True
+shared_memory_bytes = prefetched_bytes
 
 
 @contextmanager  # long, because what it defines needs LitData, which is imported on use only

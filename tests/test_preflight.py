@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import resource
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from loaderbench import Artifact
+from loaderbench import Artifact, Work
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign.schema import Data
+from loaderbench.cli import app
 from loaderbench.images import find
+from loaderbench.loaders.shared import prefetched_bytes
+from loaderbench.machine import open_files, temporary
 from loaderbench.machine.errors import FixableError
-from loaderbench.machine.files import expanded
+from loaderbench.machine.files import BusyError, expanded, locked
 from loaderbench.machine.progress import Display
+from loaderbench.records import trials_csv
+from loaderbench.run import preflight, runner
+from loaderbench.trial import needs
 from tests import campaigns
+from tests.campaigns import Ready
 
 
 def test_a_home_folder_is_expanded_where_python_takes_a_path(
@@ -35,3 +50,118 @@ def test_a_path_below_an_unknown_home_folder_is_refused() -> None:
     with pytest.raises(FixableError, match="~nobody-here/x: no home folder is known for ~; set HOME, or"):
         expanded("~nobody-here/x")
     assert expanded("s3://bucket//x") == "s3://bucket//x"
+
+
+def test_all_that_is_in_the_way_is_told_together_before_anything_is_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(needs, "free_bytes", lambda: 70_000)
+    monkeypatch.setattr(open_files, "raise_limit", lambda: 40)
+    monkeypatch.setattr(temporary, "LONGEST_BYTES", 3)
+    (tmp_path / "file").touch()
+    places = [f"--{name}={tmp_path}/file/{name}" for name in ("results", "reports")]
+    done = CliRunner().invoke(app, ["bench", str(campaigns.file(tmp_path)), *places, f"--cache={tmp_path}/cache"])
+    assert isinstance(done.exception, FixableError)
+    told = str(done.exception).split("\n  ")
+    assert [line.partition(":" if line.startswith("a:") else ";")[0] for line in told] == [
+        "5 things are in the way:",
+        f"{tmp_path}/file/results/small cannot be written: not a directory",
+        f"{tmp_path}/file/reports/small cannot be written: not a directory",
+        "no folder for temporary files: set TMPDIR to one that can be written and has a path of at most 3 characters",
+        "a process may have 40 files open, and a trial with --workers 1 needs about 60",
+        "a",
+    ]
+    assert " which needs 98.3 kB and has 70.0 kB free; use docker run --shm-size=64m, or " in told[-1]
+    assert told[-1].endswith("or use --batch-size 5")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("command", ["prepare", "estimate", "certify"])
+def test_a_cache_that_cannot_be_written_is_told(command: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(app, [command, str(campaigns.file(tmp_path)), f"--cache={tmp_path}/file/cache"])
+    assert str(done.exception).endswith("cannot be written: not a directory; use --cache DIR for another folder")
+
+
+@pytest.mark.usefixtures("planted", "forked")
+def test_contestants_for_which_shared_memory_is_too_small_are_explained_and_the_others_run(
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = campaigns.campaign({"good": {}, "torch": {"loader": "imagefolder"}}, blocks=1)
+    monkeypatch.setattr(needs, "free_bytes", lambda: 0)
+    said: list[str] = []
+    display = Display()
+    monkeypatch.setattr(display, "say", said.append)
+    preflight.check(chosen, tmp_path / "cache", tmp_path, tmp_path, None, display)
+    folder = runner.run(chosen, ready(chosen), tmp_path, display)
+    rows = {row.contestant: row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"}
+    assert rows["good"].status == "ok"
+    assert rows["torch"].status == "unavailable"
+    assert rows["torch"].reason.startswith("its workers pass batches on through /dev/shm, which needs 294.9 kB and has")
+    assert said[0] == f"torch: {rows['torch'].reason}"
+
+
+@pytest.mark.parametrize(("dtype", "value_bytes"), [("uint8", 1), ("bfloat16", 2), ("float16", 2), ("float32", 4)])
+def test_prefetched_batches_and_two_more_lie_in_shared_memory(dtype: str, value_bytes: int) -> None:
+    work = Work(batch_size=10, workers=4, image_size=8, dtype=dtype)
+    assert prefetched_bytes(work, prefetch_factor=3) == (3 * 4 + 2) * 10 * 3 * 8 * 8 * value_bytes
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / ("x" * 80)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    monkeypatch.setenv("TMPDIR", str(long))
+    temporary.settle(tmp_path / "spare")
+    assert tempfile.gettempdir() == os.environ["TMPDIR"] == "/tmp"  # noqa: S108
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    temporary.settle(tmp_path / "spare")
+    assert tempfile.gettempdir() == str(tmp_path)
+
+
+def test_the_cache_holds_temporary_files_if_no_other_folder_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare = tmp_path / "spare"
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setattr(temporary, "obstacle", lambda folder: "" if folder == spare else "read-only")
+    monkeypatch.setattr(temporary, "LONGEST_BYTES", 1000)
+    temporary.settle(spare)
+    assert tempfile.gettempdir() == str(spare)
+    assert spare.is_dir()
+
+
+def test_the_limit_on_open_files_is_raised_as_far_as_it_may() -> None:
+    program = "from loaderbench.machine.open_files import raise_limit; print(raise_limit())"
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512))
+
+    done = subprocess.run([sys.executable, "-c", program], preexec_fn=limit, capture_output=True, check=True)
+    assert int(done.stdout) == 512
+
+
+def test_folders_are_locked_where_the_file_system_has_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked(tmp_path, ""), pytest.raises(BusyError, match="in use"), locked(tmp_path, "in use"):
+        pass
+    dies = "import os, filelock; lock = filelock.SoftFileLock('.held'); lock.acquire(); os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", dies], cwd=tmp_path, check=False)
+    assert (tmp_path / ".held").exists()
+    with locked(tmp_path, "its process is gone"):
+        pass
+
+
+def test_a_cache_without_links_is_told_if_a_format_is_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def symlink_to(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    linked = campaigns.campaign({"good": {}}, {"originals": {"writer": "imagefolder", "mode": "original"}})
+    monkeypatch.setattr(Path, "symlink_to", symlink_to)
+    with pytest.raises(FixableError, match="file system without symbolic links"):
+        preflight.check_cache(linked, tmp_path)
+    preflight.check_cache(campaigns.campaign({"good": {}}), tmp_path)

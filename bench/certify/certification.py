@@ -27,7 +27,7 @@ from loaderbench.machine.workers import map_processes
 from loaderbench.records import certificates
 from loaderbench.records.certificates import UNAVAILABLE, Certificate
 from loaderbench.roofline import steps
-from loaderbench.trial import device, processes
+from loaderbench.trial import device, needs, processes
 from loaderbench.trial.spec import ObserveSpec
 
 _PROCESSES = 2
@@ -85,7 +85,11 @@ def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Displa
             reason = f"{written.status}: format {contestant.format}: {written.reason}"
             found[contestant.name] = Certificate(failure=reason)
         else:
-            jobs[contestant.name] = _job(probing, contestant, probes, cache)
+            job = _job(probing, contestant, probes, cache)
+            if shortage := needs.shared_memory_shortage(contestant.loader, job.spec.work, contestant.options):
+                found[contestant.name] = Certificate(failure=f"{UNAVAILABLE}: {shortage}")
+            else:
+                jobs[contestant.name] = job
     found |= dict(zip(jobs, _made(list(jobs.values()), cache, display), strict=True))
     return {c.name: _with_stored(found[c.name], campaign.format_of(c), prepared) for c in campaign.competing}
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from rich.filesize import decimal
 
@@ -13,6 +14,7 @@ from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import printable
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_TRIED_BYTES = 1 << 16
 ANOTHER_DISK = "use --cache DIR for another disk"
 FEWER_IMAGES = f"{ANOTHER_DISK}, or --samples N for fewer images"
 
@@ -24,6 +26,17 @@ def size(size_bytes: float) -> str:
 
 class DiskSpaceError(FixableError):
     """A disk with too little room."""
+
+
+def obstacle(folder: Path) -> str:
+    """Return why nothing can be written to a folder, or why it cannot be made; empty if it can."""
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        with TemporaryFile(dir=existing) as file:
+            file.write(bytes(_TRIED_BYTES))
+    except OSError as error:
+        return f"{printable(folder)} cannot be written: {os.strerror(error.errno or 0).lower()}"
+    return ""
 
 
 def need(size_bytes: float, folder: Path, what: str, fix: str = ANOTHER_DISK) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from loaderbench.machine.disk import obstacle
 from loaderbench.machine.errors import FixableError
+from loaderbench.machine.text import printable
 
-_turns: list[FileLock] = []
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""Errors of file systems that have no locks, such as some of FUSE and NFS."""
+_turns: list[BaseFileLock] = []
 """Locks that this process holds until it ends."""
 
 
@@ -125,20 +130,42 @@ def building(folder: Path, *, goes_on: bool = False) -> Iterator[Path]:
 
 def take_turn(folder: Path) -> None:
     """Wait for the folder's lock and hold it until this process ends."""
-    _turns.append(FileLock(folder / ".lock"))
-    _turns[-1].acquire()
+    _turns.append(_acquired(folder, blocking=True))
 
 
 @contextmanager
 def locked(folder: Path, busy: str) -> Iterator[None]:
-    """Hold the folder's lock, which ends with the process. Raises BusyError with the message `busy`."""
+    """Hold the folder's lock, which ends with the process.
+
+    Raises FixableError if it cannot be made, and BusyError with the message `busy` if another process holds it.
+    """
+    if why := obstacle(folder):
+        raise FixableError(f"{why}; use another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(blocking=False)
+        lock = _acquired(folder, blocking=False)
     except Timeout:
         raise BusyError(busy) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquired(folder: Path, *, blocking: bool) -> BaseFileLock:
+    """Return the folder's lock, acquired. Raises Timeout, or FixableError if it is another user's.
+
+    Where the file system has no locks, the lock is a file that names this process, and that counts while it lives.
+    """
+    path = folder / ".lock"
+    lock: BaseFileLock = FileLock(path)
+    try:
+        lock.acquire(blocking=blocking)
+    except PermissionError:
+        raise FixableError(f"{printable(path)} cannot be opened: it is another user's; use another folder") from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        lock = SoftFileLock(path.with_name(".held"))
+        lock.acquire(blocking=blocking)
+    return lock

@@ -24,7 +24,7 @@ from loaderbench.records.record import Record, Status, now
 from loaderbench.run import bucket_under_test
 from loaderbench.run.bucket_under_test import Place
 from loaderbench.run.environment import virtual_machine
-from loaderbench.trial import TrialSpec, Window
+from loaderbench.trial import TrialSpec, Window, needs
 from loaderbench.trial import measure as run_trial
 
 
@@ -49,6 +49,8 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
     (folder / "times").mkdir(exist_ok=True)
     times = folder / "times" / f"{file_name}.npz"
     spec = trial_spec(campaign, contestant, artifact, times, trial.block, variant, trial.settings)
+    if shortage := needs.shared_memory_shortage(spec.loader, spec.work, spec.options, spec.jobs):
+        return Record(**identity, status="unavailable", reason=shortage)
     resident_pct = None if variant.transport else page_cache.warm_or_evict(Path(artifact.path), variant.cache)
     before_s = canary_s()
     log, limit_s = folder / f"{file_name}.log", campaign.timing.limit_s

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from loaderbench.api import DEVIATION, MEAN, Work
+from loaderbench.api import CHANNELS, DEVIATION, MEAN, Work
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -17,6 +18,15 @@ Sharing = Literal["file_descriptor", "file_system"]
 receiving process needs a thread of the worker. With `file_system`, a name in shared memory, it does not; a process of
 torch's removes what a killed process leaves there.
 """
+
+
+def prefetched_bytes(work: Work, *, prefetch_factor: int = 2, **_: Any) -> int:
+    """Return how many bytes of /dev/shm the batches of torch's workers take at most: those that they prefetch, and two
+    that the consumer holds.
+    """
+    value_bits = int(re.sub(r"\D", "", work.dtype))
+    batch_bytes = work.batch_size * CHANNELS * work.image_size**2 * value_bits // 8
+    return (prefetch_factor * work.workers + 2) * batch_bytes
 
 
 def views(work: Work) -> tuple[Module, Module]:
