@@ -9,7 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from io import FileIO
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 from loaderbench.api import CHANNELS, Artifact, Work
 from loaderbench.loaders.shared import pil_loader, shared, values
@@ -24,7 +26,9 @@ streams = False
 
 
 @contextmanager
-def stream(artifact: Artifact, work: Work, *, prefetch_factor: int = 2) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
+def stream(
+    artifact: Artifact, work: Work, *, prefetch_factor: Annotated[int, Ge(1)] = 2
+) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """Deliver batches from a folder of image files. Each thread makes whole batches; PIL decodes what is not JPEG.
 
     `prefetch_factor`: batches that each thread prefetches.
