@@ -16,7 +16,7 @@ from PIL import Image
 
 from loaderbench.images import CanonicalImages, SourceError
 from loaderbench.images.canonical_build import build, canonical_folder
-from loaderbench.images.tree import scan
+from loaderbench.images.class_folders import scan
 from loaderbench.machine.disk import DiskSpaceError
 from tests import messy
 from tests.canonical import SETTINGS, built, ignored
@@ -150,7 +150,7 @@ def end_early(tree, folder, at, ending):
     script = (
         "import os, sys; from pathlib import Path\n"
         "from loaderbench.images import CanonicalSettings, canonical_build, journal\n"
-        "from loaderbench.images.tree import scan\n"
+        "from loaderbench.images.class_folders import scan\n"
         "journal.IMAGES_PER_ENTRY = 90\n"
         f"def end(done):\n if done == {at}: {ending}\n"
         "settings = CanonicalSettings(samples=None, seed=0, max_side=32, quality=90)\n"

@@ -14,8 +14,8 @@ from PIL import Image
 
 from loaderbench.images import SourceError
 from loaderbench.images.canonical_form import canonical_form
+from loaderbench.images.class_folders import scan
 from loaderbench.images.decoding import Unreadable, decode
-from loaderbench.images.tree import scan
 from tests import messy
 from tests.canonical import built
 

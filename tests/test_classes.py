@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from loaderbench.cli import app
 from loaderbench.images import classes
-from loaderbench.images.tree import SourceError, scan
+from loaderbench.images.class_folders import scan
+from loaderbench.images.tree import SourceError
 
 SYNSETS = ("n02119789", "n01440764", "n03000684")
 

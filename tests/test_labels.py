@@ -9,7 +9,7 @@ import pytest
 from loaderbench.api import Artifact, Work
 from loaderbench.campaign import registry
 from loaderbench.formats import prepare
-from loaderbench.images.tree import scan
+from loaderbench.images.class_folders import scan
 from loaderbench.loaders.lightning import DataModule
 from loaderbench.machine.progress import Display
 from tests.archives import image, read, tar

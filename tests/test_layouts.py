@@ -61,9 +61,10 @@ class TestSplits:
         tree = read(plant(tmp_path / "data", "bus/1.jpg", "car/2.jpg", "train/3.jpg"), cache)
         assert tree.classes == ("bus", "car", "train")
 
-    def test_images_and_masks_are_noted(self, tmp_path: Path, cache: Path) -> None:
+    def test_images_are_read_without_their_masks(self, tmp_path: Path, cache: Path) -> None:
         tree = read(plant(tmp_path / "data", "images/1.jpg", "masks/1.png"), cache)
-        assert any("(images, masks) look like parts of one data set" in note for note in tree.notes)
+        assert tree.paths == ("1.jpg",)
+        assert any("images is read; masks are skipped" in note for note in tree.notes)
 
 
 def test_the_layout_that_was_read_is_printed(tmp_path: Path, cache: Path) -> None:

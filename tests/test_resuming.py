@@ -22,7 +22,7 @@ from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats import Prepared, conversion, forks, prepare, writing
 from loaderbench.images import CanonicalImages, CanonicalSettings, canonical_build
 from loaderbench.images.canonical_build import build
-from loaderbench.images.tree import scan
+from loaderbench.images.class_folders import scan
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 

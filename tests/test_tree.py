@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from loaderbench.images import SourceError
+from loaderbench.images.class_folders import scan
 from loaderbench.images.decoding import decode
-from loaderbench.images.tree import scan
 from loaderbench.machine.text import printable
 from tests import messy
 

@@ -12,10 +12,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import IO, Self
 
-from loaderbench.images.tree import SourceError
+from loaderbench.images.tree import EXTENSIONS, SourceError, is_ignored
 from loaderbench.machine.text import printable
 
 Reject = Callable[[str, str], None]
@@ -47,6 +49,11 @@ class Member:
     def path(self) -> str:
         """Return where it comes from, for messages."""
         return f"{self.archive}: {self.name}"
+
+    @property
+    def key(self) -> str:
+        """Return the name up to the first dot of its last part, which the files of a WebDataset's sample share."""
+        return self.name[: len(self.name) - len(self.basename)] + self.basename.partition(".")[0]
 
     @property
     def basename(self) -> str:
@@ -107,6 +114,21 @@ def first_name(path: Path) -> str:
     with path.open("rb") as file:
         first = next(members(file, str(path), lambda *_: None, largest_bytes=None), None)
         return first.name if first else ""
+
+
+def holds_folders(path: Path) -> bool:
+    """Return whether a tar holds folders of images instead of a WebDataset's samples. Raises DamagedError.
+
+    Then no other kind of file shares the name of the first image up to its first dot. Without folders, several images
+    share it: cat.0.jpg, cat.1.jpg.
+    """
+    with path.open("rb") as file:
+        named = (member for member in members(file, str(path), lambda *_: None) if not is_ignored(member.basename))
+        for key, files in groupby(named, attrgetter("key")):
+            found = [member.name for member in files]
+            if images := [name for name in found if name.lower().endswith(EXTENSIONS)]:
+                return images == found and ("/" in key or len(images) > 1)
+    return False
 
 
 def _refusal(info: tarfile.TarInfo, largest_bytes: int | None) -> str:

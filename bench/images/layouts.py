@@ -1,42 +1,33 @@
-"""Read folders that hold splits, or whose labels are in a file, besides plain folders of class folders."""
+"""Read folders that hold splits, whose labels are in a file, or that lie in each other, besides plain class folders."""
 
-import csv
-import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from loaderbench.images import imagenet
-from loaderbench.images.splits import SPLITS, TRAIN, no_split
-from loaderbench.images.tree import EXTENSIONS, LABELS_BELOW, ImageTree, Rejected, SourceError, Walk, scan
+from loaderbench.images import tables
+from loaderbench.images.class_folders import class_names, scan
+from loaderbench.images.splits import SPLITS, TRAIN, is_images, no_split, split_in
+from loaderbench.images.tables import Table
+from loaderbench.images.tree import (
+    LABELS_BELOW,
+    ImageTree,
+    Rejected,
+    SourceError,
+    Walk,
+    folders_in,
+    holds_image,
+    is_ignored,
+)
 from loaderbench.machine.text import names, printable
 
-TABLES = ("metadata.csv", "metadata.jsonl", "labels.csv", "val_annotations.txt")
-"""Files that give the labels of images, in the order of asking."""
-_FILE_COLUMNS = ("file_name", "filename", "file", "path", "image", "image_name", "image_path", "image_id", "id", "name")
-_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "species", "breed", "synset")
-"""Names of columns in lower case, in the order of asking."""
 _KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 """Where Kaggle's ImageNet has its splits."""
-_LEVELS = 2
-"""How far below a folder its splits may be, in folders that hold nothing else."""
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A file that gives the labels of images."""
-
-    file: Path
-    labels: Mapping[str, str]
-    """Class names by the path, name or stem of an image."""
-
-    def label(self, path: str) -> str | None:
-        """Return the class of an image; `path`: relative to the folder of the file, or below it."""
-        name = PurePosixPath(path)
-        return next((self.labels[key] for key in (path, name.name, name.stem) if key in self.labels), None)
+_LEVELS = 5
+"""How many folders may lie in each other above those of splits or classes."""
+_BESIDE_IMAGES = re.compile(r"(mask|label|annotation|segmentation|ground_?truth|gt|trimap|depth).*")
+"""Names of folders that are skipped beside a folder of images, in lower case."""
 
 
 def read(path: Path, split: str | None) -> ImageTree:
@@ -44,86 +35,151 @@ def read(path: Path, split: str | None) -> ImageTree:
 
     `split`: None takes training, or the only split that is there.
     """
-    splits = _splits(path)
+    root = _inner(path, ())
+    splits = _splits(root)
     if not splits:
         if split not in {None, TRAIN}:
             raise no_split(str(split), path, ())
-        return _labelled(path, ())
+        tree = _labelled(root, ())
+        return tree if root == path else _noted(tree, _beside(root, path), "")
     chosen = split or (TRAIN if TRAIN in splits else next(iter(splits)))
     if chosen not in splits:
         raise no_split(chosen, path, splits)
-    known = set[str]() if chosen == TRAIN or TRAIN not in splits else _class_names(splits[TRAIN])
-    tree = _labelled(splits[chosen], known)
-    others = [str(splits[other].relative_to(path)) for other in splits if other != chosen]
-    skipped = f"; {names(others)} are skipped, --split chooses another" if others else ""
-    return replace(tree, notes=(f"The folder {printable(tree.root)} is read{skipped}.", *tree.notes))
+    known = () if chosen == TRAIN or TRAIN not in splits else _class_names(_inner(_one(splits[TRAIN], TRAIN), ()))
+    folder = _inner(_one(splits[chosen], chosen), known)
+    others = [entry for entry in folders_in(root) if not folder.is_relative_to(entry) and holds_image(entry)]
+    tree = _noted(
+        _labelled(folder, known), [str(entry.relative_to(path)) for entry in others], ", --split chooses another"
+    )
+    if known and (new := tree.classes[len(known) :]):
+        note = f"Classes that {TRAIN} lacks have the labels after its own: {names(new)}."
+        return replace(tree, notes=(*tree.notes, note))
+    return tree
 
 
-def _splits(path: Path) -> dict[str, Path]:
-    """Return the folders of splits below a path, training first; empty if its folders are no splits."""
-    path = next((path / name for name in _KAGGLE if (path / name).is_dir()), path)
-    for _ in range(_LEVELS + 1):
-        folders = folders_in(path)
-        splits = {SPLITS[folder.name.lower()]: folder for folder in folders if folder.name.lower() in SPLITS}
-        others = [folder for folder in folders if folder.name.lower() not in SPLITS]
-        parted = len(splits) > 1 or any(map(_is_labelled, splits.values()))
-        if splits and parted and not any(map(_holds_image, others)):
-            return dict(sorted(splits.items(), key=lambda item: item[0] != TRAIN))
-        if len(folders) != 1:
+def _noted(tree: ImageTree, skipped: Sequence[str], choice: str) -> ImageTree:
+    """Return the tree with a note of which folder was read, and what was skipped."""
+    told = f"; {names(skipped)} are skipped{choice}" if skipped else ""
+    return replace(tree, notes=(f"The folder {printable(tree.root)} is read{told}.", *tree.notes))
+
+
+def _beside(root: Path, path: Path) -> list[str]:
+    """Return what lies beside `root` and beside the folders between it and `path`, relative to `path`."""
+    places = [place for place in (root, *root.parents) if place != path and place.is_relative_to(path)]
+    entries = [entry for place in places for entry in place.parent.iterdir() if entry not in places]
+    return sorted(str(entry.relative_to(path)) for entry in entries if not is_ignored(entry.name))
+
+
+def _inner(path: Path, known: Sequence[str]) -> Path:
+    """Return the first folder, at or in `path`, of splits, of several class folders, or of images with a table.
+
+    `known`: names of classes, whose folders are not entered.
+    """
+    found = place = next((path / name for name in _KAGGLE if (path / name).is_dir()), path)
+    for _ in range(_LEVELS):
+        folders = folders_in(place)
+        inner = _images_of(folders) or list(islice(filter(holds_image, folders), 2))
+        if len(inner) > 1 or _splits(place) or _table(place):
+            return place
+        if not inner or inner[0].name in known or not all(any(folder.iterdir()) for folder in folders):
             break
-        [path] = folders
+        [place] = inner
+        if is_images(place.name):
+            found = place
+    return found
+
+
+def _images_of(folders: Sequence[Path]) -> list[Path]:
+    """Return the folder of images if all others that hold images are its masks or labels by name; else nothing."""
+    images = [folder for folder in folders if is_images(folder.name)]
+    others = [folder for folder in folders if not _BESIDE_IMAGES.fullmatch(folder.name.lower())]
+    return images if len(images) == 1 and [*filter(holds_image, others)] == images else []
+
+
+def _splits(path: Path) -> dict[str, list[Path]]:
+    """Return the folders of each split in a folder, training first; empty if its folders are no splits.
+
+    Folders are splits if two of them differ in the split and in numbers only, as seg_train and seg_test do; if each
+    that holds images is named by a split; or if a single one holds folders.
+    """
+    folders = folders_in(path)
+    found = {folder: word for folder in folders if (word := split_in(folder.name))}
+    for rest in sorted({rest for _, rest in found.values()}):
+        alike = [folder for folder in found if found[folder][1] == rest]
+        if len({found[folder][0] for folder in alike}) > 1 and any(map(holds_image, alike)):
+            return _grouped(alike, found)
+    if found and not any(holds_image(folder) for folder in folders if folder not in found):
+        single = next(iter(found))
+        if len({split for split, _ in found.values()}) > 1 or (single.name.lower() in SPLITS and _is_labelled(single)):
+            return _grouped(found, found)
     return {}
 
 
-def folders_in(path: Path) -> list[Path]:
-    """Return the folders in a folder, sorted; none if it cannot be read, which `scan` reports."""
-    with suppress(OSError), os.scandir(path) as entries:
-        return sorted(Path(entry.path) for entry in entries if not entry.name.startswith(".") and entry.is_dir())
-    return []
+def _grouped(folders: Iterable[Path], found: Mapping[Path, tuple[str, str]]) -> dict[str, list[Path]]:
+    splits: dict[str, list[Path]] = {}
+    for folder in sorted(folders, key=lambda folder: (found[folder][0] != TRAIN, folder)):
+        splits.setdefault(found[folder][0], []).append(folder)
+    return splits
+
+
+def _one(folders: Sequence[Path], split: str) -> Path:
+    """Return the only folder of a split, or the one that is named by it alone. Raises SourceError."""
+    exact = [folder for folder in folders if folder.name.lower() in SPLITS]
+    if len(chosen := exact or folders) > 1:
+        linked = " ".join(f"'{printable(folder.resolve())}'/*" for folder in chosen)
+        raise SourceError(
+            f"{printable(chosen[0].parent)} holds several folders of the split {split}: "
+            f"{names([folder.name for folder in chosen])}. Name one of them with --data; or, if the classes are "
+            f"distributed over them, link all into one folder and name that: mkdir {split} && ln -s {linked} {split}"
+        )
+    return chosen[0]
 
 
 def _is_labelled(folder: Path) -> bool:
     return bool(folders_in(folder)) or _table(folder) is not None
 
 
-def _holds_image(folder: Path) -> bool:
-    return any(path.name.lower().endswith(EXTENSIONS) for path in folder.rglob("*"))
+def _table(folder: Path) -> Table | None:
+    """Return the file that gives the labels of a folder without class folders. Raises SourceError if it is damaged."""
+    holding = list(islice(filter(holds_image, folders_in(folder)), 2))
+    return tables.find(folder) if len(holding) < 2 and holds_image(folder) else None  # noqa: PLR2004
 
 
-def _class_names(folder: Path) -> set[str]:
+def _class_names(folder: Path) -> tuple[str, ...]:
     """Return the names of all classes of a split."""
     table = _table(folder)
-    return set(table.labels.values()) if table else {entry.name for entry in folders_in(folder)}
+    return _numbered(set(table.labels.values()) - {""})[0] if table else class_names(folder)
 
 
-def _labelled(folder: Path, known: Iterable[str]) -> ImageTree:
+def _labelled(folder: Path, known: Sequence[str]) -> ImageTree:
     """Return the images of a folder, with the labels of its file if they are in no class folders.
 
     `known`: classes of another split of the same data. Raises SourceError.
     """
     if table := _table(folder):
-        return _tabulated(folder, table, set(known))
+        return _tabulated(folder, table, known)
     tree = scan(folder, known)
     if known and tree.classes == (tree.root.name,):
         raise SourceError(
             f"the images in {printable(folder)} have no labels: they are in no class folder, and no file gives them. "
-            f"Put {TABLES[0]} with the columns file_name and label into that folder, or name another split"
+            f"Put {tables.USUAL} with the columns file_name and label into that folder, or name another split"
         )
     return tree
 
 
-def _tabulated(folder: Path, table: _Table, known: set[str]) -> ImageTree:
+def _tabulated(folder: Path, table: Table, known: Sequence[str]) -> ImageTree:
     """Return the images of a folder with the labels of a table. Raises SourceError."""
     walk, where = Walk(folder), printable(table.file)
     folder = walk.root
     below = folder.relative_to(table.file.parent) if folder.is_relative_to(table.file.parent) else Path()
-    classes, labels = _numbered(known | set(table.labels.values()))
+    classes, labels = _numbered(set(table.labels.values()) - {""}, known)
 
     def label_of(path: str) -> int:
-        name = table.label(str(below / path))
-        if name is None:
-            walk.skipped.append(Rejected(path, f"no label in {table.file.name}"))
-        return -1 if name is None else labels[name]
+        if name := table.label(str(below / path)):
+            return labels[name]
+        reason = "no label" if name is None else "several labels"
+        walk.skipped.append(Rejected(path, f"{reason} in {table.file.name}"))
+        return -1
 
     tree = walk.tree(sorted(walk.folders), classes, label_of, (f"The labels are those in {where}.",))
     if not tree.paths:
@@ -131,54 +187,14 @@ def _tabulated(folder: Path, table: _Table, known: set[str]) -> ImageTree:
     return tree
 
 
-def _numbered(names: set[str]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Return all class names with the label of each. Numbers are labels themselves."""
-    if all(name.isdecimal() and int(name) < LABELS_BELOW for name in names):
-        return tuple(map(str, range(max(map(int, names)) + 1))), {name: int(name) for name in names}
-    classes = tuple(sorted(names))
+def _numbered(found: set[str], known: Sequence[str] = ()) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Return all class names with the label of each, those `known` first. Numbers are labels themselves."""
+    if known == tuple(map(str, range(len(known)))) and all(_is_label(name) for name in found):
+        count = max(len(known), *(int(name) + 1 for name in found))
+        return tuple(map(str, range(count))), {name: int(name) for name in found}
+    classes = (*known, *sorted(found.difference(known)))
     return classes, {name: label for label, name in enumerate(classes)}
 
 
-def _table(folder: Path) -> _Table | None:
-    """Return the file that gives the labels of a folder without class folders. Raises SourceError if it is damaged."""
-    if not folder.is_dir() or len(list(islice(filter(_holds_image, folders_in(folder)), 2))) > 1:
-        return None
-    above = [folder.parent] if folder.name.lower() in {"images", *SPLITS} else []
-    for place in (folder, *above):
-        for name in TABLES:
-            if (place / name).is_file() and (labels := _labels(place / name)):
-                return _Table((place / name).resolve(), labels)
-    if any(path.name.startswith("ILSVRC2012_val_") for path in islice(folder.glob("*.JPEG"), 1)):
-        for place in (folder, *folder.resolve().parents):
-            if files := imagenet.truth(place):
-                return _Table(files[0], imagenet.ground_truth(place))
-    return None
-
-
-def _labels(file: Path) -> dict[str, str]:
-    """Return the classes that a file gives, by the names of images; empty if it names no files or no classes.
-
-    Raises SourceError.
-    """
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(_rows(file.suffix, lines))
-    except (TypeError, ValueError, RecursionError, csv.Error) as error:
-        raise SourceError(f"{printable(file)} is damaged: {' '.join(str(error).split())}") from None
-    columns = {name.lower().strip(): name for name in (rows[0] if rows else ())}
-    named, labelled = (
-        next((columns[name] for name in candidates if name in columns), None)
-        for candidates in (_FILE_COLUMNS, _LABEL_COLUMNS)
-    )
-    if named is None or labelled is None:
-        return {}
-    return {str(row[named]): str(row[labelled]) for row in rows if named in row and row.get(labelled) not in (None, "")}
-
-
-def _rows(suffix: str, lines: Iterable[str]) -> Iterator[dict[str, str]]:
-    if suffix == ".jsonl":
-        yield from (dict(json.loads(line)) for line in lines if line.strip())
-    elif suffix == ".txt":  # of tiny-imagenet: the image, its synset and a box
-        yield from csv.DictReader(lines, ["file", "class"], restkey="", delimiter="\t")
-    else:
-        yield from csv.DictReader(lines, restkey="")
+def _is_label(name: str) -> bool:
+    return name.isdecimal() and int(name) < LABELS_BELOW

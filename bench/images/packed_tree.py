@@ -8,23 +8,20 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, ClassVar
 
 from loaderbench.bucket.client import relative
-from loaderbench.images import imagenet, layouts
-from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, first_name, is_tar, members
+from loaderbench.images import imagenet, layouts, tables
+from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, first_name, holds_folders, is_tar, members
 from loaderbench.images.splits import files_of
-from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError
+from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError, folders_in, is_ignored
 from loaderbench.images.unpack import RECORD
 from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.text import printable
 
 _SYNSET = re.compile(r"n\d{8}")
 _ENDS_IN_SYNSET = re.compile(r"_(n\d{8})\.JPEG$")
-_TRUTHS = (imagenet.SOLUTION, *layouts.TABLES)
-"""Names of files that give labels."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,10 @@ class PackedTree:
         with full_disk_explained(out.parent, "the unpacked images"):
             for path, name, file in _files(self.files, lambda *entry: rejected.append(Rejected(*entry))):
                 at = out / _place(path, name)
-                at.parent.mkdir(parents=True, exist_ok=True)
+                (at if file is None else at.parent).mkdir(parents=True, exist_ok=True)
                 if file is None:
-                    at.mkdir(exist_ok=True)  # an empty folder is a class
-                elif at.exists():
+                    continue  # an empty folder is a class
+                if at.exists():
                     rejected.append(Rejected(f"{path}: {name}", "a file of this name came before"))
                 else:
                     at.write_bytes(file.read())
@@ -68,7 +65,7 @@ class PackedTree:
     def tree(self, folder: Path, split: str | None) -> ImageTree:
         """Return the images of the folder that `write` filled."""
         root = folder
-        while len(inner := layouts.folders_in(root)) == 1 and layouts.folders_in(inner[0]):
+        while len(inner := folders_in(root)) == 1 and folders_in(inner[0]):
             [root] = inner  # most archives hold one folder, with all else in it
         found = layouts.read(root, split if self.holds_splits else None)
         rejected = tuple(Rejected(**entry) for entry in json.loads((folder / RECORD).read_text()))
@@ -84,7 +81,7 @@ def _place(path: Path, name: str) -> str:
 
 
 def find(path: Path, split: str | None) -> PackedTree | None:
-    """Return the packed folders of a zip file, of a tar whose first two files are images in folders, or of ImageNet.
+    """Return the packed folders of a zip file, of a tar that holds images and no samples, or of ImageNet.
 
     ImageNet may be one tar or a folder of tars, see `_place`. None for other files. Raises SourceError.
     """
@@ -96,26 +93,33 @@ def find(path: Path, split: str | None) -> PackedTree | None:
     if tars and _ENDS_IN_SYNSET.search(first_name(tars[0])):
         chosen, notes = files_of(split, tars)
         return PackedTree("ImageNet's images", tuple(chosen), notes)
-    if not is_tar(path):
+    if len(tars) != 1 or folders_in(path) or not holds_folders(tars[0]):
         return None
-    with path.open("rb") as file:
-        first = [member.name for member in islice(members(file, str(path), lambda *_: None), 2)]
-    images = [name for name in first if "/" in name and name.lower().endswith(EXTENSIONS)]
-    apart = len({name.partition(".")[0] for name in images}) == len(first) > 1
-    return PackedTree(f"the tar file {path.name}", (path,), holds_splits=True) if apart else None
+    return PackedTree(f"the tar file {tars[0].name}", (tars[0],), holds_splits=True)
 
 
 def _files(paths: Iterable[Path], reject: Reject) -> Iterator[tuple[Path, str, IO[bytes] | None]]:
-    """Yield the archive, name and content of each file that is of use; of a folder None as the content.
+    """Yield the archive, name and content of each file that is of use; of an empty folder None as the content.
 
     Raises DamagedError.
     """
     for path in paths:
+        folders, filled = set[str](), set[str]()
         for name, file in _entries(path, reject):
+            place = PurePosixPath(name)
             if relative(name.rstrip("/")) is None:
                 reject(f"{path}: {name}", "a name that leads out of the archive")
-            elif file is None or PurePosixPath(name).name in _TRUTHS or name.lower().endswith(EXTENSIONS):
-                yield path, name.rstrip("/"), file
+            elif file is None:
+                folders.add(str(place))
+            elif not is_ignored(place.name):
+                filled.update(map(str, place.parents))
+                if _gives_labels(place.name) or name.lower().endswith(EXTENSIONS):
+                    yield path, name, file
+        yield from ((path, folder, None) for folder in sorted(folders - filled))
+
+
+def _gives_labels(name: str) -> bool:
+    return name == imagenet.SOLUTION or tables.is_table(name)
 
 
 def _entries(path: Path, reject: Reject) -> Iterator[tuple[str, IO[bytes] | None]]:

@@ -13,9 +13,10 @@ from loaderbench.bucket.client import SCHEME
 from loaderbench.bucket.copy import copy
 from loaderbench.campaign.schema import Data
 from loaderbench.images import cifar, dataset, imagenet, layouts, packed_tree, parquet, synthetic, webdataset
+from loaderbench.images.class_folders import scan
 from loaderbench.images.packed_tree import PackedTree
 from loaderbench.images.splits import TRAIN
-from loaderbench.images.tree import ImageTree, SourceError, scan
+from loaderbench.images.tree import ImageTree, SourceError
 from loaderbench.images.unpack import Archive
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.disk import FEWER_IMAGES, need
@@ -28,8 +29,19 @@ PROBE = "probe"
 _KINDS = (imagenet, cifar, packed_tree, webdataset, parquet)
 """Kinds of archives, in the order of asking. WebDataset takes any tar that the kinds before it did not."""
 _READERS = tuple(
-    f"{name}.py"
-    for name in ("archives", "dataset", "splits", "imagenet", "cifar", "packed_tree", "webdataset", "parquet", "unpack")
+    f"{kind}.py"
+    for kind in [
+        "archives",
+        "dataset",
+        "splits",
+        "tables",
+        "imagenet",
+        "cifar",
+        "packed_tree",
+        "webdataset",
+        "parquet",
+        "unpack",
+    ]
 )
 """Modules whose code decides what is unpacked."""
 _SYNTHETIC_SAMPLES = 4096

@@ -9,13 +9,15 @@ from loaderbench.machine.text import names, printable
 
 TRAIN = "train"
 """The split that is read by default, if it is there."""
-_WORD = re.compile(r"(?<![a-z])(train|val|valid|validation|test)(?![a-z])")
 SPLITS = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """The split by each of its names, in lower case."""
+_WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
+_OF_IMAGES = {"image", "images", "img", "imgs", "jpg", "jpegimages"}
+"""Names of folders of images beside folders of masks or labels, in lower case."""
 
 
 def files_of(split: str | None, files: list[Path], root: Path | None = None) -> tuple[list[Path], tuple[str, ...]]:
@@ -26,8 +28,7 @@ def files_of(split: str | None, files: list[Path], root: Path | None = None) -> 
     SourceError.
     """
     named = {file: str(file.relative_to(root) if root else file.name).lower() for file in files}
-    words = {file: found[-1] for file, name in named.items() if (found := _WORD.findall(name))}
-    splits = {file: SPLITS[word] for file, word in words.items()}
+    splits = {file: found[0] for file, name in named.items() if (found := split_in(name))}
     unnamed = [file for file in files if file not in splits]
     there = sorted(set(splits.values()))
     split = split or (there[0] if len(there) == 1 and not unnamed else TRAIN)
@@ -41,9 +42,17 @@ def files_of(split: str | None, files: list[Path], root: Path | None = None) -> 
     return chosen, (f"The files of the split {split} are read{skipped}.",)
 
 
-def is_split(name: str) -> bool:
-    """Return whether a name contains a split."""
-    return bool(_WORD.search(name.lower()))
+def split_in(name: str) -> tuple[str, str] | None:
+    """Return the split that a name contains, and the name without it and without numbers; None if there is no split."""
+    if not (found := list(_WORD.finditer(name.lower()))):
+        return None
+    rest = name[: found[-1].start()] + name[found[-1].end() :]
+    return SPLITS[found[-1][0]], re.sub(r"\d", "", rest).strip("_-. ").lower()
+
+
+def is_images(name: str) -> bool:
+    """Return whether a folder's name says that it holds the images of a data set."""
+    return name.lower() in _OF_IMAGES
 
 
 def no_split(split: str, where: Path, there: Iterable[str]) -> SourceError:

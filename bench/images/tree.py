@@ -1,4 +1,4 @@
-"""List the images of a folder of class folders, as torchvision's ImageFolder orders them."""
+"""Walk through a folder: its images with their sizes and times, and what is skipped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,17 +19,14 @@ from numpy.typing import NDArray
 
 from loaderbench.images import foreign
 from loaderbench.machine.errors import FixableError
-from loaderbench.machine.text import names, printable
+from loaderbench.machine.text import printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Extensions that torchvision's ImageFolder reads, in lower or upper case."""
 LABELS_BELOW = 1_000_000
 """A larger number is not taken for a class index."""
-_NO_CLASSES = {"image", "images", "jpegimages", "mask", "masks", "label", "labels", "annotations", "segmentationclass"}
-"""Names of folders that are parts of a data set, in lower case."""
 _OF_SYSTEMS = {"@eaDir", "__MACOSX", "#recycle", "lost+found"}
 """Names of folders that systems add, some with thumbnails."""
-_NAMED_EXTENSIONS = 5
 
 
 class SourceError(FixableError):
@@ -84,72 +82,32 @@ class ImageTree:
         return state.hexdigest()
 
 
-def scan(root: Path, known: Iterable[str] = ()) -> ImageTree:
-    """List the images below `root`: the first-level folder is the class, links are followed.
-
-    An empty folder is a class too, so that it can keep the labels of two sets equal, and so are those `known`. Hidden
-    entries are ignored, and nothing is written. Raises SourceError.
-    """
-    walk = Walk(root)
-    classes, folders, notes = _classes(walk.root, walk, set(known))
-    label_of = {name: label for label, name in enumerate(classes)}
-    return walk.tree(folders, classes, lambda path: label_of[path.partition("/")[0]] if folders != [""] else 0, notes)
+def folders_in(folder: Path) -> list[Path]:
+    """Return the folders in a folder that `scan` reads, sorted; none if it cannot be read, which `scan` reports."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if not is_ignored(entry.name) and entry.is_dir())
+    return []
 
 
-def _classes(root: Path, walk: Walk, known: set[str]) -> tuple[tuple[str, ...], list[str], tuple[str, ...]]:
-    """Return class names, the folders with images in torchvision's order, and notes. Raises SourceError."""
-    folders = sorted(filter(None, walk.folders), key=lambda path: (path.partition("/")[0], path))
-    with_images = {path.partition("/")[0] for path in folders}
-    ignored = [f"{_count(walk.others)} are ignored."] if walk.others else []
-    if walk.left_out:
-        ignored.append(f"{len(walk.left_out)} hidden or system folders are skipped: {names(sorted(walk.left_out))}.")
-    if with_images:
-        classes = tuple(sorted(with_images | known | (walk.top - walk.foreign)))
-        return classes, folders, (*_notes(root, walk, classes, with_images), *ignored)
-    if "" not in walk.folders:
-        raise SourceError(_no_images(root, walk))
-    note = "The images are in no class folder: all are of one class."
-    return (root.name or "images",), [""], (note, *ignored)
+def holds_image(folder: Path) -> bool:
+    """Return whether a folder, or one below it, holds a file that is an image by name."""
+    pending, seen = [folder], set[tuple[int, int]]()
+    while pending:
+        place = pending.pop()
+        with suppress(OSError):
+            if (identity := _identity(place.stat())) in seen:
+                continue
+            seen.add(identity)
+            pending += folders_in(place)
+            with os.scandir(place) as entries:
+                if any(entry.name.lower().endswith(EXTENSIONS) and not is_ignored(entry.name) for entry in entries):
+                    return True
+    return False
 
 
-def _notes(root: Path, walk: Walk, classes: tuple[str, ...], with_images: set[str]) -> Iterator[str]:
-    """Yield what the user may want to know about the class folders."""
-    if stray := walk.folders.get(""):
-        yield f"{len(stray.names)} images beside the class folders are skipped."
-    if len(classes) == 1:
-        yield f"There is one class only: {printable(classes[0])}."
-    if empty := sorted(set(classes) - with_images):
-        yield f"{len(empty)} class folders hold no image, and keep their labels: {names(empty)}."
-    if others := sorted(walk.top - set(classes)):
-        yield f"{len(others)} folders of other files are no classes: {names(others)}."
-    if (numbers := [int(name) for name in classes if name.isdecimal()]) != sorted(numbers):
-        yield (
-            "The class folders are numbers, but sort as text, so that 10 comes before 2 and labels are other numbers; "
-            "names with leading zeros, such as 002, keep them equal."
-        )
-    if {name.lower() for name in classes} <= _NO_CLASSES:
-        meant = printable(root / classes[0])
-        yield f"The class folders ({names(classes)}) look like parts of one data set: is DATA={meant} meant?"
-
-
-def _no_images(root: Path, walk: Walk) -> str:
-    seen = [_count(walk.others)] if walk.others else []
-    if walk.skipped:
-        seen.append(f"{len(walk.skipped)} unreadable entries ({walk.skipped[0]}, ...)")
-    if told := foreign.advice(entry.name for entry in root.iterdir()):
-        return f"no images in {printable(root)}: {told}"
-    return (
-        f"no images in {printable(root)}: it holds {' and '.join(seen) or 'nothing'}. "
-        f"Images end in {' '.join(EXTENSIONS)}; name a folder of class folders of images: "
-        "make bench DATA=/path/to/imagefolder"
-    )
-
-
-def _count(others: Counter[str]) -> str:
-    frequent = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:_NAMED_EXTENSIONS]
-    kinds = ", ".join(f"{printable(kind)} {count}" for kind, count in frequent)
-    rest = ", ..." if len(others) > _NAMED_EXTENSIONS else ""
-    return f"{others.total()} files that are not images by name ({kinds}{rest})"
+def is_ignored(name: str) -> bool:
+    """Return whether an entry is hidden, or a folder that systems add."""
+    return name.startswith(".") or name in _OF_SYSTEMS
 
 
 @dataclass(frozen=True)
@@ -215,7 +173,7 @@ class Walk:
         with os.scandir(self.root / folder) as entries:
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.startswith(".") or entry.name in _OF_SYSTEMS:
+                if is_ignored(entry.name):
                     if not folder and entry.is_dir():
                         self.left_out.append(entry.name)
                     continue

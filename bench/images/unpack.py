@@ -11,8 +11,9 @@ from typing import ClassVar
 import numpy as np
 
 from loaderbench.images.archives import DamagedError, Reject
+from loaderbench.images.class_folders import scan
 from loaderbench.images.journal import UnpackJournal
-from loaderbench.images.tree import EXTENSIONS, LABELS_BELOW, ImageTree, Rejected, SourceError, scan
+from loaderbench.images.tree import EXTENSIONS, LABELS_BELOW, ImageTree, Rejected, SourceError
 from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.text import printable
 

@@ -9,17 +9,18 @@ canonical pixels and JPEG bytes.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import groupby
-from operator import index
+from operator import attrgetter, index
 from pathlib import Path
 
-from loaderbench.images.archives import Member, Reject, is_tar, members
+from loaderbench.images.archives import Member, Reject, holds_folders, is_tar, members
 from loaderbench.images.splits import files_of
 from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample, Shard
-from loaderbench.machine.text import printable
+from loaderbench.machine.text import names, printable
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm")
 _LABELS = ("cls", "json")
@@ -39,23 +40,27 @@ def find(path: Path, split: str | None) -> Archive | None:
     if not any(map(is_tar, entries)) or any(entry.is_dir() for entry in entries):
         return None
     shards, notes = files_of(split, sorted(filter(is_tar, entries)))
+    if len({re.sub(r"\d", "", shard.name) for shard in shards}) > 1 and any(map(holds_folders, shards)):
+        told = names([shard.name for shard in shards])
+        raise SourceError(f"{printable(path)} holds tar files of folders, not shards: name one with --data: {told}")
     return _archive(f"{len(shards)} WebDataset shards", shards, notes)
 
 
 def _archive(what: str, shards: list[Path], notes: tuple[str, ...]) -> Archive:
     """Return the archive of these shards. Raises SourceError if the first one holds no image."""
-    first, seen = None, set[str]()
-    for _, fields in _fields(shards[0], lambda *_: None):
+    seen = set[str]()
+    for key, fields in _fields(shards[0], lambda *_: None):  # noqa: B007 - both are used below
         seen |= fields.keys()
         if _image(fields):
-            first = fields
             break
-    if first is None:
+    else:
         found = ", ".join(sorted(seen)[:_NAMED_FIELDS]) or "no files"
         raise SourceError(f"{printable(shards[0])} holds no sample with an image; its fields are: {found}")
-    labelled = "cls" in first or _label(first) is not None
+    labelled = "cls" in fields or _label(fields) is not None
     if not labelled:
         notes = (*notes, "The samples have no class (no cls, and no label in json): all are of one class.")
+        if "/" in key:
+            notes = (*notes, "If the folders in it are the classes, unpack it, and name the folder that holds them.")
     return Archive(what, tuple(shards), partial(_shards, shards, labelled), notes=notes)
 
 
@@ -80,7 +85,7 @@ def _fields(shard: Path, reject: Reject) -> Iterator[tuple[str, dict[str, bytes]
     """Yield each sample of a shard: its key, and its fields that may be of use, the others empty."""
     with shard.open("rb") as file:
         ours = (member for member in members(file, str(shard), reject) if not member.basename.startswith(_OF_MACOS))
-        for key, files in groupby(ours, _key):
+        for key, files in groupby(ours, attrgetter("key")):
             named = ((_field(member), member) for member in files)
             used = (*_IMAGES, *_LABELS)
             yield key, {field: member.read() if _type(field) in used else b"" for field, member in named}
@@ -93,10 +98,6 @@ def _image(fields: dict[str, bytes]) -> str | None:
 
 def _type(field: str) -> str:
     return field.rpartition(".")[2]
-
-
-def _key(member: Member) -> str:
-    return member.name[: len(member.name) - len(_field(member))].removesuffix(".")
 
 
 def _field(member: Member) -> str:
