@@ -15,7 +15,7 @@ import pytest
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.formats.conversion import Conversion
 from loaderbench.images import CanonicalImages
-from loaderbench.images.tree import scan
+from loaderbench.images.class_folders import scan
 from loaderbench.loaders import ffcv
 from loaderbench.machine import process
 from loaderbench.trial import measure

@@ -15,7 +15,7 @@ from loaderbench.formats.forks import Forks
 from loaderbench.images.canonical_build import build
 from loaderbench.images.canonical_form import CanonicalSettings
 from loaderbench.images.canonical_store import CanonicalImages
-from loaderbench.images.tree import scan
+from loaderbench.images.class_folders import scan
 from tests.nursery import gone
 
 pytestmark = pytest.mark.usefixtures("planted", "forked")
