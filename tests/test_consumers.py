@@ -78,23 +78,33 @@ class World:
     """Batches that the loader prefetches."""
     length = EPOCH // WORK.batch_size
     """The length that the loader reports."""
+    sets_threads = 0
+    """Torch's threads that the loader sets where it is constructed and in each batch, as FFCV does; 0: none."""
 
     def __init__(self) -> None:
+        self.threads: set[int] = set()
+        """Torch's threads in each step."""
         self.opened: list[Work] = []
         self.closed = 0
 
     def step(self, weight: torch.Tensor) -> torch.Tensor:
         self.ns += self.step_ns
         self.steps += 1
+        self.threads.add(torch.get_num_threads())
         return weight.sum()
 
     @contextmanager
     def stream(self, _: Artifact, work: Work) -> Iterator[World]:
         self.opened.append(work)
+        self.set_threads()
         self.before, self.asked, self.made_ns = self.steps, 0, self.ns
         self.taken_ns = deque([self.ns] * self.ahead, self.ahead)
         yield self
         self.closed += 1
+
+    def set_threads(self) -> None:
+        if self.sets_threads:
+            torch.set_num_threads(self.sets_threads)
 
     def __len__(self) -> int:
         return self.length
@@ -109,6 +119,7 @@ class World:
             self.made_ns = max(self.made_ns, self.taken_ns[0]) + self.batch_ns
             self.ns = max(self.ns, self.made_ns)
             self.taken_ns.append(self.ns)
+            self.set_threads()
             yield images, labels
 
 
@@ -142,6 +153,23 @@ def test_data_stall_follows_from_step_and_batch_time(
     assert columns["step_p50_ms"] == pytest.approx(step_ms)
     assert columns["cached_images_per_s"] == pytest.approx(1000 * WORK.batch_size / step_ms)
     assert columns["stall_vs_cached_pct"] == pytest.approx(starved_pct, rel=0.03, abs=0.01)
+
+
+@pytest.mark.parametrize("consumer", ["train", "lightning"])
+def test_each_training_step_has_the_same_threads_whatever_the_loader_sets(
+    consumer: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "core_count", lambda: 2)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    world.sets_threads = 1
+    try:
+        consume = consumers.prepare(consumer, EPOCHS, WORK, ONE_WEIGHT)
+        columns = consume(world, Meter((), EPOCHS, WORK, Window(0, 0, 20, None, whole_epoch=False), Gpu()))
+    finally:
+        torch.set_num_threads(before)
+    assert world.threads == {2}
+    assert columns["training_threads"] == 2
 
 
 class Seen(Callback):

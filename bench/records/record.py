@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from statistics import fmean, median
 from typing import Any, Literal
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """A version may add columns and stop filling others. None changes the meaning of a column, or drops one."""
 
 Kind = Literal["write", "load", "limit", "tune"]
@@ -213,6 +213,9 @@ class Record:  # long, because it is one schema, in the order of the file's head
     highest of several ranks: in each step the others wait for that one."""
     gpu_starved_pct: float | None = column(over_blocks=median, over_ranks=max)
     """The same, if the device is a GPU."""
+    training_threads: int | None = column(over_ranks=min)
+    """Threads that torch has in each training step, whatever the loader sets in the process that trains. Of several
+    ranks, the fewest."""
     cached_images_per_s: float | None = column(over_blocks=median, over_ranks=sum)
     """Speed of the same training on one cached batch, with no loader running. Sum over ranks."""
     stall_vs_cached_pct: float | None = column(over_blocks=median)

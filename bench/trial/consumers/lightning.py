@@ -93,7 +93,7 @@ class _Module(LightningModule):
         self.network = training.network
 
     def on_before_batch_transfer(self, batch: list[Tensor], _: int) -> list[Tensor]:
-        self._training.clock.begin()
+        self._training.begin()
         return batch
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:

@@ -16,6 +16,7 @@ from torchvision import models
 from torchvision.transforms import v2
 
 from loaderbench.api import DEVIATION, MEAN, Artifact, Loader, Work
+from loaderbench.machine.cores import core_count
 from loaderbench.trial.clock import Clock, CudaClock, stall_pct
 from loaderbench.trial.consumers import Consume
 from loaderbench.trial.device import demand
@@ -59,7 +60,7 @@ def learn(meter: Meter, training: Training) -> list[Tensor]:
     losses = []
     while not meter.done:
         for images, labels in meter:
-            training.clock.begin()
+            training.begin()
             losses.append(training.step(images, labels))
             training.clock.end()
     return losses
@@ -91,7 +92,7 @@ def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> flo
     def speed(steps: int) -> float:
         started_s = time.perf_counter()
         for _ in range(steps):  # as in `learn`
-            training.clock.begin()
+            training.begin()
             loss = training.step(images, labels)
             training.clock.end()
         loss.item()  # waits for a GPU
@@ -119,6 +120,7 @@ def columns(
         **clock.columns(meter.timeline),
         **overlap,
         "cached_images_per_s": cached,
+        "training_threads": training.threads,
         "stall_vs_cached_pct": stall_pct(images_per_s, cached),
         "loss_first": _mean(first),
         "loss_last": _mean(later),
@@ -137,6 +139,8 @@ class Training:
         demand(work)
         torch.manual_seed(work.seed)
         self.classes = classes
+        self.threads = min(torch.get_num_threads(), core_count())
+        """Torch's threads in each step, whatever the loader sets in this process."""
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._mix = v2.RandomChoice(
             [
@@ -159,6 +163,12 @@ class Training:
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-5, nesterov=True
         )
+
+    def begin(self) -> None:
+        """Begin a step: note the time, and give torch its threads again if the loader has changed their number."""
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        self.clock.begin()
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of a batch as a loader delivers it. Normalises it, if it is not yet, and mixes its images."""
