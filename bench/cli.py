@@ -20,6 +20,8 @@ from loaderbench.campaign.campaign import Campaign, CampaignError
 from loaderbench.machine.disk import obstacle
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import BusyError, expanded
+from loaderbench.machine.machine_lock import machine_lock
+from loaderbench.machine.scratch import scratch
 
 _CANNOT_RUN = 3
 """Exit status of `certify`; typer itself exits with 2 if an option is wrong."""
@@ -108,7 +110,10 @@ def choose(  # noqa: PLR0913 - each is an option
 
 
 def on_campaign(command: Callable[..., None]) -> Callable[..., None]:
-    """Register a command that takes a `Chosen`, and give it the options of `choose` beside its own."""
+    """Register a command that takes a `Chosen`, and give it the options of `choose` beside its own.
+
+    It has the machine for itself: preparing takes all cores and the disk, and would change what others measure.
+    """
     shared = inspect.signature(choose, eval_str=True).parameters
     own = [
         parameter
@@ -118,7 +123,9 @@ def on_campaign(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        command(choose(**{name: given.pop(name) for name in shared}), **given)
+        chosen = choose(**{name: given.pop(name) for name in shared})
+        with machine_lock(), scratch(chosen.cache):
+            command(chosen, **given)
 
     parameters = [*own, *shared.values()]
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats import Prepared, prepare
 from loaderbench.images import CanonicalImages
+from loaderbench.machine import machine_lock
 from loaderbench.machine.files import building
 from loaderbench.machine.progress import Display
 from tests import buckets
@@ -55,7 +56,8 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep `os.sync` from waiting for the disk writes of the other test processes."""
+    """Let the test processes use the machine at the same time, and `os.sync` not wait for their disk writes."""
+    os.environ[machine_lock.VARIABLE] = f"loaderbench-tests-{os.getpid()}"
     if hasattr(config, "workerinput"):
         os.sync = lambda: None
 

@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -87,10 +88,9 @@ class Nursery:
             patch.setattr(process, "_start", self.start)
             yield
 
-    def start(self, task: str, output: IO[bytes], environment: Mapping[str, str] | None) -> Forked:
+    def start(self, task: str, output: IO[bytes], environment: Mapping[str, str]) -> Forked:
         """Fork a child; replaces `loaderbench.machine.process._start`."""
-        environment = dict(environment or os.environ)
-        told = {"task": task, "parent": os.getpid(), "folder": str(Path.cwd()), "environment": environment}
+        told = {"task": task, "parent": os.getpid(), "folder": str(Path.cwd()), "environment": dict(environment)}
         theirs, ours = os.pipe()
         with _adopting():
             socket.send_fds(self._connection, [json.dumps(told).encode()], [theirs, output.fileno()])
@@ -148,6 +148,7 @@ def _become(told: dict[str, Any], files: list[int], connection: socket.socket) -
     os.chdir(told["folder"])
     os.environ.clear()
     os.environ.update(told["environment"])
+    tempfile.tempdir = None  # read the variable again
     sys.path[1:1] = filter(None, told["environment"].get("PYTHONPATH", "").split(os.pathsep))
 
 

@@ -61,7 +61,7 @@ def on_disk(data: Path) -> Path:
     return data
 
 
-@pytest.mark.parametrize("who", ["itself", "child", "grandchild", "orphan"])
+@pytest.mark.parametrize("who", ["itself", "child", "detached", "forked by a thread", "grandchild", "orphan"])
 def test_batch_and_cpu_times_agree_with_the_loaders_own_clocks(who: str, tmp_path: Path) -> None:
     """The loader's processes report both by their own clocks, except for the CPU time of their own exits."""
     result = measured(tmp_path, loader="burning", who=who, told=str(tmp_path / "told"))

@@ -10,17 +10,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.machine import process
+from loaderbench.machine.scratch import scratch
 from loaderbench.trial import TrialSpec, Window
 from tests.nursery import Nursery, gone
 
 TRIAL = "loaderbench.trial.trial.run"
+STARTED = 5
+"""Processes of the planted loader `detaching`, its trial's own included."""
 
 
 def spec(tree: Path, loader: str = "planted", **options: Any) -> TrialSpec:
@@ -63,7 +68,7 @@ class TestEnds:
         assert len(pids) == 2
         assert all(gone(int(pid)) for pid in pids)
 
-    def test_a_hanging_trial_is_killed_with_its_process_group(
+    def test_a_hanging_trial_is_killed_with_all_that_it_started(
         self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pids = tmp_path / "pids"
@@ -71,16 +76,17 @@ class TestEnds:
 
         def begun(*limits: Any) -> bool:
             """Start the short time limit when the trial hangs."""
-            while not pids.exists() or len(pids.read_text().split()) < 2:
+            while not pids.exists() or len(pids.read_text().split()) < STARTED:
                 time.sleep(0.02)
             return wait(*limits)
 
         monkeypatch.setattr(process.Child, "wait", begun)
-        result = process.run_child(TRIAL, spec(tree, "doomed", end="hang", pid_file=str(pids)), tmp_path / "log", 0.2)
+        result = process.run_child(TRIAL, spec(tree, "detaching", pid_file=str(pids)), tmp_path / "log", 0.2)
         assert result["status"] == "timeout"
         assert result["reason"] == "killed after its time limit of 0.2 s"
-        assert len(pids.read_text().split()) == 2
-        assert all(gone(int(pid)) for pid in pids.read_text().split())
+        started = pids.read_text().split()
+        assert len(started) == STARTED
+        assert not any(psutil.pid_exists(int(pid)) for pid in started)
 
     def test_an_exception_is_the_reason_and_its_traceback_is_logged(self, tree: Path, tmp_path: Path) -> None:
         result = process.run_child(TRIAL, spec(tree, "doomed", end="crash"), tmp_path / "log", 600)
@@ -93,21 +99,39 @@ class TestEnds:
         assert "SIGSEGV" in result["reason"]
 
 
+HARNESS = """
+import pickle, sys, pathlib
+from loaderbench.machine.scratch import scratch
+from loaderbench.trial import measure
+folder = pathlib.Path(sys.argv[1])
+with scratch(folder / "cache") as own:
+    print(own, flush=True)
+    measure(pickle.load(sys.stdin.buffer), folder / "log", 600)
+"""
+
+
 @pytest.mark.usefixtures("planted")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_killing_the_harness_ends_the_trial(tree: Path, tmp_path: Path, how: int) -> None:
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_nothing_survives_the_harness_however_workers_were_started(
+    tree: Path, tmp_path: Path, how: int, ranks: int
+) -> None:
     pids = tmp_path / "pids"
-    program = (
-        "import pickle, sys, pathlib; from loaderbench.trial import measure; "
-        "measure(pickle.load(sys.stdin.buffer), pathlib.Path(sys.argv[1]), 600)"
-    )
-    harness = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "log")], stdin=subprocess.PIPE)
+    command = [sys.executable, "-c", HARNESS, str(tmp_path)]
+    harness = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert harness.stdin
+    assert harness.stdout
+    trial = spec(tree, "detaching", pid_file=str(pids))
     with harness.stdin:
-        pickle.dump(spec(tree, "doomed", end="hang", pid_file=str(pids)), harness.stdin)
-    while not pids.exists() or not pids.read_text():
+        pickle.dump(replace(trial, work=replace(trial.work, ranks=ranks)), harness.stdin)
+    temporary = Path(os.fsdecode(harness.stdout.readline().strip()))
+    while not pids.exists() or len(started := pids.read_text().split()) < ranks * STARTED:
         assert harness.poll() is None
         time.sleep(0.05)
+    assert all(psutil.pid_exists(int(pid)) for pid in started)  # also the one whose parent was a thread that has ended
     os.kill(harness.pid, how)
     harness.wait()
-    assert gone(int(pids.read_text().split()[0]))
+    assert all(gone(int(pid), within_s=30) for pid in started)
+    assert temporary.is_dir()
+    with scratch(tmp_path / "cache"):
+        assert not temporary.exists()

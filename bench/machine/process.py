@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
+
+_LOOK_S, _ENDS_WITHIN_S = 0.02, 90
 
 
 def run_child(
@@ -25,10 +28,10 @@ def run_child(
     *,
     environment: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Run one task in a process group of its own and return its report.
+    """Run one task in a child process and return its report.
 
     The report has at least `status` (`ok`, `invalid`, `unavailable`, `failed`, `timeout`) and `reason`. However the
-    task ends, nothing of its group is left running.
+    task ends, nothing that it started is left running.
 
     `task`: the dotted name of a function. `spec`: its picklable argument. `log`: receives the output; it is removed if
     the status is `ok`. `limit_s`: the child is killed after this time. `environment`: all variables of the child; None
@@ -62,15 +65,17 @@ class Child:
         return bool(poll.poll(None if limit_s is None else limit_s * 1000))
 
     def end(self) -> None:
-        """Kill the process, if it still runs, and all that it started."""
+        """Kill the task, if it still runs. Its guardian, the started process, then ends all that the task started."""
         if self._process.returncode is not None:
             return
-        others = psutil.Process(self._process.pid).children(recursive=True)  # ranks and jobs have sessions of their own
-        with suppress(ProcessLookupError):  # the process is not reaped yet, so its group's number is not reused
-            os.killpg(self._process.pid, signal.SIGKILL)
-        for other in others:
-            with suppress(psutil.NoSuchProcess):
-                other.kill()
+        guardian = psutil.Process(self._process.pid)
+        until = time.monotonic() + _ENDS_WITHIN_S
+        while not self.wait(_LOOK_S):
+            for each in guardian.children(recursive=True):
+                with suppress(psutil.Error):
+                    each.kill()
+            if time.monotonic() > until:
+                guardian.kill()
         self._process.wait()
         os.close(self._descriptor)
 
@@ -86,6 +91,11 @@ class Child:
         report: dict[str, Any] = pickle.loads(self._result.read_bytes())  # noqa: S301 - written by our own child
         return report
 
+    def is_ok(self) -> bool:
+        """Return whether the ended process did its task."""
+        report = self.report()
+        return report is not None and report["status"] == "ok"
+
     def death(self, who: str) -> dict[str, Any]:
         """Return a report on an ended process that left none. `who`: names the process in the reason."""
         return {"status": "failed", "reason": death(who, self._process.returncode)}
@@ -97,22 +107,24 @@ def started(
 ) -> Iterator[Child]:
     """Start a task in a child process and end the child with the block. The arguments are those of `run_child`.
 
-    `output`: None lets the child write where this process writes.
+    The child has a folder of its own for temporary files, which is removed when it has ended. `output`: None lets the
+    child write where this process writes.
     """
-    with tempfile.TemporaryDirectory(prefix="loaderbench-") as scratch:
-        result = Path(scratch, "result")
-        process = _start(task, output, environment)
+    with tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True) as folder:
+        result = Path(folder, "result")
+        process = _start(task, output, {**(os.environ if environment is None else environment), "TMPDIR": folder})
         child = Child(process, result)
         try:
             assert process.stdin is not None
             with suppress(BrokenPipeError), process.stdin:
-                pickle.dump((os.getpid(), result, spec), process.stdin)
+                pickle.dump((os.getpid(), result), process.stdin)
+                pickle.dump(spec, process.stdin)
             yield child
         finally:
             child.end()
 
 
-def _start(task: str, output: IO[bytes] | None, environment: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
+def _start(task: str, output: IO[bytes] | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "loaderbench.machine.child", task],
         stdin=subprocess.PIPE,

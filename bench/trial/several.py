@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from multiprocessing.connection import wait
@@ -11,20 +12,18 @@ from typing import Any
 
 from loaderbench.machine import gpu, process
 from loaderbench.machine.child import call
-from loaderbench.machine.counters import processes
 from loaderbench.trial import combined
 from loaderbench.trial.spec import Several
+
+_LATER_S = 0.5
+"""Time in which the guardian of a process that died has noticed it, though its peers may have reported before."""
 
 
 def run(several: Several) -> dict[str, Any]:
     """Run all processes and return their combined report; the first that fails ends the others."""
     combined.refuse_one_accelerator(several)
-    try:
-        with ExitStack() as stack:
-            reports = _reports(several, [stack.enter_context(_started(several, n)) for n in range(several.count)])
-    finally:
-        for left in processes()[1:]:  # processes that a killed rank had started belong to this process now
-            left.kill()
+    with ExitStack() as stack:
+        reports = _reports(several, [stack.enter_context(_started(several, n)) for n in range(several.count)])
     failed = next((report for report in reports.values() if report["status"] != "ok"), None)
     return failed or combined.columns(several, [reports[index] for index in range(several.count)])
 
@@ -36,6 +35,9 @@ def _reports(several: Several, children: list[process.Child]) -> dict[int, dict[
     running = {child.fileno(): index for index, child in enumerate(children)}
     while running:
         ended = wait(running)
+        if not all(children[index].is_ok() for descriptor, index in running.items() if descriptor in ended):
+            time.sleep(_LATER_S)
+            ended = wait(running, 0)
         indices = [running.pop(descriptor) for descriptor in [*running] if descriptor in ended]
         # A process that died without a report failed first; its peers fail later because it is gone.
         for index in sorted(indices, key=lambda index: children[index].reported_s()):

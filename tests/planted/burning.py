@@ -1,8 +1,10 @@
 """A loader that notes when it returned each batch, and the CPU time that its processes spent on it."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack, contextmanager
 
@@ -31,6 +33,13 @@ ORPHAN = f"""
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-S", "-c", {SPEND + TELL!r}])
 {TELL}
+"""
+DETACHED = f"""
+import os
+os.fork() and os._exit(0)
+os.setsid()
+os.fork() and os._exit(0)
+{CHILD}
 """
 
 
@@ -68,16 +77,44 @@ def _itself(_):
     return burn
 
 
-def _child(stack):
-    """Burn in a child that lives as long as the loader and waits between batches."""
-    child = subprocess.Popen(
-        [sys.executable, "-S", "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
-    stack.callback(child.communicate)
+def _worker(program):
+    """Burn in a process that lives as long as the loader and waits between batches."""
+
+    def burner(stack):
+        child = subprocess.Popen(
+            [sys.executable, "-S", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        stack.callback(child.communicate)
+
+        def burn():
+            child.stdin.write("\n")
+            return float(child.stdout.readline())
+
+        return burn
+
+    return burner
+
+
+def _forked_by_a_thread(stack):
+    """Burn in a process that a thread, which has ended, has forked."""
+    (asked, ask), (answered, answer) = os.pipe(), os.pipe()
+
+    def fork():
+        if not os.fork():
+            os.dup2(asked, 0)
+            os.dup2(answer, 1)
+            os.closerange(3, 1 << 16)
+            os.execv(sys.executable, [sys.executable, "-S", "-c", CHILD])  # noqa: S606
+
+    thread = threading.Thread(target=fork)
+    thread.start()
+    thread.join()
+    questions, answers = os.fdopen(ask, "w"), os.fdopen(answered)
+    stack.callback(questions.close)
 
     def burn():
-        child.stdin.write("\n")
-        return float(child.stdout.readline())
+        print(file=questions, flush=True)
+        return float(answers.readline())
 
     return burn
 
@@ -95,4 +132,11 @@ def _new(program):
     return burner
 
 
-BURNERS = {"itself": _itself, "child": _child, "grandchild": _new(GRANDCHILD), "orphan": _new(ORPHAN)}
+BURNERS = {
+    "itself": _itself,
+    "child": _worker(CHILD),
+    "detached": _worker(DETACHED),
+    "forked by a thread": _forked_by_a_thread,
+    "grandchild": _new(GRANDCHILD),
+    "orphan": _new(ORPHAN),
+}

@@ -1,0 +1,77 @@
+"""Watch over a task from its parent process, which outlives the harness and ends all that the task has started."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import select
+import shutil
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+_ENDS_WITHIN_S = 60
+"""A process that waits for a dead disk or driver cannot be killed."""
+_LOOK_S = 0.005
+
+
+def guard(harness: int, scratch: Path) -> None:
+    """Fork: return in the child process, which does the task, and watch over it in this one, which never returns.
+
+    When the task's process or the harness ends, this process kills all descendants of the task: forked by any thread,
+    spawned, replaced by another program, or detached. Then it ends as the task did. If the harness is gone, it removes
+    the folder `scratch`. `harness`: this process's parent.
+    """
+    _adopt_orphans()
+    watched = os.pidfd_open(harness)
+    guardian = os.getpid()
+    if os.getppid() != harness:
+        os._exit(1)  # the harness has gone already
+    if task := os.fork():
+        _watch(task, watched, scratch)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # of the guardian, which has one thread only
+    if os.getppid() != guardian:
+        os._exit(1)
+    os.close(watched)
+    _adopt_orphans()  # of the task's own descendants, so that their CPU time is still counted
+
+
+def _adopt_orphans() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _watch(task: int, harness: int, scratch: Path) -> None:
+    """Wait until the task or the harness ends, end all that is left, and end this process."""
+    os.close(0)  # so that the harness notices if the task stops reading
+    poll, own = select.poll(), os.pidfd_open(task)
+    for descriptor in (own, harness):
+        poll.register(descriptor, select.POLLIN)
+    ended = {descriptor for descriptor, _ in poll.poll()}
+    code = os.waitstatus_to_exitcode(os.waitpid(task, 0)[1]) if own in ended else 1
+    _end_descendants()
+    if harness in ended:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if code < 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the task has dumped its core already
+        with suppress(OSError):  # no handler can be set for SIGKILL
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
+
+
+def _end_descendants() -> None:
+    """Kill all descendants of this process until none is left; an orphan becomes a child of this process."""
+    own, until = psutil.Process(), time.monotonic() + _ENDS_WITHIN_S
+    while (left := own.children(recursive=True)) and time.monotonic() < until:
+        for process in left:
+            with suppress(psutil.Error):
+                process.kill()
+        time.sleep(_LOOK_S)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
