@@ -119,6 +119,6 @@ def test_no_folder_for_sockets_is_an_error_that_names_what_was_tried(
     short: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("loaderbench.machine.scratch._LONGEST_SOCKET", "x" * 110)
-    with pytest.raises(FixableError, match="takes sockets.* Set TMPDIR to a folder with a short path"), scratch(short):
+    with pytest.raises(FixableError, match=r"takes sockets.* Set TMPDIR to a folder with a short path"), scratch(short):
         pass
     assert list((short / "tmp").iterdir()) == []

@@ -16,11 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Never, Self
 
-import psutil
-
 from loaderbench.campaign import registry
 from loaderbench.formats.conversion import Conversion
 from loaderbench.machine.child import perform
+from loaderbench.machine.guardian import end_descendants, follow
 from loaderbench.machine.process import Child, death, started
 
 _CONVERT = "loaderbench.formats.conversion.run"
@@ -97,24 +96,18 @@ def _forked(spec: Conversion, log: Path, report: Path) -> dict[str, Any]:
     """Run a conversion in a forked process, and return its report. Nothing that it started is left running."""
     parent = os.getpid()
     if not (pid := os.fork()):
+        follow(parent)
         with log.open("ab") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        perform(_CONVERT, spec, report, parent)
+        perform(_CONVERT, spec, report)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)  # threads that a failed writer left behind may never end
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    codes = {}
-    with suppress(ChildProcessError):  # none is left
-        while True:
-            for left in psutil.Process().children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    left.kill()
-            ended, status = os.wait()
-            codes[ended] = os.waitstatus_to_exitcode(status)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    end_descendants()
     if not report.exists():
-        return {"status": "failed", "reason": death("the process", codes[pid])}
+        return {"status": "failed", "reason": death("the process", code)}
     found: dict[str, Any] = pickle.loads(report.read_bytes())  # noqa: S301 - written by our own process
     report.unlink()
     return found

@@ -27,21 +27,25 @@ def guard(harness: int, scratch: Path) -> None:
     spawned, replaced by another program, or detached. Then it ends as the task did. If the harness is gone, it removes
     the folder `scratch`. `harness`: this process's parent.
     """
-    _adopt_orphans()
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     watched = os.pidfd_open(harness)
     guardian = os.getpid()
     if os.getppid() != harness:
         os._exit(1)  # the harness has gone already
     if task := os.fork():
         _watch(task, watched, scratch)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # of the guardian, which has one thread only
-    if os.getppid() != guardian:
-        os._exit(1)
     os.close(watched)
-    _adopt_orphans()  # of the task's own descendants, so that their CPU time is still counted
+    follow(guardian)
 
 
-def _adopt_orphans() -> None:
+def follow(parent: int) -> None:
+    """Let the kernel kill this process when the main thread of its parent ends.
+
+    Orphans among this process's descendants become its children, so that their CPU time is still counted.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it has ended already
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -53,7 +57,7 @@ def _watch(task: int, harness: int, scratch: Path) -> None:
         poll.register(descriptor, select.POLLIN)
     ended = {descriptor for descriptor, _ in poll.poll()}
     code = os.waitstatus_to_exitcode(os.waitpid(task, 0)[1]) if own in ended else 1
-    _end_descendants()
+    end_descendants()
     if harness in ended:
         shutil.rmtree(scratch, ignore_errors=True)
     if code < 0:
@@ -64,7 +68,7 @@ def _watch(task: int, harness: int, scratch: Path) -> None:
     os._exit(code)
 
 
-def _end_descendants() -> None:
+def end_descendants() -> None:
     """Kill all descendants of this process until none is left; an orphan becomes a child of this process."""
     own, until = psutil.Process(), time.monotonic() + _ENDS_WITHIN_S
     while (left := own.children(recursive=True)) and time.monotonic() < until:
