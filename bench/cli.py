@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from loaderbench.campaign import campaign as config
-from loaderbench.campaign import registry
+from loaderbench.campaign import registry, selection
 from loaderbench.campaign.campaign import Campaign, CampaignError
 from loaderbench.machine.disk import obstacle
 from loaderbench.machine.errors import FixableError
@@ -51,7 +51,7 @@ FolderArgument = Annotated[Path, typer.Argument(parser=path, help="A campaign's 
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the shared options say: the campaign with its overrides, the images, and the cache."""
+    """What the shared options say: the campaign with its overrides and selection, the images, and the cache."""
 
     campaign: Campaign
     campaign_file: str
@@ -60,7 +60,7 @@ class Chosen:
     cache: Path
 
 
-def choose(  # noqa: PLR0913 - each is an option
+def choose(  # noqa: PLR0913 - each is an option; # long, because each has its help
     *,
     campaign: Annotated[
         str, typer.Argument(parser=name_or_path, help="Name of a shipped campaign, or path of a .toml file.")
@@ -97,6 +97,17 @@ def choose(  # noqa: PLR0913 - each is an option
     blocks: Annotated[
         int | None, typer.Option("--blocks", min=1, help="Number of blocks. A block runs every contestant once.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            help="Leave out all contestants but these: a contestant, loader or format by name, * for any characters. "
+            "Can be repeated.",
+        ),
+    ] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option("--skip", help="Leave out these contestants, in the same way.")
+    ] = None,
 ) -> Chosen:
     """Return what the options choose. Raises CampaignError."""
     given: dict[str, dict[str, Any]] = {
@@ -106,7 +117,7 @@ def choose(  # noqa: PLR0913 - each is an option
     }
     overrides = {table: {k: v for k, v in values.items() if v is not None} for table, values in given.items()}
     chosen = config.load(campaign, {table: values for table, values in overrides.items() if values})
-    return Chosen(chosen, campaign, data, cache)
+    return Chosen(selection.select(chosen, only or (), skip or ()), campaign, data, cache)
 
 
 def on_campaign(command: Callable[..., None]) -> Callable[..., None]:
@@ -148,6 +159,8 @@ def bench(
 ) -> None:
     """Prepare the data, measure every contestant, and write the report after each block. Resume an unfinished run.
 
+    With --only or --skip the reference and the controls stay. Without them, a later run measures what was left out.
+
     Exit 1 if the reference or most contestants have no speed.
     """
     from loaderbench import certify as certifying
@@ -156,8 +169,10 @@ def bench(
     from loaderbench.report import report
     from loaderbench.run import outcome, preflight, runner
 
-    campaign, display = chosen.campaign, Display()
+    campaign, display = selection.with_yardsticks(chosen.campaign), Display()
     display.say(f"{campaign.name}: {campaign.question}")
+    if left_out := [c.name for c in campaign.contestants if c not in campaign.selected]:
+        display.say(f"left out: {', '.join(left_out)}; the reference and the controls stay")
     preflight.check(campaign, chosen.cache, results, reports, artifacts, display)
     try:
         prepared = make_ready(campaign, chosen.data, chosen.cache, display, strict=strict, artifacts=artifacts)

@@ -97,6 +97,15 @@ def test_padding_samples_can_be_of_any_class() -> None:
         EpochTotals.of_all(parts).check(1, artifact, work)
 
 
+def test_ranks_that_stop_within_an_epoch_share_it() -> None:
+    work = replace(WORK, passes=1, ranks=2)
+    parts = [EpochTotals(15, 2, np.array([9, 6, 0])), EpochTotals(3, 1, np.array([1, 1, 1]), over=False)]
+    EpochTotals.of_all(parts).check(1, ARTIFACT, work)
+    parts[1] = EpochTotals(3, 1, np.array([2, 1, 0]), over=False)
+    with pytest.raises(InvalidWorkError, match="epoch 1 delivered 11 images of class 0 before its end"):
+        EpochTotals.of_all(parts).check(1, ARTIFACT, work)
+
+
 def pictures(dtype: torch.dtype = torch.uint8) -> Batches:
     """One epoch of right work with images that differ."""
     random = torch.Generator().manual_seed(0)

@@ -147,7 +147,7 @@ def test_data_stall_follows_from_step_and_batch_time(
     """Also, each batch is done before the next is requested, because FFCV for example overwrites it."""
     world.step_ns, world.batch_ns = step_ms * 10**6, batch_ms * 10**6
     consume = consumers.prepare(consumer, EPOCHS, WORK, ONE_WEIGHT)
-    window = Window(1, 2, 20, None, whole_epoch=False)
+    window = Window(1, 2, 20, None, whole_epoch_s=0)
     columns = consume(world, Meter((), EPOCHS, WORK, window, Gpu()))
     assert columns["starved_pct"] == pytest.approx(starved_pct, rel=0.03)
     assert columns["step_p50_ms"] == pytest.approx(step_ms)
@@ -206,7 +206,7 @@ def test_lightning_opens_the_loader_once_and_ends_epochs(
     window_batches: int, epochs: list[int], world: World, seen: Seen
 ) -> None:
     """Training stops as soon as the window has closed: within an epoch, or with its last batch."""
-    window = Window(0, 0, window_batches, None, whole_epoch=False)
+    window = Window(0, 0, window_batches, None, whole_epoch_s=0)
     timed, meter = TimedLoader(world, {}), Meter((), EPOCHS, WORK, window, Gpu())
     consumers.prepare("lightning", EPOCHS, replace(WORK, rank=1), ONE_WEIGHT)(timed, meter)
     assert world.opened == [replace(WORK, lasting=True, rank=0)]  # the rank is the Trainer's, of one process the first

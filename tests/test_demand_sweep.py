@@ -54,7 +54,7 @@ def swept(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     loader = Prefetching(1000)
     monkeypatch.setattr(meters, "perf_counter_ns", lambda: loader.ns)
     monkeypatch.setattr(demand_sweep, "time", loader)
-    return demand_sweep.sweep(WORK, Meter(loader, ARTIFACT, WORK, Window(0.3, 0.5, 8, None, whole_epoch=False), Gpu()))
+    return demand_sweep.sweep(WORK, Meter(loader, ARTIFACT, WORK, Window(0.3, 0.5, 8, None, whole_epoch_s=0), Gpu()))
 
 
 def test_sweep_finds_the_highest_demand_that_a_loader_meets(swept: dict[str, Any]) -> None:

@@ -47,10 +47,11 @@ def test_formats_of_equal_title_both_count():
 
 def test_estimate_names_time_size_and_cost():
     part = PartEstimate("a format", 7200, 3 << 30)
-    first, second = Estimate(1_281_167, (part,), 5 << 30).lines(usd_per_hour=1.5)
+    first, second, third = Estimate(1_281_167, (part,), 5 << 30, 600).lines(usd_per_hour=1.5)
     assert first.startswith("preparing 1,281,167 images takes about 2.0 h on ")
     assert first.endswith("($3.00) and 3.2 GB, where 5.4 GB are free:")
     assert second == "  a format: 2.0 h, 3.2 GB"
+    assert third == "measuring the loaders on them then takes about 10 min"
 
 
 @pytest.mark.usefixtures("small")
@@ -99,4 +100,4 @@ def test_estimate_names_a_format_that_cannot_be_written(tree, tmp_path):
         "empty": {"writer": "planted-empty", "mode": "raw"},
     }
     lines = estimate_formats(campaign({"a": {}}, formats), tree, tmp_path, Display()).lines()
-    assert [line.partition(";")[0] for line in lines[3:]] == ["  left out: empty: 0 images are stored instead of 32"]
+    assert [line.partition(";")[0] for line in lines[3:-1]] == ["  left out: empty: 0 images are stored instead of 32"]

@@ -68,7 +68,7 @@ def _two_meters(folder: Path, *, in_step: bool) -> list[Meter]:
     meters = []
     for rank, window_batches in enumerate([3, 7]):
         work = Work(batch_size=2, workers=1, image_size=8, dtype="uint8", passes=1, seed=0, rank=rank, ranks=2)
-        window = Window(0, 0, window_batches, None, whole_epoch=False)
+        window = Window(0, 0, window_batches, None, whole_epoch_s=0)
         milestones = [FileBarrier(name, Peers(folder, rank, 2)) for name in ("begun", "opened", "closed")]
         batches = [batch] * 2 if rank else repeat(batch)
         meters.append(Meter(batches, artifact, work, window, Gpu(), *milestones, in_step=in_step))

@@ -100,7 +100,7 @@ def test_pace_has_its_known_speed_and_cpu_time(
     )
     options = {"images_per_s": images_per_s, "burst_batches": burst, "own_cores": 0.25}
     with pace.stream(artifact, work, **options) as batches:
-        meter = Meter(batches, artifact, work, Window(0.5, 2, 8, None, whole_epoch=False), Gpu())
+        meter = Meter(batches, artifact, work, Window(0.5, 2, 8, None, whole_epoch_s=0), Gpu())
         drain.take_all(work, meter)
     columns = meter.columns()
     assert columns["images_per_s"] == pytest.approx(images_per_s, rel=0.01)

@@ -36,7 +36,7 @@ def measured(folder: Path, *, loader: str, cold: bool = False, **options: Any) -
     artifact = Artifact("f", str(folder), 320, 0, 1, 1, Encoding("jpeg"))
     if sizes:
         artifact = replace(artifact, path=str(folder / "data"), samples=len(sizes), size_bytes=sum(sizes.values()))
-    window = Window(0, 0, 4, None, whole_epoch=False, epochs=int(cold))
+    window = Window(0, 0, 4, None, whole_epoch_s=0, epochs=int(cold))
     result = measure(TrialSpec(loader, artifact, WORK, window, folder / "times.npz", options), folder / "log", 600)
     assert result["status"] == "ok", result
     return result

@@ -66,10 +66,10 @@ def test_overrides_replace_single_keys() -> None:
 def test_forecast_is_longer_for_longer_campaigns() -> None:
     quick, publish = config.load("quick"), config.load("publish")
     one, two = (plan.trials(quick, 1), plan.trials(quick, 1) + plan.trials(quick, 2))
-    assert expected_s(quick, one) < expected_s(quick, two) < expected_s(publish, two)
+    assert expected_s(quick, one, 4096) < expected_s(quick, two, 4096) < expected_s(publish, two, 4096)
     standard, train = config.load("standard"), config.load("train")
-    assert expected_s(standard, plan.trials(standard, 1)) > expected_s(quick, one)
-    assert expected_s(train, plan.trials(train, 1)) > expected_s(quick, one)
+    assert expected_s(standard, plan.trials(standard, 1), 4096) > expected_s(quick, one, 4096)
+    assert expected_s(train, plan.trials(train, 1), 4096) > expected_s(quick, one, 4096)
 
 
 def test_search_starts_with_overrides_and_the_loaders_defaults() -> None:
@@ -87,4 +87,4 @@ def test_best_campaign_tunes_one_contestant_per_loader_and_format() -> None:
 def test_forecast_includes_the_search() -> None:
     campaign = config.load("best")
     trials = plan.trials(campaign, 1)
-    assert expected_s(campaign, trials, 60) > expected_s(campaign, trials)
+    assert expected_s(campaign, trials, 4096, 60) > expected_s(campaign, trials, 4096)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ from loaderbench.campaign import registry
 from loaderbench.machine.counters import Memory
 from loaderbench.machine.gpu import Gpu, GpuLoad
 from loaderbench.trial import file_barrier, meter, trial
+from loaderbench.trial.checks import InvalidWorkError
 from loaderbench.trial.consumers import drain
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.meter import Meter
@@ -38,7 +41,8 @@ def test_memory_excludes_the_raw_times_of_the_harness(monkeypatch: pytest.Monkey
     """Each batch has three numbers of eight bytes: after the first batch almost nothing, at the end 1 MiB."""
     monkeypatch.setattr(meter, "tree_memory", lambda _: Memory(300.0, 200.0))
     batches = 2**20 // 24
-    timed = Meter(repeat(right()[0]), ARTIFACT, WORK, Window(0, 0, batches, None, whole_epoch=False), Gpu())
+    large = replace(ARTIFACT, samples=8 * batches, label_counts=())
+    timed = Meter(repeat(right()[0]), large, WORK, Window(0, 0, batches, None, whole_epoch_s=0), Gpu())
     drain.take_all(WORK, timed)
     first, closed = timed.memory
     assert first.total_mib == pytest.approx(300, abs=0.001)
@@ -49,7 +53,7 @@ def test_memory_is_that_of_the_larger_reading(monkeypatch: pytest.MonkeyPatch) -
     """The difference of both figures is the file-backed memory at one moment."""
     readings = iter([Memory(300.0, 250.0), Memory(900.0, 200.0)])
     monkeypatch.setattr(meter, "tree_memory", lambda _: next(readings))
-    columns = consume(right(), Window(0, 0, 2, None, whole_epoch=False)).columns()
+    columns = consume(right(), Window(0, 0, 2, None, whole_epoch_s=0)).columns()
     assert columns["memory_mib"] == pytest.approx(300, abs=0.01)
     assert columns["anon_memory_mib"] == pytest.approx(250, abs=0.01)
 
@@ -107,6 +111,39 @@ def test_figures_follow_from_the_batch_times(monkeypatch: pytest.MonkeyPatch) ->
     assert columns["first_batch_s"] == 1
     assert columns["window_epochs"] == 1
     assert columns["epoch_gap_s"] == 1
+
+
+@pytest.mark.parametrize(("whole_epoch_s", "images", "speed"), [(7.5, 60 + 8, 60 / 8), (7, 4 * 8, None)])
+def test_the_first_epoch_is_finished_only_if_it_ends_in_time(
+    whole_epoch_s: float, images: int, speed: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window closes with the fourth of eight batches, one per second; the last batch is half as long as the others.
+
+    By the speed so far it counts half a second.
+    """
+    timed = consume(Steady(monkeypatch), Window(1, 2, 1, None, whole_epoch_s=whole_epoch_s))
+    assert (sum(timed.timeline.images), timed.columns()["epoch1_images_per_s"]) == (images, speed)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0, 0, 1] * 10 + [0, 2, 2], "epoch 1 delivered 21 images of class 0 before its end, but there are 20"),
+        ([2, 1, 0] * 21, "epoch 1 delivered 63 images, more than its 60, and goes on"),
+        ([2, 1, 0] * 20, ""),
+    ],
+)
+def test_an_epoch_that_does_not_end_delivers_no_image_more_than_once(labels: list[int], said: str) -> None:
+    batches = [
+        (images[:3], torch.tensor(part)) for images, part in zip(repeat(right()[0][0]), _parts(labels), strict=False)
+    ]
+    never_ending = Window(0, 0, len(batches) - 1, None, whole_epoch_s=0)
+    with pytest.raises(InvalidWorkError, match=said) if said else nullcontext():
+        consume(batches, never_ending)
+
+
+def _parts(labels: list[int]) -> list[list[int]]:
+    return [labels[begin : begin + 3] for begin in range(0, len(labels), 3)]
 
 
 def test_preparing_an_epoch_in_advance_does_not_raise_the_speed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from loaderbench.api import Loader, Work
 from loaderbench.campaign import options, registry
@@ -76,6 +76,8 @@ class Campaign(Table):
     best: dict[str, Best] = Field(default_factory=dict)
     """Contestants that also run at their best settings, once in every block, and what the search may try."""
     tuning: Tuning = Tuning()
+    _selected: frozenset[str] | None = PrivateAttr(None)
+    """The contestants that this command deals with; None: all. It is no part of the file, nor of `env.json`."""
 
     @model_validator(mode="after")
     def _names_agree(self) -> Campaign:
@@ -191,10 +193,32 @@ class Campaign(Table):
                 best[c.name] = best[c.name].beginning_with({**defaults, **c.options, "workers": workers})
         return self.model_copy(update={"best": best})
 
+    def limited_to(self, names: Iterable[str] | None) -> Campaign:
+        """Return the same campaign, of which a command deals only with these contestants; None: with all."""
+        limited = self.model_copy()
+        limited._selected = None if names is None else frozenset(names)  # noqa: SLF001 - of this class
+        return limited
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the command deals with all contestants."""
+        return self._selected is None
+
+    @property
+    def selected(self) -> tuple[Contestant, ...]:
+        """The contestants that the command deals with."""
+        return tuple(c for c in self.contestants if self._selected is None or c.name in self._selected)
+
+    @property
+    def selected_formats(self) -> tuple[Format, ...]:
+        """The formats of the contestants that the command deals with; all if it deals with all."""
+        read = {contestant.format for contestant in self.selected}
+        return tuple(f for f in self.formats if self.is_whole or f.name in read)
+
     @property
     def competing(self) -> tuple[Contestant, ...]:
-        """The contestants that are no controls."""
-        return tuple(contestant for contestant in self.contestants if not contestant.control)
+        """Those that are no controls."""
+        return tuple(contestant for contestant in self.selected if not contestant.control)
 
     @property
     def feedings(self) -> dict[Consumer, Feeding]:

@@ -42,19 +42,25 @@ def prefix(block: int, attempt: int) -> str:
 
 
 def trials(campaign: Campaign, block: int, attempt: int = 1) -> tuple[Trial, ...]:
-    """Return the trials of an attempt at a block: every contestant in each of its variants.
+    """Return the trials of an attempt at a block: every selected contestant in each of its variants.
 
-    The order is random and differs between attempts, so that drift affects all contestants alike.
+    The order is random and differs between attempts, so that drift affects all contestants alike. A selection leaves
+    the positions of its trials as they are in the whole campaign.
     """
     contestants = {contestant.name: contestant for contestant in campaign.contestants}
+    selected = {contestant.name for contestant in campaign.selected}
     planned = variants(campaign.model_dump(mode="json"))
     order = [(contestants[name], variant) for variant, names in planned.items() for name in names]
     random.Random(f"{campaign.timing.seed}/{prefix(block, attempt)}").shuffle(order)
-    return tuple(Trial(block, attempt, place, *which) for place, which in enumerate(order, 1))
+    return tuple(
+        Trial(block, attempt, position, contestant, variant)
+        for position, (contestant, variant) in enumerate(order, 1)
+        if contestant.name in selected
+    )
 
 
 def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, ...]:
-    """Return the trials to measure now, or none if the campaign is complete. `measured`: rows by trial.
+    """Return the trials to measure now, or none if all selected ones are there. `measured`: rows by trial.
 
     The searches for best settings come first, one trial at a time, because each trial depends on those before it. Then
     it is what the first incomplete block lacks. A block is complete when an attempt at it was not disturbed from
@@ -90,6 +96,6 @@ def searching(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[int, 
 def _searches(campaign: Campaign, measured: Mapping[str, Record]) -> list[tuple[Contestant, tuning.Search]]:
     return [
         (contestant, tuning.replay(contestant.name, campaign.best[contestant.name], campaign.tuning, measured))
-        for contestant in campaign.contestants
+        for contestant in campaign.selected
         if contestant.name in campaign.best
     ]

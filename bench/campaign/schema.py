@@ -108,7 +108,8 @@ class Timing(WindowTable):
     pause_s: float = Field(1.0, ge=0)
     """Pause after the window. Batches that are ready when it ends were prefetched."""
     limit_s: float = Field(gt=0)
-    """Time limit of a trial, after which it is killed with all its processes."""
+    """Time limit of a trial, after which it is killed with all its processes. A trial that must load more than
+    fits into it at 100 images/s has a longer one. A limited network adds its own time."""
     stage_s: float = Field(1.0, ge=0)
     """How long each step of the work is measured by itself in every block, for the machine limits; 0 skips them."""
     reruns: int = Field(0, ge=0, le=2)

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from loaderbench.api import Mode
 from loaderbench.campaign import pixel_values, registry
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.campaign.schema import Contestant, Format
+from loaderbench.campaign.schema import Contestant, Data, Format
 from loaderbench.certify import probe
 from loaderbench.certify.observation import SEEN, limit_s
 from loaderbench.formats import Prepared, modes, prepare
@@ -67,7 +67,7 @@ class _Job:
 
 
 def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Display) -> dict[str, Certificate]:
-    """Return the certificate of every contestant that is no control, by name; empty if the campaign has no probe.
+    """Return the certificate of every selected contestant but controls, by name; empty if the campaign has no probe.
 
     Raises PrepareError, SourceError or BusyError.
     """
@@ -106,8 +106,8 @@ def _probing(campaign: Campaign) -> Campaign:
     """Return the campaign on the probe: every image, once an epoch, of as many images as give enough batches."""
     work = campaign.work
     images = max(campaign.data.probe, round(_BATCHES * work.batch_size * work.ranks))
-    changes = {"data": {"samples": None}, "work": {**work.model_dump(), "epoch_images": images}}
-    return Campaign.model_validate({**campaign.model_dump(), **changes})
+    changes = {"data": Data(samples=None), "work": work.model_copy(update={"epoch_images": images})}
+    return campaign.model_copy(update=changes)
 
 
 def _tree(cache: Path, display: Display, samples: int) -> Path:

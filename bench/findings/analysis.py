@@ -54,6 +54,7 @@ def analyse(
         blocks=blocks,
         planned=blocks * sum(map(len, variants(campaign).values())),
         recorded=int((table["contestant"].isin(names) & table["block"].between(1, blocks)).sum()),
+        not_begun=tuple(c["title"] for c in campaign["contestants"] if c["name"] not in set(table["contestant"])),
         gpu_reason=_reasons(of_variant(ok, MAIN)["gpu_reason"]),
         controls=_controls(campaign, counted, main),
         flagged=tuple((record, signs) for record, signs in flagged if signs),

@@ -214,6 +214,8 @@ class Analysis:
     """Planned trials in blocks, in all variants."""
     recorded: int
     """Planned trials with a row of any status."""
+    not_begun: tuple[str, ...]
+    """Titles of the contestants without any row, for example because `--only` or `--skip` left them out."""
     gpu_reason: str
     """Why ok trials lack GPU figures, or an empty string."""
     controls: tuple[ControlResult, ...]

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from loaderbench.campaign import forecast
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.formats.writing import jobs, write
 from loaderbench.images import ImageTree
@@ -41,6 +42,8 @@ class Estimate:
     parts: tuple[PartEstimate, ...]
     free_bytes: int
     """On the disk of the cache."""
+    measuring_s: float
+    """How long the campaign's trials on the prepared images take, without what a limited network adds."""
     left_out: tuple[str, ...] = ()
     """Formats that could not be written, with the reason."""
 
@@ -61,7 +64,13 @@ class Estimate:
         space = f"{size(self.size_bytes)}, where {size(self.free_bytes)} are free"
         total = f"preparing {self.images:,} images takes {duration} and {space}:"
         parts = (f"  {p.title}: {_duration(p.seconds)}, {size(p.size_bytes)}" for p in self.parts)
-        return [total, *parts, *(f"  left out: {left}" for left in self.left_out)]
+        left_out = (f"  left out: {left}" for left in self.left_out)
+        return [
+            total,
+            *parts,
+            *left_out,
+            f"measuring the loaders on them then takes about {_duration(self.measuring_s)}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,8 @@ def estimate_on_samples(campaign: Campaign, tree: ImageTree, images: int, cache:
     display.say(f"measuring on {' and '.join(map(str, sizes))} of {images:,} images what all of them will take ...")
     samples = [_measure(campaign, tree, size, cache, display) for size in sizes]
     parts = extrapolate(samples[0], samples[-1], images)
-    return Estimate(images, parts, shutil.disk_usage(cache).free, samples[-1].left_out)
+    measuring_s = forecast.whole_s(campaign, images)
+    return Estimate(images, parts, shutil.disk_usage(cache).free, measuring_s, samples[-1].left_out)
 
 
 def extrapolate(few: Measured, more: Measured, images: int) -> tuple[PartEstimate, ...]:

@@ -35,9 +35,9 @@ class Prepared:
     artifacts: Mapping[str, Artifact]
     """By format name. A format that could not be written is missing."""
     canonicals: Mapping[str, Path]
-    """By format name: the folder of the canonical images that it was made from."""
+    """By format name: the folder of the canonical images that it was made from. The first is the campaign's first."""
     records: tuple[Record, ...]
-    """One row per format: how it was written, or why it was not."""
+    """One row per selected format: how it was written, or why it was not."""
     data: dict[str, Any]
     """What the images are, for `env.json`."""
     rejected: tuple[Rejected, ...]
@@ -60,18 +60,20 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
     """
     with _lock(cache):
         tree = find(data, campaign.data, cache, display)
-        settings = dict.fromkeys(canonical_settings(campaign, form) for form in campaign.formats)
+        first, selected = campaign.formats[0], campaign.selected_formats
+        settings = dict.fromkeys(canonical_settings(campaign, form) for form in (first, *selected))
         folders = [canonical_folder(tree, each, cache) for each in settings]
         for folder in folders:
             forget_earlier(folder)
-        count = canonical_settings(campaign, campaign.formats[0]).count(tree)
+        count = canonical_settings(campaign, first).count(tree)
         if count >= ESTIMATED_FROM and not any(begun(folder) for folder in folders):
             expected = estimate_on_samples(campaign, tree, count, cache, display)
             for line in expected.lines():
                 display.say(line)
             need(expected.size_bytes, cache, f"{count:,} images in all formats", FEWER_IMAGES)
         made = jobs(campaign, tree, cache, display, strict=strict)
-        images = made[0].images
+        # `env.json` describes the images of the first format, whatever is selected.
+        images = canonical(tree, canonical_settings(campaign, first), cache, display, strict=strict)
         for note in images.manifest.notes[len(tree.notes) :]:
             display.say(note)
         if len(images) < campaign.work.batch_size:
@@ -84,7 +86,7 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
     ready = {name: artifact for name, artifact in found.items() if artifact}
     for artifact in ready.values():
         artifact.describe()
-    canonicals = {job.form.name: job.images.folder for job in made}
+    canonicals = {first.name: images.folder} | {job.form.name: job.images.folder for job in made}
     return Prepared(ready, canonicals, records, _described(data, campaign, tree, images), images.rejected())
 
 

@@ -120,14 +120,14 @@ def canonical_settings(campaign: Campaign, form: Format) -> CanonicalSettings:
 
 
 def jobs(campaign: Campaign, tree: ImageTree, cache: Path, display: Display, *, strict: bool) -> list[Job]:
-    """Return a job for each format of the campaign, and make the canonical images that the cache lacks.
+    """Return a job for each selected format of the campaign, and make the canonical images that the cache lacks.
 
     Raises SourceError or DiskSpaceError.
     """
     workers = campaign.work.count_workers()
-    needed = {form.name: canonical_settings(campaign, form) for form in campaign.formats}
+    needed = {form.name: canonical_settings(campaign, form) for form in campaign.selected_formats}
     images = {each: canonical(tree, each, cache, display, strict=strict) for each in dict.fromkeys(needed.values())}
-    return [Job(form, images[needed[form.name]], workers, cache) for form in campaign.formats]
+    return [Job(form, images[needed[form.name]], workers, cache) for form in campaign.selected_formats]
 
 
 def write(jobs: Sequence[Job], cache: Path, display: Display, artifacts: str | None = None) -> list[Record]:

@@ -105,7 +105,8 @@ def _gaps(material: Material) -> Iterator[tuple[str, str]]:
         visits = f"an image {passes:.3g} times on average"
         yield "Epochs of the data set", f"each measured epoch visits {visits}, so that a small set gives a long epoch."
     if found.recorded < found.planned:
-        yield f"{found.planned - found.recorded:,} of {found.planned:,} trials", "not run yet."
+        none = f"; of {', '.join(found.not_begun)}, none was" if found.not_begun else ""
+        yield f"{found.planned - found.recorded:,} of {found.planned:,} trials", f"not run yet{none}."
     for failure in found.failures:
         if (failure.kind, failure.status) == ("load", "unavailable"):
             yield failure.title, failure.reason

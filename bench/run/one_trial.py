@@ -10,7 +10,7 @@ from typing import Any
 
 from loaderbench import roofline
 from loaderbench.api import Artifact
-from loaderbench.campaign import registry
+from loaderbench.campaign import forecast, registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.pixel_values import delivers
 from loaderbench.campaign.plan import Trial
@@ -53,7 +53,7 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
         return Record(**identity, status="unavailable", reason=shortage)
     resident_pct = None if variant.transport else page_cache.warm_or_evict(Path(artifact.path), variant.cache)
     before_s = canary_s()
-    log, limit_s = folder / f"{file_name}.log", campaign.timing.limit_s
+    log, limit_s = folder / f"{file_name}.log", trial_limit_s(campaign, variant, artifact)
     if place and variant.transport:
         result = place.run(variant.transport, spec, log, limit_s)
     else:
@@ -117,12 +117,13 @@ def trial_spec(  # noqa: PLR0913, PLR0917 - all that a trial is
     if variant.transport:  # a second visit in the first epoch would find in the cache what the first fetched
         work = replace(work, passes=1)
     window = campaign.timing.window() | ({} if block else campaign.tuning.window())
+    window["whole_epoch_s"] = forecast.whole_epoch_s(campaign)
     feeding = campaign.feedings.get(variant.consumer)
     if feeding:
-        window |= feeding.window() | {"whole_epoch": False}
+        window |= feeding.window() | {"whole_epoch_s": 0.0}
     if feeding or campaign.work.processes > 1:
         window |= {"pause_s": None}
-    epochs = campaign.stream.epochs if variant.transport and campaign.stream else int(variant.cache == "cold")
+    epochs = forecast.whole_epochs(campaign, variant)
     return TrialSpec(
         loader=contestant.loader,
         artifact=artifact,
@@ -134,6 +135,14 @@ def trial_spec(  # noqa: PLR0913, PLR0917 - all that a trial is
         consumer_options=feeding.model_dump().get("options", {}) if feeding else {},
         jobs=campaign.work.jobs,
     )
+
+
+def trial_limit_s(campaign: Campaign, variant: Variant, artifact: Artifact) -> float:
+    """Return the time limit of a trial on this artifact, with the time that a limited network takes."""
+    limit_s = forecast.limit_s(campaign, variant, artifact.samples)
+    if not (campaign.stream and variant.transport):
+        return limit_s
+    return limit_s + bucket_under_test.network_s(campaign.stream, variant.transport, artifact.size_bytes)
 
 
 def _options(contestant: Contestant, settings: Settings | None) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _cache(campaign: Campaign, cache: Path) -> Iterator[str]:
     """Yield why the cache cannot be used. How much room it needs is checked when the images are known."""
     if faults := [*_folder(cache, "--cache", 0)]:
         yield from faults
-    elif linked := [form.title for form in campaign.formats if form.mode == "original"]:
+    elif linked := [form.title for form in campaign.selected_formats if form.mode == "original"]:
         cache.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=cache) as folder:
             try:

@@ -20,7 +20,7 @@ from loaderbench.machine.progress import Display
 from loaderbench.machine.text import printable
 from loaderbench.records import certificates, trials_csv
 from loaderbench.records.certificates import Certificate
-from loaderbench.records.record import TRANSPORTS, Record, Transport
+from loaderbench.records.record import Record, Transport
 from loaderbench.run import bucket_under_test, environment
 from loaderbench.run.one_trial import measure
 from loaderbench.run.trial_table import trial_table
@@ -42,34 +42,35 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
     Rows that were measured under the same conditions are kept. A folder that is complete, or that was measured under
     other conditions, is archived under its date.
 
-    `certify`: returns the certificates by contestant. It is called once: after the first block if there are several, so
-    that the first speeds come early. `after_block`: is called with the folder after each block. `artifacts`: the bucket
-    with the formats of trials whose data is in one; see `run.bucket_under_test`. `campaign_file`: as for
-    `environment.describe`. Raises BusyError or SourceError.
+    `certify`: returns the certificates by contestant. It is called once, after the first block if there are several.
+    `after_block`: is called with the folder after each block. `artifacts`: the bucket with the formats of trials whose
+    data is in one; see `run.bucket_under_test`. `campaign_file`: as for `environment.describe`. Raises BusyError or
+    SourceError.
     """
     folder = results / campaign.name
     with locked(results / ".locks" / campaign.name, f"another loaderbench is measuring {folder}; wait for it to end"):
         bucket = {"bucket": (artifacts or bucket_under_test.ON_LOOPBACK).rstrip("/")} if campaign.stream else {}
         now = environment.describe(campaign, prepared.data | bucket, campaign_file)
         measured = _begin(campaign, folder, now, prepared, display)
-        rows = folder / "trials.csv"
         done = [record for record in measured.values() if record.kind in {"load", "tune"}]
         _announce(campaign, prepared, folder, measured, display)
-        certified = certificates.load(folder) or None
+        certified = certificates.load(folder)
+        uncertified = {contestant.name for contestant in campaign.competing} - certified.keys()
         with bucket_under_test.place(campaign, prepared, artifacts, folder, display) as place:
             while lacking := plan.missing(campaign, measured):
-                if certified is None and (lacking[0].block != 1 or campaign.timing.blocks == 1):
-                    certificates.save(certified := dict(certify()), folder)
+                if uncertified and (lacking[0].block != 1 or campaign.timing.blocks == 1):
+                    certificates.save(certified := {**certify(), **certified}, folder)
+                    uncertified.clear()
                 with trial_table(display, campaign, done) as show:
                     for trial in _of_one_block(campaign, measured):
                         show(trial)
                         for record in roofline.limit_rows(campaign, prepared, trial, folder, measured):
-                            trials_csv.append(rows, record)
+                            trials_csv.append(folder / "trials.csv", record)
                             measured[record.trial] = record
                         record = measure(campaign, trial, prepared, folder, measured, place)
-                        if certificate := (certified or {}).get(trial.contestant.name):
+                        if certificate := certified.get(trial.contestant.name):
                             record = replace(record, certificate=certificate.digest)
-                        trials_csv.append(rows, record)
+                        trials_csv.append(folder / "trials.csv", record)
                         measured[trial.name] = record
                         done.append(record)
                     show(None)
@@ -95,26 +96,21 @@ def _announce(
     """Print how many trials are done and missing, and how long the missing ones take."""
     if done := sum(record.kind in {"load", "tune"} for record in measured.values()):
         display.say(f"resuming {folder}: {done} trials are there")
-    lacking = plan.missing(campaign, measured)
+    if not (lacking := plan.missing(campaign, measured)):
+        display.say("all selected trials are there; without --only and --skip, the same command measures the others")
+        return
     later = range(lacking[0].block + 1, campaign.timing.blocks + 1)
     left = [trial for trial in lacking if trial.block]
     left += [trial for block in later for trial in plan.trials(campaign, block)]
     searching, searching_most = plan.searching(campaign, measured)
     network_s = _network_s(campaign, prepared, left)
     carried_s = sum(network_s.get((trial.contestant.name, trial.variant.transport), 0) for trial in left)
-    minutes = (expected_s(campaign, left, searching) + carried_s) / 60
+    minutes = (expected_s(campaign, left, prepared.data["samples"], searching) + carried_s) / 60
     if searching:
         display.say(f"searching for the best settings first: about {searching} trials, at most {searching_most}")
     display.say(f"measuring {len(left)} trials, about {minutes:.0f} minutes")
     if reruns := campaign.timing.reruns:
         display.say(f"a block that is disturbed from outside is measured again, at most {reruns} times")
-    limit_s = campaign.timing.limit_s
-    for (name, transport), needed_s in network_s.items():
-        if needed_s > limit_s:
-            display.say(
-                f"{name}, {TRANSPORTS[transport]}: the network alone takes up to {needed_s:.0f} s, but a trial is "
-                f"killed after {limit_s:g} s; raise timing.limit_s or stream.rate_mib_per_s"
-            )
 
 
 def _network_s(campaign: Campaign, prepared: Prepared, trials: Sequence[Trial]) -> dict[tuple[str, Transport], float]:
@@ -159,7 +155,7 @@ def _continues(campaign: Campaign, folder: Path, now: dict[str, Any], display: D
     trials_csv.mend(rows)
     if different := environment.differences(before, now):
         changed = f"was measured under other conditions ({', '.join(different)})"
-    elif not plan.missing(campaign, {record.trial: record for record in trials_csv.read(rows)}):
+    elif not plan.missing(campaign.limited_to(None), {record.trial: record for record in trials_csv.read(rows)}):
         changed = "is complete"
     else:
         return True

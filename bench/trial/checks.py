@@ -34,16 +34,25 @@ class EpochTotals:
     batches: int
     label_counts: NDArray[np.int64]
     """Images of each class."""
+    over: bool = True
+    """Whether the epoch came to its end."""
 
     @classmethod
     def of_all(cls, parts: Sequence[EpochTotals]) -> EpochTotals:
         """Return the totals of an epoch that several ranks share."""
         counts: NDArray[np.int64] = np.sum([part.label_counts for part in parts], axis=0)
-        return cls(sum(part.images for part in parts), sum(part.batches for part in parts), counts)
+        images, batches = sum(part.images for part in parts), sum(part.batches for part in parts)
+        return cls(images, batches, counts, all(part.over for part in parts))
 
     def check(self, number: int, artifact: Artifact, work: Work) -> None:
-        """Raise InvalidWorkError unless this is one complete epoch, of all ranks together. `number`: counts from 1."""
+        """Raise InvalidWorkError unless this is one epoch, or the beginning of one, of all ranks together.
+
+        `number`: counts from 1.
+        """
         expected = artifact.samples * work.passes
+        if not self.over:
+            self._check_part(number, artifact, work)
+            return
         if not expected <= self.images <= expected + (-expected % work.ranks):
             raise InvalidWorkError(f"epoch {number} delivered {self.images} images instead of {expected}")
         self._check_labels(number, artifact, work.passes)
@@ -53,6 +62,24 @@ class EpochTotals:
             raise InvalidWorkError(
                 f"epoch {number}: {self.batches} batches, expected at most {most}; "
                 "batches are smaller than the batch size"
+            )
+
+    def _check_part(self, number: int, artifact: Artifact, work: Work) -> None:
+        """Raise InvalidWorkError if an epoch that is not over has delivered more images, or of one class, than it has.
+
+        Then some came again before the epoch was over.
+        """
+        expected = artifact.samples * work.passes
+        padding = -expected % work.ranks
+        if self.images > expected + padding:
+            raise InvalidWorkError(
+                f"epoch {number} delivered {self.images} images, more than its {expected}, and goes on"
+            )
+        due = np.array(artifact.label_counts) * work.passes
+        if artifact.label_counts and (more := np.flatnonzero(self.label_counts > due + padding).tolist()):
+            came, there = self.label_counts[more[0]], due[more[0]]
+            raise InvalidWorkError(
+                f"epoch {number} delivered {came} images of class {more[0]} before its end, but there are {there}"
             )
 
     def _check_labels(self, number: int, artifact: Artifact, passes: int) -> None:

@@ -69,7 +69,7 @@ def _combined(reports: Sequence[dict[str, Any]], timeline: Timeline) -> dict[str
 
 
 def _check_shared(epochs: Sequence[Sequence[EpochTotals]], artifact: Artifact, work: Work) -> None:
-    """Raise InvalidWorkError unless every epoch that all ranks have ended is complete; one rank may be one ahead."""
+    """Raise InvalidWorkError unless every epoch is right that all ranks have begun; one rank may be one ahead."""
     for number, parts in enumerate(zip(*epochs, strict=False), 1):
         EpochTotals.of_all(parts).check(number, artifact, work)
 

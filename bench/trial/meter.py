@@ -96,7 +96,7 @@ class Meter:
     delivered: int = 0
     """Images so far."""
     epochs: list[EpochTotals] = field(default_factory=list)
-    """Those that are over."""
+    """Those that are over, and the last one as far as it came."""
     begun_ns: int | None = None
     """When all processes had a batch."""
     opened_ns: int | None = None
@@ -145,6 +145,7 @@ class Meter:
             if self.glimpses and (before_window or times.closed is not None):
                 self.glimpses.look(images)
             if self._is_over():
+                self._note_epoch(label_counts, over=False)
                 self.done = True
                 return
             asked_ns = perf_counter_ns()
@@ -208,11 +209,21 @@ class Meter:
         times = self.timeline
         if self.wanted or times.closed is None or self.window.epochs:
             return False
-        if self.window.whole_epoch and not times.complete:
+        if self._first_epoch_ends_in_time():
             return False
         if self.closed and not self._all_closed(self.closed):
             return False
         return self.window.pause_s is None or self._prefetched_is_known(self.window.pause_s)
+
+    def _first_epoch_ends_in_time(self) -> bool:
+        """Return whether the first epoch is not over, and at the speed so far ends within the time that it may take."""
+        times, exits_ns = self.timeline, self.timeline.exits_ns
+        if times.complete or not self.window.whole_epoch_s:
+            return False
+        left = self.artifact.samples * self.work.passes // self.work.ranks - self.delivered
+        left_ns = max(0, left) * (exits_ns[-1] - exits_ns[0]) / max(1, self.delivered - times.images[0])
+        in_time = exits_ns[-1] + left_ns - times.asked_ns[0] <= self.window.whole_epoch_s * 1e9
+        return in_time or left == 0  # then its end comes with the next request
 
     def _all_closed(self, closed: FileBarrier) -> bool:
         """Return whether all windows are closed; in synchronous training, after the batch at which all ranks know."""
@@ -237,15 +248,18 @@ class Meter:
         return left >= min(_LEFT_PER_WORKER * work.workers, epoch // 2)
 
     def _end_epoch(self, label_counts: NDArray[np.int64]) -> None:
-        """Record an epoch. One that several ranks share is checked when all of them have reported."""
-        first = self.timeline.epochs[-1]
-        images = self.timeline.images[first:]
-        self.epochs.append(EpochTotals(sum(images), len(images) - self.cut, label_counts))
-        if self.work.ranks == 1 or not images:
-            self.epochs[-1].check(len(self.epochs), self.artifact, self.work)
+        """Record a complete epoch."""
+        self._note_epoch(label_counts, over=True)
         if len(self.epochs) == self.window.epochs and self.timeline.closed is None:
             raise InvalidWorkError("all images came in one batch; the window runs from the first batch to the last")
         self.timeline.complete += 1
+
+    def _note_epoch(self, label_counts: NDArray[np.int64], *, over: bool) -> None:
+        """Note what an epoch delivered. One that several ranks share is checked when all of them have reported."""
+        images = self.timeline.images[self.timeline.epochs[-1] :]
+        self.epochs.append(EpochTotals(sum(images), len(images) - self.cut, label_counts, over))
+        if self.work.ranks == 1 or not images:
+            self.epochs[-1].check(len(self.epochs), self.artifact, self.work)
 
     def for_peers(self) -> dict[str, Any]:
         """Return what `combined.columns` needs of each rank or job beside its columns."""

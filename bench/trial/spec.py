@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ class Window:
     pause_s: float | None
     """Pause after the window, in seconds, where the epoch has enough batches left. Batches that are ready when it ends
     were prefetched. None: no pause."""
-    whole_epoch: bool = True
-    """Continue until the first epoch is over, so that all of it is checked."""
+    whole_epoch_s: float = math.inf
+    """Continue until the first epoch is over, so that all of it is checked, if at the speed so far it ends within this
+    time of the first request. 0: do not."""
     epochs: int = 0
     """If not 0, the window is instead from the first batch of the first epoch to the last batch of this many epochs,
     in which the data is read."""
