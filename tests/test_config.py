@@ -146,7 +146,7 @@ format = "files"
 
 
 def test_published_figures_require_those_of_the_reference(tmp_path: Path) -> None:
-    with pytest.raises(CampaignError, match="published: figures of the reference, a, are missing"):
+    with pytest.raises(CampaignError, match="published: images_per_s of the reference, a, are missing"):
         load(tmp_path, VALID + OTHER + PUBLISHED.format("b"))
     campaign = load(tmp_path, VALID + OTHER + PUBLISHED.format("a"))
     assert campaign.published

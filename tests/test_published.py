@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loaderbench.campaign import campaign as config
+from loaderbench.findings import publication
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.comparison import RANKING_BLOCKS
 from tests import fabricate
@@ -98,6 +99,25 @@ def test_a_campaign_without_published_figures_has_no_replications() -> None:
     analysis = found(published=None, changes=[])
     assert analysis.replications == ()
     assert analysis.setup_effects == ()
+
+
+def test_published_figures_that_do_not_hold_are_named() -> None:
+    """NEW is 3 times as fast as the reference and takes a twentieth of its bytes; OLDER takes as many, at 0.8 times."""
+    figures = {
+        "base": {"images_per_s": [100.0, 100.0], "size_gib": 100.0},
+        "older": {"images_per_s": [60.0, 70.0], "size_gib": 40.0},
+        "old": {"images_per_s": [119.0, 121.0], "size_gib": 91.0},
+        "new": {"images_per_s": [], "size_gib": 0.0049},
+        "kept": {"images_per_s": [90.0], "size_gib": None},
+    }
+    analysis = found(published={"source": "?", "images": 2**20, "contestants": figures})
+    assert [p.name for p in analysis.replications if p.ratio is None] == ["new"]
+    times, dash = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
+    assert list(publication.contradicted(analysis)) == [
+        f"OLDER: 0.600{dash}0.700{times} the speed of BASE was published; here it is 0.800{times} (95% CI 0.800).",
+        f"OLDER: 0.400{times} the bytes per image of BASE were published; here they are 1.00{times}.",
+        f"KEPT: 0.900{times} the speed of BASE was published; here it is 0.500{times} (95% CI 0.500).",
+    ]
 
 
 def test_litdata_campaign_changes_one_thing_at_a_time() -> None:

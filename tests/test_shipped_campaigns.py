@@ -52,6 +52,24 @@ def test_gpu_campaign_delivers_to_the_gpu_and_trains_on_it() -> None:
     assert set(campaign.consumers.train.contestants) == {c.name for c in campaign.competing}
 
 
+def test_formats_campaign_has_each_format_of_ffcv_at_its_published_sizes() -> None:
+    campaign = config.load("ffcv-formats")
+    formats = {f.name: (f.mode, f.quality, f.max_side) for f in campaign.formats}
+    jpegs = {
+        (f"jpeg{quality}-{side}", ("jpeg", quality, side)) for quality in (75, 90, 100) for side in (256, 384, 512)
+    }
+    others = {
+        ("raw-256", "raw", 256),
+        ("raw-512", "raw", 512),
+        ("half-256", "proportion", 256),
+        ("smart-256", "smart", 256),
+    }
+    assert formats == dict(jpegs) | {name: (mode, 90, side) for name, mode, side in others}
+    assert [(c.name, c.format, c.loader) for c in campaign.competing] == [(name, name, "ffcv") for name in formats]
+    trials = [trial for block in range(1, campaign.timing.blocks + 1) for trial in plan.trials(campaign, block)]
+    assert expected_s(campaign, trials) < 600
+
+
 def test_error_for_an_unknown_campaign_names_the_shipped_ones() -> None:
     with pytest.raises(CampaignError, match=r"shipped are .*quick"):
         config.load("slow")

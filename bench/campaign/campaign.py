@@ -124,8 +124,10 @@ class Campaign(Table):
 
     @model_validator(mode="after")
     def _published_agrees(self) -> Campaign:
-        if self.published and self.reference not in self.published.contestants:
-            raise ValueError(f"published: figures of the reference, {self.reference}, are missing")
+        if self.published:
+            figures = self.published.contestants.get(self.reference)
+            if not (figures and figures.images_per_s):
+                raise ValueError(f"published: images_per_s of the reference, {self.reference}, are missing")
         after: dict[str, str] = {}
         for change in self.changes:
             if change.from_ in after:

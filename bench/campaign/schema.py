@@ -217,8 +217,8 @@ class Stream(Table):
 class PublishedFigures(Table):
     """Published figures of one contestant."""
 
-    images_per_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(min_length=1)
-    """Of each epoch."""
+    images_per_s: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    """Of each epoch; empty if only the size was published."""
     size_gib: float | None = Field(None, gt=0)
     """Size of the data set, in units of 2^30 bytes."""
 

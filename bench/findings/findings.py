@@ -39,6 +39,8 @@ class ContestantSummary:
     """Why measured steps do not limit it, as rows say; or an empty string."""
     apart: str = ""
     """How its work differs, so that it is not ranked; or an empty string."""
+    other_images: str = ""
+    """How the size or quality of its images differs from the reference's, so that it is not ranked; or empty."""
     trouble: str
     """Status and reason of the latest trial that was not ok, or an empty string."""
     rank: tuple[int, int] | None = None
@@ -62,7 +64,7 @@ class ContestantSummary:
     def unranked_reason(self) -> str:
         """Why it is not ranked, or an empty string."""
         beyond = f"it reaches {shown(self.medians['pct_of_bound'])}% of the machine limit" if self.beyond_limit else ""
-        return self.apart or beyond
+        return self.apart or self.other_images or beyond
 
     @property
     def is_ranked(self) -> bool:

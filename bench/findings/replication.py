@@ -22,7 +22,7 @@ class Replication:
     title: str
     adapter: str
     images_per_s: tuple[float, ...]
-    """Published, for each epoch."""
+    """Published, for each epoch; empty if only the size was published."""
     ratios: tuple[float, ...]
     """Published speed over the reference's, for each epoch that both have."""
     bytes_per_image: float | None
@@ -35,9 +35,9 @@ class Replication:
     """Measured bytes per image in the published format, without index and padding, which are small in a large set."""
 
     @property
-    def ratio(self) -> float:
-        """Geometric mean of the published ratios."""
-        return geometric_mean(self.ratios)
+    def ratio(self) -> float | None:
+        """Geometric mean of the published ratios; None if no speed was published."""
+        return geometric_mean(self.ratios) if self.ratios else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ def replications(campaign: Mapping[str, Any], compared: Compared, writes: Iterab
     if not told:
         return ()
     figures, reference = told["contestants"], campaign["reference"]
-    stored, contestants = _stored_bytes(writes), _contestants(campaign)
+    stored, contestants = stored_bytes_by_format(writes), _contestants(campaign)
     return tuple(
         Replication(
             name=name,
@@ -85,7 +85,7 @@ def replications(campaign: Mapping[str, Any], compared: Compared, writes: Iterab
 
 def setup_effects(campaign: Mapping[str, Any], compared: Compared, writes: Iterable[Record]) -> tuple[SetupEffect, ...]:
     """Return the effect of each change of the set-up, in the order of the campaign."""
-    stored, contestants = _stored_bytes(writes), _contestants(campaign)
+    stored, contestants = stored_bytes_by_format(writes), _contestants(campaign)
     return tuple(
         SetupEffect(
             what=change["what"],
@@ -104,7 +104,8 @@ def _contestants(campaign: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {c["name"]: c for c in campaign["contestants"]}
 
 
-def _stored_bytes(writes: Iterable[Record]) -> dict[str, float]:
+def stored_bytes_by_format(writes: Iterable[Record]) -> dict[str, float]:
+    """Return the mean stored bytes of an image in each format, without index and padding."""
     return {w.format: w.payload_bytes / w.samples for w in writes if w.payload_bytes and w.samples}
 
 

@@ -65,7 +65,10 @@ def ranking(campaign: Mapping[str, Any], table: pd.DataFrame, certified: Mapping
     measured = [name for name in twins if {name, reference} <= {*speeds}]
     twin_ratios = {name: paired_ratio(speeds[name], speeds[reference]) for name in measured}
     least = max(map(least_difference, twin_ratios.values()), default=LEAST_DIFFERENCE)
-    found = [summary(c, rows, _apart(c, campaign, certified)) for c in competing(campaign)]
+    found = [
+        replace(summary(c, rows, _apart(c, campaign, certified)), other_images=_other_images(c, campaign))
+        for c in competing(campaign)
+    ]
     compared = compare_all(speeds[[s.name for s in found if s.speeds]], least)
     ranked = _ranked(found, speeds, compared, reference, least)
     return Ranking(summaries=tuple(ranked), speeds=speeds, compared=compared, twin_ratios=twin_ratios, least=least)
@@ -79,6 +82,20 @@ def _apart(contestant: Mapping[str, Any], campaign: Mapping[str, Any], certified
         or (f"delivers {own} instead of {requested}" if own != requested else "")
         or unranked_reason(contestant["name"], campaign["reference"], certified)
     )
+
+
+def _other_images(contestant: Mapping[str, Any], campaign: Mapping[str, Any]) -> str:
+    """Return how its stored images differ from the reference's in size or JPEG quality, or an empty string."""
+    formats = {c["name"]: f for c in campaign["contestants"] for f in campaign["formats"] if f["name"] == c["format"]}
+    own, reference = formats[contestant["name"]], formats[campaign["reference"]]
+    if "original" in {own["mode"], reference["mode"]}:  # certificates tell
+        return ""
+    sides = [f"at most {f['max_side']} px" if f["max_side"] else "full size" for f in (own, reference)]
+    if sides[0] != sides[1]:
+        return f"it crops images of {sides[0]} instead of {sides[1]}"
+    if own["mode"] != "raw" and own["quality"] != reference["quality"]:
+        return f"its images are JPEG of quality {own['quality']} instead of {reference['quality']}"
+    return ""
 
 
 def _ranked(

@@ -231,22 +231,6 @@ def _with_consumer(analysis: Analysis, consumer: str) -> list[ContestantSummary]
     return [s for s in found if s.name not in analysis.unranked and not s.beyond_limit]
 
 
-def published(analysis: Analysis) -> str:
-    """Return the ranges of ratios as published and as measured here, or an empty string."""
-    pairs = [p for p in analysis.replications if p.name != analysis.reference]
-    measured = [p.measured.mean for p in pairs if p.measured]
-    equal = [p.equal.mean for p in pairs if p.equal]
-    if not measured and not equal:
-        return ""
-    found = [("published", [p.ratio for p in pairs]), ("measured with that set-up", measured)]
-    ranges = [f"{_range(ratios)} {what}" for what, ratios in (*found, ("with an equal set-up", equal)) if ratios]
-    return f"times the reference: {', '.join(ranges)}."
-
-
-def _range(values: Sequence[float]) -> str:
-    return EN_DASH.join(dict.fromkeys(map(shown, (min(values), max(values)))))
-
-
 def bucket(analysis: Analysis, epochs: int) -> str:
     """Return who has the first batch and who finishes all epochs soonest with data in S3, or an empty string."""
     racing = [f for f in analysis.by_transport if f.curves and f.summary.name not in analysis.unranked]

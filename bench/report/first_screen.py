@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from loaderbench.campaign.pixel_values import delivers
-from loaderbench.findings import verdicts
+from loaderbench.findings import publication, verdicts
 from loaderbench.findings.findings import Analysis, ContestantSummary
 from loaderbench.report.markdown import formatted, interval, medians, speed_range
 from loaderbench.report.material import Material
@@ -38,7 +38,7 @@ def _points(material: Material) -> list[Point]:
         Point("Preliminary", verdicts.preliminary(found)),
         Point("Controls failed", verdicts.controls_failed(found), ("controls",)),
         Point("Confidence", verdicts.confidence(found), ("results",)),
-        Point("Published", verdicts.published(found), ("published",)),
+        Point("Published", publication.published(found), ("published",)),
         Point("Tuned", verdicts.tuned(found), ("tuning",)),
         Point("Accelerator", verdicts.accelerator(found), ("accelerator",)),
         Point("Training", verdicts.training(found), ("training",)),

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from loaderbench.api import Encoding
+from loaderbench.findings import frontier
 from loaderbench.formats import deviation
 from loaderbench.report.markdown import interval, medians
 from loaderbench.report.material import Material
@@ -21,8 +22,11 @@ _BATCH_MEMORY = {
 
 
 def costs(material: Material) -> dict[str, Any] | None:
-    """Return the values of the section on speed against its price, which has pictures alone."""
-    return {} if {"speed-cost.png", "speed-size.png"} & material.pictures.keys() else None
+    """Return the values of the section on speed against its price."""
+    if not {"speed-cost.png", "speed-size.png"} & material.pictures.keys():
+        return None
+    found = frontier.frontiers(material.analysis)
+    return {"frontiers": [(one.images, ", ".join(s.title for s in one.contestants)) for one in found]}
 
 
 def limits(material: Material) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from loaderbench.campaign.tuning import MARGIN
-from loaderbench.findings import verdicts
+from loaderbench.findings import publication, verdicts
 from loaderbench.findings.comparison import RANKING_BLOCKS
 from loaderbench.findings.crossover import Crossover
 from loaderbench.findings.findings import ConsumerSummary, TransportSummary, TunedSummary
@@ -107,11 +107,18 @@ def published(material: Material) -> dict[str, Any] | None:
         effects.append([e.what, e.before, e.after, speed, verdict, e.bytes_before, e.bytes_after])
     reference = next((s.title for s in found.summaries if s.name == found.reference), found.reference)
     source = (material.campaign["published"] or {}).get("source")
-    return {"ratios": ratios, "effects": effects, "source": source, "reference": reference}
+    contradicted = list(publication.contradicted(found))
+    return {
+        "ratios": ratios,
+        "contradicted": contradicted,
+        "effects": effects,
+        "source": source,
+        "reference": reference,
+    }
 
 
 def _by_epoch(figures: Iterable[float], unit: str = "") -> Markup:
-    return verbatim(" / ".join(f"{cell(figure)}{unit}" for figure in figures))
+    return verbatim(" / ".join(f"{cell(figure)}{unit}" for figure in figures)) or cell(None)
 
 
 def tuning(material: Material) -> dict[str, Any] | None:

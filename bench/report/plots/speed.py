@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from statistics import geometric_mean
+
 from matplotlib.figure import Figure
 
 from loaderbench.findings import verdicts
@@ -112,7 +114,7 @@ def training(analysis: Analysis, palette: Palette) -> Figure | None:
 
 def published(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw the ratio to the reference as published, as measured here, and as measured with equal set-ups."""
-    contestants = [p for p in analysis.replications if p.name != analysis.reference]
+    contestants = [p for p in analysis.replications if p.name != analysis.reference and p.ratios]
     if not any(p.measured or p.equal for p in contestants):
         return None
     reference = next(p.title for p in analysis.replications if p.name == analysis.reference)
@@ -131,8 +133,8 @@ def published(analysis: Analysis, palette: Palette) -> Figure | None:
 
 
 def _published_bars(p: Replication, palette: Palette) -> list[Bar]:
-    span = (min(p.ratios), max(p.ratios))
-    found = [Bar(look=HOLLOW, parts=[(p.ratio, 1.0)], interval=span, text=_times(p.ratio))]
+    span, told = (min(p.ratios), max(p.ratios)), geometric_mean(p.ratios)
+    found = [Bar(look=HOLLOW, parts=[(told, 1.0)], interval=span, text=_times(told))]
     for ratio, opacity in ((p.measured, 0.4), (p.equal, 1.0)):
         if ratio is None:
             found.append(Bar(excuse="not measured"))

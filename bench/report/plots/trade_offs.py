@@ -2,28 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter
 
+from loaderbench.findings import frontier
 from loaderbench.findings.findings import Analysis
-from loaderbench.report.plots.style import BYTES, COUNT, PAPER, Palette, new_figure, wrapped
+from loaderbench.report.plots.style import (
+    BYTES,
+    COUNT,
+    EXCUSE,
+    GREY,
+    PAPER,
+    Palette,
+    annotate_right,
+    new_figure,
+    wrapped,
+)
 
 
 def cpu_cost(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images/s against CPU-seconds per 1,000 images."""
-    return _against(analysis, palette, "cpu_s_per_1k_images", "CPU-seconds per 1,000 images", "{x:g}")
+    column = "cpu_s_per_1k_images"
+    prices = {s.name: s.medians[column] for s in analysis.measured if column in s.medians}
+    return _against(analysis, palette, prices, "CPU-seconds per 1,000 images", "{x:g}")
 
 
 def disk_space(analysis: Analysis, palette: Palette) -> Figure | None:
-    """Draw images/s against bytes per image."""
-    return _against(analysis, palette, "bytes_per_image", "bytes per image on disk", BYTES)
+    """Draw images/s against stored bytes per image, and join what no other contestant beats in both."""
+    sizes = frontier.bytes_per_image(analysis)
+    figure = _against(analysis, palette, sizes, "stored bytes per image, without index and padding", BYTES)
+    if figure is None:
+        return None
+    [ax] = figure.axes
+    for one in frontier.frontiers(analysis):
+        ax.plot([sizes[s.name] for s in one.contestants], [s.median for s in one.contestants], "--", color=GREY, lw=1)
+        annotate_right(ax, (sizes[one.contestants[-1].name], one.contestants[-1].median), one.images, **EXCUSE)
+    return figure
 
 
-def _against(analysis: Analysis, palette: Palette, column: str, label: str, unit: str | Formatter) -> Figure | None:
-    """Draw points of images/s, with their titles at the right in order of height."""
-    points = [s for s in analysis.measured if column in s.medians]
+def _against(
+    analysis: Analysis, palette: Palette, prices: Mapping[str, float], label: str, unit: str | Formatter
+) -> Figure | None:
+    """Draw points of images/s, with their titles at the right in order of height. `prices`: by contestant."""
+    points = [s for s in analysis.measured if s.name in prices]
     if len(points) < 2:  # noqa: PLR2004 - nothing to compare
         return None
     titles = [wrapped(s.title + (" (not ranked)" if s.unranked_reason else ""), 38) for s in points]
@@ -33,7 +56,7 @@ def _against(analysis: Analysis, palette: Palette, column: str, label: str, unit
     top = 1.08 * max(max(s.speeds) for s in points)
     places = _spread([s.median / top for s in points], gap / (height - 0.6))
     for s, title, place in zip(points, titles, places, strict=True):
-        x, colour = s.medians[column], palette.colours[s.adapter]
+        x, colour = prices[s.name], palette.colours[s.adapter]
         ax.plot([x, x], [min(s.speeds), max(s.speeds)], color=colour, linewidth=1.5)
         ax.plot(x, s.median, palette.markers[s.format], color=colour, markersize=10, mec=PAPER)
         line = {"arrowstyle": "-", "color": colour, "alpha": 0.6, "relpos": (0, 0.5)}
@@ -41,7 +64,7 @@ def _against(analysis: Analysis, palette: Palette, column: str, label: str, unit
             title, (x, s.median), xytext=(1.04, place), textcoords="axes fraction", va="center",
             size=9.5, annotation_clip=False, arrowprops=line,
         )  # fmt: skip
-    ax.set(xlim=(0, 1.08 * max(s.medians[column] for s in points)), xlabel=f"← better   {label}")
+    ax.set(xlim=(0, 1.08 * max(prices[s.name] for s in points)), xlabel=f"← better   {label}")
     ax.set(ylim=(0, top), ylabel="images/s   better →")
     ax.xaxis.set_major_formatter(unit)
     ax.yaxis.set_major_formatter(COUNT)
