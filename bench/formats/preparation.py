@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from multiprocessing import current_process
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def prepare(  # noqa: PLR0913 - the images, and how and where they are prepared
 
 
 def write_format(  # noqa: PLR0913 - the images, and how they are stored
-    data: str | Path,
+    data: Any,
     writer: str,
     mode: Mode = "jpeg",
     *,
@@ -103,11 +104,16 @@ def write_format(  # noqa: PLR0913 - the images, and how they are stored
 ) -> Artifact:
     """Return images in one format, for a `DataModule`, and write the format if the cache lacks it.
 
-    `data`, `split`: as on the command line. `writer`: a name that `loaderbench adapters` lists. `samples`: how many
-    images to draw; None takes all. `strict`: refuse unreadable images instead of leaving them out. `encoding`: further
-    fields of `Encoding`. Raises as `prepare` does, PrepareError also if the format cannot be written, and ValueError
-    for an unknown writer or a wrong value.
+    `data`, `split`: as on the command line; `data` may also be a dataset that can be pickled. In a script, call this
+    below `if __name__ == "__main__":`, because worker processes run the script again. `writer`: a name that
+    `loaderbench adapters` lists. `samples`: how many images to draw; None takes all. `strict`: refuse unreadable images
+    instead of leaving them out. `encoding`: further fields of `Encoding`. Raises as `prepare` does, PrepareError also
+    if the format cannot be written, and ValueError for an unknown writer or a wrong value.
     """
+    if getattr(current_process(), "_inheriting", False):  # a worker process runs the script again that calls this
+        raise PrepareError(
+            'call write_format below `if __name__ == "__main__":`, because worker processes run the script'
+        )
     known("unknown writer", [writer], sorted(registry.adapters("writer")))
     form = Format(name=f"{writer}-{mode}", title=f"{writer} {mode}", writer=writer, mode=mode, **encoding)
     settings, display, folder = (

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from loaderbench.bucket.client import SCHEME
 from loaderbench.bucket.copy import copy
@@ -50,12 +51,13 @@ _SYNTHETIC_BYTES = 120_000
 """Upper estimate of one synthetic image."""
 
 
-def find(data: str | Path | None, settings: Data, cache: Path, display: Display) -> ImageTree:
-    """Return the images that `data` names, with what was skipped on the way; None makes the synthetic set.
+def find(data: Any, settings: Data, cache: Path, display: Display) -> ImageTree:
+    """Return the images of `data`, with what was skipped on the way. Raises SourceError or DiskSpaceError.
 
-    Raises SourceError or DiskSpaceError.
+    `data`: a path, a URL, the name of a dataset, or a dataset; None and "" make the synthetic set.
     """
-    if data:
+    data = str(data) if isinstance(data, Path) else data
+    if data is not None and not (isinstance(data, str) and not data):
         tree = _tree(data, settings.split, cache, display)
         for note in tree.notes:
             display.say(note)
@@ -65,15 +67,15 @@ def find(data: str | Path | None, settings: Data, cache: Path, display: Display)
     return scan(synthetic_folder(settings, cache, display))
 
 
-def _tree(data: str | Path, split: str | None, cache: Path, display: Display) -> ImageTree:
+def _tree(data: Any, split: str | None, cache: Path, display: Display) -> ImageTree:
     """Return the images that are in `data`, or that are unpacked from it into the cache.
 
     `split`: which files are read if their names contain splits. None takes training, or the only split that is there.
     Raises SourceError or DiskSpaceError.
     """
-    if items := dataset.find(str(data)):
+    if items := dataset.find(data):
         return items.tree(_unpacked(items, cache, display), split)
-    path = copy(str(data), cache, display) if str(data).startswith(SCHEME) else _outside(Path(expanded(data)), cache)
+    path = copy(data, cache, display) if data.startswith(SCHEME) else _outside(Path(expanded(data)), cache)
     try:
         archive = next((archive for kind in _KINDS if (archive := kind.find(path, split))), None)
         return archive.tree(_unpacked(archive, cache, display), split) if archive else layouts.read(path, split)
