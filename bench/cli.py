@@ -385,6 +385,8 @@ def _fail(message: str) -> NoReturn:
 def main() -> None:
     """Run the command line. Print errors that the user can fix in plain words, without a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names of files may be any bytes
     try:
         app()
     except (CampaignError, FixableError, BusyError) as error:

@@ -64,7 +64,7 @@ def test_each_format_is_written_by_a_process_of_its_own_after_one_import(
     [
         (FAULT, "ValueError: the planted fault"),
         (SEGFAULT, "the process was ended by SIGSEGV"),
-        (EXIT, "the process ended with 5 and no result"),
+        (EXIT, "SystemExit: 5 (planted/planted_ending.py:"),
         (PARENT, "the process was ended by SIGKILL (out of memory?)"),
     ],
 )
@@ -72,7 +72,8 @@ def test_a_failed_format_is_named_and_the_next_one_is_written(
     forks: Forks, source: CanonicalImages, tmp_path: Path, end: int, reason: str
 ) -> None:
     report, _ = write(forks, source, tmp_path, end)
-    assert (report["status"], report["reason"]) == ("failed", reason)
+    assert report["status"] == "failed"
+    assert report["reason"].startswith(reason)
     assert "the planted writer writes" in (tmp_path / "log").read_text() or end != FAULT
     report, [_, writer, _] = write(forks, source, tmp_path, WELL)
     assert report["status"] == "ok"

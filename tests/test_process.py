@@ -90,8 +90,26 @@ class TestEnds:
 
     def test_an_exception_is_the_reason_and_its_traceback_is_logged(self, tree: Path, tmp_path: Path) -> None:
         result = process.run_child(TRIAL, spec(tree, "doomed", end="crash"), tmp_path / "log", 600)
-        assert result == {"status": "failed", "reason": "ValueError: the planted | fault\nin two lines"}
+        assert result["status"] == "failed"
+        assert result["reason"].startswith("ValueError: the planted | fault in two lines (planted/doomed.py:")
         assert "Traceback" in (tmp_path / "log").read_text()
+
+    def test_a_hanging_trial_names_the_error_of_its_thread(
+        self, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wait, log = process.Child.wait, tmp_path / "log"
+
+        def failed(*limits: Any) -> bool:
+            while "ValueError: " not in log.read_text():
+                time.sleep(0.02)
+            return wait(*limits)
+
+        monkeypatch.setattr(process.Child, "wait", failed)
+        result = process.run_child(TRIAL, spec(tree, "doomed", end="a thread fails"), log, 0.2)
+        assert result["reason"].startswith(
+            "killed after its time limit of 0.2 s; the last error in its log: "
+            "ValueError: the planted fault of a thread (planted/doomed.py:"
+        )
 
     def test_reason_of_a_killed_child_names_the_signal(self, tree: Path, tmp_path: Path) -> None:
         result = process.run_child(TRIAL, spec(tree, "doomed", end="segfault"), tmp_path / "log", 600)

@@ -12,6 +12,8 @@ from typing import Any
 
 from loaderbench.machine.files import write_whole
 from loaderbench.machine.guardian import guard
+from loaderbench.machine.reasons import WORDS_CHARACTERS, reason
+from loaderbench.machine.text import one_line
 
 
 def main() -> None:
@@ -30,10 +32,10 @@ def perform(task: str, spec: Any, result: Path) -> dict[str, Any]:
     try:
         report = call(task, spec)
     except NotImplementedError as error:  # how a loader refuses work that it does not support
-        report = {"status": "unavailable", "reason": str(error)}
-    except Exception as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason
+        report = {"status": "unavailable", "reason": one_line(str(error) or reason(error), WORDS_CHARACTERS)}
+    except BaseException as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason
         traceback.print_exc()
-        report = {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
+        report = {"status": "failed", "reason": reason(error)}
     write_whole(result, pickle.dumps(report), durable=False)
     return report
 

@@ -12,6 +12,8 @@ from time import perf_counter
 
 import cv2
 
+from loaderbench.machine.reasons import reason
+
 Step = Callable[[int], Iterator[int]]
 """`step(index)` does one process's set-up and returns an iterator, whose items are the sizes of finished pieces."""
 
@@ -52,7 +54,7 @@ def shares(step: Step, processes: int, seconds: float) -> list[Share]:
     except BrokenProcessPool:
         raise StepError("one of the processes died") from None
     except Exception as error:  # noqa: BLE001 - a library may raise anything
-        raise StepError(f"{type(error).__name__}: {error}") from None
+        raise StepError(reason(error)) from None
     finally:
         for process in set(active_children()) - others:
             process.kill()  # the executor would wait for their shares

@@ -17,6 +17,8 @@ from typing import IO, Any
 
 import psutil
 
+from loaderbench.machine.reasons import last_error
+
 _LOOK_S, _ENDS_WITHIN_S = 0.02, 90
 
 
@@ -39,8 +41,12 @@ def run_child(
     """
     with log.open("wb") as output, started(task, spec, output, environment) as child:
         if not child.wait(limit_s):
-            return {"status": "timeout", "reason": f"killed after its time limit of {limit_s:g} s"}
-        report = child.report() or child.death("the process")
+            killed = f"killed after its time limit of {limit_s:g} s"
+            return {"status": "timeout", "reason": killed + last_error(log)}
+        report = child.report()
+    if report is None:
+        report = child.death("the process")
+        report["reason"] += last_error(log)
     if report["status"] == "ok":
         log.unlink()
     return report
