@@ -103,13 +103,17 @@ def encoded(format_, **options):
         (b"", "not an image that can be decoded"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image that can be decoded"),
         (b"\xff\xd8\xff", "not an image that can be decoded"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "a pointer of Git LFS .* git lfs pull"),
+        (b"\n<!DOCTYPE html><html>404</html>", "a web page or other text .* download it again"),
+        (b"II*\0\x08\0\0\0", "a TIFF that Pillow cannot decode, such as one of many bands; convert it"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC image; convert it"),
         (encoded("JPEG")[:-50], "^image file is truncated"),
         (encoded("PNG")[:-50], "^image file is truncated"),
         (encoded("WEBP")[:-50], "^could not create decoder object"),
         (encoded("TIFF")[:-50], "^image file is truncated"),
         (png_of_size(30_000, 30_000), "decompression bomb"),
     ],
-    ids=["empty", "postscript", "header", "jpeg", "png", "webp", "tiff", "bomb"],
+    ids=["empty", "postscript", "header", "lfs", "html", "bands", "heic", "jpeg", "png", "webp", "tiff", "bomb"],
 )
 def test_a_decoding_error_is_one_line_and_libraries_print_nothing(tmp_path, capfd, content, reason):
     (tmp_path / "bad.jpg").write_bytes(content)

@@ -48,6 +48,16 @@ READ: Mapping[str, tuple[Iterable[str], Mapping[str, str], Mapping[str, str]]] =
         {"train.csv": "image_id,rust,scab\na,0,1\nb,1,0\n"},
         {"images/a.jpg": "scab", "images/b.jpg": "rust"},
     ),
+    "splits in class folders": (
+        ["cat/train/1.jpg", "cat/test/2.jpg", "dog/train/3.jpg", "dog/test/4.jpg"],
+        {},
+        {"cat/train/1.jpg": "cat", "dog/train/3.jpg": "dog"},
+    ),
+    "parts": (
+        ["set_part_1/0.jpg", "set_part_2/1.jpg"],
+        {"metadata.csv": KAGGLE},
+        {"set_part_1/0.jpg": "frog", "set_part_2/1.jpg": "cat"},
+    ),
     "semicolons": (
         ["0.jpg", "1.jpg"],
         {"labels.csv": "file;class\n0.jpg;frog\n1.jpg;cat\n"},
@@ -91,13 +101,19 @@ def test_layout_gives_the_classes_of_its_training_images(tmp_path: Path, name: s
     [
         (["jpg/1.jpg"], {"imagelabels.mat": ""}, "jpg is read; imagelabels.mat are skipped"),
         (["JPEGImages/1.jpg", "SegmentationObject/1.png"], {}, "JPEGImages is read; SegmentationObject are skipped"),
-        (["train/cat.0.jpg", "train/dog.0.jpg", "test1/1.jpg"], {}, "one class. A file metadata.csv beside them"),
+        (["train/cat.0.jpg", "train/dog.0.jpg", "test1/1.jpg"], {}, "one class. For other classes, put metadata.csv"),
         (["train2017/1.jpg", "val2017/2.jpg"], {}, "train2017 is read; val2017 are skipped"),
         (["color/a/1.jpg", "color/b/2.jpg", "grey/a/1.jpg", "grey/b/2.jpg"], {}, "If those are the classes, name one"),
         (["birds/1/1.jpg", "birds/2/2.jpg", "cats/3/3.jpg", "cats/4/4.jpg"], {}, "link or move each of them into one"),
         (["Cat/1.jpg", "cat/2.jpg"], {}, "differ only in case or in Unicode form are different classes: 'Cat', 'cat'"),
+        (
+            ["images_001/1.png", "images_002/2.png"],
+            {},
+            "look like parts of one set. For other classes, put metadata.csv",
+        ),
+        (["a/train/x/1.png", "a/test/x/2.png", "b/train/x/3.png", "b/test/y/4.png"], {}, "class folders hold splits"),
     ],
-    ids=["Flowers-102", "VOC", "cat.0.jpg", "COCO", "PlantVillage", "iNaturalist 2018", "case"],
+    ids=["Flowers-102", "VOC", "cat.0.jpg", "COCO", "PlantVillage", "iNaturalist 2018", "case", "NIH", "MVTec"],
 )
 def test_note_says_what_a_layout_was_taken_for(
     tmp_path: Path, images: list[str], others: dict[str, str], told: str
@@ -109,6 +125,32 @@ def test_split_that_is_spread_over_folders_is_refused_with_the_command_that_join
     root = plant(tmp_path / "data", "train.X1/a/1.jpg", "train.X2/b/2.jpg", "val.X/a/3.jpg")
     with pytest.raises(SourceError, match=r"split train: train.X1, train.X2.*mkdir train && ln -s '.*/train.X1'/\*"):
         read(root, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("stl10_binary/train_X.bin", r"train_X.bin is a file of bare pixels, .*DATA=my_project.data:make_dataset"),
+        ("cache.pkl", "a file of Python objects"),
+        ("a/1.HEIC", "a/1.HEIC is an image of a kind that .*; convert such files to JPEG or PNG"),
+        ("a/1.npz", "a/1.npz is NumPy arrays"),
+        ("train/data-00000-of-00001.arrow", "write it as Parquet"),
+        ("set.tfrecord-00000-of-00005", "TensorFlow's format"),
+        ("train/000.tar", "000.tar is an archive; name it, or the folder that holds it"),
+        ("train.zip", "train.zip is an archive; name it"),
+        ("train.7z", "an archive of another kind; unpack it"),
+        ("x.tar.zst", "an archive of another kind; unpack it"),
+    ],
+)
+def test_error_for_a_folder_of_other_data_says_what_to_do(tmp_path: Path, name: str, told: str) -> None:
+    with pytest.raises(SourceError, match=told):
+        read(lay(tmp_path / "data", [], {name: "x", "README.md": "x"}), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["x.7z", "x.rar", "x.tar.zst"])
+def test_error_for_an_archive_of_another_kind_says_to_unpack_it(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SourceError, match="an archive of another kind; unpack it, and name its folder"):
+        read(lay(tmp_path, [], {name: "x"}) / name, tmp_path / "cache")
 
 
 class TestLabels:

@@ -143,8 +143,8 @@ def test_scan_notes_a_single_class(tmp_path):
     [
         ((), "it holds nothing"),
         (
-            ("a/1.npy", "a/2.npy", "b"),
-            "3 files that are not images by name (.npy 2, no extension 1)",
+            ("a/1.xyz", "a/2.xyz", "b"),
+            "3 files that are not images by name (.xyz 2, no extension 1)",
         ),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from loaderbench.images import foreign
+from loaderbench.images.splits import are_parts, split_in
 from loaderbench.images.tree import EXTENSIONS, ImageTree, SourceError, Walk, folders_in, holds_image, is_ignored
 from loaderbench.machine.text import names, printable
 
@@ -60,10 +61,7 @@ def _classes(root: Path, walk: Walk, known: Sequence[str]) -> tuple[tuple[str, .
         return classes, folders, (*_notes(root, walk, classes, with_images), *ignored)
     if "" not in walk.folders:
         raise SourceError(_no_images(root, walk))
-    note = (
-        "The images are in no class folder: all are of one class. A file metadata.csv beside them, with the columns "
-        "file_name and label, would give them others."
-    )
+    note = f"The images are in no class folder: all are of one class. {_how_to_label(root)}"
     return (root.name or "images",), [""], (note, *ignored)
 
 
@@ -72,7 +70,9 @@ def _notes(root: Path, walk: Walk, classes: tuple[str, ...], with_images: set[st
     if stray := walk.folders.get(""):
         yield f"{len(stray.names)} images beside the class folders are skipped."
     if len(classes) == 1:
-        yield f"There is one class only: {printable(classes[0])}."
+        yield f"There is one class only: {printable(classes[0])}. {_how_to_label(root)}"
+    if are_parts(classes):
+        yield f"The class folders ({names(classes)}) look like parts of one set. {_how_to_label(root)}"
     if empty := sorted(set(classes) - with_images):
         yield f"{len(empty)} class folders hold no image, and keep their labels: {names(empty)}."
     if others := sorted(walk.top - {name for of in classes for name in (of, of.partition("/")[0])}):
@@ -84,6 +84,10 @@ def _notes(root: Path, walk: Walk, classes: tuple[str, ...], with_images: set[st
         )
     yield from _alike(classes)
     yield from _nested(root, walk, with_images)
+
+
+def _how_to_label(root: Path) -> str:
+    return f"For other classes, put metadata.csv with the columns file_name and label into {printable(root)}."
 
 
 def _alike(classes: Sequence[str]) -> Iterator[str]:
@@ -102,6 +106,8 @@ def _nested(root: Path, walk: Walk, with_images: set[str]) -> Iterator[str]:
         return
     inner = {top: {below for of, below in folders if of == top} for top in with_images}
     common = sorted(set.intersection(*inner.values()))
+    if common and all(map(split_in, common)):
+        return  # `layouts` reads one of them
     told = f"The images are in {len(folders)} folders below {len(with_images)} class folders"
     meant = printable(root / min(with_images))
     if len(with_images) > 1 and common:
@@ -115,7 +121,7 @@ def _no_images(root: Path, walk: Walk) -> str:
     seen = [_count(walk.others)] if walk.others else []
     if walk.skipped:
         seen.append(f"{len(walk.skipped)} unreadable entries ({walk.skipped[0]}, ...)")
-    if told := foreign.advice(entry.name for entry in root.iterdir()):
+    if told := foreign.advice([*(entry.name for entry in root.iterdir()), *walk.examples.values()]):
         return f"no images in {printable(root)}: {told}"
     return (
         f"no images in {printable(root)}: it holds {' and '.join(seen) or 'nothing'}. "

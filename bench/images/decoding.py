@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,14 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "AVIF
 """Formats that are decoded, whatever the file's name. Pillow's others are refused: some run programs."""
 _WITHOUT_RANGE = {"F": "floats", "I": "32-bit integers"}
 """What the pixels of these modes are. Pillow's conversion clips them to 0 to 255, mostly all black or all white."""
+_NO_IMAGES = {
+    rb"version https://git-lfs": "a pointer of Git LFS instead of the image; fetch that: git lfs pull",
+    rb"<!doctype|<html|<\?xml": "a web page or other text instead of the image; download it again",
+    rb"(ii\*\0|mm\0\*)": "a TIFF that Pillow cannot decode, such as one of many bands; convert it to 8-bit RGB",
+    rb"....ftyp(heic|heix|mif1|msf1)": "a HEIC image; convert it to JPEG or PNG",
+    rb"\xff\x0a|\0\0\0\x0cjxl ": "a JPEG XL image; convert it to JPEG or PNG",
+}
+"""What a file is that starts so, in lower case, and what to do."""
 KINDS = (*FORMATS, "animated GIF", "animated WEBP")
 """What an image file can be."""
 # Sound files hold larger profiles and texts than 1 MiB, which is Pillow's limit for one of them.
@@ -40,7 +49,7 @@ def decode(path: Path) -> tuple[NDArray[np.uint8], str]:
             _turn_upright(image)
             return np.asarray(rgb(image)), kind
     except Exception as error:  # noqa: BLE001, a damaged file can make a decoder raise anything
-        raise Unreadable(_reason(error)) from None
+        raise Unreadable(_reason(error, path)) from None
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -71,9 +80,19 @@ def _is_flat(values: NDArray[Any]) -> bool:
     return bool(values.min() == values.max())
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, path: Path) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image that can be decoded"
+        return _unidentified(path)
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _unidentified(path: Path) -> str:
+    """Return what a file is that is no image of `FORMATS`, and what to do."""
+    with path.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    for pattern, reason in _NO_IMAGES.items():
+        if re.match(pattern, start, re.DOTALL):
+            return reason
+    return "not an image that can be decoded"

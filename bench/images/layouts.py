@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loaderbench.images import tables
 from loaderbench.images.class_folders import class_names, scan
-from loaderbench.images.splits import SPLITS, TRAIN, is_images, no_split, split_in
+from loaderbench.images.splits import SPLITS, TRAIN, are_parts, is_images, no_split, split_in
 from loaderbench.images.tables import Table
 from loaderbench.images.tree import (
     LABELS_BELOW,
@@ -38,9 +38,12 @@ def read(path: Path, split: str | None) -> ImageTree:
     root = _inner(path, ())
     splits = _splits(root)
     if not splits:
-        if split not in {None, TRAIN}:
-            raise no_split(str(split), path, ())
+        in_classes = _splits_in_classes(root)
+        if split and split not in (in_classes or {TRAIN}):
+            raise no_split(split, path, in_classes)
         tree = _labelled(root, ())
+        if in_classes:
+            tree = _of_split(tree, split or (TRAIN if TRAIN in in_classes else min(in_classes)))
         return tree if root == path else _noted(tree, _beside(root, path), "")
     chosen = split or (TRAIN if TRAIN in splits else next(iter(splits)))
     if chosen not in splits:
@@ -115,6 +118,28 @@ def _splits(path: Path) -> dict[str, list[Path]]:
     return {}
 
 
+def _splits_in_classes(path: Path) -> set[str]:
+    """Return the splits that each class folder holds, judged by two of them; empty if they hold none or only one."""
+    first = [set(_splits(folder)) for folder in islice(filter(holds_image, folders_in(path)), 2)]
+    common = set.intersection(*first) if len(first) > 1 else set()
+    return common if len(common) > 1 else set()
+
+
+def _of_split(tree: ImageTree, split: str) -> ImageTree:
+    """Return the images that are in a split's folder of their class folder."""
+    found = [split_in(path.split("/")[1]) for path in tree.paths]
+    kept = [place for place, (of, _) in enumerate(word or ("", "") for word in found) if of == split]
+    note = f"The class folders hold splits: {split} is read; the others are skipped, --split chooses another."
+    return replace(
+        tree,
+        paths=tuple(tree.paths[place] for place in kept),
+        labels=tree.labels[kept],
+        sizes_bytes=tree.sizes_bytes[kept],
+        mtimes_ns=tree.mtimes_ns[kept],
+        notes=(note, *tree.notes),
+    )
+
+
 def _grouped(folders: Iterable[Path], found: Mapping[Path, tuple[str, str]]) -> dict[str, list[Path]]:
     splits: dict[str, list[Path]] = {}
     for folder in sorted(folders, key=lambda folder: (found[folder][0] != TRAIN, folder)):
@@ -141,8 +166,9 @@ def _is_labelled(folder: Path) -> bool:
 
 def _table(folder: Path) -> Table | None:
     """Return the file that gives the labels of a folder without class folders. Raises SourceError if it is damaged."""
-    holding = list(islice(filter(holds_image, folders_in(folder)), 2))
-    return tables.find(folder) if len(holding) < 2 and holds_image(folder) else None  # noqa: PLR2004
+    folders = folders_in(folder)
+    several = len(list(islice(filter(holds_image, folders), 2))) > 1 and not are_parts([of.name for of in folders])
+    return tables.find(folder) if not several and holds_image(folder) else None
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Choose the files of a split, such as training, by their names."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from loaderbench.images.tree import SourceError
@@ -18,6 +18,7 @@ SPLITS = {
 _WORD = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})(?![a-z])")
 _OF_IMAGES = {"image", "images", "img", "imgs", "jpg", "jpegimages"}
 """Names of folders of images beside folders of masks or labels, in lower case."""
+_PART = re.compile(r"(?<![a-z])(images?|imgs?|part|batch|shard|chunk)(?![a-z])")
 
 
 def files_of(split: str | None, files: list[Path], root: Path | None = None) -> tuple[list[Path], tuple[str, ...]]:
@@ -53,6 +54,12 @@ def split_in(name: str) -> tuple[str, str] | None:
 def is_images(name: str) -> bool:
     """Return whether a folder's name says that it holds the images of a data set."""
     return name.lower() in _OF_IMAGES
+
+
+def are_parts(names: Sequence[str]) -> bool:
+    """Return whether folders are parts of one set by their names, which differ in numbers only: images_001."""
+    alike = {re.sub(r"\d", "", name.lower()) for name in names}
+    return len(names) > 1 and len(alike) == 1 and bool(_PART.search(alike.pop()))
 
 
 def no_split(split: str, where: Path, there: Iterable[str]) -> SourceError:

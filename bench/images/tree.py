@@ -134,6 +134,8 @@ class Walk:
         """First-level folders that are hidden or that a system added."""
         self.others: Counter[str] = Counter()
         """Files that are not images, by extension."""
+        self.examples: dict[str, str] = {}
+        """The first of them for each extension, by path."""
         self.skipped: list[Rejected] = []
         self._pending: list[tuple[str, frozenset[tuple[int, int]]]] = []
         try:
@@ -208,7 +210,9 @@ class Walk:
                 return [(entry.name, status.st_size, status.st_mtime_ns)]
         if not is_image:
             self.foreign.add(path.partition("/")[0])
-            self.others[os.path.splitext(entry.name)[1].lower() or "no extension"] += 1  # noqa: PTH122
+            extension = os.path.splitext(entry.name)[1].lower() or "no extension"  # noqa: PTH122
+            self.others[extension] += 1
+            self.examples[extension] = min(path, self.examples.get(extension, path))
         return []
 
     def _skip(self, path: str, error: OSError) -> None:
