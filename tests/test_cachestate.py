@@ -4,37 +4,73 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from loaderbench.machine.page_cache import Cache, cache_state, resident_pct, warm_or_evict
+from loaderbench.machine import page_cache
+from loaderbench.machine.page_cache import cold_state, resident_pct, warm_or_evict, warm_state
 
 SIZE, PAYLOAD, MIB = 1_000_000_000, 800_000_000, 1 << 20
 
 
 @pytest.mark.parametrize(
-    ("cache", "resident", "read_bytes", "virtual", "state"),
+    ("before_pct", "after_pct", "read_bytes", "state"),
     [
-        ("warm", 99.0, SIZE // 100, True, "warm"),
-        ("warm", 98.9, 0, True, "unproven"),
-        ("warm", 100.0, SIZE // 100 + 1, True, "unproven"),
-        ("cold", 1.0, PAYLOAD * 95 // 100, False, "cold"),
-        ("cold", 1.0, PAYLOAD * 95 // 100, True, "guest-cold"),
-        ("cold", 1.1, SIZE, False, "unproven"),
-        ("cold", 0.0, PAYLOAD * 95 // 100 - 1, False, "unproven"),
-        ("warm", None, 0, False, "unproven"),
-        ("cold", 0.0, None, False, "unproven"),
+        (99.0, 99.0, SIZE // 100, "warm"),
+        (98.9, 100.0, 0, "unproven"),
+        (100.0, 98.9, 0, "unproven"),
+        (100.0, 100.0, SIZE // 100 + 1, "unproven"),
+        (None, 100.0, 0, "unproven"),
+        (100.0, None, 0, "unproven"),
+        (100.0, 100.0, None, "unproven"),
     ],
 )
-def test_cache_state_follows_from_residency_and_bytes_read(
-    cache: Cache,
-    resident: float | None,
-    read_bytes: int | None,
-    virtual: bool,  # noqa: FBT001
-    state: str,
+def test_warm_follows_from_residency_before_and_after_and_reads_in_the_window(
+    before_pct: float | None, after_pct: float | None, read_bytes: int | None, state: str
 ) -> None:
-    sizes = {"size_bytes": SIZE, "payload_bytes": PAYLOAD}
-    assert cache_state(cache, resident, read_bytes, **sizes, virtual_machine=virtual) == state
+    assert warm_state(before_pct, after_pct, read_bytes, SIZE) == state
+
+
+@pytest.mark.parametrize(
+    ("before_pct", "read_bytes", "elsewhere", "state"),
+    [
+        (1.0, PAYLOAD * 95 // 100, "", "cold"),
+        (1.0, PAYLOAD * 95 // 100, "guest", "guest-cold"),
+        (1.0, PAYLOAD * 95 // 100, "client", "client-cold"),
+        (1.1, SIZE, "", "unproven"),
+        (0.0, PAYLOAD * 95 // 100 - 1, "", "unproven"),
+        (None, SIZE, "", "unproven"),
+        (0.0, None, "", "unproven"),
+    ],
+)
+def test_cold_follows_from_residency_before_and_bytes_read(
+    before_pct: float | None, read_bytes: int | None, elsewhere: str, state: str
+) -> None:
+    assert cold_state(before_pct, read_bytes, PAYLOAD, elsewhere) == state
+
+
+@pytest.mark.parametrize(
+    ("mounts", "served"),
+    [
+        ([("/", "overlay")], False),
+        ([("/", "nfs4"), ("{}", "ext4")], False),
+        ([("/", "ext4"), ("{}", "nfs4")], True),
+        ([("/", "ext4"), ("{}/cache", "fuse.sshfs")], True),
+        ([("/", "ext4"), ("{}/cac", "cifs")], False),
+        ([("/", "ext4"), ("{}", "autofs"), ("{}", "nfs")], True),
+        ([], False),
+    ],
+)
+def test_a_network_file_system_is_known_by_its_mount(
+    mounts: list[tuple[str, str]],
+    served: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = [SimpleNamespace(mountpoint=point.format(tmp_path), fstype=kind) for point, kind in mounts]
+    monkeypatch.setattr(page_cache.psutil, "disk_partitions", lambda **_: found)
+    assert page_cache.on_file_server(tmp_path / "cache" / "artifact") is served
 
 
 def test_warming_and_evicting_change_the_residency(tmp_path: Path) -> None:
@@ -45,7 +81,16 @@ def test_warming_and_evicting_change_the_residency(tmp_path: Path) -> None:
     assert warm_or_evict(tmp_path, "warm") == 100
 
 
+def test_dropped_pages_end_a_warm_state(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(os.urandom(MIB))
+    before_pct = warm_or_evict(tmp_path, "warm")
+    assert warm_state(before_pct, resident_pct(tmp_path), 0, MIB) == "warm"
+    page_cache.evict(tmp_path)
+    if resident_pct(tmp_path):
+        pytest.skip("these files are kept in memory and cannot be evicted")
+    assert warm_state(before_pct, resident_pct(tmp_path), 0, MIB) == "unproven"
+
+
 @pytest.mark.parametrize(("read_bytes", "state"), [(MIB, "warm"), (MIB + 1, "unproven")])
 def test_a_small_format_may_read_1_mib_and_count_as_warm(read_bytes: int, state: str) -> None:
-    small = {"size_bytes": 1000, "payload_bytes": 1000}
-    assert cache_state("warm", 100.0, read_bytes, **small, virtual_machine=False) == state
+    assert warm_state(100.0, 100.0, read_bytes, size_bytes=1000) == state

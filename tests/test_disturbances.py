@@ -52,6 +52,10 @@ def test_a_quiet_trial_has_no_flags() -> None:
         ({"pct_of_bound": 29_297.0}, "it reaches 29,297 % of the machine limit"),
         ({"prefetch_bias_bound_pct": 5.1}, "prefetching may account for 5.1 % of images/s"),
         ({"cache_state": "unproven"}, "the warm page cache is not verified"),
+        (
+            {"cache_state": "unproven", "resident_pct": 100.0, "resident_after_pct": 40.0, "window_read_bytes": 5},
+            "not verified: 100 % of the format in it before the trial, 40 % after it, 5 bytes read",
+        ),
         ({"gpu_throttle": "software power cap"}, "the GPU was slowed: software power cap"),
     ],
 )
@@ -72,7 +76,9 @@ def test_rows_of_earlier_schemas_are_flagged_by_their_own_rules(change: dict[str
 def test_cold_trials_are_flagged_only_if_unverified() -> None:
     cold = replace(QUIET, cache="cold", cache_state="guest-cold", window_drift_pct=50.0, major_faults=5000)
     assert disturbances.flags(cold) == ()
-    assert disturbances.flags(replace(cold, cache_state="unproven")) == ("the cold page cache is not verified",)
+    assert disturbances.flags(replace(cold, cache_state="unproven")) == (
+        "the cold page cache is not verified: 0 bytes read",
+    )
 
 
 @pytest.mark.parametrize(

@@ -126,30 +126,35 @@ def test_memory_mapped_several_times_counts_once(kind: str, tmp_path: Path) -> N
     os.close(descriptor)
 
 
-def state(result: dict[str, Any], resident_pct: float, cache: Any) -> str:
-    sizes = {"size_bytes": FILES_MIB * MIB, "payload_bytes": FILES_MIB * MIB}
-    return page_cache.cache_state(cache, resident_pct, result["read_bytes"], **sizes, virtual_machine=False)
-
-
 def test_bytes_read_from_disk_verify_a_cold_cache(on_disk: Path) -> None:
     resident_pct = page_cache.warm_or_evict(on_disk / "data", "cold")
-    assert resident_pct is not None
     result = measured(on_disk, loader="planted", cold=True, behaviour="map")
     assert FILES_MIB <= result["read_bytes"] / MIB < 2 * FILES_MIB
-    assert state(result, resident_pct, "cold") == "cold"
+    assert page_cache.cold_state(resident_pct, result["read_bytes"], FILES_MIB * MIB, "") == "cold"
     assert result["window_images"] == FILES_MIB - WORK.batch_size
 
 
+def warm_state(folder: Path, **options: Any) -> str:
+    """Return the state of the page cache in a warm trial of a loader on the files."""
+    before_pct = page_cache.warm_or_evict(folder / "data", "warm")
+    window_read_bytes = measured(folder, **options)["window_read_bytes"]
+    return page_cache.warm_state(
+        before_pct, page_cache.resident_pct(folder / "data"), window_read_bytes, FILES_MIB * MIB
+    )
+
+
 def test_a_trial_on_resident_files_is_warm(data: Path) -> None:
-    assert page_cache.warm_or_evict(data / "data", "warm") == 100
-    assert state(measured(data, loader="planted", behaviour="map"), 100, "warm") == "warm"
+    assert warm_state(data, loader="planted", behaviour="map") == "warm"
 
 
-def test_a_trial_on_evicted_files_is_not_verified_as_warm(on_disk: Path) -> None:
-    resident_pct = page_cache.warm_or_evict(on_disk / "data", "warm")
-    assert resident_pct == 100
-    result = measured(on_disk, loader="planted", behaviour="evict")
-    assert state(result, resident_pct, "warm") == "unproven"
+@pytest.mark.parametrize("behaviour", ["evict and read", "evict and leave"])
+def test_a_trial_whose_files_leave_the_page_cache_is_not_verified_as_warm(on_disk: Path, behaviour: str) -> None:
+    assert warm_state(on_disk, loader="planted", behaviour=behaviour) == "unproven"
+
+
+def test_what_is_read_before_the_window_of_other_files_leaves_a_trial_warm(on_disk: Path) -> None:
+    """As a library's own pages are, when it is first used."""
+    assert warm_state(on_disk, loader="pace", read_mib=FILES_MIB) == "warm"
 
 
 def test_pace_reads_and_holds_its_known_amounts(on_disk: Path, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_training_plot_calls_no_faster_training_slower() -> None:
     assert "slower" not in words
 
 
-@pytest.mark.parametrize("state", ["cold", "guest-cold"])
+@pytest.mark.parametrize("state", ["cold", "guest-cold", "client-cold"])
 def test_a_verified_cold_cache_is_not_flagged(state: str) -> None:
     assert "not verified" not in said("cold.png", *epochs(12.5, cache_state=state))
 
@@ -167,9 +167,12 @@ def test_an_unverified_cold_cache_is_flagged() -> None:
     assert "not verified as cold: guest-cold (2), unproven (1)" in said("cold.png", *rows)
 
 
-def test_cold_plot_warns_about_the_host_only_on_a_virtual_machine() -> None:
-    assert "host" in said("cold.png", *epochs(12.5, cache_state="guest-cold"))
-    assert "host" not in said("cold.png", *epochs(12.5, cache_state="cold"))
+@pytest.mark.parametrize(
+    ("state", "who"), [("guest-cold", "host of this virtual machine"), ("client-cold", "server of this file system")]
+)
+def test_cold_plot_says_who_may_have_kept_the_data(state: str, who: str) -> None:
+    assert who in said("cold.png", *epochs(12.5, cache_state=state))
+    assert who not in said("cold.png", *epochs(12.5, cache_state="cold"))
 
 
 def test_cold_plot_lists_a_failed_contestant_with_the_reason() -> None:

@@ -65,8 +65,20 @@ def flags(record: Record) -> tuple[str, ...]:
     if record.gpu_throttle:
         found.append(f"the GPU was slowed: {record.gpu_throttle}")
     if record.cache_state == "unproven":
-        found.append(f"the {record.cache} page cache is not verified")
+        found.append(_unverified(record))
     return tuple(found)
+
+
+def _unverified(record: Record) -> str:
+    """Return what is known of a page cache whose state is unproven."""
+    read_bytes = record.window_read_bytes if record.cache == "warm" else record.read_bytes
+    seen = (
+        ("{:.0f} % of the format in it before the trial", record.resident_pct),
+        ("{:.0f} % after it", record.resident_after_pct),
+        ("{:,} bytes read", read_bytes),
+    )
+    known = ", ".join(text.format(value) for text, value in seen if value is not None)
+    return f"the {record.cache} page cache is not verified" + (f": {known}" if known else "")
 
 
 def _other_cpu_limit_pct(record: Record) -> float:

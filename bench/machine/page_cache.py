@@ -8,12 +8,19 @@ import os
 from pathlib import Path
 from typing import Literal
 
+import psutil
+
 Cache = Literal["warm", "cold"]
 
 WARM_RESIDENT_PCT, WARM_READ_PCT = 99, 1
 WARM_READ_BYTES = 1 << 20
-"""A warm trial may read this much whatever the format's size: a library's page may be used for the first time."""
+"""The window of a warm trial may read this much whatever the format's size: a library's page may be used first then."""
 COLD_RESIDENT_PCT, COLD_READ_PCT = 1, 95
+_FILE_SERVERS = {
+    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"),
+    *("fuse", "fuseblk", "virtiofs"),
+}
+"""Types of file systems, without what follows a dot, as in `fuse.sshfs`."""
 _SYS_CACHESTAT = 451  # Linux 6.5; the same number on all architectures
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,28 +34,43 @@ def warm_or_evict(folder: Path, cache: Cache) -> float | None:
     return resident_pct(folder)
 
 
-def cache_state(  # noqa: PLR0913 - what proves it
-    cache: Cache,
-    resident_pct: float | None,
-    read_bytes: int | None,
-    *,
-    size_bytes: int,
-    payload_bytes: int,
-    virtual_machine: bool,
+def warm_state(
+    before_pct: float | None, after_pct: float | None, window_read_bytes: int | None, size_bytes: int
 ) -> str:
-    """Return the `cache_state` of a trial, as `Record` explains it.
+    """Return the `cache_state` of a warm trial, as `Record` explains it.
 
-    `resident_pct`: share in the page cache before the trial. `read_bytes`: what the trial read. `size_bytes`: size of
-    the format. `payload_bytes`: what must be read to read every sample.
+    `before_pct`, `after_pct`: share of the format in the page cache before and after the trial. `window_read_bytes`:
+    what the trial read from the disk in its window; libraries are loaded before it. `size_bytes`: size of the format.
     """
-    if resident_pct is None or read_bytes is None:
+    if before_pct is None or after_pct is None or window_read_bytes is None:
         return "unproven"
-    if cache == "warm":
-        most_bytes = max(WARM_READ_BYTES, WARM_READ_PCT * size_bytes / 100)
-        return "warm" if resident_pct >= WARM_RESIDENT_PCT and read_bytes <= most_bytes else "unproven"
-    if resident_pct > COLD_RESIDENT_PCT or 100 * read_bytes < COLD_READ_PCT * payload_bytes:
+    resident = min(before_pct, after_pct) >= WARM_RESIDENT_PCT
+    most_bytes = max(WARM_READ_BYTES, WARM_READ_PCT * size_bytes / 100)
+    return "warm" if resident and window_read_bytes <= most_bytes else "unproven"
+
+
+def cold_state(before_pct: float | None, read_bytes: int | None, payload_bytes: int, elsewhere: str) -> str:
+    """Return the `cache_state` of a cold trial, as `Record` explains it.
+
+    `read_bytes`: what the trial read from the disk. `payload_bytes`: what must be read to read every sample.
+    `elsewhere`: who sees only this machine's page cache, while another may have cached the data: a `guest` of a virtual
+    machine, or a `client` of a file server; or an empty string.
+    """
+    if before_pct is None or read_bytes is None:
         return "unproven"
-    return "guest-cold" if virtual_machine else "cold"
+    if before_pct > COLD_RESIDENT_PCT or 100 * read_bytes < COLD_READ_PCT * payload_bytes:
+        return "unproven"
+    return f"{elsewhere}-cold" if elsewhere else "cold"
+
+
+def on_file_server(folder: Path) -> bool:
+    """Return whether another machine or a user-space program serves the file system of a folder, and may cache it."""
+    real = folder.resolve()
+    mounts = [mount for mount in psutil.disk_partitions(all=True) if real.is_relative_to(mount.mountpoint)]
+    if not mounts:
+        return False
+    *_, last = sorted(mounts, key=lambda mount: len(Path(mount.mountpoint).parts))  # of equals, the one mounted last
+    return last.fstype.partition(".")[0] in _FILE_SERVERS
 
 
 def read_through(folder: Path) -> int:

@@ -96,10 +96,11 @@ class Record:  # long, because it is one schema, in the order of the file's head
     cache: str = ""
     """Requested state of the page cache: `warm` or `cold`."""
     cache_state: str = ""
-    """Verified state of the page cache. `warm`: 99 % of the format was resident before the trial, and at most 1 % of
-    its size, or 1 MiB, was read. `cold`: at most 1 % was resident, and at least 95 % of `payload_bytes` was read;
-    `guest-cold` in a virtual machine, whose host may have cached it. `unproven`: neither. Empty for a loader that
-    reads no format."""
+    """Verified state of the page cache. `warm`: 99 % of the format was resident before and after the trial, and at most
+    1 % of its size, or 1 MiB, was read in the window. `cold`: at most 1 % was resident before, and at least 95 % of
+    `payload_bytes` was read; `guest-cold` in a virtual machine, whose host may have cached it; `client-cold` on a
+    network file system, whose server may. `unproven`: neither. Empty for a loader that reads no format. Until schema 6,
+    `warm` looked at the residency before only, and at the reads of the whole trial, libraries included."""
 
     consumer: str = ""
     """What took the batches: a module of `loaderbench.trial.consumers`. Empty in rows of schema 3: `hungry`."""
@@ -191,8 +192,12 @@ class Record:  # long, because it is one schema, in the order of the file's head
     """In the window, over the process tree. Those of worker processes' threads that ended in it are missing."""
     read_bytes: int | None = column(over_blocks=median, over_ranks=sum)
     """Read from the disk by the process tree, from the construction of the loader to the last batch."""
+    window_read_bytes: int | None = column(over_ranks=sum)
+    """The part of it in the window, after libraries were loaded."""
     resident_pct: float | None = None
     """Share of the format that was in the page cache just before the trial."""
+    resident_after_pct: float | None = None
+    """Share of the format that was in the page cache just after the trial."""
     other_cpu_pct: float | None = None
     """Use of the allowed cores in the window by other processes than the trial's."""
     steal_pct: float | None = column(over_ranks=max)

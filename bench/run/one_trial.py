@@ -71,20 +71,24 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
         resident_pct=resident_pct,
         times=times.name if result["status"] == "ok" else "",
         canary_drift_pct=100 * (canary_s() / before_s - 1),
+        resident_after_pct=None if variant.transport else page_cache.resident_pct(Path(artifact.path)),
         **result,
     )
     if record.status != "ok" or variant.transport or not registry.loader(contestant.loader).reads:
         return record
-    state = page_cache.cache_state(
-        variant.cache,
-        resident_pct,
-        record.read_bytes,
-        size_bytes=artifact.size_bytes,
-        payload_bytes=artifact.payload_bytes,
-        virtual_machine=virtual_machine() is not None,
-    )
-    record = replace(record, cache_state=state)
+    record = replace(record, cache_state=_cache_state(record, artifact))
     return replace(record, **roofline.limit_columns(campaign, prepared, trial, record, measured))
+
+
+def _cache_state(record: Record, artifact: Artifact) -> str:
+    """Return the verified state of the page cache in a trial that read an artifact."""
+    before_pct = record.resident_pct
+    if record.cache == "warm":
+        window_read_bytes = record.window_read_bytes
+        return page_cache.warm_state(before_pct, record.resident_after_pct, window_read_bytes, artifact.size_bytes)
+    served = page_cache.on_file_server(Path(artifact.path))
+    elsewhere = "client" if served else "guest" if virtual_machine() else ""
+    return page_cache.cold_state(before_pct, record.read_bytes, artifact.payload_bytes, elsewhere)
 
 
 def _obstacle(campaign: Campaign, trial: Trial, prepared: Prepared) -> tuple[Status, str] | None:

@@ -286,6 +286,7 @@ class Meter:
             "cpu_s_per_1k_images": 1000 * cpu_s / images,
             "other_cpu_pct": 100 * max(0.0, others_s) / window_s / allowed,
             "steal_pct": 100 * (closed.cores.steal_s - opened.cores.steal_s) / window_s / allowed,
+            "window_read_bytes": difference(opened.counters.read_bytes, closed.counters.read_bytes),
             "major_faults": closed.counters.major_faults - opened.counters.major_faults,
             "context_switches": closed.counters.context_switches - opened.counters.context_switches,
             "thermal_throttle_events": difference(opened.cores.thermal_events, closed.cores.thermal_events),

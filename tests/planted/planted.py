@@ -33,7 +33,7 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
             return batches
 
         def __iter__(self):
-            BEFORE_EPOCH.get(behaviour, _nothing)()
+            BEFORE_EPOCH.get(behaviour, _nothing)(Path(artifact.path))
             for start in range(0, len(labels), work.batch_size):
                 part = torch.tensor(labels[start : start + work.batch_size])
                 time.sleep(seconds)
@@ -45,11 +45,8 @@ def stream(artifact, work, *, behaviour="honest", pid_file="", seconds=0.0):
     with ExitStack() as stack:
         if behaviour == "fork" and not os.fork():
             time.sleep(600)  # like a worker process that nobody ends
-        if behaviour == "evict":
-            page_cache.evict(Path(artifact.path))
-        for path in Path(artifact.path).glob("*/*"):
-            if behaviour in MAPPING:
-                sum(stack.enter_context(_mapped(path))[:: mmap.PAGESIZE])
+        for path in Path(artifact.path).glob("*/*") if behaviour == "map" else ():
+            sum(stack.enter_context(_mapped(path))[:: mmap.PAGESIZE])
         yield _cut(Epochs(), 3 * work.rank) if behaviour == "share unevenly, cut" else Epochs()
 
 
@@ -89,11 +86,16 @@ class _Deadly(list):
         return super().__getitem__(part)
 
 
-def _nothing():
+def _nothing(_):
     pass
 
 
-def _insist_on_being_alone():
+def _evict_and_read(folder):
+    page_cache.evict(folder)
+    page_cache.read_through(folder)
+
+
+def _insist_on_being_alone(_):
     assert not {"RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"} & os.environ.keys()
 
 
@@ -109,6 +111,8 @@ def _per_class(path):
 
 SHARES = {"share unevenly": _unevenly, "share unevenly, cut": _unevenly, "die second": _killed_second}
 """Behaviours that deliver only some of an epoch's labels."""
-BEFORE_EPOCH = {"insist on being alone": _insist_on_being_alone}
-MAPPING = ("map", "evict")
-"""Behaviours that map every file and touch it."""
+BEFORE_EPOCH = {
+    "evict and leave": page_cache.evict,
+    "evict and read": _evict_and_read,
+    "insist on being alone": _insist_on_being_alone,
+}

@@ -20,7 +20,9 @@ _MARKS: dict[str, tuple[str, dict[str, Any]]] = {
     "wait_max_ms": ("longest", {"marker": "x", "markersize": 7, "markeredgewidth": 1.5}),
 }
 """Name and look of each column of waits, from the shortest."""
-_PROVEN = {"cold", "guest-cold"}
+_PROVEN = {"cold", "guest-cold", "client-cold"}
+_ELSEWHERE = {"guest-cold": "the host of this virtual machine", "client-cold": "the server of this file system"}
+"""Who may have cached what this machine did not, by state of the page cache."""
 _LEAST_MS = 0.01
 """Shorter waits are drawn as this long, because a logarithmic axis has no zero; no training notices them."""
 
@@ -42,9 +44,9 @@ def cold(analysis: Analysis, palette: Palette) -> Figure | None:
     colds.sort(key=lambda c: c.cold.medians.get("epoch1_s", float("inf")))
     if not any("epoch1_s" in c.cold.medians for c in colds):
         return None
-    host = "\n(the host of this virtual machine may have kept the data in its own memory)"
-    guest = any("guest-cold" in c.states for c in colds)
-    xlabel = f"seconds for the first epoch, median of the blocks{host if guest else ''}"
+    others = [who for state, who in _ELSEWHERE.items() if any(state in c.states for c in colds)]
+    notes = [f"\n({who} may have kept the data in its own memory)" for who in others]
+    xlabel = "".join(["seconds for the first epoch, median of the blocks", *notes])
     return bars([_cold_row(c, palette) for c in colds], xlabel, [("data in memory", 0.35), ("data on disk", 1.0)])
 
 
