@@ -18,104 +18,15 @@ from loaderbench.formats import prepare
 from loaderbench.images import SourceError, dataset
 from loaderbench.images.decoding import decode
 from loaderbench.machine.progress import Display
+from tests import datasets
 from tests.archives import read
 from tests.campaigns import campaign
-
-CODE = """
-import os, random, sys
-import numpy as np
-from PIL import Image
-
-PIXELS = np.random.default_rng(0).integers(0, 255, (20, 24, 32, 3), dtype=np.uint8)
-
-class Plain:
-    classes = ["cat", "dog", "fox"]
-    def __len__(self):
-        return 20
-    def __getitem__(self, place):
-        return PIXELS[place], place % 2
-
-class Items(Plain):
-    def __init__(self, convert=lambda pixels: pixels, length=20, label=lambda place: place % 2):
-        self.convert, self.length, self.label = convert, length, label
-    def __len__(self):
-        return self.length
-    def __getitem__(self, place):
-        return self.convert(PIXELS[place]), self.label(place)
-
-class Item(Plain):
-    def __init__(self, item):
-        self.item = item
-    def __getitem__(self, place):
-        return self.item
-
-class Streamed(Plain):  # like torch's IterableDataset with a length
-    def __iter__(self):
-        return iter(())
-    def __getitem__(self, place):
-        raise NotImplementedError
-
-class Handle(Plain):  # like a file of h5py
-    def __reduce__(self):
-        raise TypeError("h5py objects cannot be pickled")
-
-class Unbuilt(Plain):
-    def __init__(self, needed):
-        self.needed = needed
-    def __reduce__(self):
-        return Unbuilt, ()
-
-class File(Plain):
-    def __init__(self):
-        self.file = open(__file__)
-    def __del__(self):
-        self.file.close()
-
-class Long(Plain):
-    def __len__(self):
-        raise RuntimeError("no length yet")
-
-def arrays(): return Items()
-def images(): return Items(Image.fromarray)
-def tensors():
-    import torch
-    return Items(lambda pixels: torch.from_numpy(pixels).permute(2, 0, 1), label=torch.tensor)
-made = Items()
-def floats(): return Items(lambda pixels: pixels / 255)
-def nothing(): return Items(lambda pixels: None)
-def flat(): return Items(lambda pixels: pixels[:0])
-def empty(): return Items(length=0)
-def streamed(): return iter(range(3))
-def raises():
-    def fail(pixels):
-        if (pixels == PIXELS[7]).all(): raise OSError("no such file")
-        return pixels
-    return Items(fail)
-def dies():
-    def end(pixels):
-        if (pixels == PIXELS[7]).all(): os._exit(1)
-        return pixels
-    return Items(end)
-def random_crop():
-    def crop(pixels): return pixels[:, random.randrange(16):][:, :16]
-    return Items(crop)
-def broken(): raise KeyError("x")
-def a_dict(): return Item({"image": PIXELS[0], "label": 1})
-def a_triple(): return Item((PIXELS[0], 1, "x.jpg"))
-def no_item(): return Item(None)
-def no_label(): return Item((PIXELS[0], None))
-def one_hot(): return Item((PIXELS[0], np.array([0, 1])))
-"""
 
 
 @pytest.fixture(autouse=True)
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of the user's own in the current folder."""
-    name = f"mine_{tmp_path.name}"
-    (tmp_path / f"{name}.py").write_text(CODE)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    return name
+    return datasets.module(tmp_path, monkeypatch)
 
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 24, 32, 3), dtype=np.uint8)
@@ -225,60 +136,6 @@ class Mine({module}.Plain): pass
         words = [program] if program == "mine.py" else ["-c", code]
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
         assert re.search(told, done.stdout + done.stderr), done.stderr
-
-
-class TestChanges:
-    """The cache notices a change by the key of the images."""
-
-    @staticmethod
-    def key(module: str, made: str = "made") -> str:
-        """Return the key of a module as it is in the file now."""
-        sys.modules.pop(module, None)
-        importlib.invalidate_caches()
-        found = dataset.find(f"{module}:{made}")
-        assert found
-        return found.key
-
-    @pytest.mark.parametrize(
-        ("old", "new", "noticed"),
-        [
-            ("", "", False),
-            ("made = Items()", "made = Items()  # mine", False),
-            ("place % 2\n", "place % 3\n", True),
-            ("default_rng(0)", "default_rng(1)", True),
-            ("made = Items()", "made = Items(); made.root = 'elsewhere'", True),
-            ("made = Items()", "made = Items(); made.targets = np.arange(20)", True),
-            ("made = Items()", "made = Items(); made.inner = Item({'x': [1, (2, {3})]})", True),
-        ],
-    )
-    def test_changed_code_and_values_are_noticed(self, module: str, old: str, new: str, *, noticed: bool) -> None:
-        before = self.key(module)
-        Path(f"{module}.py").write_text(CODE.replace(old, new))
-        assert (self.key(module) != before) == noticed
-
-    def test_changed_file_and_array_are_noticed(self, tmp_path: Path, module: str) -> None:
-        given, named = importlib.import_module(module).Plain(), tmp_path / "7.jpg"
-        named.write_bytes(b"x")
-        given.samples, given.pixels = [(str(named), 0)], np.zeros((20, 4))
-        keys = [self.of(given), self.of(given)]
-        named.write_bytes(b"xy")
-        keys.append(self.of(given))
-        given.pixels[7, 2] = 1
-        keys.append(self.of(given))
-        assert keys[0] == keys[1]
-        assert len(set(keys)) == 3
-
-    @staticmethod
-    def of(given: object) -> str:
-        """Return the key of an object."""
-        found = dataset.find(given)
-        assert found
-        return found.key
-
-    def test_object_that_holds_itself_has_a_key(self, module: str) -> None:
-        given = importlib.import_module(module).Plain()
-        given.itself = [given]
-        assert self.of(given) == self.of(given)
 
 
 @pytest.mark.usefixtures("forked")

@@ -38,7 +38,10 @@ def _array(value: Any) -> NDArray[Any] | None:
     if isinstance(value, np.ndarray):
         return value
     with suppress(Exception):
-        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value.to_numpy())
+        if hasattr(value, "detach") and hasattr(value, "dtype"):  # text files have another `detach`
+            return np.asarray(value.detach().cpu())
+        if hasattr(value, "to_numpy"):
+            return np.asarray(value.to_numpy())
     return None
 
 
