@@ -22,7 +22,7 @@ from loaderbench.records.record import HEADER, SCHEMA_VERSION, Record
 _TYPES = get_type_hints(Record)
 REASON_CHARACTERS = 2000
 """The longest reason that is kept. The log has the rest."""
-_MAKE_ROOM = "make room there and run the same command to resume, or use --results DIR for another disk"
+MAKE_ROOM = "make room there and run the same command to resume, or use --results DIR for another disk"
 _NEEDED = {field.name for field in fields(Record) if field.default is MISSING}
 
 
@@ -35,7 +35,7 @@ def append(path: Path, record: Record) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     with (
-        full_disk_explained(path.parent, f"the figures of {record.trial}", _MAKE_ROOM),
+        full_disk_explained(path.parent, f"the figures of {record.trial}", MAKE_ROOM),
         path.open("ab", buffering=0) as file,
     ):
         before_bytes = file.tell()

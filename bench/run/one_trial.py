@@ -20,12 +20,17 @@ from loaderbench.campaign.variant import MAIN, Variant
 from loaderbench.formats import Prepared
 from loaderbench.machine import page_cache
 from loaderbench.machine.cores import canary_s
+from loaderbench.machine.disk import need
+from loaderbench.records import trials_csv
 from loaderbench.records.record import Record, Status, now
 from loaderbench.run import bucket_under_test
 from loaderbench.run.bucket_under_test import Place
 from loaderbench.run.environment import virtual_machine
 from loaderbench.trial import TrialSpec, Window, needs
 from loaderbench.trial import measure as run_trial
+
+_ROOM_BYTES = 16 << 20
+"""For the files of one trial. Without it each further trial would fail, and the campaign would have to be repeated."""
 
 
 def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because a row names its columns
@@ -36,7 +41,7 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
     measured: Mapping[str, Record],
     place: Place | None,
 ) -> Record:
-    """Run one trial and return its row, whatever the outcome.
+    """Run one trial and return its row, whatever the outcome. Raises DiskSpaceError without room for its files.
 
     `folder`: the campaign's. `measured`: its rows by trial. `place`: where trials with their data in a bucket run.
     """
@@ -44,6 +49,7 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
     if obstacle := _obstacle(campaign, trial, prepared):
         status, reason = obstacle
         return Record(**identity, status=status, reason=reason)
+    need(_ROOM_BYTES, folder, f"the log and the raw times of {trial.name}", trials_csv.MAKE_ROOM)
     artifact = prepared.artifacts[contestant.format]
     file_name = trial.name.replace("/", "+")  # no name contains a plus
     (folder / "times").mkdir(exist_ok=True)
