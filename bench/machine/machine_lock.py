@@ -35,8 +35,9 @@ def machine_lock() -> Iterator[None]:
             if error.errno != errno.EADDRINUSE:
                 raise
             raise BusyError(
-                f"this machine is in use by another loaderbench, {_holder(name)}; one would change what the other "
-                "measures. Wait for it to end, or stop it; the same command resumes it later"
+                f"another loaderbench uses this machine, {_holder(name)}; each would change what the other measures. "
+                "Wait for it to end, or stop it: the same command resumes it later. "
+                f"To run both all the same, set {VARIABLE} to any other name"
             ) from None
         lock.listen()
         yield
