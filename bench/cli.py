@@ -163,17 +163,20 @@ def bench(
 
     Exit 1 if the reference or most contestants have no speed.
     """
-    from loaderbench import certify as certifying
-    from loaderbench.formats import prepare as make_ready
     from loaderbench.machine.progress import Display
-    from loaderbench.report import report
-    from loaderbench.run import outcome, preflight, runner
+    from loaderbench.run import preflight
 
     campaign, display = selection.with_yardsticks(chosen.campaign), Display()
     display.say(f"{campaign.name}: {campaign.question}")
     if left_out := [c.name for c in campaign.contestants if c not in campaign.selected]:
         display.say(f"left out: {', '.join(left_out)}; the reference and the controls stay")
     preflight.check(campaign, chosen.cache, results, reports, artifacts, display)
+
+    from loaderbench import certify as certifying  # libraries look for a home folder as they are imported
+    from loaderbench.formats import prepare as make_ready
+    from loaderbench.report import report
+    from loaderbench.run import outcome, runner
+
     try:
         prepared = make_ready(campaign, chosen.data, chosen.cache, display, strict=strict, artifacts=artifacts)
         if prepared.rejected:

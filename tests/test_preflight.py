@@ -165,3 +165,19 @@ def test_a_cache_without_links_is_told_if_a_format_is_links(tmp_path: Path, monk
     with pytest.raises(FixableError, match="file system without symbolic links"):
         preflight.check_cache(linked, tmp_path)
     preflight.check_cache(campaigns.campaign({"good": {}}), tmp_path)
+
+
+@pytest.mark.parametrize("home", ["/nonexistent", "", None])
+def test_a_user_without_a_home_folder_gets_one_in_the_cache(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 12345)  # has no entry in the passwd database
+    monkeypatch.setenv("HOME", str(home))
+    if home is None:
+        monkeypatch.delenv("HOME")
+    preflight.check_cache(campaigns.campaign({"good": {}}), tmp_path / "cache")
+    assert Path.home() == tmp_path / "cache" / "home"
+    assert Path.home().is_dir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    preflight.check_cache(campaigns.campaign({"good": {}}), tmp_path / "cache")
+    assert Path.home() == tmp_path

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from loaderbench.bucket.client import S3Error
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.machine import open_files, temporary
+from loaderbench.machine import home, open_files, temporary
 from loaderbench.machine.disk import DiskSpaceError, need, obstacle
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.progress import Display
@@ -73,10 +73,15 @@ def _folder(folder: Path, option: str, least_bytes: int = _LEAST_BYTES) -> Itera
 
 
 def _cache(campaign: Campaign, cache: Path) -> Iterator[str]:
-    """Yield why the cache cannot be used. How much room it needs is checked when the images are known."""
+    """Yield why the cache cannot be used; a user without a home folder gets one there.
+
+    How much room the formats need is checked when the images are known.
+    """
     if faults := [*_folder(cache, "--cache", 0)]:
         yield from faults
-    elif linked := [form.title for form in campaign.selected_formats if form.mode == "original"]:
+        return
+    home.settle(cache / "home")
+    if linked := [form.title for form in campaign.selected_formats if form.mode == "original"]:
         cache.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=cache) as folder:
             try:
