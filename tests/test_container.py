@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from loaderbench.machine import machine_lock
 from loaderbench.records import trials_csv
 from tests import campaigns
 
@@ -87,6 +88,7 @@ def seen_by_all(paths: list[Path], aside: Path) -> Iterator[str]:
 
 def inside(box: Path, cgroups: set[Path], command: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a container-like shape. `box`: appears as /mnt; only folders in it can be written."""
+    environment = f"env -i PATH=$PATH NUMBA_OPT=0 {machine_lock.VARIABLE}={box}"
     lines = [
         *(f"echo $$ > {folder}/cgroup.procs" for folder in cgroups),
         "mount -t tmpfs -o size=64m none /dev/shm",
@@ -94,8 +96,12 @@ def inside(box: Path, cgroups: set[Path], command: str) -> subprocess.CompletedP
         *seen_by_all([Path(sys.base_prefix), ROOT], box.parent / "aside"),
         "mount -o remount,ro,bind /",
         "mount -o remount,ro,bind /mnt",
-        *(f"mount --bind {box / name.name} /mnt/{name.name}" for name in box.iterdir() if name.is_dir()),
-        f"cd / && exec setpriv --reuid {USER} --regid {USER} --clear-groups env -i PATH=$PATH NUMBA_OPT=0 {command}",
+        *(
+            f"mount --bind {folder} /mnt/{folder.name} && mount -o remount,rw,bind /mnt/{folder.name}"
+            for folder in box.iterdir()
+            if folder.is_dir()
+        ),
+        f"cd / && exec setpriv --reuid {USER} --regid {USER} --clear-groups {environment} {command}",
     ]
     return subprocess.run(
         ["unshare", "--mount", "sh", "-ec", "\n".join(lines)], capture_output=True, text=True, check=False, timeout=900
@@ -115,12 +121,12 @@ def test_a_campaign_runs_in_a_small_container_as_the_error_advises(tmp_path: Pat
     refused = inside(box, cgroups, command)
     assert refused.returncode == 1, refused.stderr
     assert re.search("imagefolder, litdata: its workers pass batches on through /dev/shm, which needs", refused.stderr)
-    assert not [*(box / "cache").iterdir()]
+    assert [path.name for path in (box / "cache").iterdir()] in (["tmp", "home"], ["home", "tmp"])
     advised = re.search(r"--batch-size \d+", refused.stderr)
     assert advised
     done = inside(box, cgroups, f"{command} {advised[0]}")
     assert done.returncode == 0, done.stderr
     rows = trials_csv.read(box / "results" / "small" / "trials.csv")
     assert {row.contestant for row in rows if row.kind == "load"} == {"imagefolder", "ffcv", "litdata"}
-    assert {row.reason for row in rows if row.status != "ok"} == set()
+    assert {row.reason for row in rows if row.status != "ok"} <= {"torch finds no CUDA device"}
     assert (box / "reports" / "small" / "report.md").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 def settle(spare: Path) -> None:
     """Let HOME name the folder `spare` for this process and its children, if the user's home folder does not exist."""
     try:
-        if Path.home().is_absolute() and Path.home().is_dir():
+        if Path.home().is_dir():
             return
     except RuntimeError:  # HOME is not set, and the user has no entry in the passwd database
         pass

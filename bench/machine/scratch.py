@@ -29,7 +29,7 @@ def scratch(cache: Path) -> Iterator[Path]:
 
     Raises FixableError if no folder takes sockets.
     """
-    places = [cache.resolve() / "tmp" / "r", *(Path(root, "loaderbench.") for root in (tempfile.gettempdir(), "/tmp"))]  # noqa: S108
+    places = [cache.resolve() / "tmp" / "r", *(Path(root, "loaderbench.") for root in (_usual(), "/tmp"))]  # noqa: S108
     for place in places:
         _sweep(place)
     made = next(filter(None, map(_new, places)), None)
@@ -50,6 +50,14 @@ def scratch(cache: Path) -> Iterator[Path]:
         del os.environ["TMPDIR"]
         if before[1] is not None:
             os.environ["TMPDIR"] = before[1]
+
+
+def _usual() -> str:
+    """Return the folder for temporary files, or the one that there should be if none can be written."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return "/tmp"  # noqa: S108
 
 
 def _new(place: Path) -> tuple[Path, ExitStack] | None:

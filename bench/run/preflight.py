@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from loaderbench.bucket.client import S3Error
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.machine import home, open_files, temporary
+from loaderbench.machine import home, open_files
 from loaderbench.machine.disk import DiskSpaceError, need, obstacle
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.progress import Display
@@ -25,7 +25,7 @@ _LEAST_BYTES = 16 << 20
 
 def check_cache(campaign: Campaign, cache: Path) -> None:
     """Check what preparing a campaign's formats needs. Raises FixableError."""
-    _refuse([*_cache(campaign, cache), *_processes(campaign, cache)])
+    _refuse([*_cache(campaign, cache), *_open_files(campaign)])
 
 
 def check(  # noqa: PLR0913, PLR0917 - all that a campaign writes
@@ -43,7 +43,7 @@ def check(  # noqa: PLR0913, PLR0917 - all that a campaign writes
             *_cache(campaign, cache),
             *_folder(results / campaign.name, "--results"),
             *_folder(reports / campaign.name, "--reports"),
-            *_processes(campaign, cache),
+            *_open_files(campaign),
             *_bucket(campaign, artifacts),
             *([] if outcome.answers(campaign, lacking) else told),
         ]
@@ -94,12 +94,8 @@ def _cache(campaign: Campaign, cache: Path) -> Iterator[str]:
                 )
 
 
-def _processes(campaign: Campaign, cache: Path) -> Iterator[str]:
-    """Yield what child processes lack: a folder for temporary files, or open files."""
-    try:
-        temporary.settle(cache / "tmp")
-    except FixableError as error:
-        yield str(error)
+def _open_files(campaign: Campaign) -> Iterator[str]:
+    """Yield why the files cannot be opened that a trial opens."""
     workers, limit = campaign.work.count_workers(), open_files.raise_limit()
     if limit < (needed := needs.open_files(workers)):
         yield (
