@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from loaderbench.images import SourceError
-from tests.archives import image, read, reasons, tar
+from loaderbench.images import SourceError, journal
+from tests.archives import contents, image, link, read, reasons, tar
 
 
 def zipped(path: Path, *entries: tuple[str, bytes]) -> Path:
@@ -94,3 +97,56 @@ class TestImageNet:
         assert (tree.classes, tree.labels.tolist()) == (("n01440764", "n01443537"), [0, 1])
         assert any("val_images.tar.gz" in note for note in tree.notes)
         assert read(tmp_path / "data", tmp_path / "cache", "val").classes == ("n01443537",)
+
+
+def many(folder: Path, packing: str) -> Path:
+    """Pack nine images in three class folders, one of them twice, and an empty class folder."""
+    entries = [(f"n{place % 3:08d}/{place}.JPEG", image(place)) for place in (0, 1, 2, 3, 1, 4, 5, 6, 7, 8)]
+    if packing == "zip":
+        return zipped(folder / "a.zip", ("empty/", b""), *entries)
+    if packing == "tar":
+        return tar(folder / "a.tar", [*entries, link("link.jpg", "/")])
+    (folder / "train").mkdir()
+    for synset in sorted({name.partition("/")[0] for name, _ in entries}):
+        inside = [(name.partition("/")[2], content) for name, content in entries if name.startswith(synset)]
+        tar(folder / "train" / f"{synset}.tar", inside)
+    return folder / "train"
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("packing", ["zip", "tar", "synsets"])
+def test_unpacking_resumes_after_a_kill_and_makes_the_same_tree(tmp_path: Path, packing: str) -> None:
+    path = many(tmp_path, packing)
+    whole = read(path, tmp_path / "whole")
+    assert len(whole.paths) == 9
+    for at in (1, 5, 9):
+        cache = tmp_path / str(at)
+        killed = multiprocessing.get_context("fork").Process(target=_killed, args=(path, cache, at))
+        killed.start()
+        killed.join()
+        assert killed.exitcode == -signal.SIGKILL
+        [begun] = (cache / "ingested").iterdir()
+        complete = [file for file in begun.rglob("*.JPEG") if file.stat().st_size]
+        assert len(complete) == at - 1
+        for file in complete:
+            os.utime(file, (0, 0))
+        tree = read(path, cache)
+        assert contents(tree) == contents(whole)
+        assert (tree.classes, reasons(tree)) == (whole.classes, reasons(whole))
+        assert sum(not file.stat().st_mtime for file in tree.root.rglob("*.JPEG")) == at - 1
+
+
+def _killed(path: Path, cache: Path, at: int) -> None:
+    """Unpack with an entry in the journal for each file, and die while file number `at` is written."""
+    write, written = Path.write_bytes, []
+
+    def die(file: Path, content: bytes) -> int:
+        written.append(file)
+        if len(written) == at:
+            file.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(file, content)
+
+    journal.BYTES_PER_ENTRY = 0
+    Path.write_bytes = die  # type: ignore[method-assign]
+    read(path, cache)

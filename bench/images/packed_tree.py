@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, ClassVar
@@ -14,6 +15,7 @@ from typing import IO, ClassVar
 from loaderbench.bucket.client import relative
 from loaderbench.images import imagenet, layouts, tables
 from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, first_name, holds_folders, is_tar, members
+from loaderbench.images.journal import UnpackJournal
 from loaderbench.images.splits import files_of
 from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError, folders_in, is_ignored
 from loaderbench.images.unpack import RECORD
@@ -37,30 +39,31 @@ class PackedTree:
     """Whether folders in it may be splits."""
     images: ClassVar = None
     key: ClassVar = ""
-    resumes: ClassVar = False
+    resumes: ClassVar = True
 
     def write(self, out: Path, on_progress: Callable[[int], None]) -> None:
-        """Write the images and files of labels into the empty folder `out`, in their folders.
+        """Write the images and files of labels into the folder `out`, in their folders.
 
+        `out` is empty, or holds what the same call left when it was stopped or killed: then this call resumes there.
         `on_progress` gets the number of files written so far. Raises SourceError or DiskSpaceError.
         """
         rejected: list[Rejected] = []
-        written = 0
-        with full_disk_explained(out.parent, "the unpacked images"):
-            for path, name, file in _files(self.files, lambda *entry: rejected.append(Rejected(*entry))):
-                at = out / _place(path, name)
-                (at if file is None else at.parent).mkdir(parents=True, exist_ok=True)
-                if file is None:
-                    continue  # an empty folder is a class
-                if at.exists():
+        places: set[str] = set()
+        with full_disk_explained(out.parent, "the unpacked images"), closing(UnpackJournal(out)) as journal:
+            complete = journal.shards  # each entry of an archive counts as one
+            for number, (path, name, file) in enumerate(_files(self.files, lambda *at: rejected.append(Rejected(*at)))):
+                place = _place(path, name)
+                if file is not None and place in places:
                     rejected.append(Rejected(f"{path}: {name}", "a file of this name came before"))
-                else:
-                    at.write_bytes(file.read())
-                    written += 1
-                    on_progress(written)
-        if not written:
+                elif number >= complete and _write(out / place, file, journal):
+                    on_progress(journal.images)
+                if number >= complete:
+                    journal.complete_shard()
+                places.add(place)
+        if not journal.images:
             raise SourceError(f"no images in {printable(self.files[0])}: images end in {' '.join(EXTENSIONS)}")
         (out / RECORD).write_text(json.dumps([asdict(entry) for entry in rejected]))
+        journal.remove()
 
     def tree(self, folder: Path, split: str | None) -> ImageTree:
         """Return the images of the folder that `write` filled."""
@@ -70,6 +73,14 @@ class PackedTree:
         found = layouts.read(root, split if self.holds_splits else None)
         rejected = tuple(Rejected(**entry) for entry in json.loads((folder / RECORD).read_text()))
         return replace(found, skipped=found.skipped + rejected, notes=(*self.notes, *found.notes))
+
+
+def _write(at: Path, file: IO[bytes] | None, journal: UnpackJournal) -> bool:
+    """Write a file, or make a folder, which is a class even if it is empty. Return whether it was a file."""
+    (at if file is None else at.parent).mkdir(parents=True, exist_ok=True)
+    if file is not None:
+        journal.add(str(at), at.write_bytes(file.read()))
+    return file is not None
 
 
 def _place(path: Path, name: str) -> str:
