@@ -81,6 +81,11 @@ def test_warming_and_evicting_change_the_residency(tmp_path: Path) -> None:
     assert warm_or_evict(tmp_path, "warm") == 100
 
 
+@pytest.mark.parametrize(("size_bytes", "kept"), [(10**9, True), (10**9 + 1, False)])
+def test_a_format_needs_room_beside_a_trial_to_stay_in_memory(size_bytes: int, kept: bool) -> None:  # noqa: FBT001
+    assert (page_cache.why_not_kept(size_bytes, 2 * 10**9) == "") is kept
+
+
 def test_dropped_pages_end_a_warm_state(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(os.urandom(MIB))
     before_pct = warm_or_evict(tmp_path, "warm")

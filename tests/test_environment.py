@@ -95,6 +95,19 @@ def test_code_of_another_packages_adapter_is_a_condition(monkeypatch: pytest.Mon
     assert differences(before, describe(campaign({"a": {}}), {})) == ["code of adapters"]
 
 
+def in_cgroup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, controller: str, kind: str, files: dict[str, str]
+) -> None:
+    """Put this process into the cgroup `slice` of a made-up file system with these files."""
+    (tmp_path / "membership").write_text(f"{controller}:/slice\n")
+    (tmp_path / "mounts").write_text(f"31 23 0:28 / {tmp_path / 'cgroups'} rw shared:4 - {kind}\n")
+    (tmp_path / "cgroups" / "slice").mkdir(parents=True)
+    for name, text in files.items():
+        (tmp_path / "cgroups" / name).write_text(f"{text}\n")
+    monkeypatch.setattr(cgroup, "_CGROUPS", tmp_path / "membership")
+    monkeypatch.setattr(cgroup, "_MOUNTS", tmp_path / "mounts")
+
+
 @pytest.mark.parametrize(
     ("kind", "quotas", "quota_cores", "workers"),
     [
@@ -117,18 +130,29 @@ def test_a_cpu_quota_is_part_of_the_machine_and_limits_workers(  # noqa: PLR0913
     workers: int,
 ) -> None:
     """The machine has 64 cores."""
-    number = "0:" if "cgroup2" in kind else "4:cpu"
-    (tmp_path / "membership").write_text(f"{number}:/slice\n")
-    (tmp_path / "mounts").write_text(f"31 23 0:28 / {tmp_path / 'cgroups'} rw shared:4 - {kind}\n")
-    (tmp_path / "cgroups" / "slice").mkdir(parents=True)
-    for name, text in quotas.items():
-        (tmp_path / "cgroups" / name).write_text(f"{text}\n")
-    monkeypatch.setattr(cgroup, "_CGROUPS", tmp_path / "membership")
-    monkeypatch.setattr(cgroup, "_MOUNTS", tmp_path / "mounts")
+    in_cgroup(tmp_path, monkeypatch, "0:" if "cgroup2" in kind else "4:cpu", kind, quotas)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
     campaign = config.load("quick")
     assert describe(campaign, {})["host"]["cpu_quota_cores"] == quota_cores
     assert campaign.work.count_workers() == workers
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits", "limit_mib"),
+    [
+        ("cgroup2 cgroup2 rw", {"memory.max": "max", "slice/memory.max": "max"}, None),
+        ("cgroup2 cgroup2 rw", {"memory.max": f"{64 << 20}", "slice/memory.max": "max"}, 64),
+        ("cgroup2 cgroup2 rw", {"memory.max": f"{64 << 20}", "slice/memory.high": f"{32 << 20}"}, 32),
+        ("cgroup cgroup rw,memory", {"slice/memory.limit_in_bytes": "9223372036854771712"}, None),
+        ("cgroup cgroup rw,memory", {"slice/memory.limit_in_bytes": f"{64 << 20}"}, 64),
+        ("cgroup2 cgroup2 rw", {}, None),
+    ],
+)
+def test_a_memory_limit_is_part_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, limits: dict[str, str], limit_mib: int | None
+) -> None:
+    in_cgroup(tmp_path, monkeypatch, "0:" if "cgroup2" in kind else "4:memory", kind, limits)
+    assert describe(config.load("quick"), {})["host"]["memory_limit_mib"] == limit_mib
 
 
 OPTIONAL = {"scipy", "matplotlib", "cycler", "fonttools", "kiwisolver", "pyparsing", "rich"}

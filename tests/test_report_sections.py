@@ -35,6 +35,14 @@ def test_a_cpu_quota_is_shown_beside_the_allowed_cores(tmp_path: Path) -> None:
     assert ", 2 workers. " in text
 
 
+def test_a_format_that_memory_cannot_keep_is_named(tmp_path: Path) -> None:
+    host = fabricate.environment(CAST, 1, CAST[0].name)["host"]
+    assert "Warm trials of" not in written(tmp_path / "large", host=host)
+    text = written(tmp_path / "small", host=host | {"memory_limit_mib": 1024})
+    assert "MiB memory, of which the container may use 1,024" in text
+    assert "**Warm trials of FFCV raw**: the format of " in text
+
+
 def test_bucket_section_lists_crossovers(tmp_path: Path) -> None:
     """LitData's 3,600 images/s begin after 5.0 s; ImageFolder downloads and is as fast; FFCV has 5,500 after 13 s."""
     text = written(tmp_path, blocks=1)

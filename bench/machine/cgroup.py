@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
+import psutil
+
 _CGROUPS, _MOUNTS = Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")  # see cgroups(7) and proc(5)
 _MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")  # the last one is that of cgroup v1
 
@@ -29,13 +31,11 @@ def throttle_events() -> int | None:
 
 
 def memory_limit_bytes() -> int | None:
-    """Return how much memory, page cache included, this process's cgroups may hold; None without a limit.
-
-    Without a limit, cgroup v1 has one of nearly 2**63 bytes, which is returned as it is.
-    """
+    """Return how much memory, page cache included, this process's cgroups may hold; None if all of the machine's."""
     paths = [folder / name for folder in _folders("memory") for name in _MEMORY_LIMITS]
     texts = [path.read_text().strip() for path in paths if path.exists()]
-    return min((int(text) for text in texts if text != "max"), default=None)
+    everything = psutil.virtual_memory().total  # cgroup v1 has a limit of nearly 2**63 bytes for none
+    return min((limit for text in texts if text != "max" and (limit := int(text)) < everything), default=None)
 
 
 def _folders(controller: str) -> Iterator[Path]:

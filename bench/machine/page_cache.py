@@ -10,12 +10,16 @@ from typing import Literal
 
 import psutil
 
+from loaderbench.machine.disk import size
+
 Cache = Literal["warm", "cold"]
 
 WARM_RESIDENT_PCT, WARM_READ_PCT = 99, 1
 WARM_READ_BYTES = 1 << 20
 """The window of a warm trial may read this much whatever the format's size: a library's page may be used first then."""
 COLD_RESIDENT_PCT, COLD_READ_PCT = 1, 95
+TRIAL_BYTES = 10**9
+"""What the processes and batches of a trial take at least of the memory, about: as much as with 2 workers."""
 _FILE_SERVERS = {
     *("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "lustre", "gpfs", "beegfs", "glusterfs"),
     *("fuse", "fuseblk", "virtiofs"),
@@ -61,6 +65,19 @@ def cold_state(before_pct: float | None, read_bytes: int | None, payload_bytes: 
     if before_pct > COLD_RESIDENT_PCT or 100 * read_bytes < COLD_READ_PCT * payload_bytes:
         return "unproven"
     return f"{elsewhere}-cold" if elsewhere else "cold"
+
+
+def why_not_kept(size_bytes: int, memory_bytes: int) -> str:
+    """Return why a format of this size does not stay in the page cache during a trial; an empty string if it can.
+
+    `memory_bytes`: what this machine or container may hold, see `cgroup.memory_limit_bytes`.
+    """
+    if size_bytes + TRIAL_BYTES <= memory_bytes:
+        return ""
+    return (
+        f"the format of {size(size_bytes)} and a trial, which takes {size(TRIAL_BYTES)} or more, do not fit into the "
+        f"{size(memory_bytes)} of memory of this machine or container, so that trials read from the disk"
+    )
 
 
 def on_file_server(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from loaderbench.campaign.campaign import CAMPAIGNS
 from loaderbench.campaign.pixel_values import delivers
 from loaderbench.findings import verdicts
+from loaderbench.machine import page_cache
 from loaderbench.machine.text import printable
 from loaderbench.report.markdown import ranges, settings, verbatim
 from loaderbench.report.material import Material
@@ -43,6 +44,7 @@ def conditions(material: Material) -> dict[str, Any]:
         "versions": settings(env["versions"]),
         "driver": env.get("gpu_driver"),
         "quota": env["host"].get("cpu_quota_cores"),
+        "memory_limit": env["host"].get("memory_limit_mib"),
         "variables": settings(env.get("variables", {})),
         "processes": f"{material.processes} {material.process_noun}s" if material.process_noun else "",
         "contestants": contestants,
@@ -97,6 +99,7 @@ def _gaps(material: Material) -> Iterator[tuple[str, str]]:
     if campaign["work"].get("device") == "cuda" and not any("copy_p50_ms" in f.summary.medians for f in trained):
         cause = "" if env["gpu"] else ", because there was no GPU"
         yield "Copies to the GPU", f"none was measured in training{cause}."
+    yield from _not_kept(material)
     yield "Other machines", "all figures come from one machine and need not hold on another."
     if not trained:
         yield "Training", "no model was trained."
@@ -110,6 +113,15 @@ def _gaps(material: Material) -> Iterator[tuple[str, str]]:
     for failure in found.failures:
         if (failure.kind, failure.status) == ("load", "unavailable"):
             yield failure.title, failure.reason
+
+
+def _not_kept(material: Material) -> Iterator[tuple[str, str]]:
+    """Yield which formats the memory cannot keep, and why."""
+    host = material.env["host"]
+    memory_bytes = (host.get("memory_limit_mib") or host["memory_mib"]) << 20
+    for written in material.analysis.writes:
+        if written.size_bytes and (why := page_cache.why_not_kept(written.size_bytes, memory_bytes)):
+            yield f"Warm trials of {written.title}", f"{why}."
 
 
 def reproduction(material: Material) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import loaderbench
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.machine import gpu, libraries
-from loaderbench.machine.cgroup import quota_cores
+from loaderbench.machine.cgroup import memory_limit_bytes, quota_cores
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.cores import allowed_cores
 from loaderbench.records.record import Consumer, now
@@ -112,6 +112,7 @@ def _host() -> dict[str, Any]:
         ),
         platform.machine(),
     )
+    limit_bytes = memory_limit_bytes()
     return {
         "os": platform.freedesktop_os_release().get("PRETTY_NAME", platform.system()),
         "kernel": platform.release(),
@@ -120,6 +121,7 @@ def _host() -> dict[str, Any]:
         "cores_total": os.cpu_count(),
         "cpu_quota_cores": quota_cores(),
         "memory_mib": psutil.virtual_memory().total >> 20,
+        "memory_limit_mib": limit_bytes >> 20 if limit_bytes else None,
         "virtual_machine": virtual_machine(),
         "python": platform.python_version(),
     }

@@ -9,12 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from loaderbench import roofline
 from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.forecast import expected_s
 from loaderbench.campaign.plan import Trial
 from loaderbench.formats import Prepared
+from loaderbench.machine import page_cache
+from loaderbench.machine.cgroup import memory_limit_bytes
 from loaderbench.machine.files import locked, write_whole
 from loaderbench.machine.progress import Display
 from loaderbench.machine.text import printable
@@ -111,6 +115,11 @@ def _announce(
     display.say(f"measuring {len(left)} trials, about {minutes:.0f} minutes")
     if reruns := campaign.timing.reruns:
         display.say(f"a block that is disturbed from outside is measured again, at most {reruns} times")
+    memory_bytes = memory_limit_bytes() or psutil.virtual_memory().total
+    for form in campaign.formats:
+        artifact = prepared.artifacts.get(form.name)
+        if artifact and (why := page_cache.why_not_kept(artifact.size_bytes, memory_bytes)):
+            display.say(f"{form.title} will not be verified as warm: {why}; --samples N takes fewer images")
 
 
 def _network_s(campaign: Campaign, prepared: Prepared, trials: Sequence[Trial]) -> dict[tuple[str, Transport], float]:
