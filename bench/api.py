@@ -224,6 +224,11 @@ class Loader(Protocol):
 
     If worker processes pass batches on through /dev/shm, the module may have a function `shared_memory_bytes(work,
     **options)`, which returns how much of it they fill at most. The harness then compares that with what there is.
+
+    If the library can shuffle only parts of the samples together, the module may have a function
+    `partial_order(artifact, work, **options)`. It returns None if these options shuffle all samples together, or else
+    an iterator over the order of each epoch, as indices of samples. The certificate then says how far from random that
+    is.
     """
 
     requires: tuple[str, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,6 +16,8 @@ from loaderbench.api import CHANNELS, DEVIATION, MEAN, Artifact, Work
 from loaderbench.loaders.shared import values
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
     from torch.nn import Module
 
@@ -118,6 +121,19 @@ def stream(  # noqa: PLR0913 - the options of FFCV
     )
     _check_memory(loader.reader.metadata["f0"], work, batches_ahead)
     yield loader
+
+
+def partial_order(
+    artifact: Artifact, work: Work, *, order: str = "random", **_: Any
+) -> Iterator[NDArray[np.int64]] | None:
+    """Return the order of samples in each epoch if it is quasi-random, otherwise None."""
+    return _each_epoch(artifact, work) if order == "quasi_random" and work.shuffle else None
+
+
+def _each_epoch(artifact: Artifact, work: Work) -> Iterator[NDArray[np.int64]]:
+    with stream(artifact, work, order="quasi_random") as loader:
+        for loader.next_epoch in count():  # type: ignore[attr-defined]
+            yield loader.next_traversal_order()  # type: ignore[attr-defined]
 
 
 def _check_threads(workers: int) -> None:

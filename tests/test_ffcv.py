@@ -46,6 +46,18 @@ def test_quasi_random_order_visits_each_sample_in_each_pass_differently(artifact
     assert len({tuple(order) for order in orders}) == 4
 
 
+@slow
+def test_quasi_random_order_is_told_for_its_certificate(artifact: Artifact) -> None:
+    work = replace(WORK, passes=1)
+    assert ffcv.partial_order(artifact, work, order="random", os_cache=False) is None
+    assert ffcv.partial_order(artifact, replace(work, shuffle=False), order="quasi_random") is None
+    told = ffcv.partial_order(artifact, work, order="quasi_random", os_cache=False)
+    assert told is not None
+    with ffcv.stream(artifact, work, order="quasi_random", os_cache=False) as batches:
+        for batches.next_epoch in range(2):
+            assert next(told).tolist() == batches.next_traversal_order().tolist()
+
+
 @pytest.mark.parametrize(("order", "shuffle"), [("sequential", True), ("quasi_random", False)])
 def test_sequential_order_is_the_stored_one_as_is_all_work_that_is_not_shuffled(
     artifact: Artifact, order: str, *, shuffle: bool

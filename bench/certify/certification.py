@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from loaderbench.api import Mode
 from loaderbench.campaign import pixel_values, registry
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.campaign.schema import Contestant, Data, Format
-from loaderbench.certify import probe
+from loaderbench.campaign.schema import Contestant, Data
+from loaderbench.certify import partial_shuffle, probe
 from loaderbench.certify.observation import SEEN, limit_s
 from loaderbench.formats import Prepared, modes, prepare
 from loaderbench.images import CanonicalImages, canonical_store
@@ -91,15 +91,23 @@ def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Displa
             else:
                 jobs[contestant.name] = job
     found |= dict(zip(jobs, _made(list(jobs.values()), cache, display), strict=True))
-    return {c.name: _with_stored(found[c.name], campaign.format_of(c), prepared) for c in campaign.competing}
+    return {c.name: _on_own_images(found[c.name], campaign, c, prepared, cache) for c in campaign.competing}
 
 
-def _with_stored(certificate: Certificate, form: Format, prepared: Prepared) -> Certificate:
-    """Add what the format was found to store when the campaign's own images were written."""
+def _on_own_images(
+    certificate: Certificate, campaign: Campaign, contestant: Contestant, prepared: Prepared, cache: Path
+) -> Certificate:
+    """Add what is known of the campaign's own images: what the format was found to store, and a partial order."""
+    form = campaign.format_of(contestant)
     stored = next(record.stored for record in prepared.records if record.format == form.name)
     wrong = modes.deviation(form.encoding, stored)
     traits = {"stored": stored, **certificate.traits} if stored else certificate.traits
-    return replace(certificate, faults=(*filter(None, [wrong]), *certificate.faults), traits=traits)
+    figures = certificate.figures
+    if form.name in prepared.artifacts and not certificate.failure:
+        log = cache / f"order-{contestant.name}.log"
+        figures = {**figures, **partial_shuffle.figures(campaign, contestant, prepared.artifacts[form.name], log)}
+    faults = (*filter(None, [wrong]), *certificate.faults)
+    return replace(certificate, faults=faults, traits=traits, figures=figures)
 
 
 def _probing(campaign: Campaign) -> Campaign:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from loaderbench.api import Work
 from loaderbench.certify.observation import EPOCHS, Observation
 
+Epoch = tuple[NDArray[np.int64], NDArray[np.int64]]
+"""Label and batch number of each image, in order of delivery."""
 _FULL = 0.9
 """Batches drawn from all samples have at least this spread, of 1: for 8 batches of 64, all but one in a million."""
 _SPREAD_OVER = 64
@@ -29,13 +31,19 @@ def figures(seen: Observation, samples: int) -> dict[str, float]:
 
     Empty if the first epoch has fewer than two images.
     """
-    (first, batches), second = (_epoch(seen, epoch) for epoch in range(EPOCHS))
+    first, second = (_epoch(seen, epoch) for epoch in range(EPOCHS))
+    return figures_of(first, second, samples)
+
+
+def figures_of(one: Epoch, second: Epoch, samples: int) -> dict[str, float]:
+    """Return the same figures of two epochs, the first of which is described."""
+    first, batches = one
     if len(first) < 2:  # noqa: PLR2004 - no pair, no order
         return {}
     return {
         "displacement": float(np.abs(np.arange(len(first)) - first).mean() / (samples / 3)),
         "batch_spread": _spread(first, batches, samples),
-        "new_companions": _new_companions((first, batches), second, samples),
+        "new_companions": _new_companions(one, second, samples),
         "neighbours_kept": float((np.diff(first) == 1).mean()),
     }
 
@@ -54,10 +62,6 @@ def faults(seen: Observation, work: Work, found: dict[str, float], samples: int)
         yield "every epoch comes in the same order"
     elif found["batch_spread"] < _FULL:
         yield f"shuffled only within windows of about {found['batch_spread'] * samples:.0f} samples"
-
-
-Epoch = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Label and batch number of each image, in order of delivery."""
 
 
 def _epoch(seen: Observation, epoch: int) -> Epoch:

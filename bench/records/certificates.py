@@ -16,6 +16,9 @@ State = Literal["as requested", "different work", "unknown", "unavailable"]
 UNAVAILABLE = "unavailable"
 """How a failure begins if the contestant cannot run here: a library is missing, or it does not support the work."""
 
+WHOLE_SET = "whole_set_"
+"""How figures on the order of all images begin, in contrast to those on the probe."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:

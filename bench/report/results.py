@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from loaderbench.findings.comparison import RANKING_BLOCKS
 from loaderbench.findings.crossover import Crossover
 from loaderbench.findings.findings import ConsumerSummary, TransportSummary, TunedSummary
 from loaderbench.findings.training import UnderLightning
-from loaderbench.records.certificates import Certificate
+from loaderbench.records.certificates import WHOLE_SET, Certificate
 from loaderbench.report.first_screen import limit_share
 from loaderbench.report.markdown import cell, formatted, interval, medians, speed_range, verbatim
 from loaderbench.report.material import Material
@@ -72,9 +72,16 @@ def work(material: Material) -> dict[str, Any] | None:
     seen = [(s, certified[s.name]) for s in material.analysis.summaries if s.name in certified]
     return {
         "kinds": [(s.title, s.apart or "the same", *_kind(one)) for s, one in seen],
-        "shuffle": [(s.title, *map(one.figures.get, _SHUFFLE)) for s, one in seen],
+        "shuffle": [row for s, one in seen for row in _orders(s.title, one)],
         "seen_on": "; ".join(dict.fromkeys(one.seen_on for _, one in seen if one.seen_on)) or "nothing",
     }
+
+
+def _orders(title: str, certificate: Certificate) -> Iterator[list[object]]:
+    """Yield the row on the probe, and one on all images if the loader shuffles only parts of them together."""
+    yield [title, *map(certificate.figures.get, _SHUFFLE)]
+    if any(name.startswith(WHOLE_SET) for name in certificate.figures):
+        yield [f"{title}, all images", *(certificate.figures.get(WHOLE_SET + name) for name in _SHUFFLE)]
 
 
 def _kind(certificate: Certificate) -> list[object]:
