@@ -129,4 +129,5 @@ def test_a_campaign_runs_in_a_small_container_as_the_error_advises(tmp_path: Pat
     rows = trials_csv.read(box / "results" / "small" / "trials.csv")
     assert {row.contestant for row in rows if row.kind == "load"} == {"imagefolder", "ffcv", "litdata"}
     assert {row.reason for row in rows if row.status != "ok"} <= {"torch finds no CUDA device"}
+    assert {row.workers for row in rows if row.kind == "load"} == {1}
     assert (box / "reports" / "small" / "report.md").exists()

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from loaderbench.api import Encoding
+from loaderbench.formats import forks as forks_module
 from loaderbench.formats.conversion import Conversion
 from loaderbench.formats.forks import Forks
 from loaderbench.images.canonical_build import build
@@ -19,7 +20,7 @@ from loaderbench.images.class_folders import scan
 from tests.nursery import gone
 
 pytestmark = pytest.mark.usefixtures("planted", "forked")
-FAULT, SEGFAULT, EXIT, PARENT, LEAVES, WELL = range(1, 7)
+FAULT, SEGFAULT, EXIT, PARENT, LEAVES, HANGS, WELL = range(1, 8)
 """How the planted writer ends, by JPEG quality."""
 
 
@@ -78,6 +79,18 @@ def test_a_failed_format_is_named_and_the_next_one_is_written(
     report, [_, writer, _] = write(forks, source, tmp_path, WELL)
     assert report["status"] == "ok"
     assert gone(writer)
+
+
+def test_a_writer_that_hangs_is_killed_at_its_limit_and_the_next_format_is_written(
+    forks: Forks, source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(forks_module, "_LIMIT_S", 1)
+        report, pids = write(forks, source, tmp_path, HANGS)
+    assert (report["status"], report["reason"]) == ("timeout", "killed after its time limit of 2 s")
+    assert all(map(gone, pids[:2]))
+    report, _ = write(forks, source, tmp_path, WELL)
+    assert report["status"] == "ok"
 
 
 def test_what_a_writer_leaves_running_is_ended_before_the_next_format(

@@ -163,3 +163,10 @@ def test_a_user_without_a_home_folder_gets_one_in_the_cache(
     monkeypatch.setenv("HOME", str(tmp_path))
     preflight.check_cache(campaigns.campaign({"good": {}}), tmp_path / "cache")
     assert Path.home() == tmp_path
+
+
+def test_a_report_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "env.json").touch()
+    done = CliRunner().invoke(app, ["report", str(tmp_path), f"--reports={tmp_path}/env.json/reports"])
+    assert done.exit_code == 1
+    assert "cannot be written: not a directory; use --reports DIR for another folder" in done.output.replace("\n", "")

@@ -22,6 +22,8 @@ from loaderbench.machine.child import perform
 from loaderbench.machine.guardian import end_descendants, follow
 from loaderbench.machine.process import Child, death, started
 
+_LIMIT_S, _LIMIT_S_PER_IMAGE = 600, 0.25
+"""Only a writer that hangs takes so long."""
 _CONVERT = "loaderbench.formats.conversion.run"
 
 
@@ -57,8 +59,14 @@ class Forks:
             if self._writer != spec.writer:
                 self._start(spec.writer, output)
         self._asked.send((spec, log))
-        if self._told in wait([self._told, self._child]):  # type: ignore[list-item] # it has a `fileno`
+        limit_s = _LIMIT_S + _LIMIT_S_PER_IMAGE * len(spec.images)
+        ended = wait([self._told, self._child], limit_s)  # type: ignore[list-item] # it has a `fileno`
+        if self._told in ended:
             report: dict[str, Any] = self._told.recv()
+        elif not ended:
+            report = {"status": "timeout", "reason": f"killed after its time limit of {limit_s:,.0f} s"}
+            self.__exit__()
+            self._writer = ""
         else:
             report = self._child.report() or self._child.death("the process")
             self._writer = ""

@@ -145,5 +145,7 @@ def death(who: str, code: int) -> str:
     """Return a sentence on how a process ended that left no report. `code`: as in `subprocess`, signals below zero."""
     if code >= 0:
         return f"{who} ended with {code} and no result"
-    hint = " (out of memory?)" if -code == signal.SIGKILL else ""
+    hint = {signal.SIGKILL: " (out of memory?)", signal.SIGBUS: " (is /dev/shm or the disk full?)"}.get(
+        signal.Signals(-code), ""
+    )
     return f"{who} was ended by {signal.Signals(-code).name}{hint}"

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 
 requires = ("planted_ending",)
 modes = ("raw",)
 resumes = False
 IMPORTED_BY = os.getpid()
-FAULT, SEGFAULT, EXIT, PARENT, LEAVES, WELL = range(1, 7)
+FAULT, SEGFAULT, EXIT, PARENT, LEAVES, HANGS, WELL = range(1, 8)
 
 
 def write(source, out, encoding, workers):
@@ -21,6 +22,8 @@ def write(source, out, encoding, workers):
         os.kill(os.getpid(), 11)
     if encoding.quality == EXIT:
         sys.exit(5)
+    if encoding.quality == HANGS:
+        time.sleep(600)
     if encoding.quality == PARENT:
         os.kill(IMPORTED_BY, 9)
     for index in range(len(source)):
