@@ -80,7 +80,7 @@ def test_estimated_size_matches_the_size_on_disk(tree, tmp_path, monkeypatch, sa
     prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
     canonical = sum(path.stat().st_size for path in prepared.canonicals["files"].iterdir())
     assert [part.size_bytes for part in expected.parts] == pytest.approx(
-        [canonical, prepared.artifacts["files"].size_bytes], rel=0.1
+        [canonical, 0, prepared.artifacts["files"].size_bytes], rel=0.1
     )
 
 
@@ -100,4 +100,17 @@ def test_estimate_names_a_format_that_cannot_be_written(tree, tmp_path):
         "empty": {"writer": "planted-empty", "mode": "raw"},
     }
     lines = estimate_formats(campaign({"a": {}}, formats), tree, tmp_path, Display()).lines()
-    assert [line.partition(";")[0] for line in lines[3:-1]] == ["  left out: empty: 0 images are stored instead of 32"]
+    assert [line.partition(";")[0] for line in lines[4:-1]] == ["  left out: empty: 0 images are stored instead of 32"]
+
+
+@pytest.mark.usefixtures("small")
+def test_estimate_leaves_out_what_the_cache_holds(tree, tmp_path):
+    formats = {name: {"writer": "imagefolder", "mode": mode} for name, mode in (("files", "jpeg"), ("own", "original"))}
+    chosen = campaign({"a": {"loader": "imagefolder"}}, formats)
+    one = chosen.model_copy(update={"formats": chosen.formats[:1]})
+    prepare(one, tree, tmp_path, Display(), strict=True)
+    expected = estimate_formats(chosen, tree, tmp_path, Display())
+    assert [part.title for part in expected.parts] == [estimation._CHECKS, "own"]
+    assert "  in the cache: decoded images, files" in expected.lines()
+    first, second, _ = estimate_formats(one, tree, tmp_path, Display()).lines()
+    assert (first, second) == ("96 images are prepared:", "  in the cache: decoded images, files")

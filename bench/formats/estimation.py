@@ -12,8 +12,9 @@ from pathlib import Path
 
 from loaderbench.campaign import forecast
 from loaderbench.campaign.campaign import Campaign
-from loaderbench.formats.writing import jobs, write
-from loaderbench.images import ImageTree
+from loaderbench.formats.writing import Job, canonical_settings, jobs, write
+from loaderbench.images import CanonicalImages, ImageTree
+from loaderbench.images.canonical_build import canonical_folder
 from loaderbench.machine.cores import usable_cores
 from loaderbench.machine.disk import size
 from loaderbench.machine.files import size_bytes
@@ -22,7 +23,7 @@ from loaderbench.machine.progress import Display
 SAMPLES = (256, 1024)
 """Images in the two samples."""
 _HOUR_S = 3600
-_CANONICAL = "decoding once for all formats, and checking them"
+_CANONICAL, _CHECKS = "decoding once for all formats", "starting the writers, and checking what they stored"
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Estimate:
     """How long the campaign's trials on the prepared images take, without what a limited network adds."""
     left_out: tuple[str, ...] = ()
     """Formats that could not be written, with the reason."""
+    in_cache: tuple[str, ...] = ()
+    """What is prepared already, and is no part of the estimate."""
 
     @property
     def seconds(self) -> float:
@@ -63,12 +66,18 @@ class Estimate:
         duration = f"about {_duration(self.seconds)} on {usable_cores():g} cores{cost}"
         space = f"{size(self.size_bytes)}, where {size(self.free_bytes)} are free"
         total = f"preparing {self.images:,} images takes {duration} and {space}:"
-        parts = (f"  {p.title}: {_duration(p.seconds)}, {size(p.size_bytes)}" for p in self.parts)
+        if not self.parts:
+            total = f"{self.images:,} images are prepared:"
+        parts = (
+            f"  {part.title}: {_duration(part.seconds)}" + (f", {size(part.size_bytes)}" if part.size_bytes else "")
+            for part in self.parts
+        )
         left_out = (f"  left out: {left}" for left in self.left_out)
         return [
             total,
             *parts,
             *left_out,
+            *([f"  in the cache: {', '.join(self.in_cache)}"] if self.in_cache else []),
             f"measuring the loaders on them then takes about {_duration(self.measuring_s)}",
         ]
 
@@ -79,18 +88,38 @@ class Measured:
 
     images: int
     parts: dict[str, PartEstimate]
-    """By format name, and the canonical images."""
+    """By format name, and the work for all formats."""
     left_out: tuple[str, ...] = ()
 
 
 def estimate_on_samples(campaign: Campaign, tree: ImageTree, images: int, cache: Path, display: Display) -> Estimate:
-    """Return the estimate for preparing `images` images of the tree. Raises as `jobs` and `write` do."""
+    """Return the estimate for what the cache lacks of preparing `images` images of the tree.
+
+    Raises as `jobs` and `write` do.
+    """
+    decoded, made = _prepared(campaign, tree, cache)
+    lacking = campaign.model_copy(update={"formats": [form for form in campaign.formats if form.name not in made]})
+    measuring_s, free_bytes = forecast.whole_s(campaign, images), shutil.disk_usage(cache).free
+    in_cache = ("decoded images",) * decoded + tuple(form.title for form in campaign.formats if form.name in made)
+    if not lacking.formats:
+        return Estimate(images, (), free_bytes, measuring_s, in_cache=in_cache)
     sizes = sorted({min(size, images) for size in SAMPLES})
     display.say(f"measuring on {' and '.join(map(str, sizes))} of {images:,} images what all of them will take ...")
-    samples = [_measure(campaign, tree, size, cache, display) for size in sizes]
+    samples = [_measure(lacking, tree, size, cache, display) for size in sizes]
     parts = extrapolate(samples[0], samples[-1], images)
-    measuring_s = forecast.whole_s(campaign, images)
-    return Estimate(images, parts, shutil.disk_usage(cache).free, measuring_s, samples[-1].left_out)
+    parts = tuple(part for part in parts if not (decoded and part.title == _CANONICAL))
+    return Estimate(images, parts, free_bytes, measuring_s, samples[-1].left_out, in_cache)
+
+
+def _prepared(campaign: Campaign, tree: ImageTree, cache: Path) -> tuple[bool, set[str]]:
+    """Return whether the cache holds the decoded images of all formats, and the names of the formats that it holds."""
+    folders = {
+        form.name: canonical_folder(tree, canonical_settings(campaign, form), cache) for form in campaign.formats
+    }
+    images = {folder: CanonicalImages(folder) for folder in set(folders.values()) if folder.exists()}
+    decoded = [form for form in campaign.formats if folders[form.name] in images]
+    made = {form.name for form in decoded if Job(form, images[folders[form.name]], 1, cache).folder.exists()}
+    return len(decoded) == len(campaign.formats), made
 
 
 def extrapolate(few: Measured, more: Measured, images: int) -> tuple[PartEstimate, ...]:
@@ -117,10 +146,14 @@ def _measure(campaign: Campaign, tree: ImageTree, samples: int, cache: Path, dis
     with tempfile.TemporaryDirectory(prefix="estimate-", dir=cache) as folder:
         scratch, start_s = Path(folder), time.perf_counter()
         made = jobs(drawn, tree, scratch, display, strict=False)
+        decoded_s = time.perf_counter() - start_s
         records = write(made, scratch, display)
-        rest_s = time.perf_counter() - start_s - sum(record.write_synced_s or 0 for record in records)
+        checks_s = time.perf_counter() - start_s - decoded_s - sum(record.write_synced_s or 0 for record in records)
         canonical_bytes = sum(map(size_bytes, {job.images.folder for job in made}))
-        parts = {"": PartEstimate(_CANONICAL, rest_s, canonical_bytes)}
+        parts = {
+            _CANONICAL: PartEstimate(_CANONICAL, decoded_s, canonical_bytes),
+            _CHECKS: PartEstimate(_CHECKS, checks_s, 0),
+        }
         for job, record in zip(made, records, strict=True):
             if record.write_synced_s:
                 written_bytes = size_bytes(job.folder / "files")
