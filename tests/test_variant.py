@@ -15,6 +15,7 @@ CASES = [
     (Variant(track="best"), "best", "tuned"),
     (Variant(consumer="paced"), "paced", "emulated accelerator"),
     (Variant(transport="bounded"), "bounded", "streamed, cache bounded"),
+    (Variant(track="scaling", workers=4), "scaling/4", "4 workers"),
 ]
 
 
@@ -32,12 +33,13 @@ def test_a_variant_is_read_back_from_its_row() -> None:
         fabricate.at_best(actor, 1),
         fabricate.fed(actor, 1, "paced"),
         fabricate.fetched(actor, 1, "bounded"),
+        fabricate.load(actor, 1, track="scaling", workers=4),
     ]
     assert [Variant.of(row) for row in rows] == [variant for variant, *_ in CASES]
     assert Variant.of(fabricate.load(actor, 1, cache="", track="", consumer="")) == MAIN
 
 
-@pytest.mark.parametrize("name", ["quick", "standard", "train", "stream", "best"])
+@pytest.mark.parametrize("name", ["quick", "standard", "train", "stream", "best", "scaling"])
 def test_variants_of_a_campaign_match_its_trials(name: str) -> None:
     campaign = config.load(name)
     planned = {(t.contestant.name, t.variant) for t in plan.trials(campaign, 1)}

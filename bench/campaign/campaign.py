@@ -12,6 +12,8 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from loaderbench.api import Loader, Work
 from loaderbench.campaign import options, registry
+from loaderbench.campaign.names import distinct, known
+from loaderbench.campaign.scaling import Scaling
 from loaderbench.campaign.schema import (
     NO_UINT8,
     Best,
@@ -40,19 +42,6 @@ class CampaignError(Exception):
     """A campaign file that cannot be run. The message says what is wrong, where, and what would be right."""
 
 
-def known(what: str, names: Iterable[str], there: Iterable[str]) -> None:
-    """Raise ValueError unless all names are among those that there are."""
-    if unknown := sorted(set(names) - set(there)):
-        raise ValueError(f"{what} {', '.join(unknown)}; there are: {', '.join(there)}")
-
-
-def distinct(what: str, names: Iterable[str]) -> None:
-    """Raise ValueError if a name occurs more than once."""
-    names = list(names)
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"{what} named more than once: {', '.join(repeated)}")
-
-
 class Campaign(Table):
     """A whole campaign file."""
 
@@ -70,6 +59,7 @@ class Campaign(Table):
     """Contestants that also run with their data outside the page cache, once in every block."""
     consumers: Consumers = Consumers()
     stream: Stream | None = None
+    scaling: Scaling | None = None
     published: PublishedTable | None = None
     changes: tuple[ChangeTable, ...] = ()
     """Steps from a published set-up to an equal one, one thing at a time; at most one from each contestant."""
@@ -101,6 +91,7 @@ class Campaign(Table):
             yield f"consumers.{consumer}", feeding.contestants
         for transport, names in self.transports.items():
             yield f"stream.{STREAM_TABLES[transport]}", names
+        yield "scaling", self.scaling.contestants if self.scaling else ()
         yield "published", self.published.contestants if self.published else ()
         yield "changes", [name for change in self.changes for name in (change.from_, change.to)]
 
@@ -186,14 +177,14 @@ class Campaign(Table):
         return self
 
     @model_validator(mode="after")
-    def _searches_begin_with_own_settings(self) -> Campaign:
+    def _own_settings_come_first(self) -> Campaign:
         workers = self.work.count_workers()
         best = dict(self.best)
         for c in self.contestants:
             if c.name in best and not registry.adapters("loader")[c.loader].fault:
                 defaults = {name: o.default for name, o in options.declared(registry.loader(c.loader)).items()}
                 best[c.name] = best[c.name].beginning_with({**defaults, **c.options, "workers": workers})
-        return self.model_copy(update={"best": best})
+        return self.model_copy(update={"best": best, "scaling": self.scaling and self.scaling.without(workers)})
 
     def limited_to(self, names: Iterable[str] | None) -> Campaign:
         """Return the same campaign, of which a command deals only with these contestants; None: with all."""

@@ -24,10 +24,12 @@ class Variant:
 
     cache: Cache = "warm"
     track: Track = "same"
-    """`best`: at the best settings that the search found."""
+    """`best`: at the best settings that the search found. `scaling`: with another number of workers."""
     consumer: Consumer = "hungry"
     transport: Transport = ""
     """How the data comes from a bucket; empty if it is on this machine."""
+    workers: int = 0
+    """On the track `scaling`: the number of workers. 0: the campaign's."""
 
     @classmethod
     def of(cls, record: Record) -> Variant:
@@ -38,16 +40,19 @@ class Variant:
             "consumer": record.consumer,
             "transport": record.transport,
         }
-        return cls(**{name: value for name, value in values.items() if value})  # type: ignore[arg-type]
+        workers = (record.workers or 0) if record.track == "scaling" else 0
+        return cls(**{name: value for name, value in values.items() if value}, workers=workers)  # type: ignore[arg-type]
 
     @property
     def key(self) -> str:
         """The values that differ from the main variant's, separated by `/`: the end of a trial's name."""
-        return "/".join(value for value, main in zip(astuple(self), astuple(MAIN), strict=True) if value != main)
+        return "/".join(str(value) for value, main in zip(astuple(self), astuple(MAIN), strict=True) if value != main)
 
     @property
     def label(self) -> str:
         """The same in words; empty for the main variant."""
+        if self.workers:
+            return f"{self.workers} worker{'' if self.workers == 1 else 's'}"
         return ", ".join(_LABELS.get(value, value) for value in self.key.split("/") if value)
 
     def titled(self, title: str) -> str:
@@ -65,12 +70,13 @@ def variants(campaign: Mapping[str, Any]) -> dict[Variant, list[str]]:
     `campaign`: as `env.json` keeps it, also of an earlier version.
     """
     names = [contestant["name"] for contestant in campaign["contestants"]]
-    stream = campaign.get("stream") or {}
+    stream, scaling = campaign.get("stream") or {}, campaign.get("scaling") or {}
     chosen: dict[Variant, Collection[str]] = {
         MAIN: names,
         Variant(cache="cold"): campaign["cold"],
         Variant(track="best"): campaign["best"],
         **{Variant(consumer=c): f["contestants"] for c, f in campaign.get("consumers", {}).items() if f},
+        **{Variant(track="scaling", workers=n): scaling["contestants"] for n in scaling.get("workers", ())},
         **{Variant(transport=t): stream.get(table, ()) for t, table in STREAM_TABLES.items()},
     }
     return {variant: [name for name in names if name in among] for variant, among in chosen.items() if among}

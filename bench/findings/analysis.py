@@ -8,7 +8,7 @@ from typing import Any
 from loaderbench.campaign import tuning
 from loaderbench.campaign.disturbances import flags
 from loaderbench.campaign.variant import MAIN, Variant, variants
-from loaderbench.findings import controls, replication, summaries, titles, training
+from loaderbench.findings import controls, replication, scaling, summaries, titles, training
 from loaderbench.findings.crossover import DeliveryCurve, crossovers
 from loaderbench.findings.findings import Analysis
 from loaderbench.findings.trials import counted_rows, failures, machine_limits, of_variant, ok_rows, trial_table
@@ -42,6 +42,7 @@ def analyse(
         certified=bool(certified),
         cold_starts=tuple(summaries.cold_starts(campaign, table, main.summaries)),
         tuned=tuple(summaries.tuned(campaign, table, main, tuning.searches(records, campaign))),
+        scaling=tuple(scaling.curves(campaign, table, main.summaries)),
         by_consumer=tuple(summaries.by_consumer(campaign, table)),
         lightning=tuple(training.under_lightning(ok)),
         by_transport=tuple(summaries.by_transport(campaign, table, curves or {})),

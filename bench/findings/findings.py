@@ -105,6 +105,18 @@ class TunedSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScalingCurve:
+    """One contestant by its number of workers."""
+
+    main: ContestantSummary
+    """At the campaign's number of workers."""
+    points: Mapping[int, ContestantSummary]
+    """By number of workers, ascending. Those without a speed have their trouble."""
+    reading: str
+    """Where it stops growing, and at which limit, in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ConsumerSummary:
     """One contestant with a consumer other than the default one."""
 
@@ -193,6 +205,8 @@ class Analysis:
     """Contestants that also ran cold, in the same order."""
     tuned: tuple[TunedSummary, ...]
     """Tuned contestants: fastest first, those without a speed last."""
+    scaling: tuple[ScalingCurve, ...]
+    """Contestants that ran with several numbers of workers, in the order of `summaries`."""
     by_consumer: tuple[ConsumerSummary, ...]
     """By consumer, then the fastest contestant first."""
     lightning: tuple[UnderLightning, ...]

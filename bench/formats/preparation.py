@@ -11,7 +11,8 @@ from typing import Any
 from loaderbench.api import Artifact, Mode
 from loaderbench.bucket.repository import MANIFEST, Repository
 from loaderbench.campaign import registry
-from loaderbench.campaign.campaign import Campaign, known
+from loaderbench.campaign.campaign import Campaign
+from loaderbench.campaign.names import known
 from loaderbench.campaign.schema import Data, Format
 from loaderbench.formats.estimation import Estimate, estimate_on_samples
 from loaderbench.formats.writing import Job, PrepareError, canonical_settings, jobs, write

@@ -12,7 +12,7 @@ SCHEMA_VERSION = 7
 """A version may add columns and stop filling others. None changes the meaning of a column, or drops one."""
 
 Kind = Literal["write", "load", "limit", "tune"]
-Track = Literal["same", "best"]
+Track = Literal["same", "best", "scaling"]
 Cache = Literal["warm", "cold"]
 Consumer = Literal["hungry", "paced", "train", "lightning"]
 Transport = Literal["", "stream", "bounded", "download"]
@@ -92,7 +92,7 @@ class Record:  # long, because it is one schema, in the order of the file's head
     copies from it asynchronously), `private`, or on the `device`."""
     track: str = ""
     """`same`: a trial in a block at the campaign's settings, which all contestants share. `best`: one at the best
-    settings that the search found for the contestant."""
+    settings that the search found for the contestant. `scaling`: one with another number of workers."""
     cache: str = ""
     """Requested state of the page cache: `warm` or `cold`."""
     cache_state: str = ""

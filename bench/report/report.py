@@ -16,7 +16,7 @@ from markupsafe import Markup
 from loaderbench.findings import verdicts
 from loaderbench.findings.raw_times import analyse_folder
 from loaderbench.records.folder import CampaignFolder
-from loaderbench.report import conditions, plots, resources, results
+from loaderbench.report import conditions, plots, resources, results, scaling
 from loaderbench.report.first_screen import first_screen, setup
 from loaderbench.report.markdown import anchor, cell, templates, verbatim
 from loaderbench.report.material import Material
@@ -32,6 +32,7 @@ SECTIONS = (
     results.work,
     results.published,
     results.tuning,
+    scaling.scaling,
     results.accelerator,
     results.training,
     results.bucket,

@@ -48,7 +48,7 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
     contestant, variant, identity = trial.contestant, trial.variant, _identity(campaign, trial)
     if obstacle := _obstacle(campaign, trial, prepared):
         status, reason = obstacle
-        return Record(**identity, status=status, reason=reason)
+        return Record(**identity, workers=variant.workers or None, status=status, reason=reason)
     need(_ROOM_BYTES, folder, f"the log and the raw times of {trial.name}", trials_csv.MAKE_ROOM)
     artifact = prepared.artifacts[contestant.format]
     file_name = trial.name.replace("/", "+")  # no name contains a plus
@@ -137,7 +137,7 @@ def trial_spec(  # noqa: PLR0913, PLR0917 - all that a trial is
     return TrialSpec(
         loader=contestant.loader,
         artifact=artifact,
-        work=replace(work, workers=settings.get("workers", work.workers)),
+        work=replace(work, workers=settings.get("workers", variant.workers or work.workers)),
         window=Window(**window, epochs=epochs),
         times=times,
         options=_options(contestant, settings),
@@ -164,7 +164,7 @@ def _identity(campaign: Campaign, trial: Trial) -> dict[str, Any]:
     """Return the columns that identify the trial."""
     contestant, variant = trial.contestant, trial.variant
     place = {"kind": "load", "block": trial.block, "attempt": trial.attempt, "track": variant.track}
-    own = trial.block and variant.track == "same"
+    own = trial.block and variant.track != "best"
     network = {}
     if campaign.stream and variant.transport:
         network = bucket_under_test.limits(campaign.stream, variant.transport)

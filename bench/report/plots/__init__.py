@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from loaderbench.findings.findings import Analysis
-from loaderbench.report.plots import over_time, resources, speed, trade_offs, waiting
+from loaderbench.report.plots import over_time, resources, scaling, speed, trade_offs, waiting
 from loaderbench.report.plots.style import STYLE, Palette, add_title
 
 
@@ -27,6 +27,7 @@ PLOTS = (
     Plot("best.png", "Throughput with shared and with tuned settings", speed.tuned),
     Plot("demand.png", "How busy each loader keeps an accelerator", over_time.demand),
     Plot("training.png", "Training throughput by loader", speed.training),
+    Plot("scaling.png", "Throughput and CPU time by number of workers", scaling.by_workers),
     Plot("streaming.png", "Images delivered over time (data in S3)", over_time.delivered),
     Plot("bound.png", "Throughput compared with the machine limit", speed.machine_limit),
     Plot("published.png", "Speed ratios: published and measured here", speed.published),
