@@ -20,10 +20,12 @@ from loaderbench.cli import app
 from loaderbench.images import find
 from loaderbench.loaders.shared import prefetched_bytes
 from loaderbench.machine import open_files
+from loaderbench.machine.disk import DiskSpaceError
 from loaderbench.machine.errors import FixableError
-from loaderbench.machine.files import BusyError, expanded, locked
+from loaderbench.machine.files import BusyError, expanded, locked, write_whole
 from loaderbench.machine.progress import Display
 from loaderbench.records import trials_csv
+from loaderbench.report import plots, report
 from loaderbench.run import preflight, runner
 from loaderbench.trial import needs
 from tests import campaigns
@@ -170,3 +172,20 @@ def test_a_report_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["report", str(tmp_path), f"--reports={tmp_path}/env.json/reports"])
     assert done.exit_code == 1
     assert "cannot be written: not a directory; use --reports DIR for another folder" in done.output.replace("\n", "")
+
+
+def test_a_disk_that_fills_up_is_told_where_a_file_or_a_report_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "env.partial").symlink_to("/dev/full")
+    with pytest.raises(DiskSpaceError, match=r"filled up .No space left on device.; env.json are not kept; make room"):
+        write_whole(tmp_path / "env.json", "{}")
+
+    def render(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(plots, "render", render)
+    measured = Path(__file__).parent.parent / "results" / "reference-2-cores"
+    with pytest.raises(DiskSpaceError, match=r"the report's files are not kept; the rows are; make room and run"):
+        report.write(measured, tmp_path / "report")
+    assert not [*(tmp_path / "report").iterdir()]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from loaderbench.machine.disk import obstacle
+from loaderbench.machine.disk import full_disk_explained, obstacle
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import printable
 
@@ -64,12 +64,13 @@ def force_to_disk(path: Path) -> None:
 def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Write a file so that its path never names a part of it.
 
-    `durable`: flush the content to the disk first, so that this also holds after a power cut.
+    `durable`: flush the content to the disk first, so that this also holds after a power cut. Raises DiskSpaceError.
     """
     partial = path.with_suffix(".partial")
-    partial.write_bytes(content if isinstance(content, bytes) else content.encode())
-    if durable:
-        force_to_disk(partial)
+    with full_disk_explained(path.parent, path.name, "make room there"):
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+        if durable:
+            force_to_disk(partial)
     partial.rename(path)
 
 

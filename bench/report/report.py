@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from loaderbench.findings import verdicts
 from loaderbench.findings.raw_times import analyse_folder
+from loaderbench.machine.disk import full_disk_explained
 from loaderbench.records.folder import CampaignFolder
 from loaderbench.report import conditions, plots, resources, results, scaling
 from loaderbench.report.first_screen import first_screen, setup
@@ -55,11 +56,16 @@ SECTIONS = (
 def write(folder: Path, out: Path) -> Path:
     """Write `report.md` and its PNGs into `out` and return its path; other files there stay.
 
-    Raises FileNotFoundError without an `env.json`, and ValueError if another version wrote it or `trials.csv`.
+    Raises FileNotFoundError without an `env.json`, ValueError if another version wrote it or `trials.csv`, and
+    DiskSpaceError.
     """
     material = _read(folder)
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".report-", dir=out) as name:
+    elsewhere = f"the rows are; make room and run loaderbench report '{folder}', with --reports DIR for another disk"
+    with (
+        full_disk_explained(out, "the report's files", elsewhere),
+        TemporaryDirectory(prefix=".report-", dir=out) as name,
+    ):
         made = Path(name)
         drawn = plots.render(material.analysis, _caption(material), made)
         material = replace(material, pictures={plot.file: plot.title for plot in drawn})
