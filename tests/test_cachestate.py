@@ -10,6 +10,9 @@ import pytest
 
 from loaderbench.machine import page_cache
 from loaderbench.machine.page_cache import cold_state, resident_pct, warm_or_evict, warm_state
+from loaderbench.machine.progress import Display
+from loaderbench.run import runner
+from tests.campaigns import Ready, campaign
 
 SIZE, PAYLOAD, MIB = 1_000_000_000, 800_000_000, 1 << 20
 
@@ -84,6 +87,15 @@ def test_warming_and_evicting_change_the_residency(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("size_bytes", "kept"), [(10**9, True), (10**9 + 1, False)])
 def test_a_format_needs_room_beside_a_trial_to_stay_in_memory(size_bytes: int, kept: bool) -> None:  # noqa: FBT001
     assert (page_cache.why_not_kept(size_bytes, 2 * 10**9) == "") is kept
+
+
+def test_a_format_that_memory_cannot_keep_is_announced(
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = campaign({"a": {}})
+    monkeypatch.setattr(runner, "memory_limit_bytes", lambda: 64 << 20)
+    runner._announce(chosen, ready(chosen), tmp_path, {}, Display())
+    assert "will not be verified as warm: the format of" in capsys.readouterr().out
 
 
 def test_dropped_pages_end_a_warm_state(tmp_path: Path) -> None:

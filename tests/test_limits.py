@@ -125,8 +125,11 @@ class TestBound:
         ("mode", "stages"),
         [
             ("raw", ("crop", "output")),
-            ("jpeg", ("decode", "decode+crop", "output")),
-            ("original", ("original decode", "original decode+crop", "output")),
+            ("jpeg", ("decode", "decode+crop", "region decode+crop", "output")),
+            (
+                "original",
+                ("original decode", "original decode+crop", "original region decode+crop", "output"),
+            ),
             ("proportion", ("output",)),
             ("smart", ("output",)),
         ],
@@ -203,6 +206,19 @@ class TestColumns:
             assert columns["pct_of_bound"] == pytest.approx(
                 100 * (own | changes)["images_per_s"] / columns["bound_ips"]
             )
+
+    @pytest.mark.parametrize(("images_per_s", "by"), [(49.0, "decode+crop"), (69.0, "region decode+crop")])
+    def test_a_loader_that_decodes_regions_may_exceed_whole_decoding(
+        self, planted: None, images_per_s: float, by: str
+    ) -> None:
+        chosen = campaign({"a": {}})
+        row = fabricate.load(fabricate.CAST[0], 1, batch_memory="private", images_per_s=images_per_s)
+        speeds = {"decode": 60.0, "decode+crop": 50.0, "region decode+crop": 70.0, "output": 200.0}
+        rows = {f"1/limit/{name}": replace(row, kind="limit", images_per_s=ips) for name, ips in speeds.items()}
+        prepared: Any = SimpleNamespace(canonicals={"files": Path("one")}, artifacts={})
+        columns = limit_columns(chosen, prepared, plan.Trial(1, 1, 1, chosen.contestants[0]), row, rows)
+        assert (columns["bound_by"], columns["bound_ips"]) == (by, speeds[by])
+        assert ("decode+crop: faster" in columns["bound_reason"]) == (images_per_s > speeds["decode+crop"])
 
     @pytest.mark.parametrize(
         ("contestant", "variant", "reason"),

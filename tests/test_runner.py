@@ -28,7 +28,7 @@ from loaderbench.records.certificates import Certificate
 from loaderbench.records.record import Record
 from loaderbench.run import runner
 from tests import campaigns
-from tests.campaigns import Ready, campaign
+from tests.campaigns import campaign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +158,7 @@ def test_limits_are_measured_once_per_block_and_bound_its_trials(run: Run, tmp_p
     folder = run(chosen, tmp_path)
     rows = trials_csv.read(folder / "trials.csv")
     limits = {row.trial: row.images_per_s for row in rows if row.kind == "limit" and row.status == "ok"}
-    steps = ("decode", "decode+crop", "output", "transfer")
+    steps = ("decode", "decode+crop", "region decode+crop", "output", "transfer")
     assert limits.keys() == {f"{block}/limit/{step}" for block in (1, 2) for step in steps}
     assert all(row.reason for row in rows if row.kind == "limit" and row.status != "ok")
     bounded = [row for row in loads(folder) if row.contestant == "a"]
@@ -190,15 +190,6 @@ def test_a_cold_contestant_is_measured_warm_and_cold(run: Run, tmp_path: Path) -
     assert rows["cold"].window_images == 96 - 16
     assert {row.trial for row in trials_csv.read(folder / "trials.csv")} >= {"1/limit/disk/files"}
     assert len(list((folder / "times").iterdir())) == 2
-
-
-def test_a_format_that_memory_cannot_keep_is_announced(
-    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    chosen = campaign({"a": {}})
-    monkeypatch.setattr(runner, "memory_limit_bytes", lambda: 64 << 20)
-    runner._announce(chosen, ready(chosen), tmp_path, {}, Display())
-    assert "will not be verified as warm: the format of" in capsys.readouterr().out
 
 
 def test_trials_beside_another_process_are_flagged_and_their_block_repeated(run: Run, tmp_path: Path) -> None:

@@ -106,6 +106,21 @@ class TestSamples:
                 assert cv2.PSNR(image.decode(buffer), np.asarray(expected)) >= LEAST_DB
             assert np.shares_memory(image.decode(buffer), buffer)
 
+    @pytest.mark.parametrize("metadata", [b"", b"Exif\0\0" + bytes(40_000)])
+    def test_a_file_can_be_read_down_to_a_row(self, metadata: bytes) -> None:
+        """Its headers stay complete, however long they are."""
+        pixels = cv2.resize(np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8), (320, 480))
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", exif=metadata)
+        image = steps.encoded(file.getvalue())
+        assert image is not None
+        whole, half = (part.read(np.empty(1 << 20, np.uint8)) for part in (image, image.down_to(240)))
+        assert image.down_to(480).content == image.content
+        assert len(image.down_to(240).content) < len(image.content)
+        assert whole.shape == half.shape == (60, 40, 3)
+        assert np.array_equal(whole[:20], half[:20])
+        assert not np.array_equal(whole, half)
+
     @pytest.mark.parametrize(("kind", "mode"), [("PNG", "RGB"), ("JPEG", "CMYK"), ("PNG", "L"), ("BMP", "RGB")])
     def test_opencv_decodes_what_libjpeg_turbo_cannot(self, kind: str, mode: str) -> None:
         pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
@@ -196,6 +211,7 @@ class TestCrop:
         for step in (
             steps.crop(steps.raw(canonical, range(len(canonical))), WORK, 0),
             steps.decode_crop(steps.jpeg(canonical, range(len(canonical))), WORK, 0),
+            steps.region_decode_crop(steps.jpeg(canonical, range(len(canonical))), WORK, 0),
         ):
             batch.images[:] = 0
             assert list(islice(step, 16)) == [1] * 16

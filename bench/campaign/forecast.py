@@ -18,7 +18,7 @@ _AROUND_FEEDING_S = 25
 """Starting a trial, and training on one batch or the sweep of demands."""
 _AROUND_STAGES_S = 5
 """Starting the processes that measure the machine limits."""
-_STAGES = 8
+_STAGES = 10
 _AROUND_FETCHING_S = 10
 """Starting, compiling and downloading."""
 _SHARE_OF_LIMIT = 0.75

@@ -192,13 +192,26 @@ COPIES_OF_BATCHES: tuple[tuple[str, Callable[[LimitSpec], float], Situation], ..
     ("host-to-device", partial(_to_device, pinned=True), "on the GPU"),
     ("pageable-to-device", partial(_to_device, pinned=False), "pageable"),
 )
+IMAGE_FILES: tuple[tuple[str, Callable[..., list[Any]], Mode], ...] = (
+    ("", steps.jpeg, "jpeg"),
+    ("original ", steps.original, "original"),
+)
+DECODING: tuple[tuple[str, Callable[..., Iterator[int]]], ...] = (
+    ("decode", steps.decode),
+    ("decode+crop", steps.decode_crop),
+    ("region decode+crop", steps.region_decode_crop),
+)
+"""A loader may decode the region alone that it crops, and then exceeds the rates of those that decode whole images."""
 STEPS = (
     Step("gather", partial(_on_images, steps.gather, steps.raw), ("raw",), "copies records"),
     Step("crop", partial(_on_images, steps.crop, steps.raw), ("raw",)),
-    Step("decode", partial(_on_images, steps.decode, steps.jpeg), ("jpeg",)),
-    Step("decode+crop", partial(_on_images, steps.decode_crop, steps.jpeg), ("jpeg",)),
-    Step("original decode", partial(_on_images, steps.decode, steps.original), ("original",)),
-    Step("original decode+crop", partial(_on_images, steps.decode_crop, steps.original), ("original",)),
+    *(
+        Step(
+            f"{prefix}{name}", partial(_on_images, step, samples), (mode,), other_ways=step != steps.region_decode_crop
+        )
+        for prefix, samples, mode in IMAGE_FILES
+        for name, step in DECODING
+    ),
     Step("output", _output, any_images=True),
     Step("disk", None, only="cold", other_ways=True),
     *(

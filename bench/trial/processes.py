@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from loaderbench.machine import process
+from loaderbench.machine.cores import allowed_cores
 from loaderbench.trial.spec import ObserveSpec, Several, TrialSpec
 
 _THREADS = "NUMBA_NUM_THREADS"
@@ -40,5 +41,5 @@ def run(
 def _with_threads(environment: Mapping[str, str], workers: int) -> Mapping[str, str]:
     """Return an environment in which numba, once it is imported, has at least as many threads as there are workers."""
     told = environment.get(_THREADS, "")
-    threads = int(told) if told.isdecimal() else len(os.sched_getaffinity(0))
+    threads = int(told) if told.isdecimal() else allowed_cores()
     return environment if workers <= threads else {**environment, _THREADS: str(workers)}
