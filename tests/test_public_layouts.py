@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -167,6 +169,19 @@ class TestLabels:
         (root / "Test.csv").write_text("ClassId,Path\n10,Test/1.png\n")
         assert labelled(read(root, tmp_path / "cache", "test")) == {"1.png": "10"}
         assert read(root, tmp_path / "cache").classes.index("10") == 2
+
+    def test_folder_above_the_images_need_not_be_readable(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, root = os.scandir, plant(tmp_path / "data" / "train", "1.jpg")
+
+        def scandir(path: Path) -> Any:
+            if Path(path) == tmp_path / "data":
+                raise PermissionError(13, "")
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+        assert read(root, tmp_path / "cache").paths == ("1.jpg",)
 
     def test_image_with_two_labels_is_left_out(self, tmp_path: Path) -> None:
         root = lay(tmp_path / "data", ["0.jpg", "1.jpg"], {"labels.csv": "file,class\n0.jpg,a\n0.jpg,b\n1.jpg,b\n"})

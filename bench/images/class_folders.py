@@ -11,6 +11,7 @@ from loaderbench.images.tree import EXTENSIONS, ImageTree, SourceError, Walk, fo
 from loaderbench.machine.text import names, printable
 
 _NAMED_EXTENSIONS = 5
+_HOW_TO_LABEL = "For other classes, put metadata.csv with the columns file_name and label beside them."
 
 
 def scan(root: Path, known: Sequence[str] = ()) -> ImageTree:
@@ -61,7 +62,7 @@ def _classes(root: Path, walk: Walk, known: Sequence[str]) -> tuple[tuple[str, .
         return classes, folders, (*_notes(root, walk, classes, with_images), *ignored)
     if "" not in walk.folders:
         raise SourceError(_no_images(root, walk))
-    note = f"The images are in no class folder: all are of one class. {_how_to_label(root)}"
+    note = f"The images are in no class folder: all are of one class. {_HOW_TO_LABEL}"
     return (root.name or "images",), [""], (note, *ignored)
 
 
@@ -70,9 +71,9 @@ def _notes(root: Path, walk: Walk, classes: tuple[str, ...], with_images: set[st
     if stray := walk.folders.get(""):
         yield f"{len(stray.names)} images beside the class folders are skipped."
     if len(classes) == 1:
-        yield f"There is one class only: {printable(classes[0])}. {_how_to_label(root)}"
+        yield f"There is one class only: {printable(classes[0])}. {_HOW_TO_LABEL}"
     if are_parts(classes):
-        yield f"The class folders ({names(classes)}) look like parts of one set. {_how_to_label(root)}"
+        yield f"The class folders ({names(classes)}) look like parts of one set. {_HOW_TO_LABEL}"
     if empty := sorted(set(classes) - with_images):
         yield f"{len(empty)} class folders hold no image, and keep their labels: {names(empty)}."
     if others := sorted(walk.top - {name for of in classes for name in (of, of.partition("/")[0])}):
@@ -84,10 +85,6 @@ def _notes(root: Path, walk: Walk, classes: tuple[str, ...], with_images: set[st
         )
     yield from _alike(classes)
     yield from _nested(root, walk, with_images)
-
-
-def _how_to_label(root: Path) -> str:
-    return f"For other classes, put metadata.csv with the columns file_name and label into {printable(root)}."
 
 
 def _alike(classes: Sequence[str]) -> Iterator[str]:

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -18,6 +20,7 @@ USUAL = "metadata.csv"
 """The file to recommend."""
 _FIRST = (USUAL, "metadata.jsonl", "labels.csv", "val_annotations.txt")
 """Files that give labels, in the order of asking. Others that `is_table` knows come after them."""
+_SUFFIXES = (".csv", ".jsonl", ".txt")
 _STEM = re.compile(r"_classes|(labels?|metadata|data|info|images|set)?")
 """What a table's name may hold besides a split, in lower case."""
 _FILE_COLUMNS = (
@@ -72,10 +75,12 @@ def find(folder: Path) -> Table | None:
 
 
 def _files(folder: Path, split: str) -> list[Path]:
-    """Return the files in a folder that can give the labels of a split."""
-    first = [folder / name for name in _FIRST]
-    others = sorted(path for path in folder.iterdir() if _split_of(path.name) in {"", split} and path not in first)
-    return [path for path in (*first, *others) if path.is_file()]
+    """Return the files in a folder that can give the labels of a split; none if it cannot be read."""
+    there: list[str] = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        there = sorted(entry.name for entry in entries if entry.name.endswith(_SUFFIXES) and entry.is_file())
+    others = [name for name in there if name not in _FIRST and _split_of(name) in {"", split}]
+    return [folder / name for name in (*_FIRST, *others) if name in there]
 
 
 def _split_of(name: str) -> str | None:

@@ -85,7 +85,7 @@ class ImageTree:
 def folders_in(folder: Path) -> list[Path]:
     """Return the folders in a folder that `scan` reads, sorted; none if it cannot be read, which `scan` reports."""
     with suppress(OSError), os.scandir(folder) as entries:
-        return sorted(Path(entry.path) for entry in entries if not is_ignored(entry.name) and entry.is_dir())
+        return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not is_ignored(entry.name))
     return []
 
 
