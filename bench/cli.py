@@ -41,6 +41,9 @@ def name_or_path(given: str) -> str:
 
 
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any image cannot be read.")]
+ResultsOption = Annotated[
+    Path, typer.Option("--results", parser=path, help="Folder for the campaigns' rows and raw times.")
+]
 ReportsOption = Annotated[Path, typer.Option("--reports", parser=path, help="Folder for the reports.")]
 ArtifactsOption = Annotated[
     str | None,
@@ -150,9 +153,7 @@ def on_campaign(command: Callable[..., None]) -> Callable[..., None]:
 def bench(
     chosen: Chosen,
     *,
-    results: Annotated[
-        Path, typer.Option("--results", parser=path, help="Folder for the campaigns' rows and raw times.")
-    ] = Path("results"),
+    results: ResultsOption = Path("results"),
     reports: ReportsOption = Path("reports"),
     artifacts: ArtifactsOption = None,
     strict: StrictOption = False,
