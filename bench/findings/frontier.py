@@ -30,7 +30,7 @@ def bytes_per_image(analysis: Analysis) -> dict[str, float]:
 
 
 def frontiers(analysis: Analysis) -> tuple[Frontier, ...]:
-    """Return the frontier of each size of images that at least two contestants crop.
+    """Return the frontier of each size of images that at least two contestants crop, the fewest bytes first.
 
     Contestants count that do the requested work on images of any size and quality, within the machine limit.
     """
@@ -39,9 +39,8 @@ def frontiers(analysis: Analysis) -> tuple[Frontier, ...]:
     for s in analysis.measured:
         if s.name in sizes and s.format in images and not s.apart and not s.beyond_limit:
             groups[images[s.format]].append(s)
-    return tuple(
-        Frontier(images=name, contestants=_unbeaten(among, sizes)) for name, among in groups.items() if len(among) > 1
-    )
+    found = [Frontier(images=name, contestants=_unbeaten(among, sizes)) for name, among in groups.items() if among[1:]]
+    return tuple(sorted(found, key=lambda one: sizes[one.contestants[0].name]))
 
 
 def _images(written: Record) -> str:

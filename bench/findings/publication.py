@@ -17,7 +17,7 @@ def published(analysis: Analysis) -> str:
     pairs = [p for p in analysis.replications if p.name != analysis.reference]
     told = [p.ratio for p in pairs if p.ratio]
     measured = [p.measured.mean for p in pairs if p.measured and p.ratio]
-    equal = [p.equal.mean for p in pairs if p.equal and p.ratio]
+    equal = [p.equal.mean for p in pairs if p.equal and p.ratio] if analysis.setup_effects else []
     if not measured and not equal:
         return ""
     found = [("published", told), ("measured with that set-up", measured)]

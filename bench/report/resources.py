@@ -26,7 +26,7 @@ def costs(material: Material) -> dict[str, Any] | None:
     if not {"speed-cost.png", "speed-size.png"} & material.pictures.keys():
         return None
     found = frontier.frontiers(material.analysis)
-    return {"frontiers": [(one.images, ", ".join(s.title for s in one.contestants)) for one in found]}
+    return {"frontiers": [(one.images, "; ".join(s.title for s in one.contestants)) for one in found]}
 
 
 def limits(material: Material) -> dict[str, Any] | None:

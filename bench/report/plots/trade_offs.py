@@ -21,6 +21,9 @@ from loaderbench.report.plots.style import (
     wrapped,
 )
 
+_DECADE = 10
+"""Sizes that differ by more than this factor are drawn on a logarithmic axis."""
+
 
 def cpu_cost(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images/s against CPU-seconds per 1,000 images."""
@@ -35,10 +38,15 @@ def disk_space(analysis: Analysis, palette: Palette) -> Figure | None:
     figure = _against(analysis, palette, sizes, "stored bytes per image, without index and padding", BYTES)
     if figure is None:
         return None
-    [ax] = figure.axes
+    [ax], (least, most) = figure.axes, (min(sizes.values()), max(sizes.values()))
+    if most > _DECADE * least:
+        ax.set_xscale("log")
+        ax.set_xlim(least / 1.5, most * 1.5)
+        ax.xaxis.set_major_formatter(BYTES)
     for one in frontier.frontiers(analysis):
         ax.plot([sizes[s.name] for s in one.contestants], [s.median for s in one.contestants], "--", color=GREY, lw=1)
-        annotate_right(ax, (sizes[one.contestants[-1].name], one.contestants[-1].median), one.images, **EXCUSE)
+        last = one.contestants[-1]
+        annotate_right(ax, (sizes[last.name], last.median), one.images, xytext=(-8, 9), ha="right", **EXCUSE)
     return figure
 
 
@@ -46,7 +54,7 @@ def _against(
     analysis: Analysis, palette: Palette, prices: Mapping[str, float], label: str, unit: str | Formatter
 ) -> Figure | None:
     """Draw points of images/s, with their titles at the right in order of height. `prices`: by contestant."""
-    points = [s for s in analysis.measured if s.name in prices]
+    points = sorted((s for s in analysis.measured if s.name in prices), key=lambda s: -s.median)
     if len(points) < 2:  # noqa: PLR2004 - nothing to compare
         return None
     titles = [wrapped(s.title + (" (not ranked)" if s.unranked_reason else ""), 38) for s in points]
