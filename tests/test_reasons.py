@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from torch._utils import ExceptionWrapper
 
@@ -15,7 +18,7 @@ from loaderbench.machine.reasons import WORDS_CHARACTERS, last_error, reason
 HERE = f"{Path(__file__).parent.name}/{Path(__file__).name}"
 KILLED = (
     "RuntimeError: DataLoader worker (pid 42) was killed by SIGKILL (out of memory?), "
-    "then RuntimeError: DataLoader worker (pid(s) 42) exited unexpectedly"
+    "then RuntimeError: DataLoader worker (pid(s) 42) exited unexpectedly (out of memory?)"
 )
 NUMBA = (
     "Failed in nopython mode pipeline (step: nopython frontend)\n\x1b[1m\x1b[1mCannot resolve setattr: x\n"
@@ -63,6 +66,13 @@ def killed() -> None:
         fail(RuntimeError, "DataLoader worker (pid 42) is killed by signal: Killed. ")
     except RuntimeError as error:
         raise RuntimeError("DataLoader worker (pid(s) 42) exited unexpectedly") from error
+
+
+def noticed() -> None:
+    try:
+        fail(EOFError, "")
+    except EOFError as error:
+        raise RuntimeError("a worker has gone") from error
 
 
 def told(error: Callable[[], None]) -> str:
@@ -116,6 +126,22 @@ def test_a_reason_is_one_line_with_the_errors_own_words_first(
     text = told(error)
     assert text.startswith(f"{words} ({HERE}:")
     assert text.removeprefix(f"{words} ({HERE}:").lstrip("0123456789") == f"{where})"
+
+
+@pytest.mark.parametrize(
+    ("program", "how"),
+    [("kill -KILL $$", "was killed by SIGKILL (out of memory?)"), ("exit 3", "exited with 3")],
+    ids=["killed", "exited"],
+)
+def test_a_worker_that_died_while_it_sent_is_named_first(
+    monkeypatch: pytest.MonkeyPatch, program: str, how: str
+) -> None:
+    with subprocess.Popen(["sh", "-c", program]) as worker:
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        monkeypatch.setattr(psutil.Process, "children", lambda _: [psutil.Process(worker.pid)])
+        texts = told(lambda: fail(ConnectionResetError, "reset by peer")), told(noticed)
+    assert texts[0].startswith(f"a worker process {how}, then ConnectionResetError: reset by peer ({HERE}:")
+    assert texts[1].startswith(f"a worker process {how}, then RuntimeError: a worker has gone ({HERE}:")
 
 
 def test_pages_of_words_are_cut_and_the_place_is_kept() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -34,6 +35,7 @@ def perform(task: str, spec: Any, result: Path) -> dict[str, Any]:
     except NotImplementedError as error:  # how a loader refuses work that it does not support
         report = {"status": "unavailable", "reason": one_line(str(error) or reason(error), WORDS_CHARACTERS)}
     except BaseException as error:  # noqa: BLE001 - an adapter may raise anything; it becomes the row's reason
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # in torch's handler a dead worker raises a further error
         traceback.print_exc()
         report = {"status": "failed", "reason": reason(error)}
     write_whole(result, pickle.dumps(report), durable=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from typing import IO, Any
 
 import psutil
 
-from loaderbench.machine.reasons import last_error
+from loaderbench.machine.reasons import killer, last_error
 
 _LOOK_S, _ENDS_WITHIN_S = 0.02, 90
 
@@ -145,7 +144,4 @@ def death(who: str, code: int) -> str:
     """Return a sentence on how a process ended that left no report. `code`: as in `subprocess`, signals below zero."""
     if code >= 0:
         return f"{who} ended with {code} and no result"
-    hint = {signal.SIGKILL: " (out of memory?)", signal.SIGBUS: " (is /dev/shm or the disk full?)"}.get(
-        signal.Signals(-code), ""
-    )
-    return f"{who} was ended by {signal.Signals(-code).name}{hint}"
+    return f"{who} was ended by {killer(-code)}"
