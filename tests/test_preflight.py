@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,20 @@ def test_contestants_for_which_shared_memory_is_too_small_are_explained_and_the_
     assert rows["torch"].status == "unavailable"
     assert rows["torch"].reason.startswith("its workers pass batches on through /dev/shm, which needs 294.9 kB and has")
     assert said[0] == f"torch: {rows['torch'].reason}"
+
+
+@pytest.mark.usefixtures("planted", "forked")
+def test_a_disk_that_fills_up_ends_the_campaign_and_fails_no_trial(
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, usage = campaigns.campaign({"good": {}}, blocks=1), shutil.disk_usage
+    prepared = ready(chosen)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=0))
+        with pytest.raises(DiskSpaceError, match=r"raw times of 1/good need .* run the same command to resume"):
+            runner.run(chosen, prepared, tmp_path, Display())
+    folder = runner.run(chosen, prepared, tmp_path, Display())
+    assert [row.status for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"] == ["ok"]
 
 
 @pytest.mark.parametrize(("dtype", "value_bytes"), [("uint8", 1), ("bfloat16", 2), ("float16", 2), ("float32", 4)])

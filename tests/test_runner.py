@@ -20,7 +20,6 @@ from loaderbench.campaign.disturbances import disturbances
 from loaderbench.findings import check
 from loaderbench.formats import prepare
 from loaderbench.machine import page_cache
-from loaderbench.machine.disk import DiskSpaceError
 from loaderbench.machine.files import BusyError, locked
 from loaderbench.machine.progress import Display
 from loaderbench.records import trials_csv
@@ -234,20 +233,6 @@ def test_rows_of_another_gpu_or_driver_are_never_mixed_into_a_campaign(
     run(various(), tmp_path)
     archived = [path for path in tmp_path.iterdir() if path.name.startswith("small-")]
     assert len(archived) == bool(change)
-
-
-def test_a_full_disk_ends_the_campaign_and_fails_no_trial(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = shutil.disk_usage
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            shutil, "disk_usage", lambda path: usage(path)._replace(free=0 if tmp_path in path.parents else 1 << 30)
-        )
-        with pytest.raises(DiskSpaceError, match=r"raw times of 1/a need .* run the same command to resume"):
-            run(campaign({"a": {}}, blocks=1), tmp_path)
-    assert loads(tmp_path / "small") == []
-    assert [row.status for row in loads(run(campaign({"a": {}}, blocks=1), tmp_path))] == ["ok"]
 
 
 def test_a_second_run_of_the_same_campaign_is_refused(run: Run, tmp_path: Path) -> None:
