@@ -89,6 +89,7 @@ def test_a_format_needs_room_beside_a_trial_to_stay_in_memory(size_bytes: int, k
     assert (page_cache.why_not_kept(size_bytes, 2 * 10**9) == "") is kept
 
 
+@pytest.mark.usefixtures("planted")
 def test_a_format_that_memory_cannot_keep_is_announced(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
