@@ -51,7 +51,7 @@ def packed(entries: Iterable[tuple[str, bytes] | tarfile.TarInfo], mode: str = "
     return stream.getvalue()
 
 
-def read(data: Path, cache: Path, split: str | None = None) -> ImageTree:
+def read(data: Any, cache: Path, split: str | None = None) -> ImageTree:
     """The tree that the harness reads from `--data`."""
     return find(data, Data(split=split), cache, Display())
 

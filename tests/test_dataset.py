@@ -95,6 +95,10 @@ class TestObject:
         tree = read(importlib.import_module(module).Plain(), tmp_path / "cache")
         assert (tree.classes, len(tree.paths)) == (("cat", "dog", "fox"), 20)
 
+    def test_classes_without_names_are_numbered(self, tmp_path: Path) -> None:
+        tree = read([(pixels, 3) for pixels in PIXELS[:2]], tmp_path / "cache")
+        assert (tree.classes, tree.labels.tolist()) == (("0", "1", "2", "3"), [3, 3])
+
     @pytest.mark.parametrize(
         ("made", "told"),
         [
