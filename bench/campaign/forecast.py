@@ -50,7 +50,9 @@ def expected_s(campaign: Campaign, trials: Sequence[Trial], samples: int, search
     timing, search = campaign.timing, campaign.tuning
     total_s = searching * (search.warmup_s + search.window_s + _AROUND_WINDOW_S)
     if timing.stage_s:
-        total_s += len({trial.block for trial in trials}) * (_AROUND_STAGES_S + _STAGES * timing.stage_s)
+        sets = {(form.max_side, form.quality) for form in campaign.selected_formats}  # of images, each with its limits
+        blocks = {trial.block for trial in trials}
+        total_s += len(blocks) * len(sets) * (_AROUND_STAGES_S + _STAGES * timing.stage_s)
     for variant in (trial.variant for trial in trials):
         epoch_s = _epoch_images(campaign, variant, samples) / _IMAGES_PER_S
         if epochs := whole_epochs(campaign, variant):
