@@ -225,7 +225,7 @@ def test_the_probe_has_several_batches_of_the_trials_size(batch_size: int, ranks
     assert probing.work.epoch_images == 700 or batch_size * ranks > 128
 
 
-LOADER = SimpleNamespace(load=lambda: SimpleNamespace(requires=()), code_digest=lambda: "its other code")
+LOADER = SimpleNamespace(requires=(), code_digest=lambda: "its other code")
 
 
 def _forge(text: str) -> Callable[..., str]:

@@ -151,14 +151,14 @@ def batches(images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
 def test_images_on_another_device_than_requested_are_invalid(asked: str, found: str) -> None:
     images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8, device=found)
     meter = Meter(batches(images), ARTIFACT, replace(ON_GPU, device=asked), Window(0, 0, 1, 0), Gpu())
-    with pytest.raises(InvalidWorkError, match=f"images on {found} instead of {asked}"):
+    with pytest.raises(InvalidWorkError, match=f"on {found} instead of .* on {asked}"):
         list(meter)
 
 
 def test_labels_on_a_device_are_invalid() -> None:
     images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64, device="meta")
     meter = Meter([(images, labels)], ARTIFACT, replace(ON_GPU, device="cpu"), Window(0, 0, 1, 0), Gpu())
-    with pytest.raises(InvalidWorkError, match="labels on meta instead of cpu"):
+    with pytest.raises(InvalidWorkError, match=r"labels are int64 \(4,\), on meta instead of integer \(4,\), on cpu"):
         list(meter)
 
 

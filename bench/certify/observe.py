@@ -23,6 +23,8 @@ from loaderbench.certify.observation import EMPTIED, EPOCHS, HELD_BATCHES, SEEN,
 from loaderbench.machine import page_cache
 from loaderbench.machine.files import take_turn
 from loaderbench.trial import device
+from loaderbench.trial.checks import InvalidWorkError, pair
+from loaderbench.trial.opening import opened
 from loaderbench.trial.spec import ObserveSpec
 
 if TYPE_CHECKING:
@@ -41,8 +43,16 @@ def run(spec: ObserveSpec) -> dict[str, Any]:
     """Observe two epochs, then overwrite the files with zeros and observe whether the loader delivers a further one.
 
     Writes the observations `SEEN` and `EMPTIED` to the rank's folder below `spec.scratch`. The latter is missing if
-    empty files crash the loader.
+    empty files crash the loader. Batches that cannot be observed are reported as status `invalid`.
     """
+    try:
+        _run(spec)
+    except InvalidWorkError as error:
+        return {"status": "invalid", "reason": str(error)}
+    return {"status": "ok", "reason": ""}
+
+
+def _run(spec: ObserveSpec) -> None:
     cv2.setNumThreads(1)  # its threads would not survive in the workers that a loader forks later
     loader = registry.loader(spec.loader)
     for name in loader.requires:
@@ -59,9 +69,9 @@ def run(spec: ObserveSpec) -> dict[str, Any]:
     # The limit begins after the turn of others, so that one that hangs does not use up the time of the next. Other
     # ranks may wait for the first one's turn.
     within = _within(limit_s(artifact.samples)) if work.rank == 0 else nullcontext()
-    with within, loader.stream(artifact, work, **spec.options) as batches:
+    with within, opened(loader, artifact, work, spec.options) as batches:
         seen = _observe([batches] * EPOCHS, work)
-        with loader.stream(artifact, work, **spec.options) as second:
+        with opened(loader, artifact, work, spec.options) as second:
             again = next(_labels(second), np.empty(0, np.int64))
         Observation(**seen, again_label=again).save(scratch / SEEN)
         if work.ranks > 1:
@@ -73,7 +83,6 @@ def run(spec: ObserveSpec) -> dict[str, Any]:
         # A whole epoch, because a loader may have prefetched its first batches.
         seen = _observe([batches], work)
         Observation(**seen, again_label=again[:0]).save(scratch / EMPTIED)
-    return {"status": "ok", "reason": ""}
 
 
 @contextmanager
@@ -101,7 +110,8 @@ def _wait_for_all_ranks() -> None:
 
 
 def _labels(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[NDArray[np.int64]]:
-    for _, labels in batches:
+    for batch in batches:
+        _, labels = pair(batch)
         yield labels.reshape(-1).numpy(force=True).astype(np.int64)
 
 
@@ -109,7 +119,8 @@ def _observe(epochs: Iterable[Iterable[tuple[Tensor, Tensor]]], work: Work) -> d
     """Return an `Observation`'s values, except `again_label`."""
     notes, held, copies = _Notes(work), _Held(), device.copies(work)
     for epoch, batches in enumerate(epochs):
-        for batch, (delivered, labels) in enumerate(batches):
+        for batch, both in enumerate(batches):
+            delivered, labels = pair(both)
             images = copies.bring(delivered) if copies else delivered
             held.hold(images)
             if batch < PAUSED_BATCHES:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+_PAIR, _LISTED = 2, 4
+"""Parts of a batch, and how many parts of something else are described."""
 _IMAGES, _PIXELS = 4, 28
 """How many images of a batch are looked at, and about how many rows and columns of each."""
 _JUDGED_FROM = 8
@@ -54,7 +56,8 @@ class EpochTotals:
             self._check_part(number, artifact, work)
             return
         if not expected <= self.images <= expected + (-expected % work.ranks):
-            raise InvalidWorkError(f"epoch {number} delivered {self.images} images instead of {expected}")
+            again = "; each iter() over what stream() opens must begin an epoch" if number > 1 > self.images else ""
+            raise InvalidWorkError(f"epoch {number} delivered {self.images} images instead of {expected}{again}")
         self._check_labels(number, artifact, work.passes)
         # A loader may leave one partial batch per worker. More batches than that are smaller than requested.
         most = -(-expected // work.batch_size) + work.workers * work.ranks
@@ -93,6 +96,39 @@ class EpochTotals:
             total, due = int(self.label_counts @ np.arange(len(self.label_counts))), artifact.label_sum * passes
             if total != due:
                 raise InvalidWorkError(f"the labels of epoch {number} add up to {total} instead of {due}")
+
+
+def pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return images and labels of what a loader delivered. Raises InvalidWorkError unless it is a pair of tensors."""
+    import torch
+
+    if (
+        isinstance(batch, tuple | list)
+        and len(batch) == _PAIR
+        and all(isinstance(part, torch.Tensor) for part in batch)
+    ):
+        return batch[0], batch[1]
+    raise InvalidWorkError(f"a batch is {described(batch)} instead of a pair of tensors, (images, labels)")
+
+
+def described(value: Any) -> str:
+    """Return what a value is: the type and shape of numbers, the parts of a container, otherwise its class."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        kind = "" if type(value).__name__ == "Tensor" else f"{type(value).__name__} "
+        return f"{kind}{_dtype(value)} {tuple(value.shape)}"
+    if isinstance(value, dict):
+        return f"a dict of {_listed([f'{key!r}: {described(part)}' for key, part in value.items()])}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {_listed([described(part) for part in value])}"
+    return f"an object of type {type(value).__qualname__}"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return ", ".join(parts[:_LISTED]) + (f" and {len(parts) - _LISTED} more" if len(parts) > _LISTED else "")
+
+
+def _dtype(numbers: Any) -> str:
+    return str(numbers.dtype).removeprefix("torch.")
 
 
 def count_labels(labels: Tensor, counts: NDArray[np.int64]) -> None:
@@ -142,25 +178,28 @@ def check_batch(images: Tensor, labels: Tensor, work: Work) -> str:
     """
     import torch
 
-    size, count = work.image_size, len(images)
-    if images.shape != (count, CHANNELS, size, size) or not 0 < count <= work.batch_size:
+    size, count = work.image_size, len(images) if images.dim() else 0
+    shape, where = (count, CHANNELS, size, size), images.device.type
+    if (
+        not count
+        or images.shape != shape
+        or _dtype(images) != work.dtype
+        or where != work.device
+        or count > work.batch_size
+    ):
         raise InvalidWorkError(
-            f"images of shape {tuple(images.shape)} instead of (n, {CHANNELS}, {size}, {size}) "
-            f"with 1 to {work.batch_size} images"
+            f"images are {described(images)}, on {where} instead of {work.dtype} (n, {CHANNELS}, {size}, {size}), on "
+            f"{work.device}, with 1 to {work.batch_size} images"
         )
-    if (dtype := str(images.dtype).removeprefix("torch.")) != work.dtype:
-        raise InvalidWorkError(f"images of dtype {dtype} instead of {work.dtype}")
-    if images.device.type != work.device:
-        raise InvalidWorkError(f"images on {images.device.type} instead of {work.device}")
     if images.is_floating_point():  # of uint8 every value is valid
         low, high = pixel_values.span(work)
         least, most = float(images[0].min()), float(images[0].max())
         if not low <= least <= most <= high:
             raise InvalidWorkError(f"images with values from {least:g} to {most:g} instead of {low:.3g} to {high:.3g}")
-    if labels.shape != (count,) or labels.is_floating_point():
-        raise InvalidWorkError(f"labels of shape {tuple(labels.shape)}, {labels.dtype} instead of ({count},), integer")
-    if labels.device.type != "cpu":  # the harness counts labels without waiting for a GPU
-        raise InvalidWorkError(f"labels on {labels.device.type} instead of cpu")
+    integer = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    where = labels.device.type  # the CPU: the harness counts labels without waiting for a GPU
+    if labels.shape != (count,) or not integer or where != "cpu":
+        raise InvalidWorkError(f"labels are {described(labels)}, on {where} instead of integer ({count},), on cpu")
     if images.is_contiguous():
         return "contiguous"
     if images.is_contiguous(memory_format=torch.channels_last):

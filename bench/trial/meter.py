@@ -25,7 +25,7 @@ from loaderbench.machine.counters import (
 from loaderbench.machine.gpu import Gpu, GpuLoad, GpuSample
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial import device
-from loaderbench.trial.checks import EpochTotals, Glimpses, InvalidWorkError, check_batch, count_labels
+from loaderbench.trial.checks import EpochTotals, Glimpses, InvalidWorkError, check_batch, count_labels, pair
 from loaderbench.trial.clock import AHEAD
 from loaderbench.trial.device import Copies
 from loaderbench.trial.file_barrier import FileBarrier
@@ -127,7 +127,8 @@ class Meter:
         times = self.timeline
         asked_ns, label_counts = perf_counter_ns(), np.zeros(self.artifact.classes, np.int64)
         times.epochs.append(len(times.exits_ns))
-        for images_as_loaded, labels in self.batches:
+        for batch in self.batches:
+            images_as_loaded, labels = pair(batch)
             images = self.copies.bring(images_as_loaded) if self.copies else images_as_loaded
             times.exits_ns.append(perf_counter_ns())
             times.asked_ns.append(asked_ns)

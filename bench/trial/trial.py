@@ -20,6 +20,7 @@ from loaderbench.trial import consumers, device
 from loaderbench.trial.checks import Glimpses, InvalidWorkError
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.meter import Meter
+from loaderbench.trial.opening import opened
 from loaderbench.trial.spec import TrialSpec
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class TimedLoader:
         """Open the loader, once. `options`: in addition to the contestant's."""
         before = tree_counters(processes())
         constructing = perf_counter_ns()
-        with self._loader.stream(artifact, work, **self._options, **options) as batches:
+        with opened(self._loader, artifact, work, {**self._options, **options}) as batches:
             self.columns["construct_s"] = (perf_counter_ns() - constructing) / 1e9
             yield batches
             after = tree_counters(processes())

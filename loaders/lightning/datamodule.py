@@ -175,7 +175,11 @@ class Epochs:
 
     def _split(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Generator[tuple[Tensor, Tensor]]:
         left = self.lacking
-        for images, labels in batches:
+        for batch in batches:
+            if not left:
+                yield batch
+                continue
+            images, labels = batch
             parts = min(left + 1, len(labels))
             left -= parts - 1
             yield from zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)
