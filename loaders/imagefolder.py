@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge
 
 from loaderbench.api import Artifact, Work
-from loaderbench.loaders.shared import Sharing, pil_loader, prefetched_bytes, shared, values, views
+from loaderbench.loaders.shared import FORK, Sharing, pil_loader, prefetched_bytes, shared, values, views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,6 +79,7 @@ def stream(  # noqa: PLR0913 - the options
         sampler=share,
         drop_last=False,
         prefetch_factor=prefetch_factor,
+        multiprocessing_context=FORK,
         pin_memory=pin_memory and work.device != "cpu",
         persistent_workers=not work.resizes,
     )

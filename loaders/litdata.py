@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 
 from loaderbench.api import Artifact, Work
-from loaderbench.loaders.shared import Sharing, prefetched_bytes, values, views
+from loaderbench.loaders.shared import FORK, Sharing, prefetched_bytes, values, views
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,5 +74,6 @@ def stream(  # noqa: PLR0913 - the options
         batch_size=work.batch_size,
         num_workers=work.workers,
         prefetch_factor=prefetch_factor,
+        multiprocessing_context=FORK,
         pin_memory=pin_memory and work.device != "cpu",
     )

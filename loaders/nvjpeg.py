@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge
 
 from loaderbench.api import Artifact, Work
-from loaderbench.loaders.shared import shared, values, views
+from loaderbench.loaders.shared import FORK, shared, values, views
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +56,7 @@ class Batches:
             sampler=self._share,
             collate_fn=_joined,
             prefetch_factor=prefetch_factor,
+            multiprocessing_context=FORK,
             persistent_workers=True,
         )
 

@@ -5,15 +5,16 @@ The Trainer gets no DataLoader and so injects no sampler: each loader shares the
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+import importlib
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.nn import Module
 
@@ -22,27 +23,53 @@ from loaderbench.campaign import registry
 from loaderbench.machine.text import names
 
 
-class DataModule(LightningDataModule):
-    """Trains and validates with any loader.
+def bases() -> tuple[type, ...]:
+    """Return LightningDataModule of each installed package: the Trainer of either takes only its own.
+
+    Raises ImportError if neither `lightning` nor `pytorch_lightning` can be imported.
+    """
+    found: list[type] = []
+    failures: list[ImportError] = []
+    for package in ("lightning", "pytorch_lightning"):
+        try:
+            found.append(importlib.import_module(package).LightningDataModule)
+        except ImportError as error:
+            failures.append(error)
+    if not found:
+        raise failures[0]
+    return tuple(dict.fromkeys(found))
+
+
+if TYPE_CHECKING:
+    from lightning import LightningDataModule as _Base
+else:
+    _Base = type("_Base", bases(), {})
+
+
+class DataModule(_Base):
+    """Trains, validates, tests and predicts with any loader, under `lightning` as under `pytorch_lightning`.
 
     Batches are (images, labels) as `work` requests, by default on the CPU; the Trainer moves them to each rank's
-    device. Rank and number of ranks are the Trainer's. Validation shows the centre of each image, in the stored order,
-    and each image exactly once over all ranks. In training up to ranks - 1 samples of an epoch may come once more.
+    device. Rank and number of ranks are the Trainer's. Validation, test and prediction show the centre of each image,
+    in the stored order, and each image exactly once over all ranks. In training up to ranks - 1 samples of an epoch may
+    come once more. It can be pickled, for ranks that are spawned, unless a stream is open.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one format for each use
         self,
         loader: str | Loader,
         work: Work,
         *,
         train: Artifact | str | Path | None = None,
         val: Artifact | str | Path | None = None,
+        test: Artifact | str | Path | None = None,
+        predict: Artifact | str | Path | None = None,
         val_transforms: Sequence[Module] = (),
         **options: Any,
     ) -> None:
-        """`loader`: a name that `loaderbench adapters` lists, or the loader itself. `train`, `val`: formats, or the
-        folders that `loaderbench prepare` prints. `work`: for training; validation differs in order, crops, flips,
-        `resizes` and `transforms`. `options`: of the loader.
+        """`loader`: a name that `loaderbench adapters` lists, or the loader itself. `train`, `val`, `test`, `predict`:
+        formats, or the folders that `loaderbench prepare` prints. `work`: for training; the others differ in order,
+        crops, flips, `resizes` and `transforms`, which are `val_transforms`. `options`: of the loader.
 
         Raises ValueError for an unknown loader or for formats that number their classes differently,
         ModuleNotFoundError for a missing library, FileNotFoundError for a missing format.
@@ -50,27 +77,51 @@ class DataModule(LightningDataModule):
         super().__init__()
         self._loader = _named(loader) if isinstance(loader, str) else loader
         self._options = options
-        self._train, self._val = (
-            Artifact.load(given) if given and not isinstance(given, Artifact) else given for given in (train, val)
-        )
-        if self._train and self._val:
-            _compare_classes(self._train.class_names, self._val.class_names)
+        self._formats = {
+            name: Artifact.load(given) if given and not isinstance(given, Artifact) else given
+            for name, given in {"train": train, "val": val, "test": test, "predict": predict}.items()
+        }
+        for name, what in (("val", "validation"), ("test", "test")):
+            if (first := self._formats["train"]) and (other := self._formats[name]):
+                _compare_classes(first.class_names, other.class_names, what)
         self._work = replace(work, lasting=True)  # Lightning may request the next batch while it copies one
         self._val_work = replace(
             self._work, augment="validation", shuffle=False, passes=1, resizes=(), transforms=val_transforms
         )
         self._streams: dict[str, ExitStack] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self._streams:
+            raise RuntimeError(f"a DataModule cannot be pickled while it streams: {', '.join(self._streams)}")
+        loader = self._loader.__name__ if isinstance(self._loader, ModuleType) else self._loader
+        return {**self.__dict__, "_loader": loader}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._loader, str):
+            self._loader = importlib.import_module(self._loader)
+
     def train_dataloader(self) -> Iterable[tuple[Tensor, Tensor]]:
         """Open the stream of training.
 
-        Raises TypeError for a loader without `__len__`, ValueError if ranks cannot take the same number of steps.
+        Raises TypeError for a loader without `__len__`, ValueError without a format or if ranks cannot take the same
+        number of steps.
         """
-        return self._open("train", self._train, self._work)
+        return self._open("train", self._work)
 
     def val_dataloader(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """Open the stream of validation. Raises as for training."""
-        return self._open("val", self._val, self._val_work)
+        """Open the stream of validation; training goes without if there is no format. Raises as for training."""
+        if not self._formats["val"] and not (self.trainer and self.trainer.state.fn == "validate"):
+            return []
+        return self._open("val", self._val_work)
+
+    def test_dataloader(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Open the stream of the test. Raises as for training."""
+        return self._open("test", self._val_work)
+
+    def predict_dataloader(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """Open the stream of prediction. Raises as for training."""
+        return self._open("predict", self._val_work)
 
     def teardown(self, stage: str) -> None:  # noqa: ARG002 - Lightning's hook
         """Close all streams: their threads and worker processes end."""
@@ -81,11 +132,11 @@ class DataModule(LightningDataModule):
         """Close all streams."""
         self.teardown("")
 
-    def _open(self, name: str, artifact: Artifact | None, work: Work) -> Iterable[tuple[Tensor, Tensor]]:
+    def _open(self, name: str, work: Work) -> Iterable[tuple[Tensor, Tensor]]:
         if name in self._streams:
             self._streams.pop(name).close()
-        if not artifact:
-            return []
+        if not (artifact := self._formats[name]):
+            raise ValueError(f"no format for {name}: give DataModule {name}=, a folder that loaderbench prepare prints")
         if self.trainer:
             work = replace(work, rank=self.trainer.global_rank, ranks=self.trainer.world_size)
         with ExitStack() as opened:
@@ -115,18 +166,18 @@ def _named(name: str) -> Loader:
     if name not in adapters:
         raise ValueError(f"unknown loader {name}; there are {', '.join(sorted(adapters))}")
     if reason := adapters[name].why_unavailable():
-        raise ModuleNotFoundError(f"the loader {name} is {reason}")
+        raise ModuleNotFoundError(f"the loader {name} is unavailable: {reason}")
     return registry.loader(name)
 
 
-def _compare_classes(train: Sequence[str], val: Sequence[str]) -> None:
-    """Raise ValueError if a label means one class in training and another in validation."""
-    if not train or not val:
+def _compare_classes(train: Sequence[str], other: Sequence[str], what: str) -> None:
+    """Raise ValueError if a label means one class in training and another in the other format."""
+    if not train or not other:
         return
     differing = [
-        f"label {label} is {of_train!r} in training and {of_val!r} in validation"
-        for label, (of_train, of_val) in enumerate(zip_longest(train, val, fillvalue="no class"))
-        if of_train != of_val and label < len(val)
+        f"label {label} is {of_train!r} in training and {of_other!r} in {what}"
+        for label, (of_train, of_other) in enumerate(zip_longest(train, other, fillvalue="no class"))
+        if of_train != of_other and label < len(other)
     ]
     if differing:
         raise ValueError(

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from torch.nn import Module
     from torch.utils.data import Dataset, DistributedSampler, Subset
 
+FORK = "fork"
+"""How torch's workers start, whatever the process's own way is: in a spawned rank, torch would spawn them, and what
+they need could not be pickled."""
 Sharing = Literal["file_descriptor", "file_system"]
 """How torch's workers pass a batch on, by torch's names. With `file_descriptor`, torch's default on Linux, the
 receiving process needs a thread of the worker. With `file_system`, a name in shared memory, it does not; a process of
