@@ -58,7 +58,7 @@ resolution: setup  ## measure the smallest difference that this machine resolves
 	$(BIN)/python -m tests.perf.resolution twins
 	$(BIN)/python -m tests.perf.resolution slowed
 
-honest: setup  ## certify all contestants with 20 seeds, in half an hour: no honest loader may be faulted
+honest: setup  ## certify all contestants with 20 seeds in 8 ways, in about four hours: no honest loader may be faulted
 	$(BIN)/python -m tests.perf.honest
 
 unpacking: setup  ## compare unpacking ImageNet's tar of tars with tar itself
