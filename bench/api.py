@@ -247,8 +247,10 @@ class Loader(Protocol):
 
         Each `iter()` over the entered object is one epoch of (images, labels). Its `len`, the number of batches, is
         needed by the DataModule but not by the harness. `options` are the contestant's settings: keyword arguments
-        with defaults.
+        with defaults. A value that does not fit an option's annotation, such as `Annotated[int, Ge(1)]`, is refused
+        before anything runs.
 
-        Raise NotImplementedError, with the reason, for work that the library does not support.
+        Raise NotImplementedError, with the reason, for work that the library does not support, at the latest when the
+        context manager is entered.
         """
         ...

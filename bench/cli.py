@@ -188,7 +188,7 @@ def bench(
             prepared,
             results,
             display,
-            certify=lambda: certifying.certify(campaign, prepared, chosen.cache, display),
+            certify=lambda tuned: certifying.certify(campaign, prepared, chosen.cache, display, tuned),
             after_block=lambda folder: display.say(f"report so far: {report.write(folder, reports / folder.name)}"),
             artifacts=artifacts,
             campaign_file=chosen.campaign_file,

@@ -43,11 +43,16 @@ def test_certificates_are_kept_and_failed_ones_made_again(
     small = small.model_copy(update={"data": small.data.model_copy(update={"probe": 120})})
     prepared = prepare(small, tree, tmp_path, Display(), strict=True)
     monkeypatch.setattr(certification, "map_processes", lambda make, _: nullcontext(lambda jobs: map(make, jobs)))
-    certificates = certify(small, prepared, tmp_path, Display())
+    tuned = {"honest": {"cheat": "shuffles once", "workers": 3}, "absent": None, "crashing": {"end": "segfault"}}
+    certificates = certify(small, prepared, tmp_path, Display(), tuned)
     assert certificates["honest"].state == "as requested"
     assert certificates["honest"].traits["stored"] == "canonical JPEG bytes"
     assert certificates["never-flips"].faults == ("no image is flipped",)
     assert "stores JPEG of quality about 60 where 90 was requested" in certificates["lossy"].faults
+    assert certificates["honest/best"].faults == ("every epoch comes in the same order",)
+    assert "3 workers" in certificates["honest/best"].seen_on
+    assert certificates["crashing/best"].failure.startswith("failed: the process was ended by SIGSEGV")
+    assert "absent/best" not in certificates
     assert str(certificates["absent"]).startswith("unavailable: not installed: no_such_library; install with: ")
     assert "the planted | fault" in certificates["crashing"].failure
     assert certificates["crashing"].state == "unknown"

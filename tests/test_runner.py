@@ -47,7 +47,7 @@ def run(tree: Path, tmp_path_factory: pytest.TempPathFactory, planted: None) -> 
 
     def measure(chosen: Campaign, results: Path) -> Path:
         prepared = prepare(chosen, tree, cache, Display(), strict=True)
-        return runner.run(chosen, prepared, results, Display(), certify=lambda: {"good": CERTIFICATE})
+        return runner.run(chosen, prepared, results, Display(), certify=lambda _: {"good": CERTIFICATE})
 
     return measure
 
@@ -98,7 +98,7 @@ def test_first_block_is_reported_before_certificates_are_made(tree: Path, tmp_pa
     prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
     happened: list[str] = []
 
-    def certify() -> dict[str, Certificate]:
+    def certify(_: object) -> dict[str, Certificate]:
         happened.append("certificates")
         return {"good": CERTIFICATE}
 

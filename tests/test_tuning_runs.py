@@ -13,6 +13,7 @@ from loaderbench.findings import check
 from loaderbench.machine import process
 from loaderbench.machine.progress import Display
 from loaderbench.records import trials_csv
+from loaderbench.records.certificates import Certificate
 from loaderbench.records.record import Record
 from loaderbench.run import runner
 from loaderbench.trial import TrialSpec
@@ -56,7 +57,12 @@ def test_a_real_search_resumes_and_precedes_tuned_trials(
     path = tmp_path / "results" / "small" / "trials.csv"
     before = path.read_text()
     interrupted_after(100)
-    folder = runner.run(chosen, prepared, tmp_path / "results", Display())
+    asked: list[Any] = []
+    certified = {"a": Certificate(seen_on="its own settings"), "a/best": Certificate(seen_on="its best settings")}
+    folder = runner.run(
+        chosen, prepared, tmp_path / "results", Display(), certify=lambda tuned: asked.append(tuned) or certified
+    )
+    assert asked == [{"a": {"images_per_s": 1e9}}]
     assert path.read_text().startswith(before)
     rows = {row.trial: row for row in trials_csv.read(path) if row.kind != "write"}
     settings = [json.loads(row.options) for row in rows.values() if row.kind == "tune"]
@@ -67,6 +73,9 @@ def test_a_real_search_resumes_and_precedes_tuned_trials(
     assert (rows["1/a"].track, json.loads(rows["1/a"].options)) == ("same", slow)
     assert (rows["1/a/best"].track, json.loads(rows["1/a/best"].options)) == ("best", fast)
     assert {judgement.state for judgement in check.check(folder)} <= {"valid", "valid with caveats"}
+    digests = {name: row.certificate for name, row in rows.items()}
+    assert (digests["1/a"], digests["1/a/best"]) == (certified["a"].digest, certified["a/best"].digest)
+    assert not any(digests[f"tune/a/{number}"] for number in range(1, 5))
 
 
 def faked(monkeypatch: pytest.MonkeyPatch, **columns: Any) -> None:

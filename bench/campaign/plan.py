@@ -70,7 +70,7 @@ def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, 
     for contestant, search in searches:
         if search.ended is None:
             return (Trial(0, 1, len(search.asked), contestant, settings=search.asked[-1]),)
-    best = {contestant.name: search.settings for contestant, search in searches}
+    best = tuned(campaign, measured)
     for block in range(1, campaign.timing.blocks + 1):
         for attempt in range(1, campaign.timing.reruns + 2):
             planned = trials(campaign, block, attempt)
@@ -82,6 +82,11 @@ def missing(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[Trial, 
             if not any(disturbances(measured[trial.name]) for trial in planned):
                 break
     return ()
+
+
+def tuned(campaign: Campaign, measured: Mapping[str, Record]) -> dict[str, Settings | None]:
+    """Return the best settings that each search found, by contestant; None if none that were tried fit the memory."""
+    return {contestant.name: search.settings for contestant, search in _searches(campaign, measured)}
 
 
 def searching(campaign: Campaign, measured: Mapping[str, Record]) -> tuple[int, int]:

@@ -80,6 +80,11 @@ def trial_name(contestant: str, number: int) -> str:
     return f"tune/{contestant}/{number}"
 
 
+def options_at(options: Mapping[str, Any], settings: Settings | None) -> dict[str, Any]:
+    """Return a loader's options at settings that replace its own; `workers` is no option but part of the work."""
+    return {**options, **{name: value for name, value in (settings or {}).items() if name != "workers"}}
+
+
 def own(best: Best) -> Settings:
     """Return the contestant's own settings, with which its search begins."""
     return {option: values[0] for option, values in best.settings.items()}

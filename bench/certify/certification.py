@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from loaderbench.api import Mode
 from loaderbench.campaign import pixel_values, registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.schema import Contestant, Data
+from loaderbench.campaign.tuning import Settings, options_at
 from loaderbench.certify import partial_shuffle, probe
 from loaderbench.certify.observation import SEEN, limit_s
 from loaderbench.formats import Prepared, modes, prepare
@@ -66,10 +69,17 @@ class _Job:
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
 
-def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Display) -> dict[str, Certificate]:
+def certify(
+    campaign: Campaign,
+    prepared: Prepared,
+    cache: Path,
+    display: Display,
+    tuned: Mapping[str, Settings | None] = MappingProxyType({}),
+) -> dict[str, Certificate]:
     """Return the certificate of every selected contestant but controls, by name; empty if the campaign has no probe.
 
-    Raises PrepareError, SourceError or BusyError.
+    `tuned`: best settings of contestants, which get a further certificate, by `certificates.tuned`. Raises
+    PrepareError, SourceError or BusyError.
     """
     if not campaign.data.probe:
         return {}
@@ -77,21 +87,26 @@ def certify(campaign: Campaign, prepared: Prepared, cache: Path, display: Displa
     probes = prepare(probing, _tree(cache, display, probing.work.epoch_images), cache, display, strict=True)
     found: dict[str, Certificate] = {}
     jobs: dict[str, _Job] = {}
-    for contestant in campaign.competing:
+    contestants = {c.name: c for c in campaign.competing}
+    at_best = {
+        certificates.tuned(name): (contestants[name], at) for name, at in tuned.items() if at and name in contestants
+    }
+    settings: dict[str, tuple[Contestant, Settings]] = {name: (c, {}) for name, c in contestants.items()} | at_best
+    for name, (contestant, at) in settings.items():
         written = next(record for record in probes.records if record.format == contestant.format)
         if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
-            found[contestant.name] = Certificate(failure=f"{UNAVAILABLE}: {reason}")
+            found[name] = Certificate(failure=f"{UNAVAILABLE}: {reason}")
         elif written.status != "ok":
             reason = f"{written.status}: format {contestant.format}: {written.reason}"
-            found[contestant.name] = Certificate(failure=reason)
+            found[name] = Certificate(failure=reason)
         else:
-            job = _job(probing, contestant, probes, cache)
-            if shortage := needs.shared_memory_shortage(contestant.loader, job.spec.work, contestant.options):
-                found[contestant.name] = Certificate(failure=f"{UNAVAILABLE}: {shortage}")
+            job = _job(probing, contestant, at, probes, cache / f"certify-{name.replace('/', '+')}.log")
+            if shortage := needs.shared_memory_shortage(contestant.loader, job.spec.work, job.spec.options):
+                found[name] = Certificate(failure=f"{UNAVAILABLE}: {shortage}")
             else:
-                jobs[contestant.name] = job
+                jobs[name] = job
     found |= dict(zip(jobs, _made(list(jobs.values()), cache, display), strict=True))
-    return {c.name: _on_own_images(found[c.name], campaign, c, prepared, cache) for c in campaign.competing}
+    return {name: _on_own_images(found[name], campaign, c, prepared, cache) for name, (c, _) in settings.items()}
 
 
 def _on_own_images(
@@ -127,11 +142,11 @@ def _tree(cache: Path, display: Display, samples: int) -> Path:
     return folder
 
 
-def _job(probing: Campaign, contestant: Contestant, probes: Prepared, cache: Path) -> _Job:
+def _job(probing: Campaign, contestant: Contestant, settings: Settings, probes: Prepared, log: Path) -> _Job:
     artifact = probes.artifacts[contestant.format]
     work = probing.work_on(artifact.samples, 1, contestant)
-    spec = ObserveSpec(contestant.loader, artifact, work, contestant.options)
-    log = cache / f"certify-{contestant.name}.log"
+    work = replace(work, workers=settings.get("workers", work.workers))
+    spec = ObserveSpec(contestant.loader, artifact, work, options_at(contestant.options, settings))
     return _Job(spec, probes.canonicals[contestant.format], artifact.encoding.mode, log)
 
 

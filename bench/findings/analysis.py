@@ -41,7 +41,7 @@ def analyse(
         summaries=main.summaries,
         certified=bool(certified),
         cold_starts=tuple(summaries.cold_starts(campaign, table, main.summaries)),
-        tuned=tuple(summaries.tuned(campaign, table, main, tuning.searches(records, campaign))),
+        tuned=tuple(summaries.tuned(campaign, table, main, tuning.searches(records, campaign), certified or {})),
         scaling=tuple(scaling.curves(campaign, table, main.summaries)),
         by_consumer=tuple(summaries.by_consumer(campaign, table)),
         lightning=tuple(training.under_lightning(ok)),

@@ -16,7 +16,7 @@ from loaderbench.campaign.variant import MAIN, Variant, variants
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.comparison import RANKING_BLOCKS
 from loaderbench.findings.findings import Analysis
-from loaderbench.records import earlier
+from loaderbench.records import certificates, earlier
 from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.record import Record
 from loaderbench.records.trials_csv import cell
@@ -118,8 +118,8 @@ def _contradictory(row: Record, count: int, folder: CampaignFolder) -> Iterator[
         yield f"there are {count} rows of this trial"
     if row.status != "ok" and row.images_per_s is not None:
         yield f"it is {row.status} but has a speed"
-    certificate = folder.certificates.get(row.contestant or "")
-    before_certificates = row.block == 1 and not row.certificate
+    certificate = certificates.of(row.contestant or "", row.track, folder.certificates)
+    before_certificates = (row.block == 1 or row.kind == "tune") and not row.certificate
     if row.certificate != (certificate.digest if certificate else "") and not before_certificates:
         yield "the certificate of its contestant was changed after the measurement"
 
@@ -153,7 +153,7 @@ def _at_other_settings(
     if row.workers is None:  # it did not run
         return
     [own] = [c["options"] for c in campaign["contestants"] if c["name"] == row.contestant]
-    options = own | {name: value for name, value in (settings or {}).items() if name != "workers"}
+    options = tuning.options_at(own, settings)
     workers = (settings or {}).get("workers", row.workers)
     if (row.options, row.workers) != (cell(json.dumps(options, sort_keys=True)), workers):
         yield f"it ran with {row.options} and {row.workers} workers, but the search requested {settings}"

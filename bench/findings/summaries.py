@@ -66,7 +66,7 @@ def ranking(campaign: Mapping[str, Any], table: pd.DataFrame, certified: Mapping
     twin_ratios = {name: paired_ratio(speeds[name], speeds[reference]) for name in measured}
     least = max(map(least_difference, twin_ratios.values()), default=LEAST_DIFFERENCE)
     found = [
-        replace(summary(c, rows, _apart(c, campaign, certified)), other_images=_other_images(c, campaign))
+        replace(summary(c, rows, _apart(c, campaign, certified, MAIN.track)), other_images=_other_images(c, campaign))
         for c in competing(campaign)
     ]
     compared = compare_all(speeds[[s.name for s in found if s.speeds]], least)
@@ -74,13 +74,15 @@ def ranking(campaign: Mapping[str, Any], table: pd.DataFrame, certified: Mapping
     return Ranking(summaries=tuple(ranked), speeds=speeds, compared=compared, twin_ratios=twin_ratios, least=least)
 
 
-def _apart(contestant: Mapping[str, Any], campaign: Mapping[str, Any], certified: Mapping[str, Certificate]) -> str:
+def _apart(
+    contestant: Mapping[str, Any], campaign: Mapping[str, Any], certified: Mapping[str, Certificate], track: str
+) -> str:
     """Return how a contestant's work differs, by the campaign or its certificate, or an empty string."""
     requested, own = delivers(campaign["work"]), delivers(campaign["work"], contestant.get("work"))
     return (
         contestant.get("apart")  # new in schema 5
         or (f"delivers {own} instead of {requested}" if own != requested else "")
-        or unranked_reason(contestant["name"], campaign["reference"], certified)
+        or unranked_reason(contestant["name"], campaign["reference"], certified, track)
     )
 
 
@@ -196,18 +198,24 @@ def cold_starts(
 
 
 def tuned(
-    campaign: Mapping[str, Any], table: pd.DataFrame, main: Ranking, searches: Mapping[str, Search]
+    campaign: Mapping[str, Any],
+    table: pd.DataFrame,
+    main: Ranking,
+    searches: Mapping[str, Search],
+    certified: Mapping[str, Certificate],
 ) -> list[TunedSummary]:
     """Rank the tuned contestants among themselves, and compare each with itself at shared settings within blocks."""
-    rows = of_variant(table, Variant(track="best"))
+    variant = Variant(track="best")
+    rows = of_variant(table, variant)
     speeds = by_block(ok_rows(rows), "images_per_s")
     logs = (speeds / main.speeds[[name for name in main.speeds if name in speeds]]).apply(np.log)
     gains = compare({(str(name), "shared"): log for name, log in logs.items()}, main.least)
     contestants = {c["name"]: c for c in competing(campaign)}
     shared = {s.name: s for s in main.summaries if s.name in searches}
     found = [
-        summary({**contestants[name], "title": campaign["best"][name]["title"]}, rows, s.unranked_reason)
-        for name, s in shared.items()
+        summary({**c, "title": campaign["best"][name]["title"]}, rows, _apart(c, campaign, certified, variant.track))
+        for name in shared
+        if (c := contestants[name])
     ]
     compared = compare_all(speeds, main.least)
     return [

@@ -76,19 +76,35 @@ def save(certificates: Mapping[str, Certificate], folder: Path) -> None:
     write_whole(folder / _FILE, json.dumps(stored, indent=1) + "\n")
 
 
-def unranked_reason(contestant: str, reference: str, certificates: Mapping[str, Certificate]) -> str:
-    """Return why a contestant cannot be ranked with the reference.
+def tuned(contestant: str) -> str:
+    """Return the name of a contestant's certificate at the best settings that the search found."""
+    return f"{contestant}/best"
 
-    Empty if it can, or if the campaign has no certificates.
+
+def of(contestant: str, track: str, certificates: Mapping[str, Certificate]) -> Certificate | None:
+    """Return the certificate of a contestant's rows, by their track.
+
+    Earlier versions certified contestants at their own settings only.
+    """
+    own = certificates.get(contestant)
+    return certificates.get(tuned(contestant), own) if track == "best" else own
+
+
+def unranked_reason(
+    contestant: str, reference: str, certificates: Mapping[str, Certificate], track: str = "same"
+) -> str:
+    """Return why a contestant's rows of one track cannot be ranked with the reference's.
+
+    Empty if they can, or if the campaign has no certificates.
     """
     if not certificates:
         return ""
-    own = certificates.get(contestant, Certificate(failure="it has no certificate"))
+    own = of(contestant, track, certificates) or Certificate(failure="it has no certificate")
     if own.failure:
         return f"not certified: {own.failure}"
     if own.faults:
         return "; ".join(own.faults)
-    others = certificates.get(reference, Certificate())
+    others = of(reference, track, certificates) or Certificate()
     if own.of_originals and not others.of_originals:
         return "it crops the original files, which is more work"
     if others.of_originals and not own.of_originals:

@@ -160,7 +160,7 @@ class Record:  # long, because it is one schema, in the order of the file's head
 
     certificate: str = ""
     """SHA-256 of the contestant's certificate in `certificates.json`. Empty in a trial that came before them: in the
-    first block they follow it."""
+    search for best settings, and in the first block, which they follow."""
     times: str = ""
     """The file in `times/` with the raw times of every batch."""
 

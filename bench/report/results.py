@@ -13,6 +13,7 @@ from loaderbench.findings.comparison import RANKING_BLOCKS
 from loaderbench.findings.crossover import Crossover
 from loaderbench.findings.findings import ConsumerSummary, TransportSummary, TunedSummary
 from loaderbench.findings.training import UnderLightning
+from loaderbench.records import certificates
 from loaderbench.records.certificates import WHOLE_SET, Certificate
 from loaderbench.report.first_screen import limit_share
 from loaderbench.report.markdown import cell, formatted, interval, medians, speed_range, verbatim
@@ -69,11 +70,16 @@ def work(material: Material) -> dict[str, Any] | None:
     certified = material.certified
     if not certified:
         return None
-    seen = [(s, certified[s.name]) for s in material.analysis.summaries if s.name in certified]
+    seen = [(s.title, s, certified[s.name]) for s in material.analysis.summaries if s.name in certified]
+    seen += [
+        (f"{b.tuned.title}, tuned", b.tuned, one)
+        for b in material.analysis.tuned
+        if (one := certified.get(certificates.tuned(b.tuned.name)))
+    ]
     return {
-        "kinds": [(s.title, s.apart or "the same", *_kind(one)) for s, one in seen],
-        "shuffle": [row for s, one in seen for row in _orders(s.title, one)],
-        "seen_on": "; ".join(dict.fromkeys(one.seen_on for _, one in seen if one.seen_on)) or "nothing",
+        "kinds": [(title, s.apart or "the same", *_kind(one)) for title, s, one in seen],
+        "shuffle": [row for title, _, one in seen for row in _orders(title, one)],
+        "seen_on": "; ".join(dict.fromkeys(one.seen_on for _, _, one in seen if one.seen_on)) or "nothing",
     }
 
 

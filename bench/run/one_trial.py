@@ -15,7 +15,7 @@ from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.pixel_values import delivers
 from loaderbench.campaign.plan import Trial
 from loaderbench.campaign.schema import Contestant
-from loaderbench.campaign.tuning import Settings
+from loaderbench.campaign.tuning import Settings, options_at
 from loaderbench.campaign.variant import MAIN, Variant
 from loaderbench.formats import Prepared
 from loaderbench.machine import page_cache
@@ -140,7 +140,7 @@ def trial_spec(  # noqa: PLR0913, PLR0917 - all that a trial is
         work=replace(work, workers=settings.get("workers", variant.workers or work.workers)),
         window=Window(**window, epochs=epochs),
         times=times,
-        options=_options(contestant, settings),
+        options=options_at(contestant.options, settings),
         consumer=variant.consumer,
         consumer_options=feeding.model_dump().get("options", {}) if feeding else {},
         jobs=campaign.work.jobs,
@@ -153,11 +153,6 @@ def trial_limit_s(campaign: Campaign, variant: Variant, artifact: Artifact) -> f
     if not (campaign.stream and variant.transport):
         return limit_s
     return limit_s + bucket_under_test.network_s(campaign.stream, variant.transport, artifact.size_bytes)
-
-
-def _options(contestant: Contestant, settings: Settings | None) -> dict[str, Any]:
-    """Return the loader's options; `workers` is part of the work."""
-    return contestant.options | {name: value for name, value in (settings or {}).items() if name != "workers"}
 
 
 def _identity(campaign: Campaign, trial: Trial) -> dict[str, Any]:
@@ -179,7 +174,7 @@ def _identity(campaign: Campaign, trial: Trial) -> dict[str, Any]:
         "title": contestant.title if own else campaign.best[contestant.name].title,
         "adapter": contestant.loader,
         "format": contestant.format,
-        "options": json.dumps(_options(contestant, trial.settings), sort_keys=True),
+        "options": json.dumps(options_at(contestant.options, trial.settings), sort_keys=True),
         "versions": registry.adapters("loader")[contestant.loader].versions(),
         **network,
     }

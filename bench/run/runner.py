@@ -16,6 +16,7 @@ from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.forecast import expected_s
 from loaderbench.campaign.plan import Trial
+from loaderbench.campaign.tuning import Settings
 from loaderbench.formats import Prepared
 from loaderbench.machine import page_cache
 from loaderbench.machine.cgroup import memory_limit_bytes
@@ -36,7 +37,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
     results: Path,
     display: Display,
     *,
-    certify: Callable[[], Mapping[str, Certificate]] = dict,
+    certify: Callable[[Mapping[str, Settings | None]], Mapping[str, Certificate]] = lambda _: {},
     after_block: Callable[[Path], None] = lambda _: None,
     artifacts: str | None = None,
     campaign_file: str | None = None,
@@ -46,10 +47,10 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
     Rows that were measured under the same conditions are kept. A folder that is complete, or that was measured under
     other conditions, is archived under its date.
 
-    `certify`: returns the certificates by contestant. It is called once, after the first block if there are several.
-    `after_block`: is called with the folder after each block. `artifacts`: the bucket with the formats of trials whose
-    data is in one; see `run.bucket_under_test`. `campaign_file`: as for `environment.describe`. Raises BusyError or
-    SourceError.
+    `certify`: returns the certificates by contestant, given the best settings that searches found. It is called once:
+    after the searches, and after the first block if there are several. `after_block`: is called with the folder after
+    each block. `artifacts`: the bucket with the formats of trials whose data is in one; see `run.bucket_under_test`.
+    `campaign_file`: as for `environment.describe`. Raises BusyError or SourceError.
     """
     folder = results / campaign.name
     with locked(results / ".locks" / campaign.name, f"another loaderbench is measuring {folder}; wait for it to end"):
@@ -62,8 +63,8 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
         uncertified = {contestant.name for contestant in campaign.competing} - certified.keys()
         with bucket_under_test.place(campaign, prepared, artifacts, folder, display) as place:
             while lacking := plan.missing(campaign, measured):
-                if uncertified and (lacking[0].block != 1 or campaign.timing.blocks == 1):
-                    certificates.save(certified := {**certify(), **certified}, folder)
+                if uncertified and lacking[0].block >= min(2, campaign.timing.blocks):
+                    certificates.save(certified := {**certify(plan.tuned(campaign, measured)), **certified}, folder)
                     uncertified.clear()
                 with trial_table(display, campaign, done) as show:
                     for trial in _of_one_block(campaign, measured):
@@ -72,26 +73,27 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
                             trials_csv.append(folder / "trials.csv", record)
                             measured[record.trial] = record
                         record = measure(campaign, trial, prepared, folder, measured, place)
-                        if certificate := certified.get(trial.contestant.name):
+                        certificate = certificates.of(trial.contestant.name, trial.variant.track, certified)
+                        if certificate and trial.block:
                             record = replace(record, certificate=certificate.digest)
                         trials_csv.append(folder / "trials.csv", record)
                         measured[trial.name] = record
                         done.append(record)
                     show(None)
-                after_block(folder)
+                if done[-1].block:
+                    after_block(folder)
     return folder
 
 
 def _of_one_block(campaign: Campaign, measured: Mapping[str, Record]) -> Iterator[Trial]:
-    """Yield the missing trials up to the end of a block.
+    """Yield the missing trials up to the end of a block, or up to that of the searches, which come before the first.
 
-    Searches come before the first block, trial by trial: each depends on the rows before it, which the caller adds to
-    `measured`.
+    Searches yield trial by trial: each depends on the rows before it, which the caller adds to `measured`.
     """
-    while lacking := plan.missing(campaign, measured):
-        yield from lacking
-        if lacking[-1].block:
-            return
+    lacking = plan.missing(campaign, measured)
+    yield from lacking
+    while not lacking[0].block and (further := plan.missing(campaign, measured)) and not further[0].block:
+        yield from further
 
 
 def _announce(
