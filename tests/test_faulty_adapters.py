@@ -12,12 +12,11 @@ from loaderbench.campaign import registry
 from loaderbench.campaign.registry import AdapterError
 from loaderbench.certify import certify
 from loaderbench.cli import app
-from loaderbench.formats import prepare
 from loaderbench.machine.progress import Display
 from loaderbench.records import trials_csv
 from loaderbench.run import runner
 from tests import planted_site
-from tests.campaigns import campaign
+from tests.campaigns import Ready, campaign
 from tests.planted_site import HONEST
 
 MODULES = {
@@ -81,14 +80,14 @@ def test_a_faulty_adapter_cannot_be_loaded() -> None:
 
 
 @pytest.mark.usefixtures("forked")
-def test_faulty_adapters_become_rows_and_certificates_that_say_why(tree: Path, tmp_path: Path) -> None:
+def test_faulty_adapters_become_rows_and_certificates_that_say_why(ready: Ready, tmp_path: Path) -> None:
     loaders = [key.removeprefix("loader/") for key in SAID if key.startswith("loader/") and "(" not in key]
     contestants = {name: {"loader": name, "options": {"any": 1}} for name in loaders if name != "dotted"}
     contestants |= {"dotted": {"loader": "dotted"}, "unwritten": {"loader": "honest", "format": "unwritten"}}
     formats = {"files": {"writer": "imagefolder", "mode": "jpeg"}, "unwritten": {"writer": "modeless", "mode": "jpeg"}}
     best = {"raises": {"title": "raises", "settings": {"any": [1, 2], "workers": ["cores"]}}}
     chosen = campaign({"good": {"loader": "imagefolder"}, **contestants}, formats, best=best, blocks=1)
-    prepared = prepare(chosen, tree, tmp_path / "cache", Display(), strict=True)
+    prepared = ready(chosen)
     folder = runner.run(chosen, prepared, tmp_path / "results", Display())
     rows = {row.contestant: row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"}
     assert rows.pop("good").status == "ok"
