@@ -101,4 +101,4 @@ def test_faulty_adapters_become_rows_and_certificates_that_say_why(ready: Ready,
     faulty = faulty.model_copy(update={"data": faulty.data.model_copy(update={"probe": 20})})
     certificates = certify(faulty, prepared, tmp_path / "cache", Display())
     assert {certificate.state for certificate in certificates.values()} == {"unavailable"}
-    assert certificates["exits"].failure.endswith("SystemExit: the planted exit")
+    assert "SystemExit: the planted exit" in certificates["exits"].failure

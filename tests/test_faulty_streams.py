@@ -35,7 +35,7 @@ ROWS = {
     "float labels": ("invalid", "labels are float32 (16,), on cpu instead of integer (16,), on cpu"),
     "swallows": ("invalid", "a batch is a dict of "),
     "refuses": ("unavailable", "no such work"),
-    "gives up": ("failed", "RuntimeError: NotImplementedError after the loader was opened: no third batch"),
+    "gives up": ("failed", "NotImplementedError: no third batch, then RuntimeError: that is no refusal, "),
     "exits": ("failed", "SystemExit: the planted exit"),
     "ends": ("failed", "the process ended with 0 and no result"),
     "interrupts": ("failed", "KeyboardInterrupt"),

@@ -18,6 +18,7 @@ from loaderbench.api import Loader, Writer
 from loaderbench.machine import libraries
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.errors import FixableError
+from loaderbench.machine.reasons import reason
 
 Kind = Literal["loader", "writer"]
 _PACKAGES: dict[Kind, str] = {"loader": "loaderbench.loaders", "writer": "loaderbench.writers"}
@@ -55,7 +56,7 @@ class Adapter:
         try:
             module = importlib.import_module(self.module)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a module of another package may raise anything
-            return f"{where} cannot be imported: {type(error).__name__}: {' '.join(str(error).split())}"
+            return f"{where} cannot be imported: {reason(error)}"
         fault = _fault(module, self.kind)
         return f"{where} {fault}" if fault else module
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from loaderbench.machine.files import write_whole
+from loaderbench.records.record import Record
 
 _FILE = "certificates.json"
 State = Literal["as requested", "different work", "unknown", "unavailable"]
@@ -88,6 +89,12 @@ def of(contestant: str, track: str, certificates: Mapping[str, Certificate]) -> 
     """
     own = certificates.get(contestant)
     return certificates.get(tuned(contestant), own) if track == "best" else own
+
+
+def digest(row: Record, certificates: Mapping[str, Certificate]) -> str:
+    """Return the digest of a row's certificate; empty without one, and for a search, whose settings have none."""
+    own = of(row.contestant or "", row.track, certificates) if row.kind == "load" else None
+    return own.digest if own else ""
 
 
 def unranked_reason(

@@ -47,7 +47,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
     Rows that were measured under the same conditions are kept. A folder that is complete, or that was measured under
     other conditions, is archived under its date.
 
-    `certify`: returns the certificates by contestant, given the best settings that searches found. It is called once:
+    `certify`: returns the certificates by contestant, given the best settings that searches found. It is called once,
     after the searches, and after the first block if there are several. `after_block`: is called with the folder after
     each block. `artifacts`: the bucket with the formats of trials whose data is in one; see `run.bucket_under_test`.
     `campaign_file`: as for `environment.describe`. Raises BusyError or SourceError.
@@ -73,9 +73,7 @@ def run(  # noqa: PLR0913 - what is measured, and where it is kept
                             trials_csv.append(folder / "trials.csv", record)
                             measured[record.trial] = record
                         record = measure(campaign, trial, prepared, folder, measured, place)
-                        certificate = certificates.of(trial.contestant.name, trial.variant.track, certified)
-                        if certificate and trial.block:
-                            record = replace(record, certificate=certificate.digest)
+                        record = replace(record, certificate=certificates.digest(record, certified))
                         trials_csv.append(folder / "trials.csv", record)
                         measured[trial.name] = record
                         done.append(record)

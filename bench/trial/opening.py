@@ -42,4 +42,4 @@ def opened(
     except NotImplementedError as error:
         if refusing:
             raise
-        raise RuntimeError(f"NotImplementedError after the loader was opened: {error}") from error
+        raise RuntimeError("that is no refusal, because the loader was already open") from error
