@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_own_adapters_are_found_by_file() -> None:
-    assert set(registry.adapters("loader")) == {"ffcv", "imagefolder", "litdata", "nvjpeg", "pace"}
+    assert set(registry.adapters("loader")) == {"ffcv", "imagefolder", "litdata", "nvjpeg", "pace", "threads"}
     assert set(registry.adapters("writer")) == {"ffcv", "imagefolder", "litdata"}
 
 
@@ -40,7 +40,7 @@ def test_install_command_of_an_adapter_names_an_existing_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     commands = [adapter.install for kind in ("loader", "writer") for adapter in registry.adapters(kind).values()]
     named = [found[1] for command in commands if (found := re.search(r"'\.\[(\w+)\]'", command))]
-    assert len(named) == 8
+    assert len(named) == 9
     assert set(named) <= extras.keys()
 
 
