@@ -168,9 +168,7 @@ def bench(
     from loaderbench.run import preflight
 
     campaign, display = selection.with_yardsticks(chosen.campaign), Display()
-    display.say(f"{campaign.name}: {campaign.question}")
-    if left_out := [c.name for c in campaign.contestants if c not in campaign.selected]:
-        display.say(f"left out: {', '.join(left_out)}; the reference and the controls stay")
+    display.say(selection.headline(campaign))
     preflight.check(campaign, chosen.cache, results, reports, artifacts, display)
 
     from loaderbench import certify as certifying  # libraries look for a home folder as they are imported

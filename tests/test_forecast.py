@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign import forecast, plan
 from loaderbench.campaign.variant import MAIN, Variant
+from loaderbench.machine.progress import Display
+from loaderbench.records import trials_csv
+from loaderbench.run import runner
+from tests.campaigns import Ready, campaign
 
 QUICK, STREAM = config.load("quick"), config.load("stream")
 COLD, STREAMED, TRAINED = Variant(cache="cold"), Variant(transport="stream"), Variant(consumer="train")
@@ -42,3 +48,14 @@ def test_forecast_of_whole_epochs_grows_with_the_data_set_and_that_of_windows_do
 def test_forecast_of_a_whole_campaign_follows_its_selection() -> None:
     few = QUICK.limited_to(["ffcv-raw-mapped"])
     assert 5 < forecast.whole_s(QUICK, 4096) / forecast.whole_s(few, 4096) < len(QUICK.contestants)
+
+
+@pytest.mark.usefixtures("forked")
+def test_a_loader_too_slow_to_finish_an_epoch_is_measured_on_a_part_of_it(ready: Ready, tmp_path: Path) -> None:
+    """An epoch of 1,000,000 images takes this one more than an hour; its time limit is a minute."""
+    slow = campaign({"slow": {"loader": "pace", "options": {"images_per_s": 200.0}}}, blocks=1, limit_s=60)
+    large = slow.model_copy(update={"work": slow.work.model_copy(update={"epoch_images": 1_000_000})})
+    folder = runner.run(large, ready(large), tmp_path, Display())
+    [row] = [row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"]
+    assert (row.status, row.reason, row.epoch1_images_per_s) == ("ok", "", None)
+    assert row.window_images

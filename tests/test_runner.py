@@ -120,15 +120,6 @@ def test_campaign_continues_after_a_hanging_trial(run: Run, tmp_path: Path) -> N
     assert all(row.reason for row in loads(folder))
 
 
-def test_a_loader_too_slow_to_finish_an_epoch_is_measured_on_a_part_of_it(run: Run, tmp_path: Path) -> None:
-    """An epoch of 1,000,000 images takes this one more than an hour; its time limit is a minute."""
-    slow = campaign({"slow": {"loader": "pace", "options": {"images_per_s": 200.0}}}, blocks=1, limit_s=60)
-    large = slow.model_copy(update={"work": slow.work.model_copy(update={"epoch_images": 1_000_000})})
-    [row] = loads(run(large, tmp_path))
-    assert (row.status, row.reason, row.epoch1_images_per_s) == ("ok", "", None)
-    assert row.window_images
-
-
 def test_environment_is_recorded(ended: Path) -> None:
     described = json.loads((ended / "env.json").read_text())
     assert described["campaign"]["name"] == "small"

@@ -42,7 +42,7 @@ TWO = TWO.replace(
         (
             [],
             ["ffcv", "imagefolder-original*", "litdata-raw"],
-            ["litdata-jpeg", "imagefolder-256-pil", "imagefolder-256-torchvision"],
+            ["litdata-jpeg", "imagefolder-256-pil", "imagefolder-256-torchvision", "threads"],
         ),
     ],
 )

@@ -42,6 +42,13 @@ def with_yardsticks(campaign: Campaign) -> Campaign:
     return campaign.limited_to([*(c.name for c in campaign.selected), campaign.reference, *controls])
 
 
+def headline(campaign: Campaign) -> str:
+    """Return the campaign's name and question, and the names of the contestants that a limited one leaves out."""
+    left_out = ", ".join(c.name for c in campaign.contestants if c not in campaign.selected)
+    rest = f"\nleft out: {left_out}; the reference and the controls stay" if left_out else ""
+    return f"{campaign.name}: {campaign.question}{rest}"
+
+
 def _matches(contestant: Contestant, pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in (contestant.name, contestant.loader, contestant.format))
 
