@@ -183,6 +183,13 @@ class TestLabels:
         monkeypatch.setattr(os, "scandir", scandir)
         assert read(root, tmp_path / "cache").paths == ("1.jpg",)
 
+    def test_file_of_other_images_is_ignored_unless_its_name_is_certain(self, tmp_path: Path) -> None:
+        root = lay(tmp_path / "data", ["train/1.jpg"], {"train.csv": "id,label\nother,a\n"})
+        assert read(root / "train", tmp_path / "cache").classes == ("train",)
+        (root / "train" / "labels.csv").write_text("id,label\nother,a\n")
+        with pytest.raises(SourceError, match=r"no image in .* has a label in .*labels.csv"):
+            read(root / "train", tmp_path / "cache")
+
     def test_image_with_two_labels_is_left_out(self, tmp_path: Path) -> None:
         root = lay(tmp_path / "data", ["0.jpg", "1.jpg"], {"labels.csv": "file,class\n0.jpg,a\n0.jpg,b\n1.jpg,b\n"})
         tree = read(root, tmp_path / "cache")

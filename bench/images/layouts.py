@@ -182,8 +182,8 @@ def _labelled(folder: Path, known: Sequence[str]) -> ImageTree:
 
     `known`: classes of another split of the same data. Raises SourceError.
     """
-    if table := _table(folder):
-        return _tabulated(folder, table, known)
+    if (table := _table(folder)) and (tabulated := _tabulated(folder, table, known)):
+        return tabulated
     tree = scan(folder, known)
     if known and tree.classes == (tree.root.name,):
         raise SourceError(
@@ -193,8 +193,8 @@ def _labelled(folder: Path, known: Sequence[str]) -> ImageTree:
     return tree
 
 
-def _tabulated(folder: Path, table: Table, known: Sequence[str]) -> ImageTree:
-    """Return the images of a folder with the labels of a table. Raises SourceError."""
+def _tabulated(folder: Path, table: Table, known: Sequence[str]) -> ImageTree | None:
+    """Return the images of a folder with the labels of a table; None if it has other ones. Raises SourceError."""
     walk, where = Walk(folder), printable(table.file)
     folder = walk.root
     below = folder.relative_to(table.file.parent) if folder.is_relative_to(table.file.parent) else Path()
@@ -209,6 +209,8 @@ def _tabulated(folder: Path, table: Table, known: Sequence[str]) -> ImageTree:
 
     tree = walk.tree(sorted(walk.folders), classes, label_of, (f"The labels are those in {where}.",))
     if not tree.paths:
+        if not tables.is_certain(table.file.name):
+            return None
         raise SourceError(f"no image in {printable(folder)} has a label in {where}; see its columns and its file names")
     return tree
 

@@ -54,6 +54,11 @@ def is_table(name: str) -> bool:
     return name in _FIRST or _split_of(name) is not None
 
 
+def is_certain(name: str) -> bool:
+    """Return whether a table is meant to give labels, by its name; another one may be of other images."""
+    return name in _FIRST or _split_of(name) is None
+
+
 def find(folder: Path) -> Table | None:
     """Return the file that gives the labels of a folder's images, in it or above. Raises SourceError if it is damaged.
 
