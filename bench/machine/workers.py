@@ -1,6 +1,5 @@
 """Map a function over many items in worker processes, in order."""
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -12,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from loaderbench.machine.cores import core_count
+from loaderbench.machine.guardian import follow
 
 Mapping = Callable[[Iterable[Any]], Iterator[Any]]
 AHEAD = 4
 """Items for each process that are under way or wait for the process, while the caller uses an earlier result."""
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class WorkerDiedError(RuntimeError):
@@ -78,9 +77,7 @@ def _submit(executor: ProcessPoolExecutor, function: Callable[[Any], Any], item:
 
 def _begin(parent: int) -> None:
     """Prepare a worker process, which the kernel kills when its parent ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # the parent has ended already; the executor would print the traceback of any exception
+    follow(parent)
 
     import cv2
 
