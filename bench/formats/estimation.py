@@ -63,7 +63,8 @@ class Estimate:
     def lines(self, usd_per_hour: float | None = None) -> list[str]:
         """Return the estimate in words, the sum first. `usd_per_hour`: price of the machine."""
         cost = f" (${self.seconds / _HOUR_S * usd_per_hour:,.2f})" if usd_per_hour is not None else ""
-        duration = f"about {_duration(self.seconds)} on {usable_cores():g} cores{cost}"
+        cores = usable_cores()
+        duration = f"about {_duration(self.seconds)} on {cores:g} core{'s' * (cores != 1)}{cost}"
         space = f"{size(self.size_bytes)}, where {size(self.free_bytes)} are free"
         total = f"preparing {self.images:,} images takes {duration} and {space}:"
         if not self.parts:
