@@ -32,6 +32,8 @@ from loaderbench.trial import needs
 from tests import campaigns
 from tests.campaigns import Ready
 
+pytestmark = pytest.mark.usefixtures("planted")
+
 
 def test_a_home_folder_is_expanded_where_python_takes_a_path(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -83,7 +85,7 @@ def test_a_cache_that_cannot_be_written_is_told(command: str, tmp_path: Path) ->
     assert str(done.exception).endswith("cannot be written: not a directory; use --cache DIR for another folder")
 
 
-@pytest.mark.usefixtures("planted", "forked")
+@pytest.mark.usefixtures("forked")
 def test_contestants_for_which_shared_memory_is_too_small_are_explained_and_the_others_run(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +182,19 @@ def test_a_user_without_a_home_folder_gets_one_in_the_cache(
     monkeypatch.setenv("HOME", str(tmp_path))
     preflight.check_cache(campaigns.campaign({"good": {}}), tmp_path / "cache")
     assert Path.home() == tmp_path
+
+
+def test_matplotlib_writes_to_the_cache_if_it_cannot_write_to_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/proc")
+    monkeypatch.setenv("MPLCONFIGDIR", "of the user")
+    preflight.check_cache(campaigns.campaign({"good": {}}), tmp_path / "cache")
+    assert os.environ["MPLCONFIGDIR"] == "of the user"
+    monkeypatch.delenv("MPLCONFIGDIR")
+    preflight.check_cache(campaigns.campaign({"good": {}}), tmp_path / "cache")
+    assert os.environ["MPLCONFIGDIR"] == str(tmp_path / "cache" / "home")
+    assert Path.home() == Path("/proc")
 
 
 def test_a_report_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
