@@ -104,7 +104,8 @@ def test_estimate_names_a_format_that_cannot_be_written(tree, tmp_path):
 
 
 @pytest.mark.usefixtures("small")
-def test_estimate_leaves_out_what_the_cache_holds(tree, tmp_path):
+def test_estimate_leaves_out_what_the_cache_holds(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(estimation, "SAMPLES", (8,))
     formats = {name: {"writer": "imagefolder", "mode": mode} for name, mode in (("files", "jpeg"), ("own", "original"))}
     chosen = campaign({"a": {"loader": "imagefolder"}}, formats)
     one = chosen.model_copy(update={"formats": chosen.formats[:1]})

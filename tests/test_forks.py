@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,24 @@ def test_a_writer_that_hangs_is_killed_at_its_limit_and_the_next_format_is_writt
     assert all(map(gone, pids[:2]))
     report, _ = write(forks, source, tmp_path, WELL)
     assert report["status"] == "ok"
+
+
+def test_interrupted_format_is_not_written_any_more_when_the_call_ends(
+    forks: Forks, source: CanonicalImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids = tmp_path / "0" / "pids"
+
+    def interrupt(*_: object) -> None:
+        while not pids.exists() or len(pids.read_text().split()) < 3:
+            time.sleep(0.02)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forks_module, "wait", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write(forks, source, tmp_path, HANGS)
+    assert all(gone(int(pid)) for pid in pids.read_text().split()[:2])
+    assert write(forks, source, tmp_path, WELL)[0]["status"] == "ok"
 
 
 def test_what_a_writer_leaves_running_is_ended_before_the_next_format(

@@ -51,31 +51,42 @@ class Forks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._started.close()
+        self._end()
 
     def run(self, spec: Conversion, log: Path) -> dict[str, Any]:
         """Return the report of a conversion. It ends, and `log` gets its output, as in `machine.run_child`."""
         with log.open("wb") as output:
             if self._writer != spec.writer:
                 self._start(spec.writer, output)
+        try:
+            report = self._report(spec, log)
+        except BaseException:
+            self._end()  # now, because the caller may remove what is written
+            raise
+        if report["status"] == "ok":
+            log.unlink()
+        return report
+
+    def _report(self, spec: Conversion, log: Path) -> dict[str, Any]:
         self._asked.send((spec, log))
         limit_s = _LIMIT_S + _LIMIT_S_PER_IMAGE * len(spec.images)
         ended = wait([self._told, self._child], limit_s)  # type: ignore[list-item] # it has a `fileno`
         if self._told in ended:
             report: dict[str, Any] = self._told.recv()
-        elif not ended:
-            report = {"status": "timeout", "reason": f"killed after its time limit of {limit_s:,.0f} s"}
-            self.__exit__()
-            self._writer = ""
-        else:
+            return report
+        if ended:
             report = self._child.report() or self._child.death("the process")
-            self._writer = ""
-        if report["status"] == "ok":
-            log.unlink()
+        else:
+            report = {"status": "timeout", "reason": f"killed after its time limit of {limit_s:,.0f} s"}
+        self._end()
         return report
 
-    def _start(self, writer: str, output: IO[bytes]) -> None:
+    def _end(self) -> None:
+        self._writer = ""
         self._started.close()
+
+    def _start(self, writer: str, output: IO[bytes]) -> None:
+        self._end()
         folder = Path(self._started.enter_context(TemporaryDirectory(prefix="loaderbench-")))
         self._asked, self._told = (self._started.enter_context(_fifo(folder / name)) for name in ("asked", "told"))
         self._child = self._started.enter_context(started(f"{__name__}.serve", _Parent(writer, folder), output))
