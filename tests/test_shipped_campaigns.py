@@ -35,6 +35,7 @@ def test_quick_campaign_has_the_promised_contestants() -> None:
         ("imagefolder", "original", "torchvision"),
         ("imagefolder", "jpeg-files", "pil"),
         ("imagefolder", "jpeg-files", "torchvision"),
+        ("threads", "jpeg-files"),
     }
 
 
