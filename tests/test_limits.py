@@ -52,8 +52,8 @@ def result(spec: LimitSpec, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 class TestRun:
     def test_every_step_has_a_figure_or_a_reason(self, result: dict[str, Any], everything: Prepared) -> None:
         assert result["status"] == "ok", result
-        disks = {f"disk/{name}" for name in everything.artifacts}
-        assert set(result["limits"]) == {*NAMES, *disks} - {"disk"}
+        disks = {f"{step}/{name}" for step in ("disk", "random-disk") for name in everything.artifacts}
+        assert set(result["limits"]) == {*NAMES, *disks} - {"disk", "random-disk"}
         for stage, limit in result["limits"].items():
             assert (limit is None) == bool(result["reasons"].get(stage)), stage
             assert limit is None or limit > 0

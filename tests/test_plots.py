@@ -272,7 +272,8 @@ def test_plots_cut_off_no_text(cast: Sequence[Actor]) -> None:
     names = [actor.name for actor in cast]
     stream = fabricate.STREAM | {"streaming": names[:1], "bounded": names[1:2], "downloading": names}
     rows = fabricate.finished(cast, 3, names, names, names, stream)
-    rows = [replace(row, cache_state="unproven", pct_of_bound=101.0) if row.kind == "load" else row for row in rows]
+    changes = {"cache_state": "unproven", "pct_of_bound": 101.0, "read_bytes_per_image": 4e5}
+    rows = [replace(row, **changes) if row.kind == "load" else row for row in rows]
     rows += [replace(row, track="scaling", workers=4) for row in rows if row.trial in {f"1/{name}" for name in names}]
     environment = fabricate.environment(cast, 3, cast[0].name, names, names, feeding=names, stream=stream)
     environment["campaign"]["scaling"] = {"contestants": names, "workers": [4]}

@@ -23,6 +23,7 @@ from loaderbench.campaign.schema import (
     Data,
     Feeding,
     Format,
+    Limited,
     Name,
     OwnWork,
     PublishedTable,
@@ -60,6 +61,7 @@ class Campaign(Table):
     consumers: Consumers = Consumers()
     stream: Stream | None = None
     scaling: Scaling | None = None
+    limited: Limited | None = None
     published: PublishedTable | None = None
     changes: tuple[ChangeTable, ...] = ()
     """Steps from a published set-up to an equal one, one thing at a time; at most one from each contestant."""
@@ -177,6 +179,13 @@ class Campaign(Table):
         return self
 
     @model_validator(mode="after")
+    def _limited_stands_alone(self) -> Campaign:
+        others = (self.cold, self.feedings, self.stream, self.scaling, self.best)
+        if self.limited and (any(others) or self.work.processes > 1):
+            raise ValueError("limited allows no cold, consumers, stream, scaling or best, and no ranks or jobs above 1")
+        return self
+
+    @model_validator(mode="after")
     def _own_settings_come_first(self) -> Campaign:
         workers = self.work.count_workers()
         best = dict(self.best)
@@ -236,7 +245,8 @@ class Campaign(Table):
             workers=self.work.count_workers(),
             image_size=self.work.image_size,
             dtype=self.work.dtype,
-            passes=max(1, round(self.work.epoch_images / samples)),
+            # A second visit in an epoch would find in memory what the first one read.
+            passes=1 if self.limited else max(1, round(self.work.epoch_images / samples)),
             seed=self.work.seed + block,
             shuffle=self.work.shuffle,
             ranks=self.work.ranks,

@@ -22,6 +22,8 @@ _STAGES = 10
 _AROUND_FETCHING_S = 10
 """Starting, compiling and downloading."""
 _SHARE_OF_LIMIT = 0.75
+EPOCHS_BEFORE = 1
+"""Epochs that fill a limited page cache, before the window."""
 
 
 def limit_s(campaign: Campaign, variant: Variant, samples: int) -> float:
@@ -76,6 +78,8 @@ def whole_epochs(campaign: Campaign, variant: Variant) -> int:
     """Return how many whole epochs a trial must load; 0 if a window of a minimum length is enough."""
     if variant.transport and campaign.stream:
         return campaign.stream.epochs
+    if campaign.limited:
+        return EPOCHS_BEFORE + campaign.limited.epochs
     return int(variant.cache == "cold")
 
 

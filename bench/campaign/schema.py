@@ -214,6 +214,16 @@ class Stream(Table):
     """Time added to each round trip."""
 
 
+class Limited(Table):
+    """Memory that the formats do not fit into. The first epoch fills the page cache; the window follows it."""
+
+    memory_mib: int | None = Field(None, ge=16)
+    """Memory of all processes of a trial together, page cache included. It needs root, or a control group of one's own.
+    null: what the machine has."""
+    epochs: int = Field(1, ge=1)
+    """Epochs in the window."""
+
+
 class PublishedFigures(Table):
     """Published figures of one contestant."""
 

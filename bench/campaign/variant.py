@@ -35,7 +35,7 @@ class Variant:
     def of(cls, record: Record) -> Variant:
         """Return the variant of a row. Rows leave values empty that do not apply, or that earlier versions lacked."""
         values = {
-            "cache": record.cache,
+            "cache": "" if record.cache == "limited" else record.cache,  # so are all trials of its campaign
             "track": record.track,
             "consumer": record.consumer,
             "transport": record.transport,

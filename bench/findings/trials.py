@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-DERIVED = ("start_s", "file_backed_mib", "context_switches_per_s")
-"""What follows from several columns of a trial: the sum of `START_PHASES`, the memory that files back, and a rate."""
+DERIVED = ("start_s", "file_backed_mib", "context_switches_per_s", "read_mb_per_s")
+"""What follows from several columns of a trial: the sum of `START_PHASES`, the memory that files back, and rates."""
 
 
 def counted_rows(records: Iterable[Record]) -> list[Record]:
@@ -54,6 +54,7 @@ def trial_table(counted: Sequence[Record]) -> pd.DataFrame:
         start_s=rows[list(START_PHASES)].sum(axis=1, skipna=False),
         file_backed_mib=rows["memory_mib"] - rows["anon_memory_mib"],
         context_switches_per_s=rows["context_switches"] / rows["window_s"],
+        read_mb_per_s=rows["window_read_bytes"] / rows["window_s"] / 1e6,
         variant=pd.Series([Variant.of(row) for row in counted], dtype=object),
     )
     return rows.sort_values("block", kind="stable")

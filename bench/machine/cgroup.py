@@ -1,14 +1,22 @@
-"""Read what the control groups of this process allow it: CPU time and memory."""
+"""Read what the control groups of this process allow it, and make groups with less memory."""
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
 import psutil
 
+from loaderbench.machine.errors import FixableError
+
 _CGROUPS, _MOUNTS = Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")  # see cgroups(7) and proc(5)
 _MEMORY_LIMITS = ("memory.max", "memory.high", "memory.limit_in_bytes")  # the last one is that of cgroup v1
+
+_LIMITS_TO_SET = ("memory.max", "memory.limit_in_bytes")
+_PROCESSES, _HARNESS = "cgroup.procs", "loaderbench"
 
 
 def quota_cores() -> float | None:
@@ -36,6 +44,43 @@ def memory_limit_bytes() -> int | None:
     texts = [path.read_text().strip() for path in paths if path.exists()]
     everything = psutil.virtual_memory().total  # cgroup v1 has a limit of nearly 2**63 bytes for none
     return min((limit for text in texts if text != "max" and (limit := int(text)) < everything), default=None)
+
+
+@contextmanager
+def limited(memory_mib: int) -> Iterator[Path]:
+    """Make a group whose processes together have so much memory, page cache included; remove it with the block.
+
+    Yields the file into which a process writes its number to enter the group. Raises FixableError.
+    """
+    own = next(_folders("memory"), None)
+    try:
+        if own is None:
+            raise FileNotFoundError(errno.ENOENT, "this process has no control group for memory")
+        if (own / "cgroup.controllers").exists():  # v2 allows limits only below groups that hold no processes
+            own = _vacated(own)
+        group = Path(tempfile.mkdtemp(prefix="loaderbench-", dir=own))
+        limit = next(path for name in _LIMITS_TO_SET if (path := group / name).exists())
+        limit.write_text(str(memory_mib << 20))
+    except (OSError, StopIteration) as error:
+        raise FixableError(
+            f"memory cannot be limited here ({error}); run the command as root, or in a group of its own: "
+            "systemd-run --user --scope -p Delegate=yes COMMAND"
+        ) from None
+    try:
+        yield group / _PROCESSES
+    finally:
+        with suppress(OSError):  # a process that was killed has not ended yet
+            group.rmdir()
+
+
+def _vacated(own: Path) -> Path:
+    """Move this process out of its group into one below, and return the group, which then gives memory to others."""
+    if own.name == _HARNESS:
+        return own.parent
+    (own / _HARNESS).mkdir(exist_ok=True)
+    (own / _HARNESS / _PROCESSES).write_text("0")
+    (own / "cgroup.subtree_control").write_text("+memory")
+    return own
 
 
 def _folders(controller: str) -> Iterator[Path]:

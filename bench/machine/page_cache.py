@@ -12,7 +12,7 @@ import psutil
 
 from loaderbench.machine.disk import size
 
-Cache = Literal["warm", "cold"]
+Cache = Literal["warm", "cold", "limited"]
 
 WARM_RESIDENT_PCT, WARM_READ_PCT = 99, 1
 WARM_READ_BYTES = 1 << 20
@@ -65,6 +65,14 @@ def cold_state(before_pct: float | None, read_bytes: int | None, payload_bytes: 
     if before_pct > COLD_RESIDENT_PCT or 100 * read_bytes < COLD_READ_PCT * payload_bytes:
         return "unproven"
     return f"{elsewhere}-cold" if elsewhere else "cold"
+
+
+def limited_state(before_pct: float | None) -> str:
+    """Return the `cache_state` of a trial that began without its format in memory, as `Record` explains it.
+
+    What was resident before would not count as memory of the trial.
+    """
+    return "unproven" if before_pct is None or before_pct > COLD_RESIDENT_PCT else "limited"
 
 
 def why_not_kept(size_bytes: int, memory_bytes: int) -> str:

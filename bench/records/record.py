@@ -13,7 +13,7 @@ SCHEMA_VERSION = 7
 
 Kind = Literal["write", "load", "limit", "tune"]
 Track = Literal["same", "best", "scaling"]
-Cache = Literal["warm", "cold"]
+Cache = Literal["warm", "cold", "limited"]
 Consumer = Literal["hungry", "paced", "train", "lightning"]
 Transport = Literal["", "stream", "bounded", "download"]
 TRANSPORTS: dict[str, str] = {
@@ -94,13 +94,14 @@ class Record:  # long, because it is one schema, in the order of the file's head
     """`same`: a trial in a block at the campaign's settings, which all contestants share. `best`: one at the best
     settings that the search found for the contestant. `scaling`: one with another number of workers."""
     cache: str = ""
-    """Requested state of the page cache: `warm` or `cold`."""
+    """Requested state of the page cache: `warm`, `cold`, or `limited` (less than the format, which was read once)."""
     cache_state: str = ""
     """Verified state of the page cache. `warm`: 99 % of the format was resident before and after the trial, and at most
     1 % of its size, or 1 MiB, was read in the window. `cold`: at most 1 % was resident before, and at least 95 % of
     `payload_bytes` was read; `guest-cold` in a virtual machine, whose host may have cached it; `client-cold` on a
-    network file system, whose server may. `unproven`: neither. Empty for a loader that reads no format. Until schema 6,
-    `warm` looked at the residency before only, and at the reads of the whole trial, libraries included."""
+    network file system, whose server may. `limited`: at most 1 % was resident before, so that what the trial reads
+    counts as its memory. `unproven`: none of them. Empty for a loader that reads no format. Until schema 6, `warm`
+    looked at the residency before only, and at the reads of the whole trial, libraries included."""
 
     consumer: str = ""
     """What took the batches: a module of `loaderbench.trial.consumers`. Empty in rows of schema 3: `hungry`."""
@@ -194,6 +195,13 @@ class Record:  # long, because it is one schema, in the order of the file's head
     """Read from the disk by the process tree, from the construction of the loader to the last batch."""
     window_read_bytes: int | None = column(over_ranks=sum)
     """The part of it in the window, after libraries were loaded."""
+    memory_limit_mib: float | None = None
+    """Memory that all processes of the trial together may use, page cache included. Empty: not limited."""
+    read_bytes_per_image: float | None = column(over_blocks=median)
+    """`window_read_bytes` over the window's images. Only where the page cache is `limited`."""
+    from_memory_pct: float | None = column(over_blocks=median)
+    """Share of what the window's images take in the format that was not read from the disk: 0 if at least as much was
+    read. Only where the page cache is `limited`."""
     resident_pct: float | None = None
     """Share of the format that was in the page cache just before the trial."""
     resident_after_pct: float | None = None

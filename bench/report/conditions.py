@@ -92,7 +92,7 @@ def _gaps(material: Material) -> Iterator[tuple[str, str]]:
     trained = [f for f in found.by_consumer if f.consumer in {"train", "lightning"}]
     if found.gpu_reason or not env["gpu"]:
         yield "GPU load", f"{found.gpu_reason or env['gpu_reason']}."
-    if not found.cold_starts and found.measured:
+    if not found.cold_starts and found.measured and not campaign.get("limited"):
         yield "Cold reads", _NO_COLD
     if not (trained and env["gpu"]):
         yield "Data stall of a GPU", "no model was trained on a GPU here, so there are no steps to wait between."

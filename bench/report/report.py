@@ -40,6 +40,7 @@ SECTIONS = (
     resources.costs,
     resources.limits,
     resources.cold,
+    resources.from_disk,
     resources.waiting,
     resources.conversion,
     resources.load,

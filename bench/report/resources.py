@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from loaderbench.api import Encoding
-from loaderbench.findings import frontier
+from loaderbench.findings import disk_reads, frontier
 from loaderbench.formats import deviation
-from loaderbench.report.markdown import interval, medians
+from loaderbench.report.markdown import cell, interval, medians
 from loaderbench.report.material import Material
 
 _MB, _GB = 1e6, 1e9
@@ -46,6 +46,18 @@ def cold(material: Material) -> dict[str, Any] | None:
         row = (c.warm.title, *medians(c.warm, "epoch1_s"), cold_s or c.cold.trouble, interval(c.ratio))
         epochs.append((*row, speed, read_mb, c.states))
     return {"epochs": epochs} if epochs else None
+
+
+def from_disk(material: Material) -> dict[str, Any] | None:
+    """Return the values of the section on what the page cache cannot hold."""
+    found = disk_reads.disk_reads(material.analysis)
+    contestants = []
+    for one in found:
+        speed, share_pct, rate = medians(one.summary, "images_per_s", "from_memory_pct", "read_mb_per_s")
+        limits = [one.sequential_mb_per_s, one.random_mb_per_s]
+        contestants.append([one.summary.title, speed, one.read_kb, one.takes_kb, share_pct, rate, *limits])
+    text = disk_reads.conclusion(found, disk_reads.memory_limit_mib(material.campaign))
+    return {"contestants": contestants, "conclusion": cell(text)} if found else None
 
 
 def waiting(material: Material) -> dict[str, Any] | None:

@@ -51,6 +51,7 @@ def results(material: Material) -> dict[str, Any] | None:
         "tests": tests,
         "descriptive": found.descriptive,
         "ranking_blocks": RANKING_BLOCKS,
+        "limited": bool(material.campaign.get("limited")),
         "least_difference_pct": 100 * found.least_difference,
         "unranked": any(s.unranked_reason for s in found.measured),
     }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from loaderbench.api import Work
 from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.schema import Contestant, Format
 from loaderbench.formats import Prepared
 from loaderbench.machine import process
 from loaderbench.records.record import Record, Status, now
-from loaderbench.roofline.measure import LimitSpec, Situation, Step, needed
+from loaderbench.roofline.measure import RANDOM_DISK, LimitSpec, Situation, Step, needed
 
+_LEAST_READ = 1e-3
+"""Share of the data that a trial reads from the disk at least; without reading, the disk would be no limit."""
 _LIMIT_S = 120.0
 """Time limit for measuring the steps on one set of images, beyond the time of the measurements themselves."""
 
@@ -40,7 +43,7 @@ def limit_rows(
             continue
         spec = LimitSpec(
             canonical=canonical,
-            artifacts={f.name: prepared.artifacts[f.name] for f in formats if f"disk/{f.name}" in lacking},
+            artifacts={f.name: prepared.artifacts[f.name] for f in formats if _is_read(f, lacking)},
             # Whatever the number of ranks, a limit is that of the whole machine, on all cores at once.
             work=replace(campaign.work_on(prepared.data["samples"], trial.block), ranks=1),
             steps={step.name for step in lacking.values()},
@@ -51,7 +54,7 @@ def limit_rows(
         started_at = now()
         result = process.run_child("loaderbench.roofline.measure.run", spec, log, limit_s)
         for name, step in lacking.items():
-            key = name if step.name == "disk" else step.name
+            key = step.name if step.measure else name
             speed = result.get("limits", {}).get(key)
             failure: Status = "unavailable" if result["status"] == "ok" else result["status"]
             yield Record(
@@ -94,8 +97,8 @@ def limit_columns(
         if row is None or row.images_per_s is None:
             continue
         limit_ips = row.images_per_s
-        if step.name == "disk":  # only the first visit to a sample in an epoch reads it
-            limit_ips *= campaign.work_on(prepared.artifacts[contestant.format].samples, 1).passes
+        if step.name == "disk":
+            limit_ips /= _read_share(campaign.work_on(prepared.artifacts[contestant.format].samples, 1), record)
         if reason := _why_no_limit(step, limit_ips, row, record):
             reasons.append(f"{step.name}: {reason}")
         else:
@@ -109,6 +112,13 @@ def limit_columns(
     return {"bound_ips": limits[by], "bound_by": by, "pct_of_bound": share_pct, "bound_reason": "; ".join(reasons)}
 
 
+def _read_share(work: Work, record: Record) -> float:
+    """Return the share of the delivered images that had to be read from the disk."""
+    if record.from_memory_pct is None:
+        return 1 / work.passes  # only the first visit to a sample in an epoch reads it
+    return max(_LEAST_READ, 1 - record.from_memory_pct / 100)
+
+
 def _steps(campaign: Campaign, contestant: Contestant, record: Record) -> Iterator[Step]:
     """Yield the steps that a contestant's batches need."""
     on_gpu, memory = campaign.work.device != "cpu", record.batch_memory
@@ -116,7 +126,7 @@ def _steps(campaign: Campaign, contestant: Contestant, record: Record) -> Iterat
     converts_there = memory == "device" and campaign.work.dtype != "uint8"
     other_form = converts_there or campaign.work_on(1, 1, contestant) != campaign.work_on(1, 1)
     situations: dict[Situation, bool] = {
-        "cold": record.cache == "cold",
+        "cold": record.cache != "warm",
         "shared": memory == "shared",
         "on the GPU": on_gpu,
         "pageable": on_gpu and memory in {"shared", "private"},
@@ -153,19 +163,26 @@ def _prefix(trial: plan.Trial) -> str:
 def _named(campaign: Campaign, formats: list[Format], prepared: Prepared) -> dict[str, Step]:
     """Return the steps that are measured for contestants of these formats, by the names of their rows."""
     cold = {c.format for c in campaign.contestants if c.name in campaign.cold}
+    limited = {c.format for c in campaign.competing if campaign.limited}
+    read = {"disk": cold | limited, RANDOM_DISK: limited}
     return {
         _name(step, f, prepared): step
         for f in formats
         if f.name in prepared.artifacts
         for step in needed(f.mode, get_args(Situation))
-        if step.name != "disk" or f.name in cold
+        if step.measure or f.name in read[step.name]
     }
+
+
+def _is_read(form: Format, lacking: Collection[str]) -> bool:
+    """Return whether a format has to be read from the disk for a limit that is lacking."""
+    return any(name in lacking for name in (f"disk/{form.name}", f"{RANDOM_DISK}/{form.name}"))
 
 
 def _name(step: Step, form: Format, prepared: Prepared) -> str:
     """Return the name of a limit: its step, and the format or the images where they matter."""
-    if step.name == "disk":
-        return f"disk/{form.name}"
+    if step.measure is None:
+        return f"{step.name}/{form.name}"
     first = next(iter(prepared.canonicals.values()))
     if step.any_images or prepared.canonicals[form.name] == first:
         return step.name

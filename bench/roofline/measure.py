@@ -7,6 +7,7 @@ the samples that the loaders deliver.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,15 +29,18 @@ from loaderbench.roofline import steps
 if TYPE_CHECKING:
     from torch import Tensor
 
-Situation = Literal["cold", "shared", "on the GPU", "pageable", "copies records"]
+Situation = Literal["cold", "shared", "on the GPU", "pageable", "copies records", "reads at random"]
 """What decides, beside a contestant's format, which steps its batches need.
 
 `cold`: the format was not in memory. `shared`: batches lie in memory shared between processes, as those from worker
-processes do. `on the GPU`: they are delivered there; `pageable`: from memory that is not page-locked. `copies records`:
-no contestant is known to, because a loader may crop records where they lie.
+processes do. `on the GPU`: they are delivered there; `pageable`: from memory that is not page-locked. `copies records`,
+`reads at random`: no contestant is known to need that, because a loader may crop records where they lie, and read ahead
+in the order of the files.
 """
 SAMPLES = 2048
 """Maximum number of samples that are worked on, drawn at random."""
+RANDOM_DISK = "random-disk"
+"""The step that reads files, or parts of 8 MiB, in random order."""
 EVICTED_PCT = 5
 """A format is read from the disk if at most this share of it stayed in the page cache."""
 READY = 2
@@ -109,7 +113,8 @@ def _measurements(spec: LimitSpec) -> Iterator[tuple[str, Callable[[], float]]]:
                 yield step.name, partial(step.measure, spec)
             else:
                 for name, artifact in spec.artifacts.items():
-                    yield f"{step.name}/{name}", partial(_disk, artifact, spec.seconds)
+                    seed = spec.work.seed if step.name == RANDOM_DISK else None
+                    yield f"{step.name}/{name}", partial(_disk, artifact, spec.seconds, seed)
 
 
 def _on_images(
@@ -124,9 +129,10 @@ def _output(spec: LimitSpec) -> float:
     return parallel_rate(partial(steps.output, spec.work), core_count(), spec.seconds)
 
 
-def _disk(artifact: Artifact, seconds: float) -> float:
+def _disk(artifact: Artifact, seconds: float, seed: int | None) -> float:
     """Return images/s, from bytes/s, of reading a format that is not in memory, one file or part after the other.
 
+    `seed`: of a random order of the parts; None: the stored order.
     Only what holds images counts for an image: a loader need not read the rest.
     """
     folder = Path(artifact.path)
@@ -136,7 +142,10 @@ def _disk(artifact: Artifact, seconds: float) -> float:
         raise StepError("the kernel does not report whether the files left the page cache")
     if resident_pct > EVICTED_PCT:
         raise StepError(f"{resident_pct:.0f} % of the files stayed in the page cache")
-    read = partial(steps.read, steps.parts(folder), core_count())
+    parts = steps.parts(folder)
+    if seed is not None:
+        random.Random(seed).shuffle(parts)
+    read = partial(steps.read, parts, core_count())
     return parallel_rate(read, core_count(), seconds) / (artifact.payload_bytes / artifact.samples)
 
 
@@ -214,6 +223,7 @@ STEPS = (
     ),
     Step("output", _output, any_images=True),
     Step("disk", None, only="cold", other_ways=True),
+    Step(RANDOM_DISK, None, only="reads at random", other_ways=True),
     *(
         Step(name, measure, None, only, any_images=True, one_process=True, other_ways=True)
         for name, measure, only in COPIES_OF_BATCHES

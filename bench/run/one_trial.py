@@ -18,11 +18,12 @@ from loaderbench.campaign.schema import Contestant
 from loaderbench.campaign.tuning import Settings, options_at
 from loaderbench.campaign.variant import MAIN, Variant
 from loaderbench.formats import Prepared
-from loaderbench.machine import page_cache
+from loaderbench.machine import cgroup, page_cache
 from loaderbench.machine.cores import canary_s
 from loaderbench.machine.disk import need
+from loaderbench.machine.errors import FixableError
 from loaderbench.records import trials_csv
-from loaderbench.records.record import Record, Status, now
+from loaderbench.records.record import Cache, Record, Status, now
 from loaderbench.run import bucket_under_test
 from loaderbench.run.bucket_under_test import Place
 from loaderbench.run.environment import virtual_machine
@@ -46,6 +47,7 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
     `folder`: the campaign's. `measured`: its rows by trial. `place`: where trials with their data in a bucket run.
     """
     contestant, variant, identity = trial.contestant, trial.variant, _identity(campaign, trial)
+    cache = _cache(campaign, variant)
     if obstacle := _obstacle(campaign, trial, prepared):
         status, reason = obstacle
         return Record(**identity, workers=variant.workers or None, status=status, reason=reason)
@@ -57,13 +59,13 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
     spec = trial_spec(campaign, contestant, artifact, times, trial.block, variant, trial.settings)
     if shortage := needs.shared_memory_shortage(spec.loader, spec.work, spec.options, spec.jobs):
         return Record(**identity, status="unavailable", reason=shortage)
-    resident_pct = None if variant.transport else page_cache.warm_or_evict(Path(artifact.path), variant.cache)
+    resident_pct = None if variant.transport else page_cache.warm_or_evict(Path(artifact.path), cache)
     before_s = canary_s()
     log, limit_s = folder / f"{file_name}.log", trial_limit_s(campaign, variant, artifact)
     if place and variant.transport:
         result = place.run(variant.transport, spec, log, limit_s)
     else:
-        result = run_trial(spec, log, limit_s)
+        result = _run(campaign, spec, log, limit_s)
     record = Record(
         **identity,
         samples=artifact.samples,
@@ -82,8 +84,33 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
     )
     if record.status != "ok" or variant.transport or not registry.loader(contestant.loader).reads:
         return record
-    record = replace(record, cache_state=_cache_state(record, artifact))
+    state = _cache_state(record, artifact)
+    record = replace(record, cache_state=state, **_reads(record, artifact))
     return replace(record, **roofline.limit_columns(campaign, prepared, trial, record, measured))
+
+
+def _run(campaign: Campaign, spec: TrialSpec, log: Path, limit_s: float) -> dict[str, Any]:
+    """Run a trial with its data on this machine, in a control group if its memory is limited, and return its report."""
+    if not (campaign.limited and campaign.limited.memory_mib):
+        return run_trial(spec, log, limit_s)
+    try:
+        with cgroup.limited(campaign.limited.memory_mib) as group:
+            return run_trial(replace(spec, memory_group=group), log, limit_s)
+    except FixableError as error:
+        return {"status": "unavailable", "reason": str(error)}
+
+
+def _cache(campaign: Campaign, variant: Variant) -> Cache:
+    """Return the requested state of the page cache."""
+    return "limited" if campaign.limited else variant.cache
+
+
+def _reads(record: Record, artifact: Artifact) -> dict[str, Any]:
+    """Return the columns of `Record` on what the window's images had to read from the disk."""
+    if record.cache != "limited" or record.window_read_bytes is None or not record.window_images:
+        return {}
+    read_bytes, takes_bytes = record.window_read_bytes / record.window_images, artifact.payload_bytes / artifact.samples
+    return {"read_bytes_per_image": read_bytes, "from_memory_pct": max(0.0, 100 * (1 - read_bytes / takes_bytes))}
 
 
 def _cache_state(record: Record, artifact: Artifact) -> str:
@@ -92,6 +119,8 @@ def _cache_state(record: Record, artifact: Artifact) -> str:
     if record.cache == "warm":
         window_read_bytes = record.window_read_bytes
         return page_cache.warm_state(before_pct, record.resident_after_pct, window_read_bytes, artifact.size_bytes)
+    if record.cache == "limited":
+        return page_cache.limited_state(before_pct)
     served = page_cache.on_file_server(Path(artifact.path))
     elsewhere = "client" if served else "guest" if virtual_machine() else ""
     return page_cache.cold_state(before_pct, record.read_bytes, artifact.payload_bytes, elsewhere)
@@ -134,6 +163,8 @@ def trial_spec(  # noqa: PLR0913, PLR0917 - all that a trial is
     if feeding or campaign.work.processes > 1:
         window |= {"pause_s": None}
     epochs = forecast.whole_epochs(campaign, variant)
+    if campaign.limited:
+        window |= {"pause_s": None, "epochs_before": forecast.EPOCHS_BEFORE}
     return TrialSpec(
         loader=contestant.loader,
         artifact=artifact,
@@ -167,7 +198,8 @@ def _identity(campaign: Campaign, trial: Trial) -> dict[str, Any]:
         "trial": trial.name,
         **(place if trial.block else {"kind": "tune"}),
         "position": trial.position,
-        "cache": "" if variant.transport else variant.cache,
+        "cache": "" if variant.transport else _cache(campaign, variant),
+        "memory_limit_mib": campaign.limited and campaign.limited.memory_mib,
         "consumer": variant.consumer,
         "started_at": now(),
         "contestant": contestant.name,

@@ -190,7 +190,7 @@ class Meter:
 
     def _opens(self, now: int) -> bool:
         if self.window.epochs:
-            return True
+            return len(self.epochs) == self.window.epochs_before
         exits_ns = self.timeline.exits_ns
         if self.begun_ns is None and (self.begun is None or self.begun.reached(now + 1)):
             self.begun_ns = exits_ns[now]

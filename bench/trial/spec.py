@@ -28,8 +28,11 @@ class Window:
     """Continue until the first epoch is over, so that all of it is checked, if at the speed so far it ends within this
     time of the first request. 0: do not."""
     epochs: int = 0
-    """If not 0, the window is instead from the first batch of the first epoch to the last batch of this many epochs,
-    in which the data is read."""
+    """If not 0, the window is instead of whole epochs, in which the data is read, and ends with the last batch of this
+    one, counted from 1."""
+    epochs_before: int = 0
+    """Epochs before that window, which begins with the first batch after them: none, or those that fill the page
+    cache."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ class TrialSpec:
     consumer_options: dict[str, Any] = field(default_factory=dict)
     jobs: int = 1
     """Independent processes that each load full epochs of the same data."""
+    memory_group: Path | None = None
+    """File of a control group that limits memory, into which a process writes its number to enter."""
     peers: Peers | None = None
     """None: the trial has one process only."""
 

@@ -7,6 +7,7 @@ the window. Batch times are taken there, never by the loader.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import perf_counter_ns
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 def run(spec: TrialSpec) -> dict[str, Any]:
     """Run a trial and return its measured columns of `Record`. Wrong work is reported as status `invalid`."""
+    if spec.memory_group:
+        spec.memory_group.write_text(str(os.getpid()))
     loader = registry.loader(spec.loader)
     consume = consumers.prepare(spec.consumer, spec.artifact, spec.work, spec.consumer_options)
     ready, begun, opened, closed = (

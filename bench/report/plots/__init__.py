@@ -35,6 +35,7 @@ PLOTS = (
     Plot("speed-size.png", "Throughput and its price in disk space", trade_offs.disk_space),
     Plot("first-batch.png", "Start-up: time to the first batch", waiting.first_batch),
     Plot("cold.png", "First epoch from memory and from disk", waiting.cold),
+    Plot("from-disk.png", "Throughput and what is read from the disk for each image", trade_offs.from_disk),
     Plot("waits.png", "Waiting time per batch", waiting.waits),
     Plot("convert.png", "Time and disk space to write each format", resources.conversion),
     Plot("load.png", "CPU and GPU utilisation", resources.utilisation),

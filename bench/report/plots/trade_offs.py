@@ -50,6 +50,13 @@ def disk_space(analysis: Analysis, palette: Palette) -> Figure | None:
     return figure
 
 
+def from_disk(analysis: Analysis, palette: Palette) -> Figure | None:
+    """Draw images/s against the bytes that are read from the disk for an image."""
+    column = "read_bytes_per_image"
+    prices = {s.name: s.medians[column] for s in analysis.measured if column in s.medians}
+    return _against(analysis, palette, prices, "bytes read from the disk for each image", BYTES)
+
+
 def _against(
     analysis: Analysis, palette: Palette, prices: Mapping[str, float], label: str, unit: str | Formatter
 ) -> Figure | None:
