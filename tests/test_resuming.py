@@ -191,7 +191,7 @@ def test_the_same_command_resumes_after_its_process_was_killed(
     ready(chosen, tree, tmp_path)
     left = {path: path.stat().st_mtime_ns for path in stop(tmp_path, ".begun").glob("*/*")}
     with monkeypatch.context() as patch:
-        patch.setattr(forks, "wait", lambda told, _: os.kill(told[1]._process.pid, signal.SIGKILL) or [])
+        patch.setattr(forks, "wait", lambda told, _: os.kill(told[1]._process.pid, signal.SIGKILL) or told[1:])
         [record] = ready(chosen, tree, tmp_path).records
     assert record.status == "failed"
     assert "was ended by SIGKILL (out of memory?)" in record.reason

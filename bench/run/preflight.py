@@ -96,7 +96,8 @@ def _cache(campaign: Campaign, cache: Path) -> Iterator[str]:
 
 def _open_files(campaign: Campaign) -> Iterator[str]:
     """Yield why the files cannot be opened that a trial opens."""
-    workers, limit = campaign.work.count_workers(), open_files.raise_limit()
+    scaled = campaign.scaling.workers if campaign.scaling else ()
+    workers, limit = max(campaign.work.count_workers(), *scaled, 1), open_files.raise_limit()
     if limit < (needed := needs.open_files(workers)):
         yield (
             f"a process may have {limit} files open, and a trial with --workers {workers} needs about {needed}; "
