@@ -74,6 +74,6 @@ def stream(  # noqa: PLR0913 - the options
         batch_size=work.batch_size,
         num_workers=work.workers,
         prefetch_factor=prefetch_factor,
-        multiprocessing_context=FORK,
+        multiprocessing_context=FORK if work.workers else None,
         pin_memory=pin_memory and work.device != "cpu",
     )

@@ -165,7 +165,7 @@ def test_each_training_step_has_the_same_threads_whatever_the_loader_sets(
     world.sets_threads = 1
     try:
         consume = consumers.prepare(consumer, EPOCHS, WORK, ONE_WEIGHT)
-        columns = consume(world, Meter((), EPOCHS, WORK, Window(0, 0, 20, None, whole_epoch=False), Gpu()))
+        columns = consume(world, Meter((), EPOCHS, WORK, Window(0, 0, 20, None, whole_epoch_s=0), Gpu()))
     finally:
         torch.set_num_threads(before)
     assert world.threads == {2}

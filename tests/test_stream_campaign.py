@@ -9,9 +9,9 @@ import pytest
 
 from loaderbench import cli
 from loaderbench.bucket import rclone
-from loaderbench.bucket.client import S3Error
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign.campaign import CampaignError
+from loaderbench.machine.errors import FixableError
 from loaderbench.run import bucket_under_test as remote
 
 MIB = 1 << 20
@@ -47,7 +47,7 @@ def test_a_missing_rclone_is_reported_before_anything_is_prepared(
     monkeypatch.setattr(rclone.shutil, "which", lambda name, path: None if name == "rclone" else name)
     monkeypatch.setattr("sys.argv", ["loaderbench", "bench", "stream", "--cache", str(tmp_path / "cache")])
     monkeypatch.setattr("loaderbench.formats.prepare", lambda *_, **__: pytest.fail("prepared"))
-    with pytest.raises(S3Error, match="rclone is not installed"):
+    with pytest.raises(FixableError, match="rclone is not installed"):
         cli.app(standalone_mode=False)
     remote.check(config.load("stream"), "s3://ready")
     remote.check(config.load("quick"), None)

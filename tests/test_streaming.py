@@ -259,11 +259,11 @@ def test_the_row_reports_the_network_limits(
     wanted = {"downloading": ["a"], "epochs": 2, "rate_mib_per_s": 40, "latency_ms": 2}
     content = campaign({"a": {}}, blocks=1).model_dump() | {"stream": wanted}
     chosen = Campaign.model_validate(content)
-    monkeypatch.setattr(remote, "network_s", lambda *_: 601.0)
+    monkeypatch.setattr(remote, "network_s", lambda *_: 660.0)
     folder = runner.run(chosen, ready(chosen), tmp_path, Display())
     assert "measuring 2 trials, about 11 minutes" in capsys.readouterr().out
     [artifact] = ready(chosen).artifacts.values()
-    assert trial_limit_s(chosen, Variant(transport="download"), artifact) == 600 + 601
+    assert trial_limit_s(chosen, Variant(transport="download"), artifact) == 600 + 660
     assert json.loads((folder / "env.json").read_text())["data"]["bucket"] == "on loopback"
     rows = {row.trial: row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"}
     local, downloaded = rows["1/a"], rows["1/a/download"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loaderbench.findings import verdicts
+from loaderbench.findings import publication, verdicts
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.crossover import DeliveryCurve
 from tests import fabricate
@@ -182,7 +182,7 @@ def test_an_empty_campaign_has_no_verdicts() -> None:
     said = (
         *(verdicts.confidence, verdicts.price, verdicts.machine_limit, verdicts.beyond_limit, verdicts.unranked),
         *(verdicts.controls_failed, verdicts.harness, verdicts.tuned, verdicts.accelerator, verdicts.training),
-        *(verdicts.published, verdicts.unchecked),
+        *(publication.published, verdicts.unchecked),
     )
     assert {sentence(nothing) for sentence in said} == {""}
     assert verdicts.progress(nothing) == "after 0 of 6 blocks, 0 of 18 trials"

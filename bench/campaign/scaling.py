@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
@@ -14,7 +14,7 @@ class Scaling(Table):
     """Contestants that also run with other numbers of workers, each once in every block."""
 
     contestants: tuple[str, ...] = Field(min_length=1)
-    workers: tuple[int, ...] = Field((), validate_default=True)
+    workers: tuple[Annotated[int, Field(ge=1)], ...] = Field((), validate_default=True)
     """Numbers of workers, which may be relative to the usable cores as in `best`. Default: 1, 2, 4 and so on up to the
     cores, the cores, and twice the cores. The campaign's own number is left out, because every contestant runs with
     it."""
