@@ -46,11 +46,17 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 slow = pytest.mark.slow
 TRAININGS = [
     ("imagefolder", 2),
-    ("litdata", 1),
-    ("threads", 1),
     *(
         pytest.param(each, marks=slow)
-        for each in [("imagefolder", 1), ("litdata", 2), ("ffcv", 1), ("ffcv", 2), ("threads", 2)]
+        for each in [
+            ("imagefolder", 1),
+            ("litdata", 1),
+            ("litdata", 2),
+            ("threads", 1),
+            ("ffcv", 1),
+            ("ffcv", 2),
+            ("threads", 2),
+        ]
     ),
 ]
 """Loaders with their numbers of ranks."""

@@ -41,7 +41,7 @@ def in_two_ranks(quick: Campaign, *names: str) -> Campaign:
     return Campaign.model_validate(content)
 
 
-@pytest.fixture(scope="module", params=[CONTESTANTS[0], *(pytest.param(name, marks=slow) for name in CONTESTANTS[1:])])
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=slow) for name in CONTESTANTS])
 def measured(
     request: pytest.FixtureRequest, quick: Campaign, everything: Prepared, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -91,6 +91,7 @@ def test_real_loaders_are_certified_over_two_ranks(quick: Campaign, everything: 
     assert certificates["litdata-jpeg"].seen_on.endswith("1 workers in each of 2 ranks")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 def test_a_killed_rank_ends_the_trial_as_a_failed_row(ready: Ready, tmp_path: Path) -> None:
     pids = tmp_path / "pids"

@@ -63,6 +63,7 @@ def published(bucket: Path, template: tuple[Prepared, Path]) -> Prepared:
     return template[0]
 
 
+@pytest.mark.slow
 def test_child_processes_use_the_given_server_and_ignore_other_aws_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_folder_named_in_another_way_is_the_same_data(tree: Path, here: Path) 
     assert [len(list(Path("data", kind).iterdir())) for kind in ("canonical", "artifacts")] == [1, 1]
 
 
+@pytest.mark.slow
 def test_other_images_in_the_same_folder_are_other_data(tree: Path) -> None:
     Path("photos").mkdir()
     for folder in ("class0", "class1"):

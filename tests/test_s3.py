@@ -201,6 +201,7 @@ COPY += "from loaderbench.bucket.copy import copy\n"
 COPY += "copy(sys.argv[1], Path(sys.argv[2]), Display())"
 
 
+@pytest.mark.slow
 def test_a_copy_killed_20_times_resumes_and_fetches_no_arrived_file_again(
     server: str, bucket_root: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def test_copy_retries_after_transient_errors(
         assert again == struck
 
 
+@pytest.mark.slow
 def test_copy_retries_a_throttled_listing(between: Proxy, original: dict[str, bytes], tmp_path: Path) -> None:
     between.fault = lambda key, nth: "busy" if not key and nth % 3 == 2 else ""
     assert content(copy(URL, tmp_path, Display())) == original

@@ -82,6 +82,7 @@ def test_a_selection_leaves_trials_at_their_positions_in_the_whole_campaign() ->
     assert part.items() <= whole.items()
 
 
+@pytest.mark.slow
 def test_what_a_selection_left_out_is_measured_later_in_the_same_campaign(tree: Path, tmp_path: Path) -> None:
     file = campaigns.file(tmp_path, TWO)
     places = ["--results", tmp_path / "results", "--reports", tmp_path / "reports"]

@@ -121,6 +121,7 @@ def test_the_second_epoch_fetches_nothing(streamed: dict[str, Any], everything: 
     assert streamed["cache_peak_mib"] * MIB == pytest.approx(size(everything, "litdata"), rel=0.01)
 
 
+@pytest.mark.slow
 def test_litdata_with_a_bounded_cache_fetches_again_in_each_epoch(run: Run, everything: Prepared) -> None:
     """LitData deletes chunks that it has read, but keeps up to two, whatever the bound."""
     bounded = run("litdata", "bounded")
@@ -180,6 +181,7 @@ def test_a_download_that_bypasses_the_proxy_is_a_failed_row(run: Run, place: Pla
     assert "network_bytes" not in result
 
 
+@pytest.mark.slow
 def test_a_stream_without_counted_bytes_is_a_failed_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network.Link, "count", lambda *_: None)
     result = run("litdata", "stream")

@@ -41,6 +41,7 @@ def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_real_search_resumes_and_precedes_tuned_trials(
     ready: Ready, tmp_path: Path, interrupted_after: Callable[[int], None]
 ) -> None:
