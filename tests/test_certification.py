@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MISSING = "unavailable: not installed: ffcv; install with: make setup"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_certificates_are_kept_and_failed_ones_made_again(
     tree: Path, tmp_path: Path, planted: None, monkeypatch: pytest.MonkeyPatch

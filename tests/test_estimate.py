@@ -71,7 +71,13 @@ def test_many_images_are_estimated_before_they_are_prepared(tree, tmp_path, caps
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("samples", [(8, 32), (8, 1024)], ids=["of two sizes", "the second larger than the folder"])
+@pytest.mark.parametrize(
+    "samples",
+    [
+        pytest.param((8, 32), id="of two sizes"),
+        pytest.param((8, 1024), id="the second larger than the folder", marks=pytest.mark.slow),
+    ],
+)
 def test_estimated_size_matches_the_size_on_disk(tree, tmp_path, monkeypatch, samples):
     monkeypatch.setattr(estimation, "SAMPLES", samples)
     chosen = campaign({"a": {"loader": "imagefolder"}})

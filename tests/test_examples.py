@@ -60,10 +60,8 @@ def cifar10(folder: Path, seed: int, images: int) -> Path:
     return tar(folder / "cifar-10-python.tar.gz", entries, "w:gz")
 
 
-@pytest.mark.parametrize(
-    ("example", "loader"),
-    [("train_plain.py", "litdata"), pytest.param("train_lightning.py", "ffcv", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("example", "loader"), [("train_plain.py", "litdata"), ("train_lightning.py", "ffcv")])
 def test_examples_learn_cifar(example: str, loader: str, tmp_path: Path) -> None:
     form = {"writer": loader, "mode": "raw"}
     train, val = (

@@ -102,6 +102,7 @@ def test_a_killed_rank_ends_the_trial_as_a_failed_row(ready: Ready, tmp_path: Pa
     assert all(gone(int(pid)) for pid in pids.read_text().split())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 def test_a_loader_that_gives_every_rank_all_samples_is_invalid(ready: Ready, tmp_path: Path) -> None:
     row = _only_row(campaign({"alone": {}}, ranks=2, blocks=1), ready, tmp_path)
@@ -145,6 +146,7 @@ def test_ranks_train_one_network_in_plain_pytorch_and_under_lightning(ready: Rea
     assert plain["loss_last"] == pytest.approx(lightning["loss_last"], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 def test_a_rank_killed_in_training_is_named_and_not_its_peers(ready: Ready, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
