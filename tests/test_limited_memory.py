@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,10 @@ def test_the_conclusion_says_who_is_fastest_and_who_reads_least() -> None:
     told = conclusion(found, 1024)
     assert told.startswith(f"With 1,024 MiB of memory, {fast.title} has the highest median, ")
     assert told.endswith(f"reads 90.0 kB from the disk for each image; {slow.title} reads least, 12.0 kB.")
-    assert conclusion(found[:1], None).endswith("; no other contestant reads less.")
+    assert conclusion(found[:1], None).endswith("; no other ranked contestant reads less.")
+    other_work = tuple(replace(one, summary=replace(one.summary, apart="in the stored order")) for one in found)
+    assert conclusion(other_work, 1024) == ""
+    assert conclusion((*other_work[:1], *found[1:]), 1024).startswith(f"With 1,024 MiB of memory, {slow.title} has")
 
 
 def test_the_report_shows_what_came_from_the_disk_beside_what_the_disk_can_do(tmp_path: Path) -> None:

@@ -48,21 +48,22 @@ def _one(limits: Mapping[str, float], takes_bytes: Mapping[str, float], s: Conte
 
 
 def conclusion(found: tuple[DiskReads, ...], memory_mib: float | None) -> str:
-    """Return in one sentence what the fastest contestant reads, and which one reads least; empty without contestants.
+    """Return in one sentence what the fastest contestant reads, and which one reads least; empty if none is ranked.
 
-    `memory_mib`: limit of each trial.
+    Only ranked contestants count: those that do the requested work. `memory_mib`: limit of each trial.
     """
-    if not found:
+    ranked = [one for one in found if one.summary.is_ranked]
+    if not ranked:
         return ""
-    fastest = max(found, key=lambda one: one.summary.median)
-    least = min(found, key=lambda one: one.read_kb)
+    fastest = max(ranked, key=lambda one: one.summary.median)
+    least = min(ranked, key=lambda one: one.read_kb)
     memory = f"With {shown(memory_mib)} MiB of memory" if memory_mib else "With this machine's memory"
     start = (
         f"{memory}, {fastest.summary.title} has the highest median, {shown(fastest.summary.median)} images/s, "
         f"and reads {shown(fastest.read_kb)} kB from the disk for each image"
     )
     if least is fastest:
-        return f"{start}; no other contestant reads less."
+        return f"{start}; no other ranked contestant reads less."
     return f"{start}; {least.summary.title} reads least, {shown(least.read_kb)} kB."
 
 
