@@ -232,15 +232,8 @@ def test_a_second_run_of_the_same_campaign_is_refused(run: Run, tmp_path: Path) 
         run(campaign({"a": {}}), tmp_path)
 
 
-@pytest.mark.parametrize(
-    "kills",
-    [
-        [signal.SIGKILL],
-        pytest.param([signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL], marks=pytest.mark.slow),
-    ],
-    ids=["once", "often"],
-)
-def test_campaign_resumes_after_a_kill_at_any_moment(kills: list[signal.Signals], tree: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_campaign_resumes_after_a_kill_at_any_moment(tree: Path, tmp_path: Path) -> None:
     text = campaigns.TOML.replace("blocks = 1", "blocks = 3")
     toml = campaigns.file(
         tmp_path, text.replace('loader = "imagefolder"', 'loader = "planted"\noptions = { behaviour = "fork" }')
@@ -252,7 +245,7 @@ def test_campaign_resumes_after_a_kill_at_any_moment(kills: list[signal.Signals]
     rows = tmp_path / "results" / "small" / "trials.csv"
     moment = random.Random()
     seen: list[str] = []
-    for how in kills:
+    for how in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
         harness = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         deadline = time.monotonic() + 300
         while len(whole(rows)) <= len(seen) and harness.poll() is None and time.monotonic() < deadline:

@@ -170,6 +170,7 @@ def _metered(endpoint: str, certificates: Path) -> dict[str, str]:
     return loopback.environment(loopback.metered(endpoint), certificates)
 
 
+@pytest.mark.slow
 def test_a_download_that_bypasses_the_proxy_is_a_failed_row(run: Run, place: Place) -> None:
     """rclone uses no proxy for a loopback address."""
     certificates = place.scratch / "certificates"
