@@ -137,7 +137,7 @@ def _reaching(bucket: Bucket) -> dict[str, str]:
         **environment(),
         **{f"RCLONE_S3_{name}": value for name, value in settings.items()},
         "RCLONE_LOCAL_ENCODING": "Raw",
-        "GOGC": os.environ.get("GOGC", "400"),  # Go's default of 100 collects garbage for a tenth of the time
+        "GOGC": os.environ.get("GOGC", "400"),  # Go collects garbage less often than by its default of 100
         **({"RCLONE_CA_CERT": authority} if authority else {}),
     }
 
