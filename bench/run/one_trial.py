@@ -47,7 +47,6 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
     `folder`: the campaign's. `measured`: its rows by trial. `place`: where trials with their data in a bucket run.
     """
     contestant, variant, identity = trial.contestant, trial.variant, _identity(campaign, trial)
-    cache = _cache(campaign, variant)
     if obstacle := _obstacle(campaign, trial, prepared):
         status, reason = obstacle
         return Record(**identity, workers=variant.workers or None, status=status, reason=reason)
@@ -59,7 +58,7 @@ def measure(  # noqa: PLR0913, PLR0917 - all that a trial needs; # long, because
     spec = trial_spec(campaign, contestant, artifact, times, trial.block, variant, trial.settings)
     if shortage := needs.shared_memory_shortage(spec.loader, spec.work, spec.options, spec.jobs):
         return Record(**identity, status="unavailable", reason=shortage)
-    resident_pct = None if variant.transport else page_cache.warm_or_evict(Path(artifact.path), cache)
+    resident_pct = None if variant.transport else page_cache.warm_or_evict(Path(artifact.path), identity["cache"])
     before_s = canary_s()
     log, limit_s = folder / f"{file_name}.log", trial_limit_s(campaign, variant, artifact)
     if place and variant.transport:
