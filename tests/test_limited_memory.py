@@ -1,4 +1,4 @@
-"""Where the page cache cannot hold a format, the window is of whole epochs, and what they read is told as it is."""
+"""If the page cache cannot hold a format, whole epochs are measured, and the report says what they read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from loaderbench.trial import measure
 from loaderbench.trial.spec import TrialSpec, Window
 from tests import fabricate
 from tests.fabricate import CAST
-from tests.metered import LABELS, WORK, consume, right
 from tests.reports import written
 
 MIB = 1 << 20
@@ -37,21 +36,6 @@ def test_a_trial_fills_the_cache_in_one_epoch_before_its_window(tmp_path: Path) 
     assert (window.epochs_before, window.epochs, window.pause_s) == (1, 2, None)
     assert forecast.whole_epochs(campaign, MAIN) == window.epochs
     assert campaign.work_on(97, 1).passes == 1
-
-
-def test_the_epochs_before_the_window_are_not_in_it() -> None:
-    class Counted:
-        begun = 0
-
-        def __iter__(self) -> Any:
-            self.begun += 1
-            return iter(right())
-
-    batches = Counted()
-    columns = consume(batches, Window(60, 60, 60, pause_s=None, epochs=3, epochs_before=1)).columns()
-    assert batches.begun == 3
-    assert columns["window_images"] == (2 * len(LABELS) * WORK.passes) - WORK.batch_size
-    assert columns["window_epochs"] == 1
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def test_channels_last_memory_is_valid_and_recorded() -> None:
     assert consume(batches).columns()["memory_format"] == "channels_last"
 
 
-def test_complete_epochs_are_measured_from_first_to_last_batch() -> None:
+@pytest.mark.parametrize("before", [0, 1])
+def test_complete_epochs_are_measured_from_first_to_last_batch(before: int) -> None:
     class Counted:
         begun = 0
 
@@ -82,10 +83,10 @@ def test_complete_epochs_are_measured_from_first_to_last_batch() -> None:
             return iter(right())
 
     batches = Counted()
-    columns = consume(batches, Window(60, 60, 60, pause_s=60, epochs=3)).columns()
+    columns = consume(batches, Window(60, 60, 60, pause_s=60, epochs=3, epochs_before=before)).columns()
     assert batches.begun == 3
-    assert columns["window_images"] == (3 * len(LABELS) * WORK.passes) - WORK.batch_size
-    assert columns["window_epochs"] == 2
+    assert columns["window_images"] == ((3 - before) * len(LABELS) * WORK.passes) - WORK.batch_size
+    assert columns["window_epochs"] == 2 - before
 
 
 class Steady:
