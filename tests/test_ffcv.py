@@ -106,7 +106,7 @@ def test_ffcv_has_as_many_threads_as_workers(
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> CanonicalImages:
-    """Canonical images of which one takes 9 MB as pixels."""
+    """Three canonical images; the pixels of one take 9 MB."""
     folder = tmp_path_factory.mktemp("large")
     for number, (width, height) in enumerate([(60, 40), (2000, 1500), (50, 70)]):
         path = folder / "tree" / f"class{number}" / "image.jpg"

@@ -196,7 +196,7 @@ class Campaign(Table):
         return self.model_copy(update={"best": best, "scaling": self.scaling and self.scaling.without(workers)})
 
     def limited_to(self, names: Iterable[str] | None) -> Campaign:
-        """Return the same campaign, of which a command deals only with these contestants; None: with all."""
+        """Return the campaign for a command that selects these contestants; None selects all."""
         limited = self.model_copy()
         limited._selected = None if names is None else frozenset(names)  # noqa: SLF001 - of this class
         return limited

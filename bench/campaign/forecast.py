@@ -27,7 +27,7 @@ EPOCHS_BEFORE = 1
 
 
 def limit_s(campaign: Campaign, variant: Variant, samples: int) -> float:
-    """Return the time limit of a trial on so many samples, without the time that a limited network takes.
+    """Return the time limit of a trial in seconds, without the time that a limited network takes.
 
     It is `timing.limit_s`, or longer if what the trial must load takes longer at `SLOWEST_IMAGES_PER_S`.
     """

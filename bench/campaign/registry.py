@@ -30,7 +30,7 @@ _PARTS: dict[Kind, tuple[str, ...]] = {
 
 
 class AdapterError(FixableError):
-    """An adapter that cannot be used. The message says which, of which package, and why."""
+    """An adapter that cannot be used. The message names it and its package, and says why."""
 
 
 @dataclass(frozen=True)

@@ -218,8 +218,8 @@ class Limited(Table):
     """Memory that the formats do not fit into. The first epoch fills the page cache; the window follows it."""
 
     memory_mib: int | None = Field(None, ge=16)
-    """Memory of all processes of a trial together, page cache included. It needs root, or a control group of one's own.
-    null: what the machine has."""
+    """Memory of all processes of a trial together, page cache included. The limit needs root or a delegated control
+    group. null: what the machine has."""
     epochs: int = Field(1, ge=1)
     """Epochs in the window."""
 

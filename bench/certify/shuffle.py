@@ -36,7 +36,7 @@ def figures(seen: Observation, samples: int) -> dict[str, float]:
 
 
 def figures_of(one: Epoch, second: Epoch, samples: int) -> dict[str, float]:
-    """Return the same figures of two epochs, the first of which is described."""
+    """Return what `figures` returns, for the epoch `one`. `second`: another epoch, for comparison."""
     first, batches = one
     if len(first) < 2:  # noqa: PLR2004 - no pair, no order
         return {}

@@ -61,7 +61,7 @@ def read(path: Path, split: str | None) -> ImageTree:
 
 
 def _noted(tree: ImageTree, skipped: Sequence[str], choice: str) -> ImageTree:
-    """Return the tree with a note of which folder was read, and what was skipped."""
+    """Return the tree with a note that names the folder that was read and what was skipped."""
     told = f"; {names(skipped)} are skipped{choice}" if skipped else ""
     return replace(tree, notes=(f"The folder {printable(tree.root)} is read{told}.", *tree.notes))
 

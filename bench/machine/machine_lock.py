@@ -24,8 +24,8 @@ _COMMAND_CHARACTERS = 200
 def machine_lock() -> Iterator[None]:
     """Hold the machine's lock until the block or this process ends. Raises BusyError, which names who holds it.
 
-    The lock is a socket with an abstract name. It needs no file, is the same for all users, ends with its process
-    however that ends, and the kernel tells who holds it. Containers share it if they share the network.
+    The lock is a socket with an abstract name. It needs no file and is the same for all users. The kernel frees it when
+    its process ends, even by a kill, and tells which process holds it. Containers share it if they share the network.
     """
     name = "\0" + os.environ.get(VARIABLE, "loaderbench")
     with socket.socket(socket.AF_UNIX) as lock:

@@ -62,7 +62,7 @@ def _planned(campaign: config.Campaign, images: int) -> str:
 
 
 def _fabricated(results: Path, images: int) -> None:
-    """Make up a campaign on so many images, none of which can be read: the most that a report has to count."""
+    """Make up a campaign in which every image is unreadable. No report has to count more."""
     folder = fabricate.campaign(results, fabricate.finished(blocks=3), blocks=3)
     described = json.loads((folder / "env.json").read_text())
     described["data"] |= {"samples": images, "classes": CLASSES, "found": images, "unreadable": images}
