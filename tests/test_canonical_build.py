@@ -126,9 +126,12 @@ def test_build_reports_a_full_disk_and_writes_no_manifest(clean, tmp_path):
     assert not (store / "manifest.json").exists()
 
 
-def test_a_dead_worker_ends_the_build(clean, tmp_path):
+def test_a_dead_worker_ends_the_build(clean, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})  # one worker, so that images are left when it dies
+
     def kill(done):
-        multiprocessing.active_children()[0].kill()
+        for worker in multiprocessing.active_children():
+            worker.kill()
 
     with pytest.raises(SourceError, match=r"process died at or soon after .*jpg"):
         built(clean, tmp_path / "store", on_progress=kill)
