@@ -137,9 +137,10 @@ def on_campaign(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        chosen = choose(**{name: given.pop(name) for name in shared})
-        with machine_lock(), scratch(chosen.cache):
-            command(chosen, **given)
+        with scratch(given["cache"]):  # for adapters of other packages, which are imported in child processes
+            chosen = choose(**{name: given.pop(name) for name in shared})
+            with machine_lock():
+                command(chosen, **given)
 
     parameters = [*own, *shared.values()]
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]

@@ -23,16 +23,24 @@ MODULES = {
     "honest": HONEST,
     "raises": "raise ValueError('the planted\\nfault')",
     "exits": "import sys\nsys.exit('the planted exit')",
+    "ends": "import os\nos._exit(7)",
+    "segfaults": "import ctypes\nctypes.string_at(0)",
+    "hangs": "import time\ntime.sleep(1000)",
     "text": HONEST.replace("requires = ()", "requires = 'torch'"),
     "readless": HONEST.replace("reads =", "red ="),
     "noted": HONEST.replace("streams = False", "streams = 'no'"),
     "streamless": HONEST.replace("def stream", "def flow") + "stream = None",
     "dotted": HONEST.replace("requires = ()", "requires = ('no_such_parent.child', 'json.no_such_child', 'json.tool')"),
+    "miscounts": HONEST + "def shared_memory_bytes(work): raise LookupError('the planted need')",
     "modeless": "requires = ()\nresumes = False\nwrite = payloads = print",
 }
 SAID = {
     "loader/raises": "the module raises of their-package cannot be imported: ValueError: the planted fault",
     "loader/exits": "the module exits of their-package cannot be imported: SystemExit: the planted exit",
+    "loader/ends": "the module ends of their-package cannot be imported: the process ended with 7 and no result",
+    "loader/segfaults": "the module segfaults of their-package cannot be imported: the process was ended by SIGSEGV",
+    "loader/hangs": "the module hangs of their-package cannot be imported: killed after its time limit of 0.5 s",
+    "writer/unended": "the module ends of their-package cannot be imported: the process ended with 7 and no result",
     "loader/nowhere": "the module no_such_module of their-package cannot be imported: ModuleNotFoundError: No module",
     "loader/text": "the module text of their-package has requires = 'torch' instead of a tuple of names, like",
     "loader/readless": "the module readless of their-package has no reads",
@@ -47,6 +55,8 @@ SAID = {
 """Why each adapter is unavailable, by its kind and name in the list."""
 POINTS = {key: key.partition("/")[2] for key in SAID} | {
     "loader/honest": "honest",
+    "loader/miscounts": "miscounts",
+    "writer/unended": "ends",
     "loader/nowhere": "no_such_module",
     "loader/object": "honest:stream",
     "loader/twice": "honest",
@@ -60,6 +70,9 @@ def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         packages = {"their-package": POINTS, "other-package": {"loader/twice": "honest"}}
         planted_site.install(tmp_path_factory.mktemp("site"), patch, MODULES, packages)
+        with pytest.MonkeyPatch.context() as short:
+            short.setattr(registry, "_IMPORT_LIMIT_S", 0.5)
+            assert registry.adapters("loader")["hangs"].fault
         yield
     registry.adapters.cache_clear()
 
@@ -83,7 +96,8 @@ def test_a_faulty_adapter_cannot_be_loaded() -> None:
 def test_faulty_adapters_become_rows_and_certificates_that_say_why(ready: Ready, tmp_path: Path) -> None:
     loaders = [key.removeprefix("loader/") for key in SAID if key.startswith("loader/") and "(" not in key]
     contestants = {name: {"loader": name, "options": {"any": 1}} for name in loaders if name != "dotted"}
-    contestants |= {"dotted": {"loader": "dotted"}, "unwritten": {"loader": "honest", "format": "unwritten"}}
+    contestants |= {name: {"loader": name} for name in ("dotted", "miscounts")}
+    contestants |= {"unwritten": {"loader": "honest", "format": "unwritten"}}
     formats = {"files": {"writer": "imagefolder", "mode": "jpeg"}, "unwritten": {"writer": "modeless", "mode": "jpeg"}}
     best = {"raises": {"title": "raises", "settings": {"any": [1, 2], "workers": ["cores"]}}}
     chosen = campaign({"good": {"loader": "imagefolder"}, **contestants}, formats, best=best, blocks=1)
@@ -91,6 +105,7 @@ def test_faulty_adapters_become_rows_and_certificates_that_say_why(ready: Ready,
     folder = runner.run(chosen, prepared, tmp_path / "results", Display())
     rows = {row.contestant: row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"}
     assert rows.pop("good").status == "ok"
+    assert rows.pop("miscounts").reason.startswith("its shared_memory_bytes fails: LookupError: the planted need (")
     writer = rows.pop("unwritten")
     assert (writer.status, writer.reason) == ("unavailable", f"format unwritten: {SAID['writer/modeless']}")
     assert {row.status for row in rows.values()} == {"unavailable"}

@@ -35,8 +35,12 @@ def in_parts(parts: int) -> Iterator[Any]:
         yield np.concatenate([random.permutation(part) for part in np.split(np.arange(SAMPLES), parts)])
 
 
-@pytest.mark.parametrize("told", [{}, {"partial_order": lambda *_, **__: None}], ids=["no function", "all shuffled"])
-def test_a_loader_that_shuffles_all_samples_is_not_looked_at(
+@pytest.mark.parametrize(
+    "told",
+    [{}, {"partial_order": lambda *_, **__: None}, {"partial_order": lambda *_, **__: 1 / 0}],
+    ids=["no function", "all shuffled", "fails"],
+)
+def test_a_loader_that_tells_of_no_partial_order_is_not_looked_at(
     told: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(registry, "loader", lambda _: SimpleNamespace(**told))

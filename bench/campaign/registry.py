@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -11,6 +12,7 @@ from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint, entry_points, metadata, version
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, Literal, cast
 
@@ -18,6 +20,7 @@ from loaderbench.api import Loader, Writer
 from loaderbench.machine import libraries
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.errors import FixableError
+from loaderbench.machine.process import run_child
 from loaderbench.machine.reasons import reason
 
 Kind = Literal["loader", "writer"]
@@ -27,6 +30,8 @@ _PARTS: dict[Kind, tuple[str, ...]] = {
     "writer": ("requires", "modes", "resumes", "write", "payloads"),
 }
 """What a module of each kind must have, see `loaderbench.api`."""
+_IMPORT_LIMIT_S = 60
+"""Time that the module of another package may take to import."""
 
 
 class AdapterError(FixableError):
@@ -52,23 +57,39 @@ class Adapter:
         """The module, or what is wrong with it."""
         if self.refusal:
             return self.refusal
-        where = f"the module {self.module} of {self.package}"
         try:
             module = importlib.import_module(self.module)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a module of another package may raise anything
-            return f"{where} cannot be imported: {reason(error)}"
+            return f"{self._where} cannot be imported: {reason(error)}"
         fault = _fault(module, self.kind)
-        return f"{where} {fault}" if fault else module
+        return f"{self._where} {fault}" if fault else module
 
-    @property
+    @cached_property
     def fault(self) -> str:
-        """What is wrong with the adapter itself, in one line with its module and package; or an empty string."""
+        """What is wrong with the adapter itself, in one line with its module and package; or an empty string.
+
+        A module of another package is first imported in a child process, because it may end the process that imports
+        it, or hang.
+        """
+        if not (self._is_own or self.refusal) and (why := _import_elsewhere(self.module)):
+            return f"{self._where} cannot be imported: {why}"
         return self._imported if isinstance(self._imported, str) else ""
 
+    @property
+    def _is_own(self) -> bool:
+        return self.module.rpartition(".")[0] in _PACKAGES.values()
+
+    @property
+    def _where(self) -> str:
+        return f"the module {self.module} of {self.package}"
+
     def load(self) -> Loader | Writer:
-        """Import the adapter. Its libraries are imported only when it is used. Raises AdapterError."""
-        if self.fault:
-            raise AdapterError(f"{self.kind} {self.name} cannot be used: {self.fault}")
+        """Import the adapter; a process that must survive asks for its `fault` before. Raises AdapterError.
+
+        Its libraries are imported only when it is used.
+        """
+        if isinstance(self._imported, str):
+            raise AdapterError(f"{self.kind} {self.name} cannot be used: {self._imported}")
         return cast("Loader | Writer", self._imported)
 
     @property
@@ -84,8 +105,7 @@ class Adapter:
         spec = _spec(self.module)
         if not spec or not spec.origin:
             return ""
-        own = self.module.rpartition(".")[0] in _PACKAGES.values()
-        shared = sorted(Path(spec.origin).parent.glob("shared/*.py")) if own else []
+        shared = sorted(Path(spec.origin).parent.glob("shared/*.py")) if self._is_own else []
         return code_digest([Path(spec.origin), *shared])
 
     def missing(self) -> tuple[str, ...]:
@@ -103,6 +123,23 @@ class Adapter:
     def versions(self) -> str:
         """Return `name version` of each required library that is installed, separated by `; `."""
         return "; ".join(f"{name} {version(name)}" for name in libraries.distributions(self.requires))
+
+
+def _import_elsewhere(module: str) -> str:
+    """Import a module in a child process. Return why that failed, or an empty string."""
+    try:
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            log, task = Path(folder, "log"), f"{__name__}.import_here"
+            return str(run_child(task, (module, sys.path), log, _IMPORT_LIMIT_S)["reason"])
+    except OSError as error:  # for example no folder for temporary files
+        return reason(error)
+
+
+def import_here(spec: tuple[str, list[str]]) -> dict[str, Any]:
+    """Import a module, as a task for a child process. `spec`: its name, and the folders that hold modules."""
+    module, sys.path[:] = spec
+    importlib.import_module(module)
+    return {"status": "ok", "reason": ""}
 
 
 def _fault(module: Any, kind: Kind) -> str:

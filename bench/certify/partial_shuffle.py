@@ -30,7 +30,10 @@ def figures(campaign: Campaign, contestant: Contestant, artifact: Artifact, log:
     """
     order = getattr(registry.loader(contestant.loader), "partial_order", None)
     work = replace(campaign.work_on(artifact.samples, 1, contestant), passes=1)
-    if order is None or order(artifact, work, **contestant.options) is None:
+    try:
+        if order is None or order(artifact, work, **contestant.options) is None:
+            return {}
+    except (Exception, SystemExit):  # noqa: BLE001 - another package's function may raise anything
         return {}
     spec = ObserveSpec(contestant.loader, artifact, work, contestant.options)
     report = processes.run(f"{__name__}.run", spec, log, _LIMIT_S)

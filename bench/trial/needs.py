@@ -7,6 +7,7 @@ from typing import Any
 from loaderbench.api import Work
 from loaderbench.campaign import registry
 from loaderbench.machine.disk import size
+from loaderbench.machine.reasons import reason
 from loaderbench.machine.shared_memory import FOLDER, free_bytes
 
 _STEP_MIB = 64
@@ -17,10 +18,14 @@ _FILES, _FILES_OF_A_WORKER = 56, 4
 def shared_memory_shortage(loader: str, work: Work, options: dict[str, Any], jobs: int = 1) -> str:
     """Return why /dev/shm is too small for a trial, with what would help; empty if it is large enough.
 
-    `jobs`: as in `TrialSpec`. A loader that does not say what it needs there is taken to need nothing.
+    `jobs`: as in `TrialSpec`. A loader that does not say what it needs there is taken to need nothing. One that fails
+    as it is asked has its error as the reason.
     """
     need = getattr(registry.loader(loader), "shared_memory_bytes", None)
-    needed_bytes = work.ranks * jobs * need(work, **options) if need else 0
+    try:
+        needed_bytes = work.ranks * jobs * int(need(work, **options)) if need else 0
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - another package's function may raise anything
+        return f"its shared_memory_bytes fails: {reason(error)}"
     if needed_bytes <= (room_bytes := free_bytes()):
         return ""
     enough_mib = -(-needed_bytes // (_STEP_MIB << 20)) * _STEP_MIB
