@@ -1,5 +1,6 @@
 """Image files of every format decode to RGB pixels; a file that does not decode has a reason."""
 
+import fcntl
 import io
 import struct
 import zlib
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from loaderbench.images import decoding
 from loaderbench.images.decoding import Unreadable, decode
 from tests import messy
 
@@ -129,6 +131,24 @@ def test_a_large_image_decodes_without_a_warning(tmp_path, recwarn, monkeypatch)
     (tmp_path / "large.png").write_bytes(encoded("PNG"))
     assert decode(tmp_path / "large.png")[0].shape == messy.RGB.shape
     assert not recwarn.list
+
+
+def test_an_image_that_needs_more_than_half_of_the_memory_is_refused_by_its_header(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "_memory_bytes", lambda: 4 << 30)
+    (tmp_path / "huge.png").write_bytes(png_of_size(13_300, 13_300))
+    with pytest.raises(Unreadable, match=r"^13300 x 13300 pixels need about 2.6 GiB of memory, more than half"):
+        decode(tmp_path / "huge.png")
+
+
+@pytest.mark.parametrize(("times", "is_alone"), [(6, False), (5, True)])
+def test_an_image_above_its_share_of_the_memory_is_decoded_alone(tmp_path, monkeypatch, times, is_alone):
+    (tmp_path / "1.png").write_bytes(encoded("PNG"))
+    locked = []
+    monkeypatch.setattr(fcntl, "flock", lambda *_: locked.append(True))
+    monkeypatch.setattr(decoding, "core_count", lambda: 3)
+    monkeypatch.setattr(decoding, "_memory_bytes", lambda: times * 16 * messy.GREY.size)
+    decode(tmp_path / "1.png")
+    assert bool(locked) == is_alone
 
 
 def test_a_missing_file_is_unreadable(tmp_path):

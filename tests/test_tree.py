@@ -71,6 +71,19 @@ def test_scan_reports_a_link_to_a_parent_folder_as_a_loop(tmp_path):
     assert reasons(scan(root)) == {"a/up": "link loop"}
 
 
+def test_links_that_fan_out_are_followed_so_many_times_only(tmp_path):
+    root, levels = tmp_path / "root", 14  # 2 ** 14 paths lead to the image
+    for level in range(levels):
+        folder = root if level == 0 else tmp_path / f"level{level}"
+        folder.mkdir()
+        for name in "ab":
+            (folder / name).symlink_to(tmp_path / f"level{level + 1}")
+    plant(tmp_path / f"level{levels}", "1.jpg")
+    tree = scan(root)
+    assert 0 < len(tree.paths) <= 64
+    assert "a link to a folder that is read 64 times already" in reasons(tree).values()
+
+
 def test_scan_stops_at_links_between_classes(tmp_path):
     root = plant(tmp_path / "root", "a/1.jpg", "b/2.jpg")
     (root / "a" / "b").symlink_to("../b")

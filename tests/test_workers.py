@@ -46,6 +46,37 @@ def test_error_of_a_dead_worker_names_the_first_missing_item() -> None:
     assert error.value.item == len(found) <= 7
 
 
+def ending(item: int) -> int:
+    if item == 7:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item == 9:
+        os._exit(3)
+    while item == 11:  # never leaves the loop
+        pass
+    if item == 13:
+        time.sleep(60)  # takes no CPU time
+    return item
+
+
+def test_items_that_end_their_process_get_the_reason_and_all_others_their_result() -> None:
+    with map_processes(ending, 2, limit_s=0.2, instead=str) as results:
+        found = list(results(range(ITEMS)))
+    late = "its process ran into the time limit of 0.2 s"
+    reasons = {7: "its process was ended by SIGSEGV", 9: "its process ended with 3", 11: late, 13: late}
+    assert found == [reasons.get(item, item) for item in range(ITEMS)]
+    assert multiprocessing.active_children() == []
+
+
+def oom_score_adj(path: str) -> int:
+    return int(Path(path).read_text())
+
+
+def test_the_kernel_takes_workers_before_the_harness() -> None:
+    with map_processes(oom_score_adj, 1) as results:
+        [ours] = results(["/proc/self/oom_score_adj"])
+    assert ours == 1000 > oom_score_adj("/proc/self/oom_score_adj")
+
+
 PROGRAM = """
 import sys, time
 from loaderbench.machine.workers import map_processes

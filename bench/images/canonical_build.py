@@ -22,11 +22,13 @@ from loaderbench.machine.disk import FEWER_IMAGES, full_disk_explained, need
 from loaderbench.machine.files import building, size_bytes
 from loaderbench.machine.progress import Display
 from loaderbench.machine.text import names, printable
-from loaderbench.machine.workers import Mapping, WorkerDiedError, map_processes
+from loaderbench.machine.workers import Mapping, map_processes
 
 _PILOT = 32
 """Images that are decoded first, to estimate the size of all."""
 _WHAT = "the canonical images"
+_LIMIT_S = 60
+"""CPU time in which an image must be decoded and encoded again. The largest that Pillow reads takes about 10 s."""
 _NAMED_IMAGES = 10
 _OF_TORCHVISION = {"JPEG", "PNG", "GIF", "WEBP"}
 """Kinds of files that torchvision.io decodes."""
@@ -74,8 +76,9 @@ def build(
     """Fill `folder` with the canonical form of images drawn from the tree.
 
     `folder` is empty, or holds what the same call left when it was stopped or killed: then this call resumes there. An
-    image that cannot be decoded is replaced by the next one drawn; `strict` raises instead. `on_progress` gets the
-    number of images stored so far. Raises SourceError or DiskSpaceError; the caller removes what is in `folder` then.
+    image that cannot be decoded, takes more than 60 s of CPU time, or ends its process is replaced by the next one
+    drawn; `strict` raises instead. `on_progress` gets the number of images stored so far. Raises SourceError or
+    DiskSpaceError; the caller removes what is in `folder` then.
     """
     if strict and tree.skipped:
         raise SourceError(_refusal(tree.skipped))
@@ -86,7 +89,7 @@ def build(
         order = order[: len(rows)]
     with (
         full_disk_explained(folder, _WHAT, FEWER_IMAGES),
-        map_processes(partial(_convert, tree.root, settings)) as convert,
+        map_processes(partial(_convert, tree.root, settings), limit_s=_LIMIT_S, instead=Unreadable) as convert,
     ):
         _check_space(folder, len(rows), _images(convert, tree, order[:_PILOT]))
         with PixelJournal(folder) as journal:
@@ -191,14 +194,8 @@ def _lines(rejected: Sequence[Rejected]) -> str:
 
 
 def _images(convert: Mapping, tree: ImageTree, batch: Sequence[int]) -> Iterator[_Converted | Unreadable]:
-    """Yield the canonical form of each image of the batch, in order. Raises SourceError."""
-    try:
-        yield from convert([tree.paths[index] for index in batch])
-    except WorkerDiedError as error:
-        raise SourceError(
-            f"a decoding process died at or soon after {printable(tree.root / str(error.item))}; "
-            "if memory was short, run again, otherwise move that image away"
-        ) from None
+    """Yield the canonical form of each image of the batch, in order, or why there is none."""
+    yield from convert([tree.paths[index] for index in batch])
 
 
 def _convert(root: Path, settings: CanonicalSettings, path: str) -> _Converted | Unreadable:

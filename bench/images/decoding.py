@@ -1,15 +1,23 @@
 """Decode an image file into upright RGB pixels."""
 
+import fcntl
 import logging
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from loaderbench.machine.cgroup import memory_limit_bytes
+from loaderbench.machine.cores import core_count
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF", "JPEG2000", "AVIF")
 """Formats that are decoded, whatever the file's name. Pillow's others are refused: some run programs."""
@@ -25,6 +33,8 @@ _NO_IMAGES = {
 """What a file is that starts so, in lower case, and what to do."""
 KINDS = (*FORMATS, "animated GIF", "animated WEBP")
 """What an image file can be."""
+_BYTES_PER_PIXEL = 16
+"""Memory that decoding, turning, converting and encoding take at most."""
 # Sound files hold larger profiles and texts than 1 MiB, which is Pillow's limit for one of them.
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 # Without a handler of its own, Pillow's log would reach the terminal.
@@ -41,7 +51,7 @@ def decode(path: Path) -> tuple[NDArray[np.uint8], str]:
     Raises Unreadable.
     """
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image, _room(image):
             image.load()
             kind = str(image.format).replace("MPO", "JPEG")  # several JPEGs in one file, as some cameras write
             if f"animated {kind}" in KINDS and getattr(image, "is_animated", False):
@@ -50,6 +60,30 @@ def decode(path: Path) -> tuple[NDArray[np.uint8], str]:
             return np.asarray(rgb(image)), kind
     except Exception as error:  # noqa: BLE001, a damaged file can make a decoder raise anything
         raise Unreadable(_reason(error, path)) from None
+
+
+@contextmanager
+def _room(image: Image.Image) -> Iterator[None]:
+    """Hold a lock while an image is decoded for which each process's share of the memory is too small.
+
+    So half of the memory is enough for all processes. Raises Unreadable if it is too small for this image alone.
+    """
+    need_bytes, half_bytes = image.width * image.height * _BYTES_PER_PIXEL, _memory_bytes() // 2
+    if need_bytes > half_bytes:
+        needs = f"{image.width} x {image.height} pixels need about {need_bytes / 2**30:.1f} GiB of memory"
+        raise Unreadable(f"{needs}, more than half of what there is")
+    if need_bytes <= half_bytes // core_count():
+        yield
+        return
+    with Path(__file__).open("rb") as lock:
+        with suppress(OSError):  # some file systems have no locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@cache
+def _memory_bytes() -> int:
+    return memory_limit_bytes() or psutil.virtual_memory().total
 
 
 def _turn_upright(image: Image.Image) -> None:

@@ -29,6 +29,10 @@ _OF_SYSTEMS = {"@eaDir", "__MACOSX", "#recycle", "lost+found"}
 """Names of folders that systems add, some with thumbnails."""
 
 
+_MOST_VISITS = 64
+"""How often one folder is read under different names. Links in each folder to the next ones could be without end."""
+
+
 class SourceError(FixableError):
     """Images that cannot be used."""
 
@@ -138,6 +142,7 @@ class Walk:
         """The first of them for each extension, by path."""
         self.skipped: list[Rejected] = []
         self._pending: list[tuple[str, frozenset[tuple[int, int]]]] = []
+        self._visits: Counter[tuple[int, int]] = Counter()
         try:
             # A link to a folder above the root leads back into the root: a loop as well.
             above = frozenset(_identity(parent.stat()) for parent in root.parents)
@@ -193,6 +198,10 @@ class Walk:
     def _descend(self, path: str, identity: tuple[int, int], ancestors: frozenset[tuple[int, int]]) -> None:
         if identity in ancestors:
             raise OSError(errno.ELOOP, "")
+        self._visits[identity] += 1
+        if self._visits[identity] > _MOST_VISITS:
+            self.skipped.append(Rejected(path, f"a link to a folder that is read {_MOST_VISITS} times already"))
+            return
         if "/" not in path:
             self.top.add(path)
         self._pending.append((path, ancestors | {identity}))

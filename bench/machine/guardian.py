@@ -41,11 +41,14 @@ def guard(harness: int, scratch: Path) -> None:
 def follow(parent: int) -> None:
     """Let the kernel kill this process when the main thread of its parent ends.
 
-    Orphans among this process's descendants become its children, so that their CPU time is still counted.
+    Orphans among this process's descendants become its children, so that their CPU time is still counted. If memory
+    ends, the kernel kills this process and its descendants before its parent.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)  # it has ended already
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
