@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from loaderbench.machine.disk import obstacle
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import BusyError, expanded
 from loaderbench.machine.machine_lock import machine_lock
+from loaderbench.machine.process import SAFE_PATH
 from loaderbench.machine.scratch import scratch
 
 _CANNOT_RUN = 3
@@ -388,6 +390,7 @@ def _fail(message: str) -> NoReturn:
 def main() -> None:
     """Run the command line. Print errors that the user can fix in plain words, without a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    os.environ.update(SAFE_PATH)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # names of files may be any bytes
     try:

@@ -64,7 +64,7 @@ def _made(name: str) -> tuple[tuple[Any, Any], Any]:
     """Return what makes the dataset of this name, its module first, and the dataset. Raises SourceError."""
     module, _, path = name.partition(":")
     if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # last, so that it hides no installed module
     try:
         found: Any = importlib.import_module(module)
         for attribute in path.split("."):

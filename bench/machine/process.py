@@ -18,6 +18,8 @@ import psutil
 
 from loaderbench.machine.reasons import killer, last_error
 
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Variables with which Python imports nothing from the current folder. A data set may be there."""
 _LOOK_S, _ENDS_WITHIN_S = 0.02, 90
 
 
@@ -117,7 +119,8 @@ def started(
     """
     with tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True) as folder:
         result = Path(folder, "result")
-        process = _start(task, output, {**(os.environ if environment is None else environment), "TMPDIR": folder})
+        inherited = os.environ if environment is None else environment
+        process = _start(task, output, {**inherited, **SAFE_PATH, "TMPDIR": folder})
         child = Child(process, result)
         try:
             assert process.stdin is not None
@@ -131,7 +134,7 @@ def started(
 
 def _start(task: str, output: IO[bytes] | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "loaderbench.machine.child", task],
+        [sys.executable, "-P", "-m", "loaderbench.machine.child", task],
         stdin=subprocess.PIPE,
         stdout=output,
         stderr=output,
