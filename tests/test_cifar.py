@@ -5,8 +5,12 @@ from __future__ import annotations
 import codecs
 import os
 import pickle
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
+import psutil
 import pytest
 
 from loaderbench.images import SourceError
@@ -127,3 +131,56 @@ def test_error_names_a_file_that_is_no_batch(tmp_path, content):
     (folder / "train").write_bytes(content)
     with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(.+\); download .*100-python.tar.gz again"):
         read(folder, tmp_path / "cache")
+
+
+def test_an_array_whose_type_is_changed_afterwards_is_refused(tmp_path):
+    """With numpy's own types the eight bytes become a pointer to an object, and the process ends at its release."""
+    recipe = (
+        b"\x80\x02cnumpy\ndtype\nU\x02V8K\x00K\x01\x87Rq\x00"  # a dtype of 8 bytes
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01K\x01\x85h\x00\x89U\x08AAAAAAAAtb"
+        b"h\x00(K\x03U\x01|NU\x02f0\x85}U\x02f0cnumpy\ndtype\nU\x01OK\x00K\x01\x87RK\x00\x86sK\x08K\x01K\x1btb0."
+    )
+    folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
+    (folder / "train").write_bytes(recipe)
+    with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(it uses the opcode POP"):
+        read(folder, tmp_path / "cache")
+
+
+def test_a_batch_of_a_later_protocol_gives_the_same_images(tmp_path):
+    name = "cifar-100-python.tar.gz"
+    agree(read(unpack(name, tmp_path / "data", lambda batch: pickle.dumps(batch, 4)), tmp_path / "cache"), name)
+
+
+NESTED = b"\x80\x02)" + b"q\x00h\x00\x86" * 60
+"""A tuple of itself twice, and so on; its hash would take years."""
+TEXT = b"\x80\x02(c_codecs\nencode\nX\x10\x27\x00\x00" + b"x" * 10_000 + b"q\x00X\x06\x00\x00\x00latin1q\x01\x86R"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\x80\x02Nr\0\0\0\x04.", "'NoneType' object"),
+        (b"\x80\x02}" + NESTED[2:] + b"Ns.", "other keys"),
+        (TEXT + b"c_codecs\nencode\nh\x00h\x01\x86R" * 1000 + b"t.", "again and again"),
+        (b"\x80\x02c_codecs\nencode\nN}U\x08__code__Ns\x86b.", "no attribute 'build'"),
+    ],
+    ids=["memo", "hash", "text", "state"],
+)
+def test_a_small_pickle_takes_little_memory_and_time(tmp_path, content, told):
+    folder = unpack("cifar-100-python.tar.gz", tmp_path / "data")
+    (folder / "train").write_bytes(content)
+    with pytest.raises(SourceError, match=told), limited():
+        read(folder, tmp_path / "cache")
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """Let this process take at most 100 MiB more."""
+    earlier = resource.getrlimit(resource.RLIMIT_DATA)
+    used = psutil.Process().memory_info().data
+    resource.setrlimit(resource.RLIMIT_DATA, (used + (100 << 20), earlier[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, earlier)

@@ -1,10 +1,9 @@
 """Read the Python archives of CIFAR-10 and CIFAR-100.
 
-The batches are pickles, and a pickle can run any program. The unpickler here therefore knows only arrays, dicts, lists,
-bytes and text, and refuses everything else. The pixels become PNG files, which are lossless.
+The batches are pickles, and a pickle can run any program; `inert_pickle` runs nothing. The pixels become PNG files,
+which are lossless.
 """
 
-import io
 import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from loaderbench.images import inert_pickle
 from loaderbench.images.archives import DamagedError, Reject, first_name, is_tar, members
 from loaderbench.images.splits import TRAIN, no_split
 from loaderbench.images.tree import SourceError
@@ -112,38 +112,16 @@ def _batches(place: Path, edition: _Edition, reject: Reject) -> Iterator[tuple[s
 def _images(content: bytes, edition: _Edition, origin: str) -> Iterator[tuple[np.ndarray[Any, Any], int]]:
     """Yield the pixels (3,072 values: red, green, blue, row by row) and the label of each image of a batch."""
     try:
-        batch = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        pixels, labels = batch[b"data"], batch[edition.labels]
+        batch = inert_pickle.load(content)
+        pixels, labels = batch[b"data"].integers(), batch[edition.labels]
+        labels = labels.integers().tolist() if isinstance(labels, inert_pickle.Array) else labels
         shape = (len(labels), 3 * SIDE * SIDE)
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape != shape:
+        if pixels.dtype != np.uint8 or pixels.shape != shape:
             raise ValueError(f"its data is not a uint8 array of shape {shape}")  # noqa: TRY301
-        labels = [int(label) for label in labels]
+        if not all(type(label) is int for label in labels):
+            raise ValueError("its labels are no numbers")  # noqa: TRY301
     except Exception as error:  # noqa: BLE001 - a damaged pickle can make the unpickler raise anything
         reason = str(error) if isinstance(error, (pickle.UnpicklingError, ValueError)) else repr(error)
         message = f"{printable(origin)} is no batch of {edition.name} ({reason}); download {edition.tar} again"
         raise DamagedError(message) from None
     yield from zip(pixels, labels, strict=True)
-
-
-def _text_to_bytes(text: str, encoding: str) -> bytes:
-    """Replace `codecs.encode`, with which Python 3 pickles bytes in protocol 2."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"it encodes text as {encoding!r}")
-    return text.encode("latin1")
-
-
-_ARRAY_MODULES = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2, and since
-_reconstruct = np.empty(0, np.uint8).__reduce__()[0]
-_KNOWN: dict[tuple[str, str], Any] = {
-    **{(module, "_reconstruct"): _reconstruct for module in _ARRAY_MODULES},
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _text_to_bytes,
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _KNOWN:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no batch needs; nothing was run")
-        return _KNOWN[module, name]

@@ -38,6 +38,7 @@ _READERS = tuple(
         "tables",
         "imagenet",
         "cifar",
+        "inert_pickle",
         "packed_tree",
         "webdataset",
         "parquet",
