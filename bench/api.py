@@ -122,7 +122,9 @@ class Artifact:
         description, text = Path(self.path).with_name(_DESCRIPTION), json.dumps(asdict(self), indent=1)
         if not description.exists() or description.read_text() != text:
             partial = description.with_suffix(".partial")
-            partial.write_text(text)
+            partial.unlink(missing_ok=True)
+            with partial.open("x") as file:  # no link is followed
+                file.write(text)
             partial.replace(description)  # in one step, because it may be read meanwhile
 
 

@@ -20,7 +20,7 @@ from loaderbench.campaign.schema import Data
 from loaderbench.cli import app
 from loaderbench.images import find
 from loaderbench.loaders.shared import prefetched_bytes
-from loaderbench.machine import open_files
+from loaderbench.machine import files, open_files
 from loaderbench.machine.disk import DiskSpaceError
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import BusyError, expanded, locked, write_whole
@@ -207,7 +207,7 @@ def test_a_report_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_is_told_where_a_file_or_a_report_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "env.partial").symlink_to("/dev/full")
+    monkeypatch.setattr(files, "new_file", lambda _: Path("/dev/full").open("wb"))
     with pytest.raises(DiskSpaceError, match=r"filled up .No space left on device.; env.json are not kept; make room"):
         write_whole(tmp_path / "env.json", "{}")
 

@@ -219,12 +219,12 @@ def test_conversion_time_includes_the_flush_to_disk(
 ) -> None:
     clock_s = 0.0
 
-    def flush() -> None:
+    def flush(_: int) -> None:
         nonlocal clock_s
         clock_s += 7 if any(tmp_path.rglob("*.jpg")) else 1000
 
     monkeypatch.setattr(conversion, "perf_counter", lambda: clock_s)
-    monkeypatch.setattr(conversion.os, "sync", flush)
+    monkeypatch.setattr(conversion, "flush_disk", flush)
     columns = conversion.run(conversion.Conversion("imagefolder", source, Encoding("jpeg"), 1, tmp_path))
     assert (columns["write_synced_s"], columns["images_per_s"]) == (7, len(source) / 7)
 

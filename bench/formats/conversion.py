@@ -13,6 +13,7 @@ from loaderbench.formats.modes import ORIGINALS
 from loaderbench.formats.payloads import StoredError, read_back
 from loaderbench.images.canonical_store import CanonicalImages
 from loaderbench.machine.counters import processes, tree_seconds
+from loaderbench.machine.files import flush_disk, open_disk
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ def run(spec: Conversion) -> dict[str, Any]:
     for name in writer.requires:
         importlib.import_module(name)
     resumes = any(out.iterdir())
-    os.sync()  # so that the flush at the end waits for nothing that was written before
+    disk = open_disk(out)
+    flush_disk(disk)  # so that the flush at the end waits for nothing that was written before
     cpu_s, started = tree_seconds(processes()), perf_counter()
     writer.write(source, out, spec.encoding, spec.workers)
-    os.sync()
+    flush_disk(disk)
     write_s, cpu_s = perf_counter() - started, tree_seconds(processes()) - cpu_s
+    os.close(disk)
     size_bytes = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     try:
         if spec.encoding.mode == "original":

@@ -19,6 +19,7 @@ from typing import IO, Any, Never, Self
 from loaderbench.campaign import registry
 from loaderbench.formats.conversion import Conversion
 from loaderbench.machine.child import perform
+from loaderbench.machine.files import new_file
 from loaderbench.machine.guardian import end_descendants, follow
 from loaderbench.machine.process import Child, death, started
 
@@ -55,7 +56,7 @@ class Forks:
 
     def run(self, spec: Conversion, log: Path) -> dict[str, Any]:
         """Return the report of a conversion. It ends, and `log` gets its output, as in `machine.run_child`."""
-        with log.open("wb") as output:
+        with new_file(log) as output:
             if self._writer != spec.writer:
                 self._start(spec.writer, output)
         try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from loaderbench.images.canonical_store import ROW
 from loaderbench.images.tree import Rejected
+from loaderbench.machine.files import flush_disk, open_disk
 
 IMAGES_PER_ENTRY = 2048
 """Decoded images after which `PixelJournal` writes an entry."""
@@ -126,8 +127,9 @@ class UnpackJournal:
     def __init__(self, out: Path) -> None:
         self.out = out
         self._resumes = any(out.iterdir())
+        self._disk = open_disk(out)
         self._journal = Journal(out / ".loaderbench.unpacked.jsonl")
-        self.close, self.remove = self._journal.close, self._journal.remove
+        self.remove = self._journal.remove
         self.rejected = self._journal.rejected
         last = self._journal.entries[-1] if self._journal.entries else {"shards": 0, "images": 0}
         self.shards: int = last["shards"]
@@ -136,6 +138,11 @@ class UnpackJournal:
         """Images that are written."""
         self._unsaved_bytes = 0
         self._of_shard: set[str] = set()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._journal.close()
+        os.close(self._disk)
 
     def is_left(self, path: str) -> bool:
         """Return whether an existing file is left from a shard that a stop or a kill cut short."""
@@ -153,7 +160,7 @@ class UnpackJournal:
         self.shards += 1
         self._of_shard.clear()
         if self._unsaved_bytes >= BYTES_PER_ENTRY:
-            os.sync()  # the images are many small files
+            flush_disk(self._disk)  # the images are many small files
             self._journal.write(shards=self.shards, images=self.images)
             self._unsaved_bytes = 0
 

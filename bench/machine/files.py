@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
@@ -17,6 +19,7 @@ from loaderbench.machine.text import printable
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """Errors of file systems that have no locks, such as some of FUSE and NFS."""
+_syncfs = ctypes.CDLL(None, use_errno=True).syncfs
 _turns: list[BaseFileLock] = []
 """Locks that this process holds until it ends."""
 
@@ -52,6 +55,27 @@ def size_bytes(folder: Path, *, of: Callable[[os.stat_result], int] = lambda sta
     return total
 
 
+def new_file(path: Path) -> IO[bytes]:
+    """Open a new file for writing. It takes the place of another one, or of a link, which is not followed."""
+    path.unlink(missing_ok=True)
+    return path.open("xb")
+
+
+def open_disk(folder: Path) -> int:
+    """Return a descriptor of a folder for `flush_disk`, opened before the first write that is to be flushed."""
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def flush_disk(descriptor: int) -> None:
+    """Flush all that was written to the file system of a descriptor to its disk.
+
+    Raises OSError if anything written since the descriptor was opened could not be kept.
+    """
+    if _syncfs(descriptor):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def force_to_disk(path: Path) -> None:
     """Flush a file's content, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -68,7 +92,8 @@ def write_whole(path: Path, content: str | bytes, *, durable: bool = True) -> No
     """
     partial = path.with_suffix(".partial")
     with full_disk_explained(path.parent, path.name, "make room there"):
-        partial.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with new_file(partial) as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
         if durable:
             force_to_disk(partial)
     partial.rename(path)
@@ -111,22 +136,39 @@ def _parts(folder: Path) -> tuple[Path, Path]:
 def building(folder: Path, *, goes_on: bool = False) -> Iterator[Path]:
     """Give an empty folder beside `folder`; when the block succeeds, flush it to the disk and rename it to `folder`.
 
-    So a folder under its own name is complete. Call this under a lock. `goes_on`: after an interrupt or a kill, keep
+    So a folder under its own name is complete, and all of it has reached the disk: a write that failed later than the
+    program noticed raises OSError. Call this under a lock. `goes_on`: after an interrupt or a kill, keep
     the partial folder and give it again. After an error it is deleted; a StoppedError counts as an interrupt.
     """
     partial = _parts(folder)[goes_on]
-    if partial.exists() and not goes_on:
+    if partial.is_symlink():
+        partial.unlink()
+    elif partial.exists() and not goes_on:
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=goes_on)
+    disk = open_disk(partial)
     try:
         yield partial
-        os.sync()
+        _flush(disk, folder)
         partial.rename(folder)
+        force_to_disk(folder.parent)
     except BaseException as error:
         stopped = isinstance(error, StoppedError) or not isinstance(error, Exception)
         if not (goes_on and stopped):
             shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        os.close(disk)
+
+
+def _flush(disk: int, folder: Path) -> None:
+    """Flush a folder's files to the disk. Raises DiskSpaceError, or FixableError if the disk lost some of them."""
+    try:
+        with full_disk_explained(folder.parent, f"the files of {folder.name}"):
+            flush_disk(disk)
+    except OSError as error:
+        why = os.strerror(error.errno or 0).lower()
+        raise FixableError(f"{printable(folder)}: the disk lost what was written ({why}); use another disk") from None
 
 
 def take_turn(folder: Path) -> None:
@@ -165,6 +207,8 @@ def _acquired(folder: Path, *, blocking: bool) -> BaseFileLock:
     except PermissionError:
         raise FixableError(f"{printable(path)} cannot be opened: it is another user's; use another folder") from None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FixableError(f"{printable(path)} is a link, which no lock follows; remove it") from None
         if error.errno not in _NO_LOCKS:
             raise
         lock = SoftFileLock(path.with_name(".held"))

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 import psutil
 
+from loaderbench.machine.files import new_file
 from loaderbench.machine.reasons import killer, last_error
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
@@ -40,7 +41,7 @@ def run_child(
     the status is `ok`. `limit_s`: the child is killed after this time. `environment`: all variables of the child; None
     takes those of this process.
     """
-    with log.open("wb") as output, started(task, spec, output, environment) as child:
+    with new_file(log) as output, started(task, spec, output, environment) as child:
         if not child.wait(limit_s):
             killed = f"killed after its time limit of {limit_s:g} s"
             return {"status": "timeout", "reason": killed + last_error(log)}

@@ -4,31 +4,55 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 
 _NAMED = 10
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_FORMULA = ("=", "+", "-", "@")
+"""How a cell begins that a spreadsheet may take for a formula."""
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    r"""Return a path in one line of valid UTF-8: other bytes and control characters as `\x..`."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return _CONTROLS.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), text)
+    r"""Return a path in one line of valid UTF-8.
+
+    Bytes that are not UTF-8 become `\x..`. So do control characters, and `\u....` those without a shape of their own,
+    such as the ones that turn the direction of writing.
+    """
+    try:
+        text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which is in no path
+        text = os.fspath(path)
+    return _escaped(text)
 
 
-def one_line(text: str, longest: int) -> str:
+def printable_lines(text: str) -> str:
+    """Return a text of any origin with each line as `printable` returns it."""
+    return "\n".join(map(_escaped, text.split("\n")))
+
+
+def one_line(text: str, longest: int = sys.maxsize) -> str:
     r"""Return any text in one printable line of at most `longest` characters; its end is left out first.
 
-    Colours of a terminal are left out. Other control characters, and halves of surrogate pairs, which no file can
-    hold, become `\x..` and `\u....`.
+    Colours of a terminal are left out. Other characters that have no shape of their own become `\x..` and `\u....`.
     """
-    line = " ".join(_COLOURS.sub("", text).split()).encode("utf-8", "backslashreplace").decode()
-    line = _CONTROLS.sub(lambda m: m[0].encode("unicode_escape").decode("ascii"), line)
+    line = _escaped(" ".join(_COLOURS.sub("", text).split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def cell(text: str) -> str:
+    """Return any text in one printable line that no spreadsheet takes for a formula."""
+    line = one_line(text)
+    return f"'{line}" if line.startswith(_FORMULA) else line
 
 
 def names(paths: Sequence[str]) -> str:
     """Return the first ten paths, printable, and the number of the others."""
     rest = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
     return ", ".join(map(printable, paths[:_NAMED])) + rest
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

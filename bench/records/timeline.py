@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderbench.machine.files import force_to_disk
+from loaderbench.machine.files import force_to_disk, new_file
 
 NS_PER_S = 1e9
 _NS_PER_MS = 1e6
@@ -145,7 +145,7 @@ class Timeline:
         `workers`.
         """
         exits = np.array(self.exits_ns)
-        with path.open("wb") as file:
+        with new_file(path) as file:
             np.savez_compressed(
                 file,
                 first_asked_ns=np.array(self.asked_ns[:1]),
