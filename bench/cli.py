@@ -24,6 +24,7 @@ from loaderbench.machine.files import BusyError, expanded
 from loaderbench.machine.machine_lock import machine_lock
 from loaderbench.machine.process import SAFE_PATH
 from loaderbench.machine.scratch import scratch
+from loaderbench.machine.text import one_line, printable_lines
 
 _CANNOT_RUN = 3
 """Exit status of `certify`; typer itself exits with 2 if an option is wrong."""
@@ -172,7 +173,7 @@ def bench(
 
     campaign, display = selection.with_yardsticks(chosen.campaign), Display()
     display.say(selection.headline(campaign))
-    preflight.check(campaign, chosen.cache, results, reports, artifacts, display)
+    preflight.check(campaign, chosen.data, chosen.cache, results, reports, artifacts, display)
 
     from loaderbench import certify as certifying  # libraries look for a home folder as they are imported
     from loaderbench.formats import prepare as make_ready
@@ -241,7 +242,7 @@ def estimate(
 
     preflight.check_cache(chosen.campaign, chosen.cache)
     for line in estimate_formats(chosen.campaign, chosen.data, chosen.cache, Display()).lines(usd_per_hour):
-        typer.echo(line)
+        _echo(line)
 
 
 @on_campaign
@@ -297,7 +298,7 @@ def report(
     if why := obstacle(reports):
         _fail(f"{why}; use --reports DIR for another folder")
     try:
-        typer.echo(writing.write(folder, reports / folder.resolve().name))
+        _echo(writing.write(folder, reports / folder.resolve().name))
     except ValueError as error:  # written by another version
         _fail(str(error))
 
@@ -313,7 +314,7 @@ def check(folder: FolderArgument) -> None:
     except ValueError as error:  # written by another version
         _fail(str(error))
     for judgement in judgements:
-        typer.echo(judgement)
+        _echo(one_line(str(judgement)))
     if any(judgement.state == "invalid" for judgement in judgements):
         raise typer.Exit(1)
 
@@ -334,7 +335,7 @@ def compare(
     except ValueError as error:
         _fail(str(error))
     for change in changes:
-        typer.echo(change)
+        _echo(change)
     if any(change.failed for change in changes):
         raise typer.Exit(1)
 
@@ -353,11 +354,11 @@ def classes(
     from loaderbench.images import classes as numbering
 
     if undo:
-        typer.echo(f"removed {numbering.undo(folder)} class-index folders of {folder}")
+        _echo(f"removed {numbering.undo(folder)} class-index folders of {folder}")
     elif out is None:
         _fail(f"name a folder for the class-index folders: loaderbench classes '{folder}' OUT")
     else:
-        typer.echo(f"made {numbering.number(folder, out, move=move)} class-index folders in {out}")
+        _echo(f"made {numbering.number(folder, out, move=move)} class-index folders in {out}")
 
 
 @app.command()
@@ -367,14 +368,14 @@ def adapters() -> None:
         for name, adapter in registry.adapters(kind).items():
             reason = adapter.why_unavailable()
             state = f"unavailable, {reason}" if reason else f"available ({adapter.versions() or 'needs no library'})"
-            typer.echo(f"{kind:<7}{name:<13} {state}")
+            _echo(f"{kind:<7}{name:<13} {state}")
 
 
 @app.command()
 def campaigns() -> None:
     """List the shipped campaigns and the question that each of them answers."""
     for path in sorted(config.CAMPAIGNS.glob("*.toml")):
-        typer.echo(f"{path.stem:<14}{config.load(path.stem).question}")
+        _echo(f"{path.stem:<14}{config.load(path.stem).question}")
 
 
 def _need_campaign(folder: Path) -> None:
@@ -382,8 +383,13 @@ def _need_campaign(folder: Path) -> None:
         _fail(f"{folder} holds no campaign (no env.json); measure one with: loaderbench bench")
 
 
+def _echo(text: object, *, err: bool = False) -> None:
+    """Print a text of one or more lines; control characters in it are shown, and do nothing to the terminal."""
+    typer.echo(printable_lines(str(text)), err=err)
+
+
 def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
+    _echo(message, err=True)
     raise typer.Exit(1)
 
 
@@ -396,7 +402,7 @@ def main() -> None:
     try:
         app()
     except (CampaignError, FixableError, BusyError) as error:
-        typer.echo(f"loaderbench: {error}", err=True)
+        _echo(f"loaderbench: {error}", err=True)
         sys.exit(1)
 
 

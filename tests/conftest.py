@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let the test processes use the machine at the same time, and not wait for each other's disk writes."""
     os.environ[machine_lock.VARIABLE] = f"loaderbench-tests-{os.getpid()}"
     if hasattr(config, "workerinput"):
-        files._syncfs = lambda _: 0  # noqa: SLF001
+        files._syncfs = lambda _: 0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -207,6 +207,11 @@ def test_impossible_work_and_an_unranked_reference_are_refused(tmp_path: Path, t
         load(tmp_path, text)
 
 
+def test_a_campaign_cannot_extend_itself(tmp_path: Path) -> None:
+    with pytest.raises(CampaignError, match="extends must name a shipped campaign, for example quick, and not a file"):
+        load(tmp_path, f'extends = "{tmp_path / "small"}"')
+
+
 def test_a_campaign_can_extend_a_shipped_one(tmp_path: Path) -> None:
     campaign = load(tmp_path, 'extends = "quick"\nname = "mine"\ncold = ["ffcv-raw-mapped"]\ntiming = { blocks = 9 }')
     quick = config.load("quick")

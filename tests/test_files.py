@@ -52,7 +52,7 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("goes_on", [True, False])
-def test_a_folder_is_not_built_through_a_link(tmp_path: Path, goes_on: bool) -> None:
+def test_a_folder_is_not_built_through_a_link(tmp_path: Path, *, goes_on: bool) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / ("new.begun" if goes_on else "new.partial")).symlink_to("elsewhere")
     with building(tmp_path / "new", goes_on=goes_on) as partial:
@@ -64,7 +64,7 @@ def test_a_folder_is_not_built_through_a_link(tmp_path: Path, goes_on: bool) -> 
 @pytest.mark.parametrize("goes_on", [True, False])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_a_folder_whose_files_did_not_reach_the_disk_is_not_complete(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, goes_on: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, *, goes_on: bool
 ) -> None:
     def lost(_: int) -> None:
         raise OSError(number, os.strerror(number))

@@ -78,6 +78,18 @@ def test_all_that_is_in_the_way_is_told_together_before_anything_is_prepared(
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["tmp"]
 
 
+@pytest.mark.parametrize("option", ["--results", "--reports"])
+def test_no_file_of_the_harness_is_written_among_the_images(tmp_path: Path, tree: Path, option: str) -> None:
+    folders = {"--results": tmp_path, "--reports": tmp_path, option: tree / "here"}
+    given = [f"{name}={folder}" for name, folder in folders.items()]
+    small = str(campaigns.file(tmp_path))
+    done = CliRunner().invoke(app, ["bench", small, f"--data={tree}", f"--cache={tmp_path}/cache", *given])
+    assert str(done.exception) == (
+        f"{tree}/here is among your images, {tree}, which are only read; use {option} DIR for another folder"
+    )
+    assert not (tree / "here").exists()
+
+
 @pytest.mark.parametrize("command", ["prepare", "estimate", "certify"])
 def test_a_cache_that_cannot_be_written_is_told(command: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
@@ -94,7 +106,7 @@ def test_contestants_for_which_shared_memory_is_too_small_are_explained_and_the_
     said: list[str] = []
     display = Display()
     monkeypatch.setattr(display, "say", said.append)
-    preflight.check(chosen, tmp_path / "cache", tmp_path, tmp_path, None, display)
+    preflight.check(chosen, None, tmp_path / "cache", tmp_path, tmp_path, None, display)
     folder = runner.run(chosen, ready(chosen), tmp_path, display)
     rows = {row.contestant: row for row in trials_csv.read(folder / "trials.csv") if row.kind == "load"}
     assert rows["good"].status == "ok"
@@ -207,7 +219,7 @@ def test_a_report_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_is_told_where_a_file_or_a_report_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "new_file", lambda _: Path("/dev/full").open("wb"))
+    monkeypatch.setattr(files, "new_file", lambda _: Path("/dev/full").open("wb"))  # noqa: SIM115
     with pytest.raises(DiskSpaceError, match=r"filled up .No space left on device.; env.json are not kept; make room"):
         write_whole(tmp_path / "env.json", "{}")
 

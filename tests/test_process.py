@@ -153,3 +153,7 @@ def test_nothing_survives_the_harness_however_workers_were_started(
     assert temporary.is_dir()
     with scratch(tmp_path / "cache"):
         assert not temporary.exists()
+
+
+def test_a_time_limit_may_be_longer_than_a_poll_takes(tree: Path, tmp_path: Path, planted: None, forked: None) -> None:
+    assert process.run_child(TRIAL, spec(tree), tmp_path / "log", 1e9)["status"] == "ok"

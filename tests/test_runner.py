@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -203,9 +204,11 @@ def test_a_complete_or_different_campaign_is_archived(
 ) -> None:
     folder = run(campaign({"a": CRASH}, blocks=1), tmp_path)
     before = (folder / "trials.csv").read_text()
+    name = "small-" + re.sub("[-:+]", "", json.loads((folder / "env.json").read_text())["started_at"])
+    (tmp_path / name / "of results that were copied").mkdir(parents=True)
     (folder / "scratch").mkdir()  # which a kill leaves of a bucket on loopback, its server's key in it
     assert run(campaign({"a": CRASH}, blocks=1, **change), tmp_path) == folder
-    [aside] = [path for path in tmp_path.iterdir() if path.name.startswith("small-")]
+    aside = tmp_path / f"{name}-2"
     assert (aside / "trials.csv").read_text() == before
     assert not (aside / "scratch").exists()
     assert len(loads(folder)) == 1

@@ -276,7 +276,7 @@ def load(name_or_path: str, overrides: dict[str, dict[str, Any]] | None = None) 
 def _content(name_or_path: str) -> dict[str, Any]:
     path = Path(expanded(name_or_path)) if name_or_path.endswith(".toml") else CAMPAIGNS / f"{name_or_path}.toml"
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         shipped = ", ".join(sorted(p.stem for p in CAMPAIGNS.glob("*.toml")))
         raise CampaignError(f"no campaign {name_or_path}: shipped are {shipped}; or give a .toml file's path") from None
@@ -289,7 +289,7 @@ def _extended(content: dict[str, Any]) -> dict[str, Any]:
     if "extends" not in content:
         return content
     base = str(content["extends"])
-    if base.endswith(".toml"):  # a file could extend itself
+    if base.endswith(".toml") or "/" in base:  # a file could extend itself
         raise CampaignError(f"extends must name a shipped campaign, for example quick, and not a file: {base}")
     return _merged(_extended(_content(base)), {key: value for key, value in content.items() if key != "extends"})
 

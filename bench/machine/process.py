@@ -22,6 +22,8 @@ from loaderbench.machine.reasons import killer, last_error
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Variables with which Python imports nothing from the current folder. A data set may be there."""
 _LOOK_S, _ENDS_WITHIN_S = 0.02, 90
+_LONGEST_MS = (1 << 31) - 1
+"""What `poll` takes at most: 24 days."""
 
 
 def run_child(
@@ -70,7 +72,7 @@ class Child:
         """Sleep until the process has ended, for at most `limit_s`; return whether it has."""
         poll = select.poll()
         poll.register(self, select.POLLIN)
-        return bool(poll.poll(None if limit_s is None else limit_s * 1000))
+        return bool(poll.poll(None if limit_s is None else min(limit_s * 1000, _LONGEST_MS)))
 
     def end(self) -> None:
         """Kill the task, if it still runs. Its guardian, the started process, then ends all that the task started."""

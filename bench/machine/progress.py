@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from loaderbench.machine.text import one_line, printable_lines
+
 _LINE_S = 30.0
 """Time between a transfer's lines in a log."""
 _LONGEST_S = 99 * 3600
@@ -45,12 +47,13 @@ class Display:
         self._bars = counting_bars(self.console)
 
     def say(self, text: str) -> None:
-        """Print one line."""
-        self.console.print(text, markup=False)
+        """Print a text of one or more lines; what it holds of markup, emoji codes or control characters is shown."""
+        self.console.print(Text(printable_lines(text)))
 
     @contextmanager
     def stage(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """Show a stage with a number of items. Call the given function with the number of finished items."""
+        what = one_line(what)
         if not self._live:
             self.say(f"{what}{f' ({total:,})' if total else ''} ...")
 
@@ -74,6 +77,7 @@ class Display:
 
         Call the given function with the number of bytes so far and in total, None while the total is unknown.
         """
+        what = one_line(what)
         columns = DownloadColumn(), TransferSpeedColumn(), TextColumn("left"), _Left()
         description = TextColumn("{task.description}", markup=False)
         bars = Progress(SpinnerColumn(), description, BarColumn(), *columns, console=self.console)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from loaderbench.machine.disk import full_disk_explained
+from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import force_to_disk
-from loaderbench.machine.text import one_line
+from loaderbench.machine.text import cell as cell_text
+from loaderbench.machine.text import one_line, printable
 from loaderbench.records.earlier import RENAMED
 from loaderbench.records.record import HEADER, SCHEMA_VERSION, Record
 
@@ -31,6 +33,8 @@ def append(path: Path, record: Record) -> None:
 
     The row is there completely or not at all. Raises DiskSpaceError without room for it.
     """
+    if path.is_symlink():
+        raise FixableError(f"{printable(path)} is a link, through which nothing is written; remove it")
     record = _printable(record)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -61,10 +65,10 @@ def _write(file: io.FileIO, row: bytes, before_bytes: int) -> None:
 
 
 def _printable(record: Record) -> Record:
-    """Return a record whose texts fit into a file, each in one line; a long reason loses its end."""
-    texts: dict[str, Any] = {name: text for name, text in vars(record).items() if isinstance(text, str)}
-    lines: dict[str, Any] = {name: one_line(text, sys.maxsize) for name, text in texts.items()}
-    return replace(record, **lines | {"reason": one_line(record.reason, REASON_CHARACTERS)})
+    """Return a record whose texts fit into a file, each in one line, none a formula; a long reason loses its end."""
+    record = replace(record, reason=one_line(record.reason, REASON_CHARACTERS))
+    lines: dict[str, Any] = {name: cell_text(text) for name, text in vars(record).items() if isinstance(text, str)}
+    return replace(record, **lines)
 
 
 def read(path: Path) -> list[Record]:

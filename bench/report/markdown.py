@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from loaderbench.findings.comparison import Comparison, Ratio
 from loaderbench.findings.findings import ContestantSummary, shown
+from loaderbench.machine.text import one_line
 
 EN_DASH, _TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])|^[-+]")
@@ -30,7 +31,7 @@ def cell(value: object) -> Markup:
         return verbatim(EN_DASH)
     if isinstance(value, int | float):
         return verbatim(shown(value))
-    return verbatim(_SPECIAL.sub(r"\\\g<0>", " ".join(str(value).split())))
+    return verbatim(_SPECIAL.sub(r"\\\g<0>", one_line(str(value))))
 
 
 def verbatim(written: str) -> Markup:

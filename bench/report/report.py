@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,9 @@ from markupsafe import Markup
 from loaderbench.findings import verdicts
 from loaderbench.findings.raw_times import analyse_folder
 from loaderbench.machine.disk import full_disk_explained
+from loaderbench.machine.text import one_line
 from loaderbench.records.folder import CampaignFolder
+from loaderbench.records.record import Record
 from loaderbench.report import conditions, plots, resources, results, scaling
 from loaderbench.report.first_screen import first_screen, setup
 from loaderbench.report.markdown import anchor, cell, templates, verbatim
@@ -54,6 +57,30 @@ SECTIONS = (
 """Each section makes the values of the template of its name, or None if there is nothing to show."""
 
 
+class _PrintableFolder(CampaignFolder):
+    """A campaign's folder, each of its texts in one printable line: it may be a stranger's."""
+
+    @cached_property
+    def env(self) -> Mapping[str, Any]:
+        """The conditions."""
+        env: Mapping[str, Any] = _printable(super().env)
+        return env
+
+    @cached_property
+    def rows(self) -> list[Record]:
+        """The complete rows."""
+        return [replace(row, **_printable(vars(row))) for row in super().rows]
+
+
+def _printable(value: Any) -> Any:
+    """Return a value of JSON with each text in one printable line."""
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, dict):
+        return {one_line(key): _printable(each) for key, each in value.items()}
+    return list(map(_printable, value)) if isinstance(value, list) else value
+
+
 def write(folder: Path, out: Path) -> Path:
     """Write `report.md` and its PNGs into `out` and return its path; other files there stay.
 
@@ -77,7 +104,7 @@ def write(folder: Path, out: Path) -> Path:
 
 def _read(folder: Path) -> Material:
     """Return what a campaign's folder holds, and its findings, without pictures."""
-    files = CampaignFolder(folder)
+    files = _PrintableFolder(folder)
     analysis = analyse_folder(files)
     unreadable, examples = _unreadable(folder / "unreadable.csv")
     return Material(files.env, analysis, files.certificates, unreadable, examples, pictures={})

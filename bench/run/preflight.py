@@ -7,15 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from loaderbench.bucket.client import S3Error
+from loaderbench.bucket.client import SCHEME, S3Error
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.machine import home, open_files
 from loaderbench.machine.disk import DiskSpaceError, need, obstacle
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.progress import Display
-from loaderbench.machine.text import names
+from loaderbench.machine.text import names, printable
 from loaderbench.run import bucket_under_test, outcome
 from loaderbench.trial import needs
 
@@ -29,7 +30,13 @@ def check_cache(campaign: Campaign, cache: Path) -> None:
 
 
 def check(  # noqa: PLR0913, PLR0917 - all that a campaign writes
-    campaign: Campaign, cache: Path, results: Path, reports: Path, artifacts: str | None, display: Display
+    campaign: Campaign,
+    data: Any,
+    cache: Path,
+    results: Path,
+    reports: Path,
+    artifacts: str | None,
+    display: Display,
 ) -> None:
     """Check what a whole campaign needs. Print which contestants cannot run here, whose rows will be *unavailable*.
 
@@ -43,6 +50,8 @@ def check(  # noqa: PLR0913, PLR0917 - all that a campaign writes
             *_cache(campaign, cache),
             *_folder(results / campaign.name, "--results"),
             *_folder(reports / campaign.name, "--reports"),
+            *_among_images(data, results, "--results"),
+            *_among_images(data, reports, "--reports"),
             *_open_files(campaign),
             *_bucket(campaign, artifacts),
             *([] if outcome.answers(campaign, lacking) else told),
@@ -70,6 +79,17 @@ def _folder(folder: Path, option: str, least_bytes: int = _LEAST_BYTES) -> Itera
         need(least_bytes, next(path for path in (folder, *folder.parents) if path.exists()), "its files", fix)
     except DiskSpaceError as error:
         yield str(error)
+
+
+def _among_images(data: Any, folder: Path, option: str) -> Iterator[str]:
+    """Yield why files of the harness would become images of the next run: a folder lies in that of the images."""
+    if isinstance(data, str | Path) and data and not str(data).startswith(SCHEME):
+        images = Path(data)
+        if images.is_dir() and folder.resolve().is_relative_to(images.resolve()):
+            yield (
+                f"{printable(folder)} is among your images, {printable(images)}, which are only read; "
+                f"use {option} DIR for another folder"
+            )
 
 
 def _cache(campaign: Campaign, cache: Path) -> Iterator[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +24,7 @@ from loaderbench.machine import page_cache
 from loaderbench.machine.cgroup import memory_limit_bytes
 from loaderbench.machine.files import locked, write_whole
 from loaderbench.machine.progress import Display
-from loaderbench.machine.text import printable
+from loaderbench.machine.text import cell, printable
 from loaderbench.records import certificates, trials_csv
 from loaderbench.records.certificates import Certificate
 from loaderbench.records.record import Record, Transport
@@ -144,9 +146,9 @@ def _begin(
     rows = folder / "trials.csv"
     if not _continues(campaign, folder, now, display):
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "unreadable.csv").open("w", newline="") as file:
-            rejected = [(printable(each.path), each.reason) for each in prepared.rejected]
-            csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rejected])
+        rejected = [(cell(printable(each.path)), cell(each.reason)) for each in prepared.rejected]
+        csv.writer(text := io.StringIO(), lineterminator="\n").writerows([("path", "reason"), *rejected])
+        write_whole(folder / "unreadable.csv", text.getvalue())
         write_whole(folder / "env.json", json.dumps(now, indent=1) + "\n")
     measured = {record.trial: record for record in trials_csv.read(rows)}
     for record in prepared.records:
@@ -168,7 +170,9 @@ def _continues(campaign: Campaign, folder: Path, now: dict[str, Any], display: D
         changed = "is complete"
     else:
         return True
-    archive = folder.with_name(f"{folder.name}-{before['started_at'].translate(str.maketrans('', '', ':-+'))}")
+    date = before["started_at"].translate(str.maketrans("", "", ":-+"))
+    names = itertools.chain([date], (f"{date}-{number}" for number in itertools.count(2)))
+    archive = next(path for name in names if not (path := folder.with_name(f"{folder.name}-{name}")).exists())
     bucket_under_test.clear(folder)
     folder.rename(archive)
     display.say(f"{folder} {changed}; archived as {archive}")

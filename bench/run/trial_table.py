@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from loaderbench.campaign import plan
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.campaign.plan import Trial
 from loaderbench.campaign.variant import Variant
 from loaderbench.machine.progress import Display, counting_bars
+from loaderbench.machine.text import one_line
 from loaderbench.records.record import Record
 
 
@@ -42,7 +44,7 @@ def trial_table(
     with Live(console=display.console, auto_refresh=False) as live:  # this process sleeps while a trial runs
 
         def table(trial: Trial | None) -> None:
-            title = trial.contestant.title if trial else "done"
+            title = one_line(trial.contestant.title) if trial else "done"
             bars.update(bar, completed=len(records), total=_planned(campaign, records), description=title)
             live.update(Group(_table(campaign, records), bars), refresh=True)
 
@@ -84,5 +86,5 @@ def _table(campaign: Campaign, records: list[Record]) -> Table:
         name, variant = trial.contestant.name, trial.variant
         title = campaign.best[name].title if variant.track == "best" else trial.contestant.title
         speeds = (cells.get((name, variant, block), "") for block in range(1, campaign.timing.blocks + 1))
-        table.add_row(variant.titled(title), *speeds)
+        table.add_row(Text(one_line(variant.titled(title))), *speeds)
     return table
