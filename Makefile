@@ -10,7 +10,11 @@ SETUP = @python="$(PYTHON)"; "$$python" $(SUITABLE) || { \
 	exit 1; }; "$$python" scripts/setup.py
 
 CAMPAIGN ?= quick
-DATA_OPTION = $(if $(DATA),--data "$(DATA)")
+# Paths reach the programs as they were typed, through the environment: neither make nor the shell reads them.
+TYPED = BASELINE CAMPAIGN DATA FFCV_WHEEL
+$(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
+export $(TYPED)
+DATA_OPTION = $(if $(DATA),--data "$$DATA")
 
 .DEFAULT_GOAL := help
 .PHONY: help setup tools ffcv-wheel data bench bench-s3 report perf overhead resolution honest unpacking s3-rate test test-slow lint \
@@ -27,25 +31,25 @@ ffcv-wheel:  ## build the portable FFCV wheel and copy it to dist/
 	$(SETUP) wheel
 
 data: setup  ## prepare the images and every format; DATA=path or DATA=s3://bucket/prefix uses your own images
-	$(BIN)/loaderbench prepare "$(CAMPAIGN)" $(DATA_OPTION) $(BENCH_ARGS)
+	$(BIN)/loaderbench prepare "$$CAMPAIGN" $(DATA_OPTION) $(BENCH_ARGS)
 
 bench: setup  ## compare the loaders on this machine: prepare, measure (resumes), report; DATA=... as above, CAMPAIGN=standard
-	$(BIN)/loaderbench bench "$(CAMPAIGN)" $(DATA_OPTION) $(BENCH_ARGS)
+	$(BIN)/loaderbench bench "$$CAMPAIGN" $(DATA_OPTION) $(BENCH_ARGS)
 
 bench-s3: setup  ## the same with the synthetic images in a bucket, on an S3 server that it starts on loopback
-	$(BIN)/python -m tests.perf.on_s3 bench "$(CAMPAIGN)" $(BENCH_ARGS)
+	$(BIN)/python -m tests.perf.on_s3 bench "$$CAMPAIGN" $(BENCH_ARGS)
 
 report: setup  ## write the report and its plots again
-	$(BIN)/loaderbench report "results/$(CAMPAIGN)"
+	$(BIN)/loaderbench report "results/$$CAMPAIGN"
 
 # Laps of a loader alternate with laps of a reference; only ratios within one run are compared.
 PERF_FILE := results/perf/$(shell date -u +%Y%m%dT%H%M%SZ).json
 
 perf: setup  ## measure the loaders for regressions; BASELINE=earlier.json fails if one became slower or is gone
-	@$(if $(BASELINE),$(BIN)/loaderbench compare "$(BASELINE)" "$(BASELINE)" >/dev/null)
+	@$(if $(BASELINE),$(BIN)/loaderbench compare "$$BASELINE" "$$BASELINE" >/dev/null)
 	@mkdir -p $(dir $(PERF_FILE))
 	$(BIN)/pytest tests/perf --benchmark-json=$(PERF_FILE) $(if $(PLANT),--plant=$(PLANT))
-	@$(if $(BASELINE),$(BIN)/loaderbench compare "$(BASELINE)" $(PERF_FILE),\
+	@$(if $(BASELINE),$(BIN)/loaderbench compare "$$BASELINE" $(PERF_FILE),\
 		echo 'After your change: make perf BASELINE=$(PERF_FILE)')
 
 overhead: setup  ## compare trials with bare loops over the same loaders, and with what is known of the pace loader

@@ -24,7 +24,7 @@ from loaderbench.machine.files import BusyError, expanded
 from loaderbench.machine.machine_lock import machine_lock
 from loaderbench.machine.process import SAFE_PATH
 from loaderbench.machine.scratch import scratch
-from loaderbench.machine.text import one_line, printable_lines
+from loaderbench.machine.text import one_line, printable_lines, quoted
 
 _CANNOT_RUN = 3
 """Exit status of `certify`; typer itself exits with 2 if an option is wrong."""
@@ -349,14 +349,18 @@ def classes(
     *,
     move: Annotated[bool, typer.Option("--move", help="Rename the folders instead of linking to them.")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="Restore the class folders.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Move folders back without asking.")] = False,
 ) -> None:
     """Make class-index folders from class folders: 000000 for the first of the sorted names, and so on."""
     from loaderbench.images import classes as numbering
 
     if undo:
+        if moved := numbering.moves_back(folder):
+            _echo(f"moving {moved}")
+            yes or typer.confirm("Move them?", abort=True)
         _echo(f"removed {numbering.undo(folder)} class-index folders of {folder}")
     elif out is None:
-        _fail(f"name a folder for the class-index folders: loaderbench classes '{folder}' OUT")
+        _fail(f"name a folder for the class-index folders: loaderbench classes {quoted(folder)} OUT")
     else:
         _echo(f"made {numbering.number(folder, out, move=move)} class-index folders in {out}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -173,7 +175,7 @@ def test_impossible_requests_are_refused_before_anything_changes(source, tmp_pat
 
 def test_numbering_in_another_way_is_refused_until_undone(source, tmp_path):
     classes.number(source, tmp_path / "out", move=False)
-    with pytest.raises(SourceError, match=r"made from another .*undo it: loaderbench classes '.*/out' --undo"):
+    with pytest.raises(SourceError, match=r"made from another .*undo it: loaderbench classes .*/out --undo"):
         classes.number(source, tmp_path / "out", move=True)
 
 
@@ -185,3 +187,50 @@ def test_classes_command_makes_and_removes_class_index_folders(source, tmp_path)
     assert said == f"removed 3 class-index folders of {out}\n"
     assert state(source) == before
     assert not out.exists()
+
+
+def test_undo_of_a_move_shows_its_target_and_asks(source, tmp_path):
+    before, out = state(source), tmp_path / "out"
+    classes.number(source, out, move=True)
+    moved = state(tmp_path)
+    asked = CliRunner().invoke(app, ["classes", str(out), "--undo"], input="n\n")
+    assert asked.exit_code == 1
+    assert f"moving n01440764, n02119789, n03000684 to {source}\n" in asked.output
+    assert state(tmp_path) == moved
+    assert CliRunner().invoke(app, ["classes", str(out), "--undo"], input="y\n").exit_code == 0
+    assert state(source) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"classes": [".ssh"]}, "names .ssh, which is no class folder"),
+        ({"classes": ["../mine"]}, "names ../mine"),
+        ({"classes": ["/etc"]}, "names /etc"),
+        ({"classes": [""]}, "which is no class folder"),
+        ({"classes": [7]}, "is damaged"),
+        ({"move": "yes"}, "is damaged"),
+        ({"more": 1}, "is damaged"),
+    ],
+)
+def test_a_journal_that_a_download_brings_moves_nothing_outside(tmp_path, changed, told):
+    home, out = tmp_path / "home", tmp_path / "download"
+    (home / "mine").mkdir(parents=True)
+    (out / "000000").mkdir(parents=True)
+    (out / "000000" / "authorized_keys").write_text("theirs")
+    journal = {"source": str(home), "classes": ["mine"], "move": True}
+    (out / classes.JOURNAL).write_text(json.dumps(journal | changed))
+    before = state(tmp_path)
+    for attempt in (classes.undo, lambda out: classes.number(home, out, move=True)):
+        with pytest.raises(SourceError, match=re.escape(told)):
+            attempt(out)
+    assert state(tmp_path) == before
+
+
+def test_class_folders_need_no_name_in_utf8(tmp_path):
+    source = tmp_path / "train"
+    (source / os.fsdecode(b"caf\xe9")).mkdir(parents=True)
+    before = state(source)
+    classes.number(source, tmp_path / "out", move=True)
+    assert classes.undo(tmp_path / "out") == 1
+    assert state(source) == before

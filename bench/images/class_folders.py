@@ -8,7 +8,7 @@ from pathlib import Path
 from loaderbench.images import foreign
 from loaderbench.images.splits import are_parts, split_in
 from loaderbench.images.tree import EXTENSIONS, ImageTree, SourceError, Walk, folders_in, holds_image, is_ignored
-from loaderbench.machine.text import names, printable
+from loaderbench.machine.text import names, printable, quoted
 
 _NAMED_EXTENSIONS = 5
 _HOW_TO_LABEL = "For other classes, put metadata.csv with the columns file_name and label beside them."
@@ -106,7 +106,7 @@ def _nested(root: Path, walk: Walk, with_images: set[str]) -> Iterator[str]:
     if common and all(map(split_in, common)):
         return  # `layouts` reads one of them
     told = f"The images are in {len(folders)} folders below {len(with_images)} class folders"
-    meant = printable(root / min(with_images))
+    meant = quoted(root / min(with_images))
     if len(with_images) > 1 and common:
         yield f"{told}, with the same names ({names(common)}). If those are the classes, name one folder: DATA={meant}"
     else:

@@ -13,7 +13,7 @@ from pathlib import Path
 from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import class_folder
 from loaderbench.machine.files import force_to_disk, write_whole
-from loaderbench.machine.text import names, printable
+from loaderbench.machine.text import names, printable, quoted
 
 JOURNAL = ".loaderbench-classes.json"
 """In the folder of class-index folders as long as one of them exists: where each came from."""
@@ -43,7 +43,7 @@ def number(source: Path, out: Path, *, move: bool) -> int:
     if (numbering.source, numbering.move) != (str(source), move):
         raise SourceError(
             f"{printable(out)} was made from another folder or with another --move setting. "
-            f"First undo it: loaderbench classes '{printable(out)}' --undo"
+            f"First undo it: loaderbench classes {quoted(out)} --undo"
         )
     for folder, numbered in numbering.folders(out):
         if move and folder.exists():
@@ -53,15 +53,22 @@ def number(source: Path, out: Path, *, move: bool) -> int:
     return len(numbering.classes)
 
 
+def moves_back(out: Path) -> str:
+    """Return what `undo` would move and where to; empty if it only removes links. Raises SourceError.
+
+    The journal says where, and whoever made the folder wrote the journal.
+    """
+    numbering = _made(out.resolve())
+    return f"{names(numbering.classes)} to {printable(numbering.source)}" if numbering.move else ""
+
+
 def undo(out: Path) -> int:
     """Restore what `number` changed, and remove `out`.
 
     Return the number of classes. After a kill the same call resumes. Raises SourceError before anything is changed.
     """
     out = out.resolve()
-    numbering = _read(out)
-    if not numbering:
-        raise SourceError(f"{printable(out)} was not made by loaderbench classes (no {JOURNAL}); nothing is changed")
+    numbering = _made(out)
     folders = numbering.folders(out)
     ours = {JOURNAL, *(numbered.name for _, numbered in folders)}
     if strange := sorted({path.name for path in out.iterdir()} - ours):
@@ -99,9 +106,28 @@ def _begin(source: Path, out: Path, *, move: bool) -> _Numbering:
     return numbering
 
 
+def _made(out: Path) -> _Numbering:
+    if numbering := _read(out):
+        return numbering
+    raise SourceError(f"{printable(out)} was not made by loaderbench classes (no {JOURNAL}); nothing is changed")
+
+
 def _read(out: Path) -> _Numbering | None:
+    """Return the numbering of a folder, which may be a download; None if it has none. Raises SourceError."""
     path = out / JOURNAL
-    return _Numbering(**json.loads(path.read_text())) if path.exists() else None
+    if not path.is_file():
+        return None
+    try:
+        numbering = _Numbering(**json.loads(path.read_bytes()))
+        listed = [numbering.source, *numbering.classes]
+        is_whole = isinstance(numbering.move, bool) and all(isinstance(each, str) for each in listed)
+    except (RecursionError, TypeError, ValueError):
+        is_whole = False
+    if not is_whole:
+        raise SourceError(f"{printable(path)} is damaged; nothing is changed")
+    if odd := [name for name in numbering.classes if not name or name[0] == "." or "/" in name or "\0" in name]:
+        raise SourceError(f"{printable(path)} names {names(odd)}, which is no class folder; nothing is changed")
+    return numbering
 
 
 def _rename(before: Path, after: Path) -> None:
@@ -110,5 +136,5 @@ def _rename(before: Path, after: Path) -> None:
     except OSError as error:
         raise SourceError(
             f"{printable(before)} cannot be moved to {printable(after)} ({os.strerror(error.errno or 0).lower()}); "
-            f"loaderbench classes '{printable(after.parent)}' --undo restores all; links need no --move"
+            f"loaderbench classes {quoted(after.parent)} --undo restores all; links need no --move"
         ) from None

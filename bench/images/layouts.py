@@ -20,7 +20,7 @@ from loaderbench.images.tree import (
     holds_image,
     is_ignored,
 )
-from loaderbench.machine.text import names, printable
+from loaderbench.machine.text import names, printable, quoted
 
 _KAGGLE = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")
 """Where Kaggle's ImageNet has its splits."""
@@ -151,7 +151,7 @@ def _one(folders: Sequence[Path], split: str) -> Path:
     """Return the only folder of a split, or the one that is named by it alone. Raises SourceError."""
     exact = [folder for folder in folders if folder.name.lower() in SPLITS]
     if len(chosen := exact or folders) > 1:
-        linked = " ".join(f"'{printable(folder.resolve())}'/*" for folder in chosen)
+        linked = " ".join(f"{quoted(folder.resolve())}/*" for folder in chosen)
         raise SourceError(
             f"{printable(chosen[0].parent)} holds several folders of the split {split}: "
             f"{names([folder.name for folder in chosen])}. Name one of them with --data; or, if the classes are "

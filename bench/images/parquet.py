@@ -15,7 +15,7 @@ from loaderbench.images.archives import DamagedError, Reject
 from loaderbench.images.splits import files_of, split_in
 from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample, Shard
-from loaderbench.machine.text import names, printable
+from loaderbench.machine.text import names, printable, quoted
 
 _ROWS = 64
 """Rows that are read at a time, which limits the memory."""
@@ -51,7 +51,7 @@ def _in_folder(path: Path) -> list[Path]:
         found = sorted(file for file in path.glob(pattern) if file.is_file()) if path.is_dir() else []
         parents = sorted({file.relative_to(path).parts[0] for file in found if file.parent != path})
         if len(parents) > 1 and not all(map(split_in, parents)):
-            first = printable(path / parents[0])
+            first = quoted(path / parents[0])
             raise SourceError(
                 f"{printable(path)} holds several configurations ({names(parents)}); name one of them: DATA={first}"
             )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from loaderbench.images import foreign
 from loaderbench.machine.errors import FixableError
-from loaderbench.machine.text import printable
+from loaderbench.machine.text import printable, quoted
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Extensions that torchvision's ImageFolder reads, in lower or upper case."""
@@ -241,7 +241,7 @@ def _root_message(root: Path, error: OSError) -> str:
     if isinstance(error, NotADirectoryError) and (told := foreign.advice([root.name])):
         return f"{where} holds no image files: {told}"
     if isinstance(error, NotADirectoryError):
-        return f"{where} is a file; name its folder: make bench DATA={printable(root.parent)}"
+        return f"{where} is a file; name its folder: make bench DATA={quoted(root.parent)}"
     if isinstance(error, PermissionError):
-        return f"{where} may not be read by this user; allow it: chmod -R u+rX '{where}'"
+        return f"{where} may not be read by this user; allow it: chmod -R u+rX {quoted(root)}"
     return f"{where} cannot be read: {os.strerror(error.errno or 0).lower()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +25,11 @@ def printable(path: str | os.PathLike[str]) -> str:
     except UnicodeEncodeError:  # half of a surrogate pair, which is in no path
         text = os.fspath(path)
     return _escaped(text)
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """Return a path as `printable` does, and as a shell reads it, for a command in a message."""
+    return shlex.quote(printable(path))
 
 
 def printable_lines(text: str) -> str:

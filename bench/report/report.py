@@ -17,7 +17,7 @@ from markupsafe import Markup
 from loaderbench.findings import verdicts
 from loaderbench.findings.raw_times import analyse_folder
 from loaderbench.machine.disk import full_disk_explained
-from loaderbench.machine.text import one_line
+from loaderbench.machine.text import one_line, quoted
 from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.record import Record
 from loaderbench.report import conditions, plots, resources, results, scaling
@@ -89,7 +89,9 @@ def write(folder: Path, out: Path) -> Path:
     """
     material = _read(folder)
     out.mkdir(parents=True, exist_ok=True)
-    elsewhere = f"the rows are; make room and run loaderbench report '{folder}', with --reports DIR for another disk"
+    elsewhere = (
+        f"the rows are; make room and run loaderbench report {quoted(folder)}, with --reports DIR for another disk"
+    )
     with (
         full_disk_explained(out, "the report's files", elsewhere),
         TemporaryDirectory(prefix=".report-", dir=out) as name,

@@ -1,0 +1,28 @@
+"""Make hands paths to the command line as they were typed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ODD = """/data/pets$5 "cats"; touch made; `touch made` $(shell touch made) it's #1"""
+
+
+@pytest.mark.parametrize("by", ["command line", "environment"])
+@pytest.mark.parametrize("target", ["data", "bench"])
+def test_a_path_reaches_the_program_as_typed(tmp_path: Path, target: str, by: str) -> None:
+    program = tmp_path / "loaderbench"
+    program.write_text('#!/bin/sh\nprintf \'%s\\n\' "$@" "$FFCV_WHEEL"\n')
+    program.chmod(0o755)
+    typed = {"DATA": ODD, "CAMPAIGN": "my $campaign.toml", "FFCV_WHEEL": "a$b.whl"}
+    words = [f"{name}={value}" for name, value in typed.items()] if by == "command line" else []
+    command = ["make", "-s", "-f", ROOT / "Makefile", f"BIN={tmp_path}", "SETUP=@true", target, *words]
+    env = {**os.environ, **(typed if by == "environment" else {})}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    verb = {"data": "prepare", "bench": "bench"}[target]
+    assert done.stdout.splitlines() == [verb, typed["CAMPAIGN"], "--data", ODD, typed["FFCV_WHEEL"]]
+    assert not (tmp_path / "made").exists()
