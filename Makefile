@@ -17,7 +17,7 @@ export $(TYPED)
 DATA_OPTION = $(if $(DATA),--data "$$DATA")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench bench-s3 report perf overhead resolution honest unpacking s3-rate test test-slow lint \
+.PHONY: help setup tools ffcv-wheel data bench bench-s3 report perf overhead resolution honest clinic unpacking s3-rate test test-slow lint \
 	docs format lock clean
 
 help:  ## list the targets
@@ -61,6 +61,9 @@ overhead: setup  ## compare trials with bare loops over the same loaders, and wi
 resolution: setup  ## measure the smallest difference that this machine resolves, with known pairs, in an hour
 	$(BIN)/python -m tests.perf.resolution twins
 	$(BIN)/python -m tests.perf.resolution slowed
+
+clinic: setup  ## try the doctor on loaders with one known disease each, in about half an hour; needs root and fuse3
+	$(BIN)/python -m tests.perf.clinic
 
 honest: setup  ## certify all contestants with 20 seeds in 8 ways, in about four hours: no honest loader may be faulted
 	$(BIN)/python -m tests.perf.honest

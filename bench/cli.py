@@ -287,6 +287,45 @@ def certify(chosen: Chosen, *, strict: StrictOption = False) -> None:
 
 
 @app.command()
+def doctor(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="module:function; the function returns an iterable of batches, such as a torch DataLoader, or a "
+            "Lightning DataModule."
+        ),
+    ],
+    *,
+    step_ms: Annotated[
+        float | None, typer.Option("--step-ms", min=0, help="Time of a training step, for which a batch is needed.")
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option("--step", help="module:function that does a training step on a batch. It is timed.")
+    ] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.5, help="Length of each experiment's window.")] = 4.0,
+    markdown: Annotated[
+        Path | None, typer.Option("--markdown", parser=path, help="File for the answer with all experiments.")
+    ] = None,
+) -> None:
+    """Find what holds back a loader of your own, and measure what would help.
+
+    The function runs in child processes of this Python, about ten times, each time with one thing changed. Your code
+    and environment stay as they are.
+    """
+    from loaderbench import doctor as examining
+    from loaderbench.doctor import answer
+
+    with machine_lock():
+        step_s = examining.step_time(target, step) if step else step_ms and step_ms / 1000
+        diagnosis = examining.examine(target, seconds=seconds, step_s=step_s, say=typer.echo)
+    typer.echo()
+    for line in answer.lines(diagnosis):
+        typer.echo(line)
+    if markdown:
+        markdown.write_text(answer.markdown(diagnosis, target))
+
+
+@app.command()
 def report(
     folder: FolderArgument,
     reports: ReportsOption = Path("reports"),

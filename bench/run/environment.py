@@ -13,7 +13,6 @@ from typing import Any
 
 import psutil
 
-import loaderbench
 from loaderbench.campaign import registry
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.machine import gpu, libraries
@@ -85,7 +84,7 @@ def describe(campaign: Campaign, data: dict[str, Any], campaign_file: str | None
         )
         if commit
         else None,
-        "code_digest": digest_of_measuring_code(Path(loaderbench.__file__).parent),
+        "code_digest": digest_of_measuring_code(Path(__file__).parents[1]),
         "adapters": {adapter.module: adapter.code_digest() for adapter in _used(campaign)},
         "host": _host(),
         **gpu.describe(),

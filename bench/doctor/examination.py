@@ -1,0 +1,143 @@
+"""Run the experiments on a user's loader, each in a fresh process, and diagnose."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from loaderbench.doctor.case import AS_IS, Diagnosis, Trial
+from loaderbench.doctor.changes import Change
+from loaderbench.doctor.experiment import Experiment, Observation
+from loaderbench.doctor.steps import COLLATE, READER, SAMPLE
+from loaderbench.doctor.verdict import diagnose
+from loaderbench.machine.cores import core_count
+from loaderbench.machine.errors import FixableError
+from loaderbench.machine.process import run_child
+
+_TASK = "loaderbench.doctor.experiment.run"
+_LIMIT_S, _STEP_S = 120.0, 2.0
+_WORTH_REPLAYING = 0.2
+"""Share of the work from which a step is worth an experiment of its own."""
+_BLOCKED, _HANDED_OVER_MIB = 0.2, 1.0
+
+
+class DoctorError(FixableError):
+    """The user's loader could not be run as it is."""
+
+
+@dataclass(frozen=True)
+class _Doctor:
+    """What all experiments of one examination have in common."""
+
+    target: str
+    folder: Path
+    seconds: float
+    say: Callable[[str], None]
+
+    def trial(self, name: str, change: Change) -> Trial:
+        """Run one experiment."""
+        spec = Experiment(self.target, str(self.folder), self.seconds, change)
+        with tempfile.TemporaryDirectory() as scratch:
+            report = run_child(_TASK, spec, Path(scratch, "log"), _LIMIT_S)
+        observation = report.get("observation")
+        told = f"{observation.samples_per_s:,.0f} samples/s" if observation else report["reason"]
+        self.say(f"{name}: {told}")
+        return Trial(name, change, observation, report["reason"])
+
+
+def _nothing(_: str) -> None:
+    """Say nothing."""
+
+
+def examine(
+    target: str,
+    *,
+    folder: Path | None = None,
+    seconds: float = 4.0,
+    step_s: float | None = None,
+    say: Callable[[str], None] = _nothing,
+) -> Diagnosis:
+    """Find what holds back the loader that `target` makes, and measure what would help.
+
+    `target`: `module:callable`; the callable returns an iterable of batches, or a Lightning DataModule. It runs in
+    child processes of this Python, once for each experiment. `folder`: where the module is looked for first; by default
+    the current one. `seconds`: length of each experiment's window. `step_s`: time that a training step takes.
+
+    Raises DoctorError if the loader does not run as it is.
+    """
+    doctor = _Doctor(target, folder or Path.cwd(), seconds, say)
+    first = doctor.trial(AS_IS, Change())
+    if first.observation is None:
+        raise DoctorError(f"{target} does not run as it is: {first.reason}")
+    trials = [first, *(doctor.trial(name, change) for name, change in _settings(first.observation))]
+    trials.append(doctor.trial(AS_IS, Change()))
+    if first.observation.kind == "DataLoader":
+        alone = doctor.trial("without workers, each step timed", _without_workers())
+        if first.observation.settings["num_workers"]:
+            trials.append(doctor.trial("each step timed", Change(timed=True)))
+        trials += [alone, *(doctor.trial(name, change) for name, change in _replacements(first.observation, alone))]
+        trials.append(doctor.trial(AS_IS, Change()))
+    return diagnose(trials, core_count(), step_s)
+
+
+def step_time(target: str, step: str, folder: Path | None = None) -> float:
+    """Return the median time in seconds that the user's training step takes on one batch of the loader.
+
+    `step`: `module:callable` that takes a batch. Raises DoctorError.
+    """
+    experiment = Experiment(target, str(folder or Path.cwd()), _STEP_S)
+    with tempfile.TemporaryDirectory() as scratch:
+        report = run_child(
+            "loaderbench.doctor.experiment.time_step", (experiment, step), Path(scratch, "log"), _LIMIT_S
+        )
+    if report["status"] != "ok":
+        raise DoctorError(f"the training step {step} does not run: {report['reason']}")
+    return float(report["step_s"])
+
+
+def _without_workers() -> Change:
+    return Change(settings=(("num_workers", 0),), timed=True)
+
+
+def _settings(seen: Observation) -> Iterator[tuple[str, Change]]:
+    """Yield experiments with other settings."""
+    workers = seen.settings.get("num_workers")
+    if workers is None:
+        return
+    cores = core_count()
+    for number in sorted({1, workers // 2, cores, 2 * workers} - {workers, 0}):
+        if number <= max(2 * cores, workers):
+            yield f"{number} worker{'s' if number > 1 else ''}", Change(settings=(("num_workers", number),))
+    if not workers or seen.kind != "DataLoader":
+        return
+    if not seen.settings["persistent_workers"] and seen.epochs:
+        yield "persistent workers", Change(settings=(("persistent_workers", True),))
+    yield "tensors shared as files", Change(sharing="file_system")
+    yield "one library thread in each worker", Change(library_threads=1)
+    deeper = 4 * (seen.settings["prefetch_factor"] or 2)
+    yield f"{deeper} batches prefetched by each worker", Change(settings=(("prefetch_factor", deeper),))
+    if seen.batch.float_bytes >= _HANDED_OVER_MIB * 2**20:
+        yield "batches handed over as bytes", Change(as_bytes=True)
+
+
+def _replacements(seen: Observation, alone: Trial) -> Iterator[tuple[str, Change]]:
+    """Yield experiments in which a step costs nothing, or reads and decodes in another way."""
+    if seen.inside_s is not None and seen.inside_s < (1 - _WORTH_REPLAYING) * seen.window_s:
+        yield "the DataLoader without what the main process adds", Change(without_wrapper=True)
+    if alone.observation is None:
+        return
+    steps = alone.observation.steps
+    total_s = sum(step.own_s for step in steps.values())
+    yield "the same sample again and again", Change(replayed=(SAMPLE,))
+    for name, step in steps.items():
+        if (name == COLLATE or name.startswith("transform")) and step.own_s > _WORTH_REPLAYING * total_s:
+            yield f"{name} at no cost", Change(replayed=(name,))
+    sample = steps.get(SAMPLE)
+    if READER in steps and sample:
+        if sample.blocked_s > _BLOCKED * sample.wall_s:
+            yield "local copies of the files", Change(reader="local copies")
+        if steps[READER].wall_s > _WORTH_REPLAYING * total_s:
+            yield "256 px copies of the files", Change(reader="256 px copies")
+            yield "files decoded by torchvision.io", Change(reader="torchvision.io")

@@ -1,0 +1,244 @@
+"""Decide which bottleneck a loader has, and which cures help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from loaderbench.doctor.case import Bottleneck, Case, Cure, Diagnosis, Trial
+from loaderbench.doctor.experiment import Observation
+from loaderbench.doctor.steps import COLLATE, READER, SAMPLE
+
+_STEADY = 1.25
+"""Fastest over slowest run as it is; above, differences between experiments mean nothing."""
+_GAIN = 1.15
+"""Gain from which a setting counts as a cure."""
+_MET = 0.05
+"""Share of training time spent waiting, below which the demand is met."""
+_MAIN, _BLOCKED, _UNBLOCKED = 0.5, 0.5, 0.2
+_LEAK_MIB, _EVEN = 24.0, 0.5
+_LARGE = 2.5
+"""Decoded pixels over those of a 256 px copy, from which images are larger than needed."""
+_COPY_PIXELS = 256 * 192
+
+
+def diagnose(trials: Sequence[Trial], cores: int, step_s: float | None = None) -> Diagnosis:
+    """Return the diagnosis. `trials`: those of one examination, in the order of time."""
+    case = Case(trials, cores, step_s)
+    bottleneck, sentence, evidence, cures = _decide(case)
+    return Diagnosis(
+        bottleneck, sentence, tuple(evidence), tuple(cures), case.speed, case.waiting(), tuple(trials)
+    )  # fmt: skip
+
+
+_Decision = tuple[Bottleneck, str, list[str], list[Cure]]
+
+
+def _decide(case: Case) -> _Decision:
+    speeds = [o.samples_per_s for o in case.plain]
+    if max(speeds) > _STEADY * min(speeds):
+        shown = ", ".join(f"{speed:,.0f}" for speed in speeds)
+        return "cannot tell", "The machine is too unsteady to tell: run again while it is idle.", [
+            f"{shown} samples/s in {len(speeds)} runs without a change"
+        ], []  # fmt: skip
+    waiting = case.waiting()
+    if leak := _leak(case):
+        return leak
+    if waiting is not None and waiting < _MET:
+        return _met(case, waiting)
+    for look in (_storage, _main_process, _setting, _lock, _largest_step):
+        if found := look(case):
+            return found
+    return "none", "No change that was tried makes this loader faster.", _general(case), []
+
+
+def _general(case: Case) -> list[str]:
+    last = case.plain[-1]
+    return [
+        f"{case.speed:,.0f} samples/s as it is",
+        f"{last.cpu_s / last.window_s:.1f} of {case.cores} cores busy",
+        f"{last.batch.bytes / 2**20:,.1f} MiB in a batch",
+    ]
+
+
+def _leak(case: Case) -> _Decision | None:
+    growths = [_growth(o) for o in case.plain]
+    if not all(growths):
+        return None
+    per_batch = median(growth for growth in growths if growth)
+    return (
+        "memory leak",
+        "The memory of the loader's processes grows with every batch, until none is left.",
+        [f"{per_batch:,.1f} MiB more after each batch", *_general(case)[:2]],
+        [Cure("keep nothing of earlier samples in the data set, transforms or collate function", None, measured=False)],
+    )
+
+
+def _growth(seen: Observation) -> float | None:
+    """Return the MiB by which memory grows per batch; None unless it grows evenly over the window."""
+    if len(seen.memory) < 4:  # noqa: PLR2004 - two for each half
+        return None
+    (first, start), (middle, half), (last, end) = seen.memory[0], seen.memory[len(seen.memory) // 2], seen.memory[-1]
+    if end - start < _LEAK_MIB or end - half < _EVEN * (half - start) * (last - middle) / max(middle - first, 1):
+        return None
+    return (end - start) / max(last - first, 1)
+
+
+def _met(case: Case, waiting: float) -> _Decision:
+    step_s = case.step_s or 0.0
+    batch = case.plain[-1].samples / case.plain[-1].batches
+    return (
+        "model",
+        "Training does not wait for this loader: what bounds it is the model, not the data.",
+        [
+            f"{case.speed:,.0f} samples/s delivered",
+            f"{batch / step_s:,.0f} samples/s taken by a step of {step_s * 1000:,.0f} ms",
+            f"{waiting:.0%} of the training time spent waiting",
+        ],
+        [],
+    )
+
+
+def _storage(case: Case) -> _Decision | None:
+    alone = case.steps(workers=False)
+    if case.blocked(workers=False) < _BLOCKED:
+        return None
+    sample = alone[SAMPLE]
+    cures = _cures(case, lambda trial: trial.change.reader == "local copies" or "num_workers" in trial.settings)
+    return (
+        "storage",
+        "Reading the files takes most of the time: the storage answers slowly.",
+        [
+            f"{sample.blocked_s / sample.calls * 1000:,.1f} ms for a sample are spent waiting for storage",
+            *_general(case)[:2],
+        ],
+        cures or [Cure("files on a faster or local disk, or in fewer and larger files", None, measured=False)],
+    )
+
+
+def _main_process(case: Case) -> _Decision | None:
+    last = case.plain[-1]
+    workers = last.settings.get("num_workers")
+    if last.inside_s is None or not workers or last.window_s - last.inside_s < _MAIN * last.window_s:
+        return None
+    limit = case.cores * last.window_s / last.cpu_s  # the same CPU time, spread over all cores
+    only = next((case.gain(t) for t in case.trials if t.change.without_wrapper), None)
+    gain = min(limit, only) if only else limit
+    outside = last.window_s - last.inside_s
+    return (
+        "main process",
+        "The main process works on batches itself, one after the other, while the workers wait.",
+        [
+            f"{outside / last.window_s:.0%} of the time is spent outside the DataLoader",
+            f"{outside / last.batches * 1000:,.1f} ms for each batch there",
+            _general(case)[1],
+        ],
+        [Cure("do that work in the data set or collate function, which run in the workers", gain, measured=False)],
+    )
+
+
+def _setting(case: Case) -> _Decision | None:
+    """Return the setting that gains most, if it gains enough."""
+    found = sorted(
+        ((gain, trial) for gain, trial in case.gains() if _kind(case, trial) and gain >= _GAIN),
+        key=lambda pair: pair[0],
+        reverse=True,
+    )
+    if not found:
+        return None
+    gain, best = found[0]
+    threads = next((pair for pair in found if pair[1].change.library_threads), None)
+    if threads and threads[0] > 0.9 * gain and "num_workers" in best.settings:
+        gain, best = threads  # fewer workers relieve the cores of threads, too
+    bottleneck, sentence = _kind(case, best) or ("none", "")
+    cures = [Cure(best.name, gain, measured=True)]
+    cures += [Cure(trial.name, other, measured=True) for other, trial in found if trial is not best]
+    return bottleneck, sentence, [f"{gain * case.speed:,.0f} samples/s with {best.name}", *_general(case)[:2]], cures
+
+
+def _kind(case: Case, trial: Trial) -> tuple[Bottleneck, str] | None:  # noqa: PLR0911 - one for each setting
+    """Return which bottleneck a changed setting relieves."""
+    settings, workers = trial.settings, case.plain[0].settings.get("num_workers") or 0
+    if trial.change.library_threads:
+        return "library threads", "Each worker's libraries start threads of their own, and all compete for the cores."
+    if trial.change.as_bytes or trial.change.sharing:
+        return "hand-over", "Handing batches of floats from the workers to the main process takes most of the time."
+    if "persistent_workers" in settings:
+        return "start of epochs", "Every epoch starts new workers, and training waits for their first batches."
+    if "prefetch_factor" in settings:
+        return "prefetching", "Batches take unequal times, and too few are prefetched to even that out."
+    if "num_workers" in settings:
+        if settings["num_workers"] > workers:
+            return "too few workers", "The loader has too few workers for the cores of this machine."
+        return "too many workers", "The loader has more workers than the cores can serve."
+    return None
+
+
+def _lock(case: Case) -> _Decision | None:
+    shared, alone = case.blocked(workers=True), case.blocked(workers=False)
+    if shared < _UNBLOCKED + alone or alone > _UNBLOCKED:
+        return None
+    sample = case.steps(workers=False)[SAMPLE]
+    workers = min(case.plain[0].settings["num_workers"], case.cores)
+    return (
+        "shared lock",
+        "The workers wait for each other: only one of them works at a time.",
+        [
+            f"{shared:.0%} of a worker's time for a sample is spent waiting for something that is no core",
+            f"{alone:.0%} without workers",
+            _general(case)[1],
+        ],
+        [
+            Cure(
+                "give each worker a file handle, connection or cache of its own instead of the one behind the lock",
+                workers * sample.calls / sample.wall_s / case.speed,
+                measured=False,
+            )
+        ],
+    )
+
+
+def _largest_step(case: Case) -> _Decision | None:
+    steps = case.steps(workers=False)
+    if not steps:
+        return None
+    total_s, calls = sum(step.own_s for step in steps.values()), steps[SAMPLE].calls
+    shares = {name: step.own_s / total_s for name, step in steps.items()}
+    reading = sum(share for name, share in shares.items() if name.startswith(("read", "decode", "convert", READER)))
+    others = {name: share for name, share in shares.items() if name == COLLATE or name.startswith("transform")}
+    largest = max(others, key=lambda name: others[name], default="")
+    if shares[SAMPLE] > max(reading, others.get(largest, 0.0)):
+        where, share = "data set's own code", shares[SAMPLE]
+        sentence = "The data set's own code, apart from reading, decoding and transforms, takes most of the time."
+        cures: list[Cure] = []
+    elif largest and others[largest] > reading:
+        where = "collate" if largest == COLLATE else "transform"
+        share, sentence = others[largest], f"{largest.capitalize()} takes most of the time."
+        cures = _cures(case, lambda trial: trial.change.replayed == (largest,))
+    else:
+        return _decoding(case, reading, total_s / calls)
+    evidence = [
+        f"{share:.0%} of the work is {largest if cures else where}",
+        f"{share * total_s / calls * 1000:,.2f} ms of {total_s / calls * 1000:,.2f} ms for a sample",
+        _general(case)[1],
+    ]
+    return where, sentence, evidence, cures  # type: ignore[return-value] # one of three literals
+
+
+def _decoding(case: Case, share: float, sample_s: float) -> _Decision:
+    decoded = (t.observation.decoded_pixels for t in case.trials if t.observation)
+    pixels = next(filter(None, decoded), None)
+    large = pixels is not None and pixels > _LARGE * _COPY_PIXELS
+    cures = _cures(case, lambda trial: trial.change.reader in ("256 px copies", "torchvision.io"))
+    if large:
+        sentence = "Decoding takes most of the time, and the images are larger than training needs."
+    else:
+        sentence = "Decoding takes most of the time."
+    size = [f"{pixels:,.0f} pixels in a decoded image"] if pixels else []
+    evidence = [f"{share:.0%} of the work is reading and decoding", f"{share * sample_s * 1000:,.2f} ms for a sample"]
+    return ("large images" if large else "decoder"), sentence, [*evidence, *size, _general(case)[1]][:3], cures
+
+
+def _cures(case: Case, fits: Callable[[Trial], bool]) -> list[Cure]:
+    found = [Cure(trial.name, gain, measured=True) for gain, trial in case.gains() if fits(trial) and gain > 1]
+    return sorted(found, key=lambda cure: -(cure.gain or 0))

@@ -1,0 +1,1 @@
+"""Loaders with one known disease each, on which the doctor is tried."""

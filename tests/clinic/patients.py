@@ -1,0 +1,211 @@
+"""Loaders with one known disease each. A function makes the sick loader; with `cured` the same one without the disease.
+
+The images lie in the folder that the variable CLINIC names: `small` (256 px), `large` (2,000 px), and `mounted`, which
+are the small ones on slow storage.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from multiprocessing import Lock
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision.datasets import ImageFolder
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import v2
+
+_CROP = [v2.RandomResizedCrop(224), v2.RandomHorizontalFlip()]
+_TENSORS = v2.Compose(_CROP)
+_BATCH = 64
+
+
+def decoded(path: str) -> torch.Tensor:
+    """Decode with torchvision."""
+    return decode_image(path, ImageReadMode.RGB)
+
+
+class Repeated(Dataset[Any]):
+    """A data set several times over, so that an epoch takes long."""
+
+    def __init__(self, dataset: Dataset[Any], times: int = 100) -> None:
+        self.dataset, self.times = dataset, times
+
+    def __len__(self) -> int:
+        return self.times * len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[index % len(self.dataset)]  # type: ignore[arg-type]
+
+
+def folder(size: str = "small", transform: Any = _TENSORS, loader: Any = decoded, times: int = 100) -> Dataset[Any]:
+    """Return the images of one size, decoded by torchvision unless another loader is given."""
+    of_class = ImageFolder(Path(os.environ["CLINIC"], size), transform, loader=loader) if loader else ImageFolder(
+        Path(os.environ["CLINIC"], size), transform
+    )  # fmt: skip
+    return Repeated(of_class, times)
+
+
+def healthy(**changes: Any) -> DataLoader[Any]:
+    """No disease: 256 px copies, decoded by torchvision, two persistent workers, bytes."""
+    settings = {"batch_size": _BATCH, "shuffle": True, "num_workers": 2, "persistent_workers": True, **changes}
+    return DataLoader(settings.pop("dataset", None) or folder(), **settings)
+
+
+def large_images(*, cured: bool = False) -> DataLoader[Any]:
+    """Large files, of which training sees 224 px."""
+    return healthy(dataset=folder("small" if cured else "large"))
+
+
+def slow_decoder(*, cured: bool = False) -> DataLoader[Any]:
+    """Pillow decodes and crops."""
+    if cured:
+        return healthy()
+    return healthy(dataset=folder(transform=v2.Compose([*_CROP, v2.PILToTensor()]), loader=None))
+
+
+def heavy_transform(*, cured: bool = False) -> DataLoader[Any]:
+    """A blur with a large kernel."""
+    blur = [] if cured else [v2.GaussianBlur(31)]
+    return healthy(dataset=folder(transform=v2.Compose([*_CROP, *blur])))
+
+
+class Stored(Dataset[Any]):
+    """Decoded images in memory."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.images = torch.zeros(64, 3, 224, 224, dtype=dtype)
+
+    def __len__(self) -> int:
+        return 100_000
+
+    def __getitem__(self, index: int) -> Any:
+        return self.images[index % len(self.images)], index % 10
+
+
+def large_batches(*, cured: bool = False) -> DataLoader[Any]:
+    """Batches of 256 images of 32-bit floats, with next to no other work."""
+    return healthy(dataset=Stored(torch.uint8 if cured else torch.float32), batch_size=256)
+
+
+def one_worker(*, cured: bool = False) -> DataLoader[Any]:
+    """One worker on two or more cores."""
+    return healthy(num_workers=2 if cured else 1)
+
+
+def many_workers(*, cured: bool = False) -> DataLoader[Any]:
+    """Forty workers for each core, started anew for every short epoch."""
+    return healthy(dataset=folder(times=20), num_workers=2 if cured else 40 * (os.cpu_count() or 1))
+
+
+def _threads(_: int) -> None:
+    torch.set_num_threads(8)
+
+
+def library_threads(*, cured: bool = False) -> DataLoader[Any]:
+    """Eight threads of torch in each worker."""
+    blur = v2.Compose([*_CROP, v2.GaussianBlur(9)])
+    return healthy(dataset=folder(transform=blur), worker_init_fn=None if cured else _threads)
+
+
+def short_epochs(*, cured: bool = False) -> DataLoader[Any]:
+    """New workers for every epoch of a few batches."""
+    return healthy(dataset=folder(times=1), persistent_workers=cured)
+
+
+def _by_python(samples: list[Any]) -> Any:
+    images = torch.tensor([image.flatten().tolist() for image, _ in samples], dtype=torch.uint8)
+    return images, torch.tensor([label for _, label in samples])
+
+
+def slow_collate(*, cured: bool = False) -> DataLoader[Any]:
+    """Pixels go through lists of Python numbers."""
+    return healthy(collate_fn=None if cured else _by_python)
+
+
+class InMain:
+    """Augments batches in the main process."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        for images, labels in self.loader:
+            yield torch.stack([_AUGMENT(image) for image in images]), labels
+
+
+_AUGMENT = v2.Compose([v2.ColorJitter(0.4, 0.4, 0.4), v2.GaussianBlur(5)])
+
+
+def main_process(*, cured: bool = False) -> Any:
+    """Colours and blur are changed in the main process."""
+    torch.set_num_threads(1)
+    if cured:
+        return healthy(dataset=folder(transform=v2.Compose([*_CROP, _AUGMENT])))
+    return InMain(healthy())
+
+
+_LOCK = Lock()
+
+
+def _one_at_a_time(path: str) -> torch.Tensor:
+    with _LOCK:
+        return _large(path)
+
+
+def _large(path: str) -> torch.Tensor:
+    return v2.functional.resize(decoded(path), [256])
+
+
+def shared_lock(*, cured: bool = False) -> DataLoader[Any]:
+    """All workers read through one lock, for example of an archive's handle."""
+    return healthy(dataset=folder("large", loader=_large if cured else _one_at_a_time))
+
+
+class Leaking(Repeated):
+    """Keeps a copy of every sample."""
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        super().__init__(dataset)
+        self.kept: list[Any] = []
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        self.kept.append(image.clone())
+        return image, label
+
+
+def leak(*, cured: bool = False) -> DataLoader[Any]:
+    """The data set keeps every sample."""
+    return healthy(dataset=None if cured else Leaking(folder().dataset))
+
+
+def slow_storage(*, cured: bool = False) -> DataLoader[Any]:
+    """Files lie on a mounted bucket, behind a network of 40 ms for a round trip."""
+    return healthy(dataset=folder("small" if cured else "mounted"))
+
+
+def make_files(root: Path, seed: int = 0) -> None:
+    """Write the images: 256 of 256 px and 64 of 2,000 px, in two classes."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    for name, number, side in (("small", 256, 256), ("large", 64, 2000)):
+        for index in range(number):
+            coarse = rng.integers(0, 256, (side // 8, side // 6, 3), np.uint8)
+            path = root / name / f"c{index % 2}" / f"{index:03}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(coarse).resize((side * 4 // 3, side), Image.Resampling.BICUBIC)
+            image.save(path, quality=90)
+
+
+for _name in (
+    "large_images", "slow_decoder", "heavy_transform", "large_batches", "one_worker", "many_workers", "library_threads",
+    "short_epochs", "slow_collate", "main_process", "shared_lock", "leak", "slow_storage",
+):  # fmt: skip
+    globals()[f"{_name}_cured"] = functools.partial(globals()[_name], cured=True)

@@ -1,0 +1,166 @@
+"""The doctor names the bottleneck that made-up experiments show, and puts the best cure first."""
+
+from dataclasses import replace
+
+import pytest
+
+from loaderbench.doctor.batches import Batch
+from loaderbench.doctor.case import AS_IS, Trial
+from loaderbench.doctor.changes import Change
+from loaderbench.doctor.experiment import Observation
+from loaderbench.doctor.steps import Step
+from loaderbench.doctor.verdict import diagnose
+
+PLAIN = Observation(
+    kind="DataLoader",
+    settings={
+        "num_workers": 2,
+        "prefetch_factor": 2,
+        "persistent_workers": True,
+        "pin_memory": False,
+        "batch_size": 10,
+    },
+    batch=Batch(10, 1 << 20, ("10 x 3 x 224 x 224 uint8",), 0),
+    open_s=0.1,
+    first_s=0.5,
+    window_s=4.0,
+    batches=40,
+    samples=400,
+    epochs=0,
+    epoch_waits_s=(),
+    waits_s=(0.1,) * 40,
+    inside_s=3.9,
+    cpu_s=7.0,
+    main_cpu_s=0.4,
+    memory=tuple((batches, 500.0) for batches in range(0, 40, 4)),
+    steps={},
+    decoded_pixels=None,
+)
+
+
+def step(own_s, wall_s=None, cpu_s=None):
+    """Return a step of 100 calls that neither waits nor is blocked, unless its CPU time is given."""
+    wall_s = own_s if wall_s is None else wall_s
+    return Step(100, own_s, wall_s, wall_s if cpu_s is None else cpu_s, 0.0)
+
+
+ALONE = {
+    "sample": step(0.05, 1.0),
+    "decode": step(0.5),
+    "the data set's loader": step(0.02, 0.52),
+    "transform RandomResizedCrop": step(0.35),
+    "collate": step(0.08),
+}
+
+
+def trial(gain, name="a change", **change):
+    """Return an experiment with this speed relative to the loader as it is."""
+    return Trial(name, Change(**change), replace(PLAIN, samples=round(400 * gain)), "")
+
+
+def timed(steps, workers=0, **changes):
+    """Return an experiment in which each step was timed."""
+    settings = () if workers else (("num_workers", 0),)
+    return Trial("timed", Change(settings=settings, timed=True), replace(PLAIN, steps=steps, **changes), "")
+
+
+def diagnosed(*trials, plain=PLAIN, step_s=None, alone=ALONE, speeds=(1.0, 1.0, 1.0)):
+    as_is = [Trial(AS_IS, Change(), replace(plain, samples=round(400 * speed)), "") for speed in speeds]
+    return diagnose([*as_is, timed(alone), *trials], cores=2, step_s=step_s)
+
+
+@pytest.mark.parametrize(
+    ("bottleneck", "change"),
+    [
+        ("too few workers", {"settings": (("num_workers", 4),)}),
+        ("too many workers", {"settings": (("num_workers", 1),)}),
+        ("library threads", {"library_threads": 1}),
+        ("start of epochs", {"settings": (("persistent_workers", True),)}),
+        ("prefetching", {"settings": (("prefetch_factor", 8),)}),
+        ("hand-over", {"as_bytes": True}),
+    ],
+)
+def test_a_setting_that_helps_names_the_bottleneck(bottleneck, change):
+    found = diagnosed(trial(1.6, "the change", **change), trial(1.05, settings=(("num_workers", 3),)))
+    assert found.bottleneck == bottleneck
+    assert (found.cures[0].what, found.cures[0].gain, found.cures[0].measured) == ("the change", 1.6, True)
+
+
+def test_fewer_workers_that_help_like_fewer_threads_are_not_blamed():
+    found = diagnosed(trial(1.52, settings=(("num_workers", 1),)), trial(1.5, library_threads=1))
+    assert found.bottleneck == "library threads"
+
+
+def test_a_setting_that_helps_a_little_is_no_cure():
+    assert diagnosed(trial(1.1, settings=(("num_workers", 4),))).bottleneck == "decoder"
+
+
+def test_a_loader_that_is_unsteady_cannot_be_judged():
+    found = diagnosed(trial(2.0, library_threads=1), speeds=(1.0, 0.7, 1.0))
+    assert (found.bottleneck, found.cures) == ("cannot tell", ())
+
+
+def test_a_step_longer_than_a_batch_means_that_the_model_bounds_training():
+    found = diagnosed(trial(2.0, library_threads=1), step_s=0.2)
+    assert (found.bottleneck, found.waiting, found.cures) == ("model", 0.0, ())
+
+
+def test_waiting_follows_from_the_step_and_the_time_for_a_batch():
+    assert diagnosed(step_s=0.05).waiting == pytest.approx(39 * 0.05 / (39 * 0.05 + 40 * 0.05))
+
+
+def test_starts_of_epochs_count_as_waiting():
+    plain = replace(PLAIN, epochs=4, epoch_waits_s=(1.0,) * 4)
+    assert diagnosed(plain=plain, step_s=0.1).waiting == pytest.approx(1.0 / (1.0 + 10 * 0.1))
+
+
+def test_memory_that_grows_evenly_is_a_leak():
+    plain = replace(PLAIN, memory=tuple((batches, 500.0 + 3 * batches) for batches in range(0, 40, 4)))
+    found = diagnosed(plain=plain)
+    assert found.bottleneck == "memory leak"
+    assert found.evidence[0].startswith("3.0 MiB more")
+
+
+def test_memory_that_grows_at_first_only_is_no_leak():
+    plain = replace(PLAIN, memory=tuple((batches, 500.0 + min(batches, 16) * 10) for batches in range(0, 40, 4)))
+    assert diagnosed(plain=plain).bottleneck != "memory leak"
+
+
+def test_waiting_without_using_a_core_is_storage_if_it_stays_without_workers():
+    alone = {**ALONE, "sample": step(0.8, 1.75, cpu_s=0.6)}
+    found = diagnosed(trial(3.0, "copies", reader="local copies"), alone=alone)
+    assert (found.bottleneck, found.cures[0].what) == ("storage", "copies")
+
+
+def test_waiting_without_using_a_core_is_a_lock_if_only_workers_do_it():
+    found = diagnosed(timed({"sample": step(0.8, 1.75, cpu_s=0.6)}, workers=2))
+    assert found.bottleneck == "shared lock"
+    assert found.cures[0].gain == pytest.approx(2 * 100 / 1.0 / 100)
+
+
+def test_time_outside_the_dataloader_is_the_main_process():
+    found = diagnosed(plain=replace(PLAIN, inside_s=0.5))
+    assert found.bottleneck == "main process"
+    assert found.cures[0].gain == pytest.approx(2 * 4 / 7)
+
+
+@pytest.mark.parametrize(("name", "bottleneck"), [("collate", "collate"), ("transform Blur", "transform")])
+def test_the_largest_step_is_named_with_what_it_costs(name, bottleneck):
+    found = diagnosed(trial(2.5, f"{name} at no cost", replayed=(name,)), alone={**ALONE, name: step(3.0)})
+    assert (found.bottleneck, found.cures[0].gain) == (bottleneck, 2.5)
+
+
+def test_the_data_sets_own_code_is_named():
+    assert diagnosed(alone={**ALONE, "sample": step(3.0, 4.0)}).bottleneck == "data set's own code"
+
+
+@pytest.mark.parametrize(("pixels", "bottleneck"), [(3e6, "large images"), (5e4, "decoder")])
+def test_decoding_is_told_apart_by_the_size_of_the_images(pixels, bottleneck):
+    copies, decoder = trial(4.0, reader="256 px copies"), trial(1.3, "decoder", reader="torchvision.io")
+    found = diagnosed(timed({}, workers=2, decoded_pixels=pixels), copies, decoder)
+    assert (found.bottleneck, found.cures[0].gain) == (bottleneck, 4.0)
+
+
+def test_a_loader_that_nothing_makes_faster_is_not_blamed():
+    found = diagnosed(trial(1.02, settings=(("num_workers", 4),)), alone={})
+    assert (found.bottleneck, found.cures) == ("none", ())
