@@ -65,7 +65,7 @@ resolution: setup  ## measure the smallest difference that this machine resolves
 clinic: setup  ## try the doctor on loaders with one known disease each, in about half an hour; needs root and fuse3
 	$(BIN)/python -m tests.perf.clinic
 
-honest: setup  ## certify all contestants with 20 seeds in 8 ways, in about four hours: no honest loader may be faulted
+honest: setup  ## certify all contestants with 20 seeds in 8 ways, in one to two hours: no honest loader may be faulted
 	$(BIN)/python -m tests.perf.honest
 
 unpacking: setup  ## compare unpacking ImageNet's tar of tars with tar itself

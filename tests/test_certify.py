@@ -168,7 +168,7 @@ def test_a_loader_that_hangs_is_ended_before_the_next_one_that_waits_for_its_tur
     )
     work = replace(ASKED.work_on(SAMPLES, 1), image_size=32)
     spec = ObserveSpec("cheater", prepared.artifacts["files"], work, {"cheat": "never ends"}, tmp_path, tmp_path)
-    certification._certificate(certification._Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log"))
+    certification._certificate(certification.Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log"))
     assert limits_s[0] > 2 * limit_s(SAMPLES)
     monkeypatch.setattr(observe, "limit_s", lambda _: 0.2)
     with pytest.raises(TimeoutError, match="the probe takes longer than 0 s"):
@@ -205,7 +205,7 @@ def test_an_unreadable_observation_fails_the_certificate(
 
     monkeypatch.setattr(certification.processes, "run", run)
     spec = ObserveSpec("cheater", prepared.artifacts["files"], ASKED.work_on(SAMPLES, 1), {})
-    job = certification._Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log")
+    job = certification.Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log")
     assert certification._certificate(job).failure.startswith("failed: what it delivers cannot be judged: ")
 
 
@@ -256,7 +256,7 @@ def test_a_certificate_is_not_reused_after_a_change(
     def key(**changes: Any) -> str:
         work = replace(ASKED.work_on(SAMPLES, 1), **changes)
         spec = ObserveSpec("cheater", prepared.artifacts["files"], work, {})
-        return certification._Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log").key
+        return certification.Job(spec, prepared.canonicals["files"], "jpeg", tmp_path / "log").key
 
     before = key()
     assert key() == before

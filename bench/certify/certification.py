@@ -35,6 +35,8 @@ from loaderbench.trial.spec import ObserveSpec
 
 _PROCESSES = 2
 """While one contestant is observed, which may take gigabytes, another one is prepared or judged."""
+_KEPT = "certificates"
+"""Folder in the cache."""
 _BATCHES = 5.4
 """Minimum number of batches in a rank's epoch of the probe: the last is incomplete, and a loader that reuses buffers,
 such as FFCV's five, reuses one."""
@@ -48,7 +50,7 @@ _LIBRARIES = ("cv2", "numpy", "PIL", "scipy", "simplejpeg", "torch")
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """One contestant to be certified."""
 
     spec: ObserveSpec
@@ -68,6 +70,19 @@ class _Job:
         parts = [json.dumps(described, sort_keys=True, default=str), adapter.code_digest(), code_digest(_CODE)]
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
+    def kept(self, cache: Path) -> Certificate | None:
+        """Return the certificate that the cache holds."""
+        path = self._path(cache)
+        return Certificate.from_dict(json.loads(path.read_text())) if path.exists() else None
+
+    def keep(self, certificate: Certificate, cache: Path) -> None:
+        """Keep a certificate in the cache, unless it failed: the next run tries again after a failure."""
+        if not certificate.failure:
+            write_whole(self._path(cache), json.dumps(asdict(certificate), indent=1))
+
+    def _path(self, cache: Path) -> Path:
+        return cache / _KEPT / f"{self.key}.json"
+
 
 def certify(
     campaign: Campaign,
@@ -83,15 +98,28 @@ def certify(
     """
     if not campaign.data.probe:
         return {}
-    probing = _probing(campaign)
-    probes = prepare(probing, _tree(cache, display, probing.work.epoch_images), cache, display, strict=True)
-    found: dict[str, Certificate] = {}
-    jobs: dict[str, _Job] = {}
     contestants = {c.name: c for c in campaign.competing}
     at_best = {
         certificates.tuned(name): (contestants[name], at) for name, at in tuned.items() if at and name in contestants
     }
     settings: dict[str, tuple[Contestant, Settings]] = {name: (c, {}) for name, c in contestants.items()} | at_best
+    found, jobs = to_certify(campaign, settings, cache, display)
+    found |= dict(zip(jobs, _made(list(jobs.values()), cache, display), strict=True))
+    return {name: _on_own_images(found[name], campaign, c, prepared, cache) for name, (c, _) in settings.items()}
+
+
+def to_certify(
+    campaign: Campaign, settings: Mapping[str, tuple[Contestant, Settings]], cache: Path, display: Display
+) -> tuple[dict[str, Certificate], dict[str, Job]]:
+    """Return certificates of contestants that cannot be observed, with the reason, and the jobs of all others, by name.
+
+    `settings`: contestants with the settings that differ from theirs. Prepares the probe in the cache.
+    """
+    (cache / _KEPT).mkdir(parents=True, exist_ok=True)
+    probing = _probing(campaign)
+    probes = prepare(probing, _tree(cache, display, probing.work.epoch_images), cache, display, strict=True)
+    found: dict[str, Certificate] = {}
+    jobs: dict[str, Job] = {}
     for name, (contestant, at) in settings.items():
         written = next(record for record in probes.records if record.format == contestant.format)
         if reason := registry.adapters("loader")[contestant.loader].why_unavailable():
@@ -105,8 +133,7 @@ def certify(
                 found[name] = Certificate(failure=f"{UNAVAILABLE}: {shortage}")
             else:
                 jobs[name] = job
-    found |= dict(zip(jobs, _made(list(jobs.values()), cache, display), strict=True))
-    return {name: _on_own_images(found[name], campaign, c, prepared, cache) for name, (c, _) in settings.items()}
+    return found, jobs
 
 
 def _on_own_images(
@@ -142,23 +169,17 @@ def _tree(cache: Path, display: Display, samples: int) -> Path:
     return folder
 
 
-def _job(probing: Campaign, contestant: Contestant, settings: Settings, probes: Prepared, log: Path) -> _Job:
+def _job(probing: Campaign, contestant: Contestant, settings: Settings, probes: Prepared, log: Path) -> Job:
     artifact = probes.artifacts[contestant.format]
     work = probing.work_on(artifact.samples, 1, contestant)
     work = replace(work, workers=settings.get("workers", work.workers))
     spec = ObserveSpec(contestant.loader, artifact, work, options_at(contestant.options, settings))
-    return _Job(spec, probes.canonicals[contestant.format], artifact.encoding.mode, log)
+    return Job(spec, probes.canonicals[contestant.format], artifact.encoding.mode, log)
 
 
-def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:
+def _made(jobs: list[Job], cache: Path, display: Display) -> list[Certificate]:
     """Return the jobs' certificates, from the cache if they are there."""
-    folder = cache / "certificates"
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = {
-        job.key: Certificate.from_dict(json.loads(path.read_text()))
-        for job in jobs
-        if (path := folder / f"{job.key}.json").exists()
-    }
+    kept = {job.key: certificate for job in jobs if (certificate := job.kept(cache))}
     lacking = list({job.key: job for job in jobs if job.key not in kept}.values())
     if lacking:
         with (
@@ -167,26 +188,29 @@ def _made(jobs: list[_Job], cache: Path, display: Display) -> list[Certificate]:
         ):
             for done, (job, certificate) in enumerate(zip(lacking, make(lacking), strict=True), 1):
                 kept[job.key] = certificate
-                if not certificate.failure:  # the next run tries again after a failure
-                    write_whole(folder / f"{job.key}.json", json.dumps(asdict(certificate), indent=1))
+                job.keep(certificate, cache)
                 on_progress(done)
     return [kept[job.key] for job in jobs]
 
 
-def _certificate(job: _Job) -> Certificate:
-    from loaderbench.certify.judge import judge  # loads SciPy's statistics, which the harness need not hold
-
+def _certificate(job: Job) -> Certificate:
     os.environ["NUMBA_OPT"] = "0"  # FFCV is slower then, but compiles in half the time
     with TemporaryDirectory(prefix="loaderbench-") as name:
-        scratch = Path(name)
-        spec = replace(job.spec, scratch=scratch, turn=job.log.parent / "certificates")
+        spec = replace(job.spec, scratch=Path(name), turn=job.log.parent / _KEPT)
         # It ends itself at its own limit, after it has waited for its turn.
         ended = processes.run("loaderbench.certify.observe.run", spec, job.log, 3 * limit_s(spec.artifact.samples))
-        if len(list(scratch.glob(f"rank*/{SEEN}"))) < spec.work.ranks:
-            return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
-        # A failure after that does not matter: an honest loader fails on empty files.
-        job.log.unlink(missing_ok=True)
-        try:
-            return judge(scratch, CanonicalImages(job.canonical), spec.work, job.mode)
-        except Exception as error:  # noqa: BLE001 - a broken loader may deliver anything
-            return Certificate(failure=f"failed: what it delivers cannot be judged: {type(error).__name__}: {error}")
+        return judged(job, spec.scratch, ended)
+
+
+def judged(job: Job, scratch: Path, ended: Mapping[str, str]) -> Certificate:
+    """Return the certificate by what was observed. `ended`: how the observation ended, if it left too little."""
+    from loaderbench.certify.judge import judge  # loads SciPy's statistics, which the harness need not hold
+
+    if len(list(scratch.glob(f"rank*/{SEEN}"))) < job.spec.work.ranks:
+        return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
+    # A failure after that does not matter: an honest loader fails on empty files.
+    job.log.unlink(missing_ok=True)
+    try:
+        return judge(scratch, CanonicalImages(job.canonical), job.spec.work, job.mode)
+    except Exception as error:  # noqa: BLE001 - a broken loader may deliver anything
+        return Certificate(failure=f"failed: what it delivers cannot be judged: {type(error).__name__}: {error}")

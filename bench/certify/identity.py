@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -35,8 +36,9 @@ class Shown:
         return float(1 - self.right.mean()) if len(self.right) else 0.0
 
 
+@cache
 def small(path: Path) -> NDArray[np.uint8]:
-    """Return the luma of a probe image at a quarter of its size, H x W."""
+    """Return the luma of a probe image at a quarter of its size, H x W. A process reads each file once."""
     return np.asarray(cv2.imread(str(path), cv2.IMREAD_REDUCED_GRAYSCALE_4), np.uint8)
 
 
