@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from reference import EN_DASH, JOBS, PR572, QUICK, STREAM, TIMES, TRAIN, analysis, env, interval, table
+from reference import (
+    EN_DASH,
+    FORMATS,
+    JOBS,
+    PR572,
+    QUICK,
+    SCALING,
+    STREAM,
+    TIMES,
+    TRAIN,
+    analysis,
+    env,
+    interval,
+    table,
+)
 
-from loaderbench.findings.findings import TransportSummary, shown
+from loaderbench.findings import frontier, publication
+from loaderbench.findings.findings import ScalingCurve, TransportSummary, shown
+from loaderbench.findings.scaling import GROWS
 
 
 def published() -> str:
@@ -174,3 +190,40 @@ def litdata_cache() -> str:
         f"\nIn the reference campaign, LitData kept at most {shown(found.summary.medians['cache_peak_mib'])} MiB on "
         f"the disk with a limit of {limit:g} MiB ([report](../reports/{STREAM}/report.md)).\n"
     )
+
+
+def scaling() -> str:
+    """Return where each loader stops growing with its workers, and at which limit."""
+    curves = analysis(SCALING).scaling
+    enough = [
+        min(workers for workers, point in curve.points.items() if point.median * GROWS >= _fastest(curve))
+        for curve in curves
+    ]
+    cores = env(SCALING)["host"]["cores_allowed"]
+    fewest = EN_DASH.join(map(str, dict.fromkeys((min(enough), max(enough)))))
+    conclusion = f"On {cores} cores each loader is within 5 % of its highest speed with {fewest} workers."
+    rows = ([curve.main.title, curve.reading] for curve in curves)
+    return f"\n{conclusion}\n" + table(["Contestant", "Where it stops growing, and at which limit"], rows)
+
+
+def _fastest(curve: ScalingCurve) -> float:
+    return max(point.median for point in curve.points.values())
+
+
+def ffcv_formats() -> str:
+    """Return the formats of FFCV that are worth their bytes, and the published figures that do not hold."""
+    found = analysis(FORMATS)
+    sizes, speeds = frontier.bytes_per_image(found), {s.name: s.median for s in found.measured}
+    faster, larger = (of["raw-256"] / of["jpeg90-256"] for of in (speeds, sizes))
+    conclusion = (
+        f"At 256 px, pixels deliver {shown(faster)}{TIMES} the speed of JPEG 90 for {shown(larger)}{TIMES} the bytes."
+        " The formats below are worth their bytes: no other one of that size is both faster and smaller."
+    )
+    rows = (
+        [one.images, s.title, shown(sizes[s.name]), shown(s.median)]
+        for one in frontier.frontiers(found)
+        for s in one.contestants
+    )
+    worth = table(["Images", "Format", "Bytes per image", "Images/s"], rows, numbers_from=2)
+    contradicted = "\n".join(f"- {sentence}" for sentence in publication.contradicted(found))
+    return f"\n{conclusion}\n{worth}\nThese published figures do not hold here:\n\n{contradicted}\n"

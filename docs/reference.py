@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 QUICK, TRAIN, JOBS = "reference-2-cores", "reference-2-cores-train", "reference-2-cores-jobs"
 TIMES, EN_DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 STREAM, PR572 = "reference-2-cores-stream", "reference-2-cores-litdata-pr572"
+SCALING, FORMATS = "reference-2-cores-scaling", "reference-2-cores-ffcv-formats"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> str:
