@@ -40,9 +40,6 @@ class Ended:
     def fileno(self) -> int:
         return self._descriptor
 
-    def is_ok(self) -> bool:
-        return False
-
     def reported_s(self) -> float:
         return self._reported_s
 

@@ -101,11 +101,6 @@ class Child:
         report: dict[str, Any] = pickle.loads(self._result.read_bytes())  # noqa: S301 - written by our own child
         return report
 
-    def is_ok(self) -> bool:
-        """Return whether the ended process did its task."""
-        report = self.report()
-        return report is not None and report["status"] == "ok"
-
     def death(self, who: str) -> dict[str, Any]:
         """Return a report on an ended process that left none. `who`: names the process in the reason."""
         return {"status": "failed", "reason": death(who, self._process.returncode)}

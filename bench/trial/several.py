@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from multiprocessing.connection import wait
 from typing import Any
@@ -32,22 +32,29 @@ def _reports(several: Several, children: list[process.Child]) -> dict[int, dict[
     """Return the reports by process, or only that of the first that failed."""
     who = "job" if several.jobs > 1 else "rank"
     reports: dict[int, dict[str, Any]] = {}
-    running = {child.fileno(): index for index, child in enumerate(children)}
+    running = {child: index for index, child in enumerate(children)}
     while running:
-        ended = wait(running)
-        if not all(children[index].is_ok() for descriptor, index in running.items() if descriptor in ended):
+        ended = _ended(running)
+        if any(report is None or report["status"] != "ok" for report in ended.values()):
             time.sleep(_LATER_S)
-            ended = wait(running, 0)
-        indices = [running.pop(descriptor) for descriptor in [*running] if descriptor in ended]
+            ended |= _ended(running.keys() - ended.keys(), 0)
         # A process that died without a report failed first; its peers fail later because it is gone.
-        for index in sorted(indices, key=lambda index: children[index].reported_s()):
-            report = children[index].report()
+        for child in sorted(ended, key=lambda child: (child.reported_s(), running[child])):
+            index, report = running.pop(child), ended[child]
             if report is None:
-                return {index: children[index].death(f"{who} {index}")}
+                return {index: child.death(f"{who} {index}")}
             if report["status"] != "ok":
                 return {index: {**report, "reason": f"{who} {index}: {report['reason']}"}}
             reports[index] = report
     return reports
+
+
+def _ended(
+    children: Iterable[process.Child], limit_s: float | None = None
+) -> dict[process.Child, dict[str, Any] | None]:
+    """Wait until one of the processes has ended, for at most `limit_s`, and return the reports of all that have."""
+    ended: list[Any] = wait(children, limit_s)  # type: ignore[arg-type] # they have a `fileno`
+    return {child: child.report() for child in ended}
 
 
 def _started(several: Several, index: int) -> Any:
