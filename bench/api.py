@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -190,6 +191,34 @@ class Work:
         """Return the image size of an epoch of the stream, counted from 0."""
         begun = [pair for pair in self.resizes if pair[0] <= epoch]
         return max(begun)[1] if begun else self.image_size
+
+
+class Crop(NamedTuple):
+    """The part of an image that is delivered, in pixels, and whether it is flipped left to right."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    flipped: bool
+
+
+def random_crop(size: Sequence[int], random: Callable[[], float]) -> Crop:
+    """Draw the crop that `Work` requests, as torchvision's RandomResizedCrop does.
+
+    `size`: height and width of the image. `random`: returns the next random number from 0 to 1, without 1. If 10 draws
+    do not fit into a narrow image, the crop is the largest part of its centre with a permitted aspect.
+    """
+    height, width = size
+    flipped = random() < 0.5  # noqa: PLR2004 - half of all images
+    for _ in range(10):
+        area = height * width * (0.08 + 0.92 * random())
+        aspect = (3 / 4) * (16 / 9) ** random()  # from 3/4 to 4/3, log-uniform
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            return Crop(int((height - h + 1) * random()), int((width - w + 1) * random()), h, w, flipped)
+    h, w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+    return Crop((height - h) // 2, (width - w) // 2, h, w, flipped)
 
 
 class Writer(Protocol):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from loaderbench.api import CHANNELS, Artifact, Work
+from loaderbench.api import CHANNELS, Artifact, Work, random_crop
 from loaderbench.loaders.shared import pil_loader, shared, values
 
 if TYPE_CHECKING:
@@ -144,22 +143,11 @@ def _shown(pixels: np.ndarray, work: Work, draw: Random) -> np.ndarray:
     """Return the part of an image that the work shows, perhaps flipped."""
     import cv2
 
-    height, width = pixels.shape[:2]
     if work.augment == "train":
-        high, wide = _crop_size(height, width, draw)
-        top, left = draw.randint(0, height - high), draw.randint(0, width - wide)
-    else:
-        high = wide = round(work.centre * min(height, width))
-        top, left = (height - high) // 2, (width - wide) // 2
-    part = pixels[top : top + high, left : left + wide]
-    return cv2.flip(part, 1) if work.augment == "train" and draw.getrandbits(1) else part
-
-
-def _crop_size(height: int, width: int, draw: Random) -> tuple[int, int]:
-    """Return the height and width of a random crop, drawn as torchvision's RandomResizedCrop does."""
-    for _ in range(10):
-        area, aspect = height * width * draw.uniform(0.08, 1), math.exp(draw.uniform(math.log(3 / 4), math.log(4 / 3)))
-        high, wide = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
-        if 0 < high <= height and 0 < wide <= width:
-            return high, wide
-    return min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
+        top, left, high, wide, flipped = random_crop(pixels.shape[:2], draw.random)
+        part = pixels[top : top + high, left : left + wide]
+        return cv2.flip(part, 1) if flipped else part
+    height, width = pixels.shape[:2]
+    side = round(work.centre * min(height, width))
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[top : top + side, left : left + side]

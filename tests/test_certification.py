@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner
 
+from loaderbench.api import random_crop
 from loaderbench.campaign import pixel_values
 from loaderbench.certify import certification, certify
 from loaderbench.certify.judge import judge
@@ -16,7 +17,6 @@ from loaderbench.cli import app
 from loaderbench.formats import modes, prepare
 from loaderbench.machine.progress import Display
 from loaderbench.records.certificates import Certificate
-from loaderbench.roofline.steps import random_crop
 from loaderbench.trial import device
 from tests import campaigns
 from tests.campaigns import campaign

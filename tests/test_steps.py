@@ -22,7 +22,7 @@ from PIL import Image
 from scipy.stats import ks_2samp
 from torchvision.transforms import v2
 
-from loaderbench.api import Work
+from loaderbench.api import Crop, Work, random_crop
 from loaderbench.certify.pixels import LEAST_DB
 from loaderbench.machine import parallel_rate
 from loaderbench.machine.parallel_rate import Share, StepError, rate_per_s
@@ -161,7 +161,7 @@ class TestCrop:
     def test_crops_follow_torchvisions_distribution(self, size: tuple[int, int]) -> None:
         torch.manual_seed(0)
         random, image, draw = np.random.default_rng(0), torch.empty(3, *size), v2.RandomResizedCrop(8)
-        ours = [steps.random_crop(size, random) for _ in range(2000)]
+        ours = [random_crop(size, random.random) for _ in range(2000)]
         theirs = [draw.make_params([image]) for _ in range(2000)]
         for name in ("top", "left", "height", "width"):
             same = ks_2samp([getattr(crop, name) for crop in ours], [crop[name] for crop in theirs])
@@ -170,7 +170,7 @@ class TestCrop:
     @pytest.mark.parametrize("size", [(190, 256), (256, 190), (50, 50), (1, 300), (300, 1), (1, 1), (7, 100)])
     def test_crops_lie_within_the_image_with_the_requested_area_and_aspect(self, size: tuple[int, int]) -> None:
         random = np.random.default_rng(0)
-        crops = [steps.random_crop(size, random) for _ in range(300)]
+        crops = [random_crop(size, random.random) for _ in range(300)]
         for crop in crops:
             assert 0 <= crop.top < crop.top + crop.height <= size[0]
             assert 0 <= crop.left < crop.left + crop.width <= size[1]
@@ -186,14 +186,14 @@ class TestCrop:
     def test_the_requested_crop_fills_its_place_in_the_batch(self) -> None:
         pixels = np.zeros((40, 60, 3), np.uint8)
         pixels[10:20, 30:50] = 200
-        place = steps.Batch(WORK).put(pixels, steps.Crop(10, 30, 10, 20, flipped=False))
+        place = steps.Batch(WORK).put(pixels, Crop(10, 30, 10, 20, flipped=False))
         assert place.shape == (32, 32, 3)
         assert (place == 200).all()
 
     def test_flipping_mirrors_the_image_left_to_right(self) -> None:
         pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
         batch = steps.Batch(WORK)
-        plain, flipped = (batch.put(pixels, steps.Crop(3, 4, 30, 50, flipped=flip)) for flip in (False, True))
+        plain, flipped = (batch.put(pixels, Crop(3, 4, 30, 50, flipped=flip)) for flip in (False, True))
         expected = cv2.resize(pixels[3:33, 4:54], (32, 32), interpolation=cv2.INTER_AREA)
         assert np.array_equal(plain, expected)
         assert np.array_equal(flipped, expected[:, ::-1])
@@ -201,7 +201,7 @@ class TestCrop:
     def test_batch_places_are_filled_in_turn_and_reused(self) -> None:
         batch = steps.Batch(WORK)
         for number in range(WORK.batch_size + 1):
-            batch.put(np.full((40, 60, 3), number + 1, np.uint8), steps.Crop(0, 0, 40, 60, flipped=bool(number % 2)))
+            batch.put(np.full((40, 60, 3), number + 1, np.uint8), Crop(0, 0, 40, 60, flipped=bool(number % 2)))
         assert batch.images.shape == (16, 32, 32, 3)
         assert batch.images[:, 5, 7, 1].tolist() == [17, *range(2, 17)]
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, ks_2samp
 
+from loaderbench.api import random_crop
 from loaderbench.certify.observation import EPOCHS, Observation
 from loaderbench.certify.probe import SIZES
-from loaderbench.roofline.steps import random_crop
 
 REFERENCES = 8
 """Reference crops that are drawn for every delivered crop."""
@@ -71,7 +71,7 @@ def _tests(seen: Observation) -> dict[str, Any]:
     shape = _sizes(seen)
     drawn = []
     for width, height in shape.astype(int).tolist() * REFERENCES:
-        crop = random_crop((height, width), random)
+        crop = random_crop((height, width), random.random)
         left, top = crop.left / width, crop.top / height
         drawn.append((left, top, left + crop.width / width, top + crop.height / height))
     ours, theirs = _properties(seen.edges, shape), _properties(np.array(drawn), np.tile(shape, (REFERENCES, 1)))

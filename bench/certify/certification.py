@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 
+from loaderbench import api
 from loaderbench.api import Mode
 from loaderbench.campaign import pixel_values, registry
 from loaderbench.campaign.campaign import Campaign
@@ -29,7 +30,6 @@ from loaderbench.machine.progress import Display
 from loaderbench.machine.workers import map_processes
 from loaderbench.records import certificates
 from loaderbench.records.certificates import UNAVAILABLE, Certificate
-from loaderbench.roofline import steps
 from loaderbench.trial import device, needs, processes
 from loaderbench.trial.spec import ObserveSpec
 
@@ -42,7 +42,7 @@ _BATCHES = 5.4
 such as FFCV's five, reuses one."""
 _CODE = [
     *sorted(Path(__file__).parent.glob("*.py")),
-    *(Path(str(m.__file__)) for m in (certificates, pixel_values, modes, canonical_store, page_cache, steps, device)),
+    *(Path(str(m.__file__)) for m in (api, certificates, pixel_values, modes, canonical_store, page_cache, device)),
 ]
 """The code that certificates depend on, beside the loader's and the writer's."""
 _LIBRARIES = ("cv2", "numpy", "PIL", "scipy", "simplejpeg", "torch")

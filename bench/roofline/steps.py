@@ -21,7 +21,7 @@ import simplejpeg
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from loaderbench.api import Work
+from loaderbench.api import Crop, Work, random_crop
 from loaderbench.images import CanonicalImages
 from loaderbench.machine import page_cache
 from loaderbench.machine.parallel_rate import StepError
@@ -139,35 +139,6 @@ def _fitting(contents: Iterable[Content]) -> Iterator[Content]:
             return
 
 
-@dataclass(frozen=True)
-class Crop:
-    """The part of an image that is delivered, in pixels, and whether it is flipped left to right."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    flipped: bool
-
-
-def random_crop(size: tuple[int, ...], random: Generator) -> Crop:
-    """Draw the crop that `loaderbench.api.Work` requests: area 0.08 to 1, aspect 3/4 to 4/3, flip probability 0.5.
-
-    `size`: height and width of the image. If 10 draws do not fit into a narrow image, the crop is the largest part of
-    its centre with a permitted aspect.
-    """
-    height, width = size
-    flipped = bool(random.integers(2))
-    for _ in range(10):
-        area = height * width * random.uniform(0.08, 1)
-        aspect = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
-        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
-        if 0 < h <= height and 0 < w <= width:
-            return Crop(int(random.integers(height - h + 1)), int(random.integers(width - w + 1)), h, w, flipped)
-    h, w = min(height, round(width * 4 / 3)), min(width, round(height * 4 / 3))
-    return Crop((height - h) // 2, (width - w) // 2, h, w, flipped)
-
-
 class Batch:
     """A batch of the work's images that is filled repeatedly."""
 
@@ -200,7 +171,7 @@ def gather(images: Sequence[Pixels], work: Work, number: int) -> Iterator[int]:
 def crop(images: Sequence[Pixels], work: Work, number: int) -> Iterator[int]:
     """Crop pixels in resident memory, in random order, into a batch."""
     random = _random(work, number)
-    jobs = [(image, random_crop(image.shape[:2], random)) for image in _shuffled(images, random)]
+    jobs = [(image, random_crop(image.shape[:2], random.random)) for image in _shuffled(images, random)]
     _make_resident(image.reshape(-1) for image, _ in jobs)
     return _repeat(jobs, Batch(work).put)
 
@@ -214,7 +185,7 @@ def decode(images: Sequence[Encoded], work: Work, number: int) -> Iterator[int]:
 def decode_crop(images: Sequence[Encoded], work: Work, number: int) -> Iterator[int]:
     """Decode image files in memory, in random order, and crop them into a batch."""
     random, buffer, batch = _random(work, number), _decoding_buffer(images), Batch(work)
-    jobs = [(image, random_crop((image.height, image.width), random)) for image in _shuffled(images, random)]
+    jobs = [(image, random_crop((image.height, image.width), random.random)) for image in _shuffled(images, random)]
     return _repeat(jobs, lambda image, crop: batch.put(image.decode(buffer), crop))
 
 
@@ -228,7 +199,7 @@ def region_decode_crop(images: Sequence[Encoded], work: Work, number: int) -> It
     pixels = np.full((max(image.height for image in images), max(image.width for image in images), 3), 1, np.uint8)
     jobs = []
     for image in _shuffled(images, random):
-        crop = random_crop((image.height, image.width), random)
+        crop = random_crop((image.height, image.width), random.random)
         jobs.append((image.down_to(crop.top + crop.height), crop))
 
     def do(image: Encoded, crop: Crop) -> None:

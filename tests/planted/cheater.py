@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from loaderbench.roofline.steps import Crop, random_crop
+from loaderbench.api import Crop, random_crop
 
 requires = ("torch",)
 reads = ("imagefolder", "planted-lossy")
@@ -28,7 +28,7 @@ def stream(artifact, work, *, cheat=""):
     random = np.random.default_rng(work.seed if cheat == "draws alike in all ranks" else work.own_seed)
     share = slice(None) if cheat == "gives every rank all" else slice(work.rank, None, work.ranks)
     read = cache(_read) if cheat == "decodes once" else _read
-    cut, deliver = CUTS.get(cheat, random_crop), DELIVERIES.get(cheat, lambda images, _: images)
+    cut, deliver = CUTS.get(cheat, _requested), DELIVERIES.get(cheat, lambda images, _: images)
 
     def one(index):
         pixels = read(paths[index])
@@ -121,9 +121,12 @@ def _middle(size, random):
     return Crop(height // 4, width // 4, height // 2, width // 2, bool(random.integers(2)))
 
 
+def _requested(size, random):
+    return random_crop(size, random.random)
+
+
 def _unflipped(size, random):
-    crop = random_crop(size, random)
-    return Crop(crop.top, crop.left, crop.height, crop.width, flipped=False)
+    return _requested(size, random)._replace(flipped=False)
 
 
 IN_USE = []
