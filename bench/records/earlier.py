@@ -31,9 +31,7 @@ def columns(times: Timeline) -> dict[str, float | int | None]:
     the window are equally long.
     """
     asked, exits, images = (np.array(values) for values in (times.asked_ns, times.exits_ns, times.images))
-    assert times.opened is not None
-    assert times.closed is not None
-    first, last, begins = times.opened, times.closed, times.epochs
+    (first, last), begins = times.window, times.epochs
     middle = int(np.searchsorted(exits, (exits[first] + exits[last]) // 2))
     drift = None
     if first < middle < last:

@@ -102,20 +102,21 @@ class Timeline:
 
     def _ahead(self) -> NDArray[np.float64]:
         """Return, for each batch after the pause, how many images more had come than in that time in the window."""
-        first, last = self._window
+        first, last = self.window
         images_per_ns = sum(self.images[first + 1 : last + 1]) / (self.exits_ns[last] - self.exits_ns[first])
         took_ns = np.array(self.exits_ns[self.paused :]) - self.asked_ns[self.paused or 0]
         return np.cumsum(self.images[self.paused :]) - images_per_ns * took_ns
 
     @property
-    def _window(self) -> tuple[int, int]:
+    def window(self) -> tuple[int, int]:
+        """The indices of the batches that opened and closed the window, which must be over."""
         assert self.opened is not None
         assert self.closed is not None
         return self.opened, self.closed
 
     def columns(self) -> dict[str, float | int | None]:
         """Return the columns of `Record` that follow from the times alone."""
-        first, last = self._window
+        first, last = self.window
         asked, exits = np.array(self.asked_ns), np.array(self.exits_ns)
         images = np.array(self.images)
         window_images = int(images[first + 1 : last + 1].sum())
@@ -194,7 +195,7 @@ class Timeline:
         follows from how the spans of each half differ; overlapping spans count as often as they fit side by side. Spans
         over the end of an epoch are omitted.
         """
-        (first, last), n = self._window, self.workers
+        (first, last), n = self.window, self.workers
         middle, total = (first + last) // 2, np.cumsum(images)
         speeds, errors = [], []
         for begin, end in ((first, middle), (middle, last)):
@@ -218,7 +219,7 @@ class Timeline:
         """Return how the window's images were shared between ranks or jobs."""
         if not self.ranks:
             return {"slowest_rank_images_per_s": None, "fairness": None}
-        first, last = self._window
+        first, last = self.window
         inside = slice(first + 1, last + 1)
         of_each = np.bincount(self.ranks[inside], images[inside], minlength=max(self.ranks) + 1)
         window_s = float(exits[last] - exits[first]) / NS_PER_S

@@ -31,12 +31,10 @@ class Clock:
 
     def columns(self, times: Timeline) -> dict[str, float]:
         """Return the columns of `Record` for the window."""
-        inside = _inside(times)
-        assert times.opened is not None
-        assert times.closed is not None
+        inside, (opened, closed) = _inside(times), times.window
         waits_ns = [times.exits_ns[batch] - times.asked_ns[batch] for batch in inside]
         steps_ns = [times.asked_ns[batch] - times.exits_ns[batch - 1] for batch in inside]
-        window_ns = times.exits_ns[times.closed] - times.exits_ns[times.opened]
+        window_ns = times.exits_ns[closed] - times.exits_ns[opened]
         return {"starved_pct": 100 * sum(waits_ns) / window_ns, "step_p50_ms": statistics.median(steps_ns) / 1e6}
 
 
@@ -80,9 +78,8 @@ class CopyClock:
 
 def _inside(times: Timeline) -> range:
     """Return the window's batches."""
-    assert times.opened is not None
-    assert times.closed is not None
-    return range(times.opened + 1, times.closed + 1)
+    opened, closed = times.window
+    return range(opened + 1, closed + 1)
 
 
 class CudaClock(Clock):
@@ -112,12 +109,10 @@ class CudaClock(Clock):
         return [(origin.elapsed_time(self._begins[n]), origin.elapsed_time(self._ends[n])) for n in steps]
 
     def columns(self, times: Timeline) -> dict[str, float]:  # noqa: D102
-        assert times.opened is not None
-        assert times.closed is not None
         self._ends[-1].synchronize()
-        inside = _inside(times)
+        inside, (opened, closed) = _inside(times), times.window
         idle_ms = sum(self._ends[step - 1].elapsed_time(self._begins[step]) for step in inside)
-        whole_ms = self._ends[times.opened].elapsed_time(self._ends[times.closed])
+        whole_ms = self._ends[opened].elapsed_time(self._ends[closed])
         steps_ms = [self._begins[step].elapsed_time(self._ends[step]) for step in inside]
         starved_pct = 100 * idle_ms / whole_ms
         return {
