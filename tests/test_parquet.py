@@ -121,7 +121,7 @@ def test_few_rows_are_held_in_memory(tmp_path):
     script = (
         "import sys, pathlib, pyarrow; from loaderbench.images.sources import parquet; "
         f"archive = parquet.find(pathlib.Path({str(path)!r}), 'train'); "
-        "samples = (s for shard in archive.shards(print) for s in shard.samples(print)); "
+        "samples = (s for shard in archive.shards(print) for s in shard(print)); "
         "print(sum(len(s.content) for s in samples), pyarrow.default_memory_pool().max_memory())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -18,7 +18,7 @@ from loaderbench.images import inert_pickle
 from loaderbench.images.archives import DamagedError, Reject, first_name, is_tar, members
 from loaderbench.images.splits import TRAIN, no_split
 from loaderbench.images.tree import SourceError
-from loaderbench.images.unpack import Archive, Sample, one_shard
+from loaderbench.images.unpack import Archive, Sample
 from loaderbench.machine.text import printable
 
 SIDE = 32
@@ -81,8 +81,8 @@ def _archive(place: Path, edition: _Edition, split: str) -> Archive:
     unpacked = (place / name for name in edition.batches if (place / name).is_file())
     files = (place,) if place.is_file() else tuple(unpacked)
     note = f"These are {edition.name}'s {what} images; its {others} images are skipped."
-    shards = partial(one_shard, partial(_samples, place, edition))
-    return Archive(f"{edition.name}'s {what} images", files, shards, _IMAGES[split], (note,))
+    samples = partial(_samples, place, edition)
+    return Archive(f"{edition.name}'s {what} images", files, lambda _: [samples], _IMAGES[split], (note,))
 
 
 def _samples(place: Path, edition: _Edition, reject: Reject) -> Iterator[Sample]:

@@ -102,7 +102,7 @@ def _shards(given: Any, name: str, length: int, _: Reject) -> Iterator[Shard]:
         origin = name if given is None else _pickled(given, name, Path(folder))
         with map_processes(partial(_sample_of, origin, name)) as read:
             for start in range(0, length, _PER_SHARD):
-                yield Shard(partial(_samples, name, read, range(start, min(start + _PER_SHARD, length))))
+                yield partial(_samples, name, read, range(start, min(start + _PER_SHARD, length)))
 
 
 def _pickled(dataset: Any, name: str, folder: Path) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 from loaderbench.images.archives import Member, Reject, first_name, is_tar, members
 from loaderbench.images.splits import TRAIN, no_split
 from loaderbench.images.tree import SourceError
-from loaderbench.images.unpack import Archive, Sample, Shard, one_shard
+from loaderbench.images.unpack import Archive, Sample, Shard
 from loaderbench.machine.text import printable
 
 TRAINING, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -63,8 +63,8 @@ def _validation_archive(path: Path) -> Archive:
     synset_of = ground_truth(path.parent)
     synsets = tuple(sorted(set(synset_of.values())))
     labels = {image: synsets.index(synset) for image, synset in synset_of.items()}
-    shards = partial(one_shard, partial(_validation, path, labels))
-    return Archive(what, files, shards, IMAGES["validation"], (f"These are {what}, of the split val.",), synsets)
+    samples, notes = partial(_validation, path, labels), (f"These are {what}, of the split val.",)
+    return Archive(what, files, lambda _: [samples], IMAGES["validation"], notes, synsets)
 
 
 def _labels(path: Path) -> dict[str, int]:
@@ -86,7 +86,7 @@ def _training(path: Path, labels: dict[str, int], reject: Reject) -> Iterator[Sh
                 reject(tar.path, "a tar of this synset came before")
             else:
                 synsets.add(synset)
-                yield Shard(partial(_synset, tar, labels[synset]))
+                yield partial(_synset, tar, labels[synset])
 
 
 def _synset(tar: Member, label: int, reject: Reject) -> Iterator[Sample]:

@@ -39,7 +39,6 @@ class PackedTree:
     """Whether folders in it may be splits."""
     images: ClassVar = None
     key: ClassVar = ""
-    resumes: ClassVar = True
 
     def write(self, out: Path, on_progress: Callable[[int], None]) -> None:
         """Write the images and files of labels into the folder `out`, in their folders.

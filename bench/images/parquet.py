@@ -14,7 +14,7 @@ from typing import Any
 from loaderbench.images.archives import DamagedError, Reject
 from loaderbench.images.splits import files_of, split_in
 from loaderbench.images.tree import SourceError
-from loaderbench.images.unpack import Archive, Sample, Shard
+from loaderbench.images.unpack import Archive, Sample
 from loaderbench.machine.text import names, printable, quoted
 
 _ROWS = 64
@@ -41,8 +41,8 @@ def find(path: Path, split: str | None) -> Archive | None:
         return None
     images = sum(_open(file).metadata.num_rows for file in files)
     columns = _columns(files[0])
-    what = f"{len(files)} Parquet files"
-    return Archive(what, tuple(files), partial(_shards, files), images, (*notes, *columns.notes), columns.classes)
+    what, shards = f"{len(files)} Parquet files", [partial(_samples, number, path) for number, path in enumerate(files)]
+    return Archive(what, tuple(files), lambda _: shards, images, (*notes, *columns.notes), columns.classes)
 
 
 def _in_folder(path: Path) -> list[Path]:
@@ -58,11 +58,6 @@ def _in_folder(path: Path) -> list[Path]:
         if found:
             return found
     return []
-
-
-def _shards(files: list[Path], _: Reject) -> Iterator[Shard]:
-    for number, path in enumerate(files):
-        yield Shard(partial(_samples, number, path))
 
 
 def _samples(number: int, path: Path, reject: Reject) -> Iterator[Sample]:

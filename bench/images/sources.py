@@ -116,7 +116,7 @@ def _unpacked(archive: Archive | PackedTree, cache: Path, display: Display) -> P
         archive_bytes = sum(file.stat().st_size for file in archive.files)  # images hardly shrink when packed
         need(archive_bytes - begun_bytes(folder), folder.parent, archive.what)
         with (
-            building(folder, goes_on=archive.resumes) as partial,
+            building(folder, goes_on=True) as partial,
             display.stage(f"reading {archive.what}", archive.images) as on_progress,
         ):
             archive.write(partial, on_progress)

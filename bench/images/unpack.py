@@ -2,11 +2,10 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -35,12 +34,9 @@ class Sample:
     """Where it comes from, for messages."""
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A part of an archive. No image of another shard has the same label and name."""
-
-    samples: Callable[[Reject], Iterator[Sample]]
-    """Yields the images in one pass. Raises SourceError."""
+Shard = Callable[[Reject], Iterator[Sample]]
+"""Yields the images of a part of an archive in one pass. No image of another part has the same label and name. Raises
+SourceError."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +47,8 @@ class Archive:
     """For messages."""
     files: tuple[Path, ...]
     """All files that it is read from. They are only read."""
-    shards: Callable[[Reject], Iterator[Shard]]
-    """Yields the shards, always in the same order. Each is read, or skipped, before the next one is requested."""
+    shards: Callable[[Reject], Iterable[Shard]]
+    """Gives the shards, always in the same order. Each is read, or skipped, before the next one is requested."""
     images: int | None = None
     """Number of images, if it is known before they are read."""
     notes: tuple[str, ...] = ()
@@ -61,8 +57,6 @@ class Archive:
     """Names of the classes, by class index. Empty if they are unknown: then the index is the name."""
     key: str = ""
     """Changes with the content, if that is in no file."""
-    resumes: ClassVar = True
-    """Whether `write` continues what a stop or a kill left."""
 
     def write(self, out: Path, on_progress: Callable[[int], None]) -> None:
         """Fill the folder `out`, see `unpack`."""
@@ -71,11 +65,6 @@ class Archive:
     def tree(self, folder: Path, split: str | None) -> ImageTree:  # noqa: ARG002 - the archive is of one split
         """Return the images of the folder that `write` filled."""
         return _with_record(scan(folder))
-
-
-def one_shard(samples: Callable[[Reject], Iterator[Sample]], _: Reject) -> Iterator[Shard]:
-    """Yield all images as one shard."""
-    yield Shard(samples)
 
 
 def class_folder(label: int) -> str:
@@ -131,7 +120,7 @@ def _with_record(tree: ImageTree) -> ImageTree:
 
 
 def _unpack_shard(shard: Shard, journal: UnpackJournal, on_progress: Callable[[int], None]) -> None:
-    for sample in shard.samples(lambda *entry: journal.rejected.append(Rejected(*entry))):
+    for sample in shard(lambda *entry: journal.rejected.append(Rejected(*entry))):
         if reason := _refusal(sample) or _write(journal, sample):
             journal.rejected.append(Rejected(sample.origin, reason))
         else:

@@ -19,7 +19,7 @@ from pathlib import Path
 from loaderbench.images.archives import Member, Reject, holds_folders, is_tar, members
 from loaderbench.images.splits import files_of
 from loaderbench.images.tree import SourceError
-from loaderbench.images.unpack import Archive, Sample, Shard
+from loaderbench.images.unpack import Archive, Sample
 from loaderbench.machine.text import names, printable
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "ppm", "pgm")
@@ -61,15 +61,11 @@ def _archive(what: str, shards: list[Path], notes: tuple[str, ...]) -> Archive:
         notes = (*notes, "The samples have no class (no cls, and no label in json): all are of one class.")
         if "/" in key:
             notes = (*notes, "If the folders in it are the classes, unpack it, and name the folder that holds them.")
-    return Archive(what, tuple(shards), partial(_shards, shards, labelled), notes=notes)
+    parts = [partial(_samples, number, path, labelled) for number, path in enumerate(shards)]
+    return Archive(what, tuple(shards), lambda _: parts, notes=notes)
 
 
-def _shards(shards: list[Path], labelled: bool, _: Reject) -> Iterator[Shard]:  # noqa: FBT001 - partial binds it
-    for number, path in enumerate(shards):
-        yield Shard(partial(_samples, number, path, labelled))
-
-
-def _samples(number: int, shard: Path, labelled: bool, reject: Reject) -> Iterator[Sample]:  # noqa: FBT001
+def _samples(number: int, shard: Path, labelled: bool, reject: Reject) -> Iterator[Sample]:  # noqa: FBT001 - partial binds it
     for row, (key, fields) in enumerate(_fields(shard, reject)):
         origin, image = f"{shard}: {key}", _image(fields)
         label = _label(fields) if labelled else 0
