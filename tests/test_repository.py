@@ -16,6 +16,8 @@ import pytest
 from loaderbench.bucket import loopback, rclone, repository
 from loaderbench.bucket.client import S3Error
 from loaderbench.formats import Prepared, PrepareError, prepare, publish
+from loaderbench.formats.conversion import Conversion
+from loaderbench.formats.forks import Forks
 from loaderbench.machine import process
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
@@ -63,6 +65,13 @@ def published(bucket: Path, template: tuple[Prepared, Path]) -> Prepared:
     return template[0]
 
 
+@pytest.fixture
+def second(published: Prepared, tmp_path: Path) -> Path:
+    """Another cache, which has the canonical images already, but no format."""
+    shutil.copytree(published.canonicals["files"].parent, tmp_path / "second" / "canonical")
+    return tmp_path / "second"
+
+
 @pytest.mark.slow
 def test_child_processes_use_the_given_server_and_ignore_other_aws_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -96,13 +105,13 @@ def content(path: str | Path) -> dict[str, bytes]:
 
 
 def refuse_to_convert(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = process.run_child
+    run = Forks.run
 
-    def only_links(task: str, spec: dict[str, Any], *rest: Any, **named: Any) -> dict[str, Any]:
-        assert spec["encoding"]["mode"] == "original", "converted what is published"
-        return run(task, spec, *rest, **named)
+    def only_links(forks: Forks, spec: Conversion, log: Path) -> dict[str, Any]:
+        assert spec.encoding.mode == "original", "converted what is published"
+        return run(forks, spec, log)
 
-    monkeypatch.setattr(process, "run_child", only_links)
+    monkeypatch.setattr(Forks, "run", only_links)
 
 
 def change(bucket: Path, name: str, body: bytes) -> None:
@@ -181,8 +190,8 @@ class TestRepository:
             theirs.label_sum,
         )
 
-    def test_a_pulled_format_has_no_write_time(self, published: Prepared, tree: Path, tmp_path: Path) -> None:
-        records = {record.format: record for record in ready(tree, tmp_path / "second", HERE).records}
+    def test_a_pulled_format_has_no_write_time(self, published: Prepared, tree: Path, second: Path) -> None:
+        records = {record.format: record for record in ready(tree, second, HERE).records}
         assert (records["files"].write_synced_s, records["files"].images_per_s, records["files"].cpu_s) == (
             None,
             None,
@@ -209,48 +218,48 @@ class TestRepository:
 
     @pytest.mark.parametrize("body", [b"short", None])
     def test_a_file_that_contradicts_the_manifest_is_refused_and_not_kept(
-        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, body: bytes | None
+        self, published: Prepared, bucket: Path, tree: Path, second: Path, body: bytes | None
     ) -> None:
         name = "000000005.jpg"
         [path] = bucket.rglob(name)
         change(bucket, name, body or path.read_bytes()[::-1])  # of the same size
         with pytest.raises(S3Error, match=r"is refused: .*000000005\.jpg"):
-            ready(tree, tmp_path / "second", HERE)
-        assert not list((tmp_path / "second").glob("artifacts/files-*"))
+            ready(tree, second, HERE)
+        assert not list(second.glob("artifacts/files-*"))
 
     @pytest.mark.parametrize(
         ("column", "value"), [("versions", "other 1.0"), ("options", "{}"), ("samples", 1), ("schema", 1)]
     )
     def test_a_manifest_of_another_format_is_refused(  # noqa: PLR0913, PLR0917
-        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, column: str, value: object
+        self, published: Prepared, bucket: Path, tree: Path, second: Path, column: str, value: object
     ) -> None:
         [path] = bucket.rglob("manifest.json")
         manifest = json.loads(path.read_text())
         manifest["record"][column] = value
         change(bucket, "manifest.json", json.dumps(manifest).encode())
         with pytest.raises(PrepareError, match="describes another format than its name"):
-            ready(tree, tmp_path / "second", HERE)
+            ready(tree, second, HERE)
 
     @pytest.mark.parametrize("stored", ["{", "[]", '{"layout": 2, "record": {}, "files": []}'])
     def test_a_damaged_manifest_is_refused(
-        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, stored: str
+        self, published: Prepared, bucket: Path, tree: Path, second: Path, stored: str
     ) -> None:
         change(bucket, "manifest.json", stored.encode())
         with pytest.raises(S3Error, match="is refused: its manifest"):
-            ready(tree, tmp_path / "second", HERE)
+            ready(tree, second, HERE)
 
     def test_a_manifest_that_names_a_file_outside_is_refused(
-        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path
+        self, published: Prepared, bucket: Path, tree: Path, second: Path
     ) -> None:
         [path] = bucket.rglob("manifest.json")
         manifest = json.loads(path.read_text())
         manifest["files"][0]["path"] = "../../evil"
         change(bucket, "manifest.json", json.dumps(manifest).encode())
         with pytest.raises(S3Error, match=r"names a file outside of it, '\.\./\.\./evil'"):
-            ready(tree, tmp_path / "second", HERE)
+            ready(tree, second, HERE)
 
     def test_an_interrupted_pull_resumes(
-        self, published: Prepared, bucket: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, published: Prepared, bucket: Path, tree: Path, second: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Meanwhile one of the arrived files is damaged, and a foreign file is added."""
         fetched: list[str] = []
@@ -263,18 +272,18 @@ class TestRepository:
         with monkeypatch.context() as patch:
             patch.setattr(rclone, "download", cut)
             with pytest.raises(S3Error, match="the connection broke"):
-                ready(tree, tmp_path / "second", HERE)
-        kept = sorted((tmp_path / "second").rglob("*.pulled/**/*.jpg"))
+                ready(tree, second, HERE)
+        kept = sorted(second.rglob("*.pulled/**/*.jpg"))
         assert len(kept) == 40
         kept[0].write_bytes(kept[0].read_bytes()[::-1])
         kept[0].with_name("other").write_bytes(b"")
         with proxy(os.environ["AWS_ENDPOINT_URL"]) as between:
             monkeypatch.setenv("AWS_ENDPOINT_URL", between.endpoint)
-            pulled = ready(tree, tmp_path / "second", HERE).artifacts["files"]
+            pulled = ready(tree, second, HERE).artifacts["files"]
             fetched = [Path(key).name for key in between.gets]
         assert content(pulled.path) == content(published.artifacts["files"].path)
         assert set(fetched) & {path.name for path in kept} == {kept[0].name}
-        assert not list((tmp_path / "second").rglob("*.pulled"))
+        assert not list(second.rglob("*.pulled"))
 
     def test_an_unpublished_format_is_written(self, bucket: Path, tree: Path, tmp_path: Path) -> None:
         assert ready(tree, tmp_path / "cache", HERE).records[0].write_synced_s
