@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from loaderbench.api import Artifact, Work
 from loaderbench.certify import probe
-from loaderbench.formats import Prepared, prepare
+from loaderbench.formats import prepare
 from loaderbench.loaders.lightning import DataModule
 from loaderbench.loaders.lightning.datamodule import Epochs, lacking
 from loaderbench.machine.progress import Display
@@ -34,13 +35,17 @@ WRITERS = {"threads": "imagefolder"}
 
 
 @pytest.fixture(scope="module")
-def formats(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Probe images, which show what part of them is visible, in one format of each library."""
-    tree = tmp_path_factory.mktemp("probe")
+def artifact_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Artifact]:
+    """Return a function that gives probe images, which show what part of them is visible, in a loader's format."""
+    tree, cache = (tmp_path_factory.mktemp(name) for name in ("probe", "cache"))
     probe.write(tree, SAMPLES, lambda _: None)
-    forms = {name: {"writer": WRITERS.get(name, name), "mode": "jpeg", "max_side": 256} for name in WORKERS}
-    contestants = {name: {"loader": name, "format": name} for name in WORKERS}
-    return prepare(campaign(contestants, forms), tree, tmp_path_factory.mktemp("cache"), Display(), strict=True)
+
+    def artifact_of(loader: str) -> Artifact:
+        form = {"writer": WRITERS.get(loader, loader), "mode": "jpeg", "max_side": 256}
+        chosen = campaign({loader: {"loader": loader, "format": loader}}, {loader: form})
+        return prepare(chosen, tree, cache, Display(), strict=True).artifacts[loader]
+
+    return artifact_of
 
 
 slow = pytest.mark.slow
@@ -63,12 +68,14 @@ TRAININGS = [
 
 
 @pytest.fixture(scope="module", params=TRAININGS, ids=str)
-def told(request, formats: Prepared, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def told(
+    request, artifact_of: Callable[[str], Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
     """The record of each rank of a training."""
     loader, ranks = request.param
     folder = tmp_path_factory.mktemp("fitted")
     spec = {"loader": loader, "workers": WORKERS[loader], "epochs": EPOCHS, "out": str(folder)}
-    spec["folder"] = str(Path(formats.artifacts[loader].path).parent)
+    spec["folder"] = str(Path(artifact_of(loader).path).parent)
     (folder / "spec").write_text(json.dumps(spec))
     several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
     done = subprocess.run(
@@ -142,8 +149,8 @@ def test_a_failing_transform_raises_where_the_batch_is_requested(told: list[dict
         assert "the planted failure" in rank["failed"]
 
 
-def test_artifact_is_loaded_from_its_folder(formats: Prepared, tmp_path: Path) -> None:
-    artifact = formats.artifacts["imagefolder"]
+def test_artifact_is_loaded_from_its_folder(artifact_of: Callable[[str], Artifact], tmp_path: Path) -> None:
+    artifact = artifact_of("imagefolder")
     assert Artifact.load(Path(artifact.path).parent) == artifact
     with pytest.raises(FileNotFoundError, match="Use a folder that loaderbench prepare prints"):
         Artifact.load(tmp_path)
@@ -191,7 +198,7 @@ def test_ranks_with_equally_many_batches_split_none() -> None:
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_loader_without_a_length_is_refused(formats: Prepared) -> None:
-    data = DataModule("cheater", Work(batch_size=16, workers=1, image_size=64), train=formats.artifacts["imagefolder"])
+def test_a_loader_without_a_length_is_refused(artifact_of: Callable[[str], Artifact]) -> None:
+    data = DataModule("cheater", Work(batch_size=16, workers=1, image_size=64), train=artifact_of("imagefolder"))
     with pytest.raises(TypeError, match=r"its stream\(\) gives an object without __len__"):
         data.train_dataloader()

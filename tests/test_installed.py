@@ -74,6 +74,7 @@ def test_adapters_command_lists_missing_libraries_and_their_install_command(core
     assert missing in state.replace(cure, "")
 
 
+@pytest.mark.slow
 def test_core_writes_a_report_of_existing_results(core, tmp_path):
     fabricate.campaign(tmp_path / "results" / "made", cast=fabricate.CAST[:2], blocks=1)
     output = loaderbench(core, "report", "results/made", cwd=tmp_path)
@@ -98,6 +99,7 @@ def test_wheel_installs_one_package_and_leaves_others_unchanged(core, tmp_path):
     assert owners.stdout.strip() == "{'another project'}"
 
 
+@pytest.mark.slow
 def test_installed_data_module_delivers_batches_beside_other_packages(core, everything, tmp_path):
     """PyTorch and Lightning come from this environment, after everything that the clean one has."""
     folder = Path(everything.artifacts["jpeg-files"].path).parent

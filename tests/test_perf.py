@@ -25,6 +25,7 @@ def test_laps_of_loaders_with_other_batches_have_equally_many_images(sizes: list
     assert all(0 <= total - LAP * number < max(sizes) for number, total in enumerate(delivered, 1))
 
 
+@pytest.mark.slow
 def test_a_faster_loader_does_not_get_longer_laps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lap, "WARM_UP_S", 0.2)
     artifact, work = (

@@ -267,7 +267,9 @@ def test_delivery_curves_are_drawn_from_the_start_of_each_contestant() -> None:
 LONG = [replace(a, name=f"{a.name}-{i}", title=f"{a.title} {i} with a long title") for i in (1, 2) for a in CAST][:13]
 
 
-@pytest.mark.parametrize("cast", [CAST[-2:], CAST, LONG], ids=["two", "ten", "long"])
+@pytest.mark.parametrize(
+    "cast", [CAST[-2:], pytest.param(CAST, marks=pytest.mark.slow), LONG], ids=["two", "ten", "long"]
+)
 def test_plots_cut_off_no_text(cast: Sequence[Actor]) -> None:
     names = [actor.name for actor in cast]
     stream = fabricate.STREAM | {"streaming": names[:1], "bounded": names[1:2], "downloading": names}

@@ -79,6 +79,7 @@ def test_the_printed_command_continues_the_campaign(tree: Path, name: str) -> No
     assert json.loads(Path("results/small/env.json").read_text())["campaign"]["data"]["samples"] == 40
 
 
+@slow
 def test_the_printed_command_names_the_split(here: Path) -> None:
     shards(here / "my shards")
     run("bench", CAMPAIGN, "--data", "my shards", "--split", "val", "--batch-size", "4")

@@ -144,6 +144,7 @@ def test_resumed_campaign_measures_missing_trials_and_keeps_the_others(run: Run,
     assert [row.split(",")[1] for row in resumed] == [row.split(",")[1] for row in rows]
 
 
+@pytest.mark.slow
 def test_limits_are_measured_once_per_block_and_bound_its_trials(run: Run, tmp_path: Path) -> None:
     chosen = campaign({"a": {"options": {"behaviour": "share"}}, "b": CRASH}, stage_s=0.05)
     folder = run(chosen, tmp_path)

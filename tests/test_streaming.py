@@ -191,7 +191,7 @@ def test_a_stream_without_counted_bytes_is_a_failed_row(run: Run, monkeypatch: p
     assert "network_bytes" not in result
 
 
-@pytest.mark.parametrize("transport", ["stream", "download"])
+@pytest.mark.parametrize("transport", ["download", pytest.param("stream", marks=pytest.mark.slow)])
 def test_a_server_that_dies_during_a_trial_is_a_failed_row_with_its_reason(  # noqa: PLR0913, PLR0917
     run: Run, place: Place, everything: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, transport: Transport
 ) -> None:
@@ -255,6 +255,7 @@ def test_a_real_bucket_must_speak_https_and_hold_the_formats(
     assert not (tmp_path / "scratch").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("planted")
 def test_the_row_reports_the_network_limits(
     ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
