@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from loaderbench.findings.findings import Analysis, ContestantSummary, shown
+from loaderbench.findings.replication import stored_bytes_by_format
 
 _KB, _MB = 1e3, 1e6
 
@@ -28,7 +29,7 @@ class DiskReads:
 
 def disk_reads(analysis: Analysis) -> tuple[DiskReads, ...]:
     """Return what the contestants read, in the order of their summaries; empty unless the page cache was limited."""
-    takes_bytes = {w.format: w.payload_bytes / w.samples for w in analysis.writes if w.payload_bytes and w.samples}
+    takes_bytes = stored_bytes_by_format(analysis.writes)
     return tuple(
         _one(analysis.limits, takes_bytes, s) for s in analysis.measured if "read_bytes_per_image" in s.medians
     )

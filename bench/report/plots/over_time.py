@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -13,7 +10,6 @@ from loaderbench.report.plots.style import (
     COUNT,
     GREY,
     INK,
-    PAPER,
     Palette,
     annotate_right,
     name_rows,
@@ -37,16 +33,12 @@ def demand(analysis: Analysis, palette: Palette) -> Figure | None:
     if not paced:
         return None
     figure, (ax,) = new_figure(5)
-    drawn: Counter[tuple[str, str]] = Counter()
-    for fed in paced:
+    for fed, look in zip(paced, palette.lines(fed.summary for fed in paced), strict=True):
         s = fed.summary
         rate = s.medians.get("fed_images_per_s")
         name = wrapped(s.title, 44) + (f": {shown(rate)}" if rate else "")
         demands, busy = zip(*fed.curve, strict=True)
-        colour, marker = palette.colours[s.adapter], palette.markers[s.format]
-        again: dict[str, Any] = {"ls": ":", "mfc": PAPER} if drawn[s.adapter, s.format] else {}
-        ax.plot(demands, busy, color=colour, marker=marker, lw=1, ms=5, label=name, **again)
-        drawn[s.adapter, s.format] += 1
+        ax.plot(demands, busy, ms=5, label=name, **look)
     ax.axhline(100 * FED, color=INK, ls="--", lw=1)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(COUNT)

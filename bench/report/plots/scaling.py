@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from loaderbench.findings.findings import Analysis
-from loaderbench.report.plots.style import COUNT, GREY, PAPER, Palette, new_figure, wrapped
+from loaderbench.report.plots.style import COUNT, GREY, Palette, new_figure, wrapped
 
 
 def by_workers(analysis: Analysis, palette: Palette) -> Figure | None:
@@ -19,16 +16,7 @@ def by_workers(analysis: Analysis, palette: Palette) -> Figure | None:
         return None
     figure, (speed, cost) = new_figure(5, ncols=2)
     numbers = sorted({workers for curve in curves for workers in curve.points})
-    drawn: Counter[tuple[str, str]] = Counter()
-    for curve in curves:
-        style: dict[str, Any] = {
-            "color": palette.colours[curve.main.adapter],
-            "marker": palette.markers[curve.main.format],
-            "lw": 1,
-        }
-        if drawn[curve.main.adapter, curve.main.format]:
-            style |= {"ls": ":", "mfc": PAPER}
-        drawn[curve.main.adapter, curve.main.format] += 1
+    for curve, style in zip(curves, palette.lines(curve.main for curve in curves), strict=True):
         measured = {workers: point for workers, point in curve.points.items() if point.speeds}
         speed.plot([*measured], [p.median for p in measured.values()], label=wrapped(curve.main.title, 44), **style)
         for workers, point in measured.items():

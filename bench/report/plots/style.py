@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -75,6 +75,14 @@ class Palette:
             hatches=dict(zip(formats, cycle(HATCHES), strict=False)),
             markers=dict(zip(formats, cycle(MARKERS), strict=False)),
         )
+
+    def lines(self, summaries: Iterable[ContestantSummary]) -> Iterator[dict[str, Any]]:
+        """Yield how the line of each contestant looks: further ones of one loader and format are dotted and hollow."""
+        seen = set()
+        for s in summaries:
+            again = {"ls": ":", "mfc": PAPER} if (s.adapter, s.format) in seen else {}
+            yield {"color": self.colours[s.adapter], "marker": self.markers[s.format], "lw": 1, **again}
+            seen.add((s.adapter, s.format))
 
     def look(self, thing: ContestantSummary | Record) -> Look:
         """Return how its bars look."""

@@ -27,8 +27,7 @@ _DECADE = 10
 
 def cpu_cost(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images/s against CPU-seconds per 1,000 images."""
-    column = "cpu_s_per_1k_images"
-    prices = {s.name: s.medians[column] for s in analysis.measured if column in s.medians}
+    prices = _medians(analysis, "cpu_s_per_1k_images")
     return _against(analysis, palette, prices, "CPU-seconds per 1,000 images", "{x:g}")
 
 
@@ -52,9 +51,12 @@ def disk_space(analysis: Analysis, palette: Palette) -> Figure | None:
 
 def from_disk(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images/s against the bytes that are read from the disk for an image."""
-    column = "read_bytes_per_image"
-    prices = {s.name: s.medians[column] for s in analysis.measured if column in s.medians}
+    prices = _medians(analysis, "read_bytes_per_image")
     return _against(analysis, palette, prices, "bytes read from the disk for each image", BYTES)
+
+
+def _medians(analysis: Analysis, column: str) -> dict[str, float]:
+    return {s.name: s.medians[column] for s in analysis.measured if column in s.medians}
 
 
 def _against(
