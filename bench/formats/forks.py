@@ -10,11 +10,10 @@ import os
 import pickle
 import sys
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Any, Never, Self
+from typing import IO, Any, Never
 
 from loaderbench.campaign import registry
 from loaderbench.formats.conversion import Conversion
@@ -28,31 +27,13 @@ _LIMIT_S, _LIMIT_S_PER_IMAGE = 600, 0.25
 _CONVERT = "loaderbench.formats.conversion.run"
 
 
-@dataclass(frozen=True)
-class _Parent:
-    """The process that imports a writer's libraries."""
-
-    writer: str
-    folder: Path
-    """Holds two FIFOs: in `asked` come conversions with their logs, in `told` go reports."""
-
-
-class Forks:
-    """Runs conversions, and keeps the process of the latest writer for the next one. A context manager."""
+class Forks(ExitStack):
+    """Runs conversions. The process of the latest writer is kept for the next one, until the block ends."""
 
     _writer = ""
     _child: Child
     _asked: Connection
     _told: Connection
-
-    def __init__(self) -> None:
-        self._started = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
 
     def run(self, spec: Conversion, log: Path) -> dict[str, Any]:
         """Return the report of a conversion. It ends, and `log` gets its output, as in `machine.run_child`."""
@@ -84,13 +65,13 @@ class Forks:
 
     def _end(self) -> None:
         self._writer = ""
-        self._started.close()
+        self.close()
 
     def _start(self, writer: str, output: IO[bytes]) -> None:
         self._end()
-        folder = Path(self._started.enter_context(TemporaryDirectory(prefix="loaderbench-")))
-        self._asked, self._told = (self._started.enter_context(_fifo(folder / name)) for name in ("asked", "told"))
-        self._child = self._started.enter_context(started(f"{__name__}.serve", _Parent(writer, folder), output))
+        folder = Path(self.enter_context(TemporaryDirectory(prefix="loaderbench-")))
+        self._asked, self._told = (self.enter_context(_fifo(folder / name)) for name in ("asked", "told"))
+        self._child = self.enter_context(started(f"{__name__}.serve", (writer, folder), output))
         self._writer = writer
 
 
@@ -101,15 +82,19 @@ def _fifo(path: Path) -> Connection:
     return Connection(os.open(path, os.O_RDWR))
 
 
-def serve(spec: _Parent) -> Never:
-    """Import the writer's libraries; then fork a process for each conversion, until the harness ends this process."""
-    for name in registry.writer(spec.writer).requires:
+def serve(spec: tuple[str, Path]) -> Never:
+    """Import a writer's libraries; then fork a process for each conversion, until the harness ends this process.
+
+    `spec`: the writer, and a folder with two FIFOs: `asked` brings conversions with their logs, `told` takes reports.
+    """
+    writer, folder = spec
+    for name in registry.writer(writer).requires:
         importlib.import_module(name)
     gc.freeze()  # the collector would write to memory that forked processes share
-    asked, told = (_fifo(spec.folder / name) for name in ("asked", "told"))
+    asked, told = (_fifo(folder / name) for name in ("asked", "told"))
     while True:
         conversion, log = asked.recv()
-        told.send(_forked(conversion, log, spec.folder / "report"))
+        told.send(_forked(conversion, log, folder / "report"))
 
 
 def _forked(spec: Conversion, log: Path, report: Path) -> dict[str, Any]:
