@@ -10,13 +10,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import pynvml
-
-if TYPE_CHECKING:
-    from typing import Self
 
 Samples = list[tuple[int, float]]
 """Time stamp, in NVML's microseconds, and value."""
@@ -126,9 +122,7 @@ class Gpu:
             self.reason = _no_gpu(error)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for sample in self._gpm_samples:
             pynvml.nvmlGpmSampleFree(sample)
         if self._handle is not None:
