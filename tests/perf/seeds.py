@@ -44,7 +44,6 @@ def with_seed(job: Job, seed: int) -> Job:
 
 def certified(group: Group) -> list[Certificate]:
     """Return the certificates of a group, those that the cache lacks from one child process or one for each rank."""
-    os.environ["NUMBA_OPT"] = "0"  # as certificates are made
     kept = {job.key: certificate for job in group.jobs if (certificate := job.kept(group.cache))}
     lacking = [job for job in group.jobs if job.key not in kept]
     if lacking:
@@ -55,11 +54,18 @@ def certified(group: Group) -> list[Certificate]:
                 (scratch / f"{seed}").mkdir()
             spec = SeedsSpec(**{**vars(lacking[0].spec), "scratch": scratch}, seeds=seeds)
             limit = len(seeds) * limit_s(spec.artifact.samples)
-            ended = processes.run(f"{__name__}.observe_seeds", spec, log, limit)
+            ended = processes.run(f"{__name__}.observe_seeds", spec, log, limit, environment=_environment())
             for job in lacking:
                 kept[job.key] = judged(replace(job, log=log), scratch / f"{job.spec.work.seed}", ended)
                 job.keep(kept[job.key], group.cache)
     return [kept[job.key] for job in group.jobs]
+
+
+def _environment() -> dict[str, str]:
+    """Return variables with which a child process imports this module, and FFCV compiles as for other certificates."""
+    root = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "NUMBA_OPT": "0", "PYTHONPATH": path}
 
 
 def observe_seeds(spec: SeedsSpec) -> dict[str, Any]:
