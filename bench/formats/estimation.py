@@ -23,7 +23,7 @@ from loaderbench.machine.progress import Display
 SAMPLES = (256, 1024)
 """Images in the two samples."""
 _HOUR_S = 3600
-_CANONICAL, _CHECKS = "decoding once for all formats", "starting the writers, and checking what they stored"
+CANONICAL, _CHECKS = "decoding once for all formats", "starting the writers, and checking what they stored"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def estimate_on_samples(campaign: Campaign, tree: ImageTree, images: int, cache:
     display.say(f"measuring on {' and '.join(map(str, sizes))} of {images:,} images what all of them will take ...")
     samples = [_measure(lacking, tree, size, cache, display) for size in sizes]
     parts = extrapolate(samples[0], samples[-1], images)
-    parts = tuple(part for part in parts if not (decoded and part.title == _CANONICAL))
+    parts = tuple(part for part in parts if not (decoded and part.title == CANONICAL))
     return Estimate(images, parts, free_bytes, measuring_s, samples[-1].left_out, in_cache)
 
 
@@ -152,7 +152,7 @@ def _measure(campaign: Campaign, tree: ImageTree, samples: int, cache: Path, dis
         checks_s = time.perf_counter() - start_s - decoded_s - sum(record.write_synced_s or 0 for record in records)
         canonical_bytes = sum(map(size_bytes, {job.images.folder for job in made}))
         parts = {
-            _CANONICAL: PartEstimate(_CANONICAL, decoded_s, canonical_bytes),
+            CANONICAL: PartEstimate(CANONICAL, decoded_s, canonical_bytes),
             _CHECKS: PartEstimate(_CHECKS, checks_s, 0),
         }
         for job, record in zip(made, records, strict=True):

@@ -1,0 +1,250 @@
+"""The doctor names what holds training on the user's images back, from made-up rows of the campaign `doctor`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaderbench.campaign import campaign as config
+from loaderbench.doctor import data_answer, on_data, sample
+from loaderbench.doctor.cases import Case
+from loaderbench.doctor.data_verdict import DataDiagnosis, diagnose
+from loaderbench.doctor.on_data import examine_data, size_bytes
+from loaderbench.findings.analysis import analyse
+from loaderbench.machine.errors import FixableError
+from loaderbench.records.record import Record
+from tests import fabricate
+
+CAMPAIGN = config.load("doctor").model_dump(mode="json")
+IMAGES = 1_000_000
+GIB = 1 << 30
+BYTES = {"original": 110_000.0, "jpeg-files": 16_600.0, "litdata-jpeg": 16_600.0, "ffcv-raw": 142_000.0}
+SPEEDS = dict.fromkeys(("present", "present-again", "original-prefetch", "original-sharing"), 1000.0) | {
+    "original-torchvision": 1050.0,
+    "original-uint8": 1080.0,
+    "original-threads": 1900.0,
+    "copies-pil": 2000.0,
+    "copies-torchvision": 3000.0,
+    "copies-threads": 8000.0,
+    "litdata-jpeg": 3200.0,
+    "ffcv-raw": 9600.0,
+    "ffcv-raw-quasi": 9500.0,
+    "ffcv-jpeg": 5400.0,
+    "ffcv-half": 6500.0,
+}
+"""Images/s of each contestant where nothing is out of the ordinary: images are larger than needed."""
+LIMITS = {
+    "disk/original": 5000.0,
+    "disk/ffcv-raw": 20_000.0,
+    "original decode": 3000.0,
+    "original decode+crop": 2400.0,
+    "output": 15_000.0,
+    "transfer": 7000.0,
+}
+CONVERSION_S = {"jpeg-files": 1500.0, "litdata-jpeg": 1600.0, "ffcv-raw": 2000.0, "ffcv-jpeg": 1900.0}
+
+
+def row(name: str, speed: float, cores: float = 1.95, **changes: Any) -> Record:
+    contestant = next(c for c in CAMPAIGN["contestants"] if c["name"] == name)
+    form = contestant["format"].replace("ffcv-half", "ffcv-jpeg")
+    actor = fabricate.Actor(name, contestant["title"], "a loader", form, speed, BYTES.get(form, 20_000.0), cores=cores)
+    columns = {"images_per_s": speed, "cpu_s_per_1k_images": 1000 * cores / speed, "pct_of_bound": 90.0}
+    return fabricate.load(actor, 1, **columns | changes)
+
+
+def rows_of(speeds: dict[str, float], limits: dict[str, float], present: dict[str, Any]) -> list[Record]:
+    """All rows but those of other numbers of workers. `present`: columns of the present way's trials."""
+    return [
+        *(row(name, speed, **present if name.startswith("present") else {}) for name, speed in speeds.items()),
+        *(fabricate.limit(step, 1, speed) for step, speed in limits.items() if speed),
+        *(fabricate.write(form, bytes_per_image=size) for form, size in BYTES.items()),
+    ]
+
+
+def case(  # noqa: PLR0913 - each is a way in which machines and trainings differ
+    speeds: dict[str, float] | None = None,
+    *,
+    limits: dict[str, float] | None = None,
+    workers: dict[int, float] | None = None,
+    memory_gib: float = 1024,
+    demand: float | None = None,
+    present: dict[str, Any] | None = None,
+) -> Case:
+    """What was measured, with speeds and limits that differ from the ordinary ones."""
+    rows = rows_of(SPEEDS | (speeds or {}), LIMITS | (limits or {}), present or {})
+    rows += [
+        replace(row("present", speed), trial=f"1/present/scaling/{number}", track="scaling", workers=number)
+        for number, speed in (workers or {1: 550.0, 4: 1000.0}).items()
+    ]
+    ran = CAMPAIGN | {"scaling": {"contestants": ["present"], "workers": list(workers or {1: 1, 4: 1})}}
+    return Case(
+        analysis=analyse(rows, ran),
+        formats={form["name"]: form for form in ran["formats"]},
+        images=IMAGES,
+        conversion_s=CONVERSION_S,
+        memory_bytes=int(memory_gib * GIB),
+        demand=demand,
+    )
+
+
+def found(*args: Any, **kwargs: Any) -> DataDiagnosis:
+    return diagnose(case(*args, **kwargs))
+
+
+ALL_EQUAL = dict.fromkeys(SPEEDS, 1000.0)
+IDLE = {"cores": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("bottleneck", "differing"),
+    [
+        ("image size", {}),
+        ("decoder", {"speeds": {"original-torchvision": 2100.0}}),
+        ("float batches", {"speeds": {"original-uint8": 2200.0}}),
+        ("cores", {"speeds": {"copies-pil": 1040.0}}),
+        ("hand-over", {"limits": {"transfer": 1010.0}}),
+        ("too few workers", {"present": IDLE, "workers": {1: 500.0, 4: 1900.0}}),
+        ("waiting", {"present": IDLE}),
+        ("disk", {"memory_gib": 64, "limits": {"disk/original": 300.0}}),
+        ("model", {"demand": 900.0}),
+        ("none", {"speeds": ALL_EQUAL}),
+        ("cannot tell", {"speeds": {"present-again": 700.0}}),
+        ("cannot tell", {"present": {"other_cpu_pct": 40.0}}),
+        ("cannot tell", {"memory_gib": 64, "limits": {"disk/original": 0.0}}),
+    ],
+)
+def test_bottleneck_is_named(bottleneck: str, differing: dict[str, Any]) -> None:
+    assert found(**differing).bottleneck == bottleneck
+
+
+def test_fastest_way_is_the_first_cure_without_a_demand() -> None:
+    cures = found().cures
+    assert cures[0].way.name == "ffcv-raw"
+    assert cures[0].gain == pytest.approx(9.6)
+    assert [cure.gain for cure in cures] == sorted((cure.gain for cure in cures), reverse=True)
+
+
+def test_cheapest_way_that_meets_the_demand_is_the_first_cure() -> None:
+    diagnosis = found(demand=1800.0)
+    first = diagnosis.cures[0]
+    assert (first.way.name, first.meets, first.way.conversion_s) == ("original-threads", True, 0)
+    assert not next(cure for cure in found(demand=5000.0).cures if cure.way.name == "copies-pil").meets
+
+
+def test_conversion_is_paid_for_when_shorter_epochs_have_saved_its_time() -> None:
+    paid = {cure.way.name: cure.paid_after_epochs for cure in found().cures}
+    assert paid["copies-pil"] == pytest.approx(1500 / (IMAGES / 1000 - IMAGES / 2000))
+    assert paid["original-threads"] == 0
+    assert paid["ffcv-half"] is None  # how long it takes to write is not known
+
+
+def test_demand_bounds_what_a_conversion_saves() -> None:
+    paid = {cure.way.name: cure.paid_after_epochs for cure in found(demand=1250.0).cures}
+    assert paid["ffcv-raw"] == pytest.approx(2000 / (IMAGES / 1000 - IMAGES / 1250))
+
+
+def test_format_that_does_not_stay_in_memory_is_as_fast_as_the_disk() -> None:
+    ways = {cure.way.name: cure.way for cure in found(memory_gib=64, limits={"disk/original": 300.0}).cures}
+    small = ways["copies-threads"]
+    assert small.fits
+    assert small.expected_images_per_s == 8000
+    assert "ffcv-raw" in ways
+    slow = {"disk/original": 300.0, "disk/ffcv-raw": 2500.0}
+    raw = next(c.way for c in found(memory_gib=64, limits=slow).cures if c.way.name == "ffcv-raw")
+    assert (raw.fits, raw.expected_images_per_s, raw.images_per_s) == (False, pytest.approx(2500), 9600)
+
+
+def test_gain_within_the_spread_of_the_present_way_is_no_cure() -> None:
+    diagnosis = found({"present-again": 1200.0, "original-torchvision": 1250.0})
+    assert "original-torchvision" not in {cure.way.name for cure in diagnosis.cures}
+    assert "original-torchvision" in {way.name for way in diagnosis.no_cures}
+
+
+def test_another_way_can_be_the_present_one() -> None:
+    diagnosis = diagnose(replace(case(), now="copies-torchvision"))
+    assert (diagnosis.bottleneck, diagnosis.present and diagnosis.present.images_per_s) == ("cores", 3000)
+    gains = {cure.way.name: cure.gain for cure in diagnosis.cures}
+    assert gains["ffcv-raw"] == pytest.approx(3.2)
+    assert not gains.keys() & {"present", "copies-torchvision"}
+    assert "present" in {way.name for way in diagnosis.no_cures}
+
+
+def test_unknown_loader_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(FixableError, match=r"--loader mine is no contestant .* use one of present,"):
+        examine_data(None, loader="mine")
+
+
+def test_nothing_is_promised_where_nothing_can_be_told() -> None:
+    diagnosis = found({"present-again": 700.0})
+    assert diagnosis.cures == diagnosis.no_cures == ()
+    assert "two trials of the present way differ by 43%" in diagnosis.evidence
+
+
+def test_present_way_without_a_speed_is_no_verdict_on_the_data() -> None:
+    rows = [fabricate.failed(fabricate.Actor("present", "Now", "a loader", "original", 1.0), 1, reason="no memory")]
+    analysis = analyse(rows, CAMPAIGN)
+    given = replace(case(), analysis=analysis)
+    diagnosis = diagnose(given)
+    assert diagnosis.bottleneck == "cannot tell"
+    assert diagnosis.missing == ("Now: failed: no memory",)
+
+
+def test_page_holds_the_verdict_the_cures_and_the_picture(tmp_path: Path) -> None:
+    page = data_answer.write(found(demand=1800.0), "/data/birds", "2 cores; 1,024 images", tmp_path)
+    text = page.read_text()
+    assert "# What holds back training on /data/birds?" in text
+    assert "(bottleneck: image size)" in text
+    assert re.search(r"\| 1\. Threads, simplejpeg, OpenCV +\| +1,900 \| +1\.90. \| yes +\| +none \|", text)
+    assert re.search(r"\| 1\. Threads, simplejpeg, OpenCV +\| +110\.0 GB \|.*\| the same files +\|", text)
+    assert max(len(line) for line in text.split("\n") if line.startswith("|")) <= 120
+    assert "Nothing to gain with: uint8 handed over, normalised on the device (1.08" in text
+    assert (tmp_path / data_answer.PICTURE).stat().st_size > 10_000
+    assert f"({data_answer.PICTURE})" in text
+
+
+def test_images_are_examined_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = fabricate.campaign(tmp_path / "doctor", rows_of(SPEEDS, LIMITS, {}), certified={}, campaign=CAMPAIGN)
+    monkeypatch.setenv("LOADERBENCH_LOCK", tmp_path.name)
+    monkeypatch.setattr(sample, "measure", lambda *_: sample.Measured(folder, IMAGES, CONVERSION_S))
+    places = {"cache": tmp_path / "cache", "results": tmp_path, "reports": tmp_path / "reports"}
+    diagnosis = examine_data("/data/birds", memory_bytes=1024 * GIB, **places)
+    assert (diagnosis.bottleneck, diagnosis.images) == ("image size", IMAGES)
+    text = (tmp_path / "reports" / "doctor" / data_answer.ANSWER).read_text()
+    assert "1,000,000 images in the whole data set; 1,024.0 GiB of memory; each way once, 0 trials disturbed." in text
+
+
+def test_epochs_have_batches_for_each_worker() -> None:
+    assert on_data.campaign({"work": {"workers": 64}}).work.epoch_images == 8 * 64 * 128
+    assert on_data.campaign({"work": {"workers": 1, "batch_size": 16}}).work.epoch_images == 2048
+
+
+def test_demand_that_nothing_meets_is_told() -> None:
+    assert found(demand=50_000.0).evidence[-1] == "no way that was tried is enough"
+
+
+def test_columns_of_a_table_are_aligned_for_a_terminal() -> None:
+    page = "before\n| a | b \\| c |\n|---|--:|\n| long | 1 |\nafter"
+    assert data_answer.aligned(page).split("\n") == [
+        "before",
+        "| a    | b \\| c |",
+        "|------|-------:|",
+        "| long |      1 |",
+        "after",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("16GiB", 16 * GIB), ("64 GB", 64 * 10**9), ("1.5T", 1_500_000_000_000), ("1000", 1000)]
+)
+def test_size_of_memory_is_read_with_its_unit(text: str, expected: int) -> None:
+    assert size_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["much", "-3GiB", "0", "3 GiB of it"])
+def test_wrong_size_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(FixableError, match="write it like 16GiB"):
+        size_bytes(text)
