@@ -11,13 +11,13 @@ SETUP = @python="$(PYTHON)"; "$$python" $(SUITABLE) || { \
 
 CAMPAIGN ?= quick
 # Paths reach the programs as they were typed, through the environment: neither make nor the shell reads them.
-TYPED = BASELINE CAMPAIGN DATA FFCV_WHEEL
+TYPED = BASELINE CAMPAIGN DATA DEMAND FFCV_WHEEL
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 DATA_OPTION = $(if $(DATA),--data "$$DATA")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench bench-s3 report perf overhead resolution honest clinic unpacking s3-rate test test-slow lint \
+.PHONY: help setup tools ffcv-wheel data bench bench-s3 doctor report perf overhead resolution honest clinic unpacking s3-rate test test-slow lint \
 	docs format lock clean
 
 help:  ## list the targets
@@ -38,6 +38,9 @@ bench: setup  ## compare the loaders on this machine: prepare, measure (resumes)
 
 bench-s3: setup  ## the same with the synthetic images in a bucket, on an S3 server that it starts on loopback
 	$(BIN)/python -m tests.perf.on_s3 bench "$$CAMPAIGN" $(BENCH_ARGS)
+
+doctor: setup  ## say what holds back training on your images, and what would help: DATA=... as above; DEMAND=8000 images/s
+	$(BIN)/loaderbench doctor $(DATA_OPTION) $(if $(DEMAND),--demand "$$DEMAND") $(BENCH_ARGS)
 
 report: setup  ## write the report and its plots again
 	$(BIN)/loaderbench report "results/$$CAMPAIGN"

@@ -52,6 +52,33 @@ ArtifactsOption = Annotated[
     str | None,
     typer.Option("--artifacts", help="Use formats published at s3://bucket/prefix instead of writing them."),
 ]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        parser=name_or_path,
+        help="Images: an ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files; "
+        "a path, s3://bucket/prefix, s3://bucket/key, or module:dataset. Only read. Default: a synthetic set like "
+        "ImageNet.",
+    ),
+]
+CacheOption = Annotated[
+    Path,
+    typer.Option("--cache", parser=path, envvar="LOADERBENCH_CACHE", help="Folder for prepared data, which is reused."),
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="Which files to read if they are named by split: train, val or test. "
+        "Default: train, or the only split that is there.",
+    ),
+]
+SamplesOption = Annotated[int | None, typer.Option("--samples", min=1, help="Draw at most this many images.")]
+BatchSizeOption = Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per batch.")]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Decoding threads or processes of each rank and job.")
+]
 FolderArgument = Annotated[Path, typer.Argument(parser=path, help="A campaign's folder, for example results/quick.")]
 
 
@@ -71,35 +98,12 @@ def choose(  # noqa: PLR0913 - each is an option; # long, because each has its h
     campaign: Annotated[
         str, typer.Argument(parser=name_or_path, help="Name of a shipped campaign, or path of a .toml file.")
     ] = "quick",
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            parser=name_or_path,
-            help="Images: an ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files; "
-            "a path, s3://bucket/prefix, s3://bucket/key, or module:dataset. Only read. Default: a synthetic set like "
-            "ImageNet.",
-        ),
-    ] = None,
-    cache: Annotated[
-        Path,
-        typer.Option(
-            "--cache", parser=path, envvar="LOADERBENCH_CACHE", help="Folder for prepared data, which is reused."
-        ),
-    ] = Path("data"),
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            help="Which files to read if they are named by split: train, val or test. "
-            "Default: train, or the only split that is there.",
-        ),
-    ] = None,
-    samples: Annotated[int | None, typer.Option("--samples", min=1, help="Draw at most this many images.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Images per batch.")] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Decoding threads or processes of each rank and job.")
-    ] = None,
+    data: DataOption = None,
+    cache: CacheOption = Path("data"),
+    split: SplitOption = None,
+    samples: SamplesOption = None,
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
     blocks: Annotated[
         int | None, typer.Option("--blocks", min=1, help="Number of blocks. A block runs every contestant once.")
     ] = None,
@@ -121,9 +125,14 @@ def choose(  # noqa: PLR0913 - each is an option; # long, because each has its h
         "work": {"batch_size": batch_size, "workers": workers},
         "timing": {"blocks": blocks},
     }
-    overrides = {table: {k: v for k, v in values.items() if v is not None} for table, values in given.items()}
-    chosen = config.load(campaign, {table: values for table, values in overrides.items() if values})
+    chosen = config.load(campaign, _given(given))
     return Chosen(selection.select(chosen, only or (), skip or ()), campaign, data, cache)
+
+
+def _given(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the keys by table that have a value, without empty tables."""
+    overrides = {table: {k: v for k, v in values.items() if v is not None} for table, values in tables.items()}
+    return {table: values for table, values in overrides.items() if values}
 
 
 def on_campaign(command: Callable[..., None]) -> Callable[..., None]:
@@ -287,14 +296,14 @@ def certify(chosen: Chosen, *, strict: StrictOption = False) -> None:
 
 
 @app.command()
-def doctor(
+def doctor(  # noqa: PLR0913 - each is an option; # long, because each has its help
     target: Annotated[
-        str,
+        str | None,
         typer.Argument(
             help="module:function; the function returns an iterable of batches, such as a torch DataLoader, or a "
             "Lightning DataModule."
         ),
-    ],
+    ] = None,
     *,
     step_ms: Annotated[
         float | None, typer.Option("--step-ms", min=0, help="Time of a training step, for which a batch is needed.")
@@ -306,12 +315,66 @@ def doctor(
     markdown: Annotated[
         Path | None, typer.Option("--markdown", parser=path, help="File for the answer with all experiments.")
     ] = None,
+    data: DataOption = None,
+    demand: Annotated[
+        float | None, typer.Option("--demand", min=1, help="With --data: images/s that the training takes.")
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory", help="With --data: memory that the training may use, like 16GiB. Default: the machine's."
+        ),
+    ] = None,
+    loader: Annotated[
+        str | None,
+        typer.Option(
+            "--loader",
+            help="With --data: what training uses today, a contestant of campaign doctor. Default: ImageFolder with "
+            "PIL on the original files.",
+        ),
+    ] = None,
+    split: SplitOption = None,
+    samples: SamplesOption = None,
+    batch_size: BatchSizeOption = None,
+    workers: WorkersOption = None,
+    cache: CacheOption = Path("data"),
+    results: ResultsOption = Path("results"),
+    reports: ReportsOption = Path("reports"),
 ) -> None:
-    """Find what holds back a loader of your own, and measure what would help.
+    """Find what holds training back, and measure what would help: on your images, or in a loader of your own.
 
-    The function runs in child processes of this Python, about ten times, each time with one thing changed. Your code
-    and environment stay as they are.
+    Name either images, with --data, or a loader. Of images, a sample is measured in each way to load it. A loader runs
+    in child processes of this Python, about ten times, each time with one thing changed. Your images, code and
+    environment stay as they are.
     """
+    if (target is None) == (data is None):
+        _fail("name either images with --data, or a loader of your own as module:function")
+    if target is not None:
+        _examine(target, step_ms, step, seconds, markdown)
+        return
+
+    from loaderbench.doctor import on_data
+
+    tables: dict[str, dict[str, Any]] = {
+        "data": {"split": split, "samples": samples},
+        "work": {"batch_size": batch_size, "workers": workers},
+    }
+    diagnosis = on_data.examine_data(
+        data,
+        loader=loader,
+        demand=demand,
+        memory_bytes=on_data.size_bytes(memory) if memory else None,
+        overrides=_given(tables),
+        cache=cache,
+        results=results,
+        reports=reports,
+    )
+    if diagnosis.present is None:
+        raise typer.Exit(1)
+
+
+def _examine(target: str, step_ms: float | None, step: str | None, seconds: float, markdown: Path | None) -> None:
+    """Examine a loader of the user's own, and print the answer."""
     from loaderbench import doctor as examining
     from loaderbench.doctor import answer
 

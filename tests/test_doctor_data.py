@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from loaderbench import cli
 from loaderbench.campaign import campaign as config
-from loaderbench.doctor import data_answer, on_data, sample
-from loaderbench.doctor.cases import Case
+from loaderbench.doctor import data_answer, data_sample, on_data
+from loaderbench.doctor.data_case import Case
 from loaderbench.doctor.data_verdict import DataDiagnosis, diagnose
 from loaderbench.doctor.on_data import examine_data, size_bytes
 from loaderbench.findings.analysis import analyse
@@ -178,6 +180,22 @@ def test_unknown_loader_is_refused_with_the_known_ones() -> None:
         examine_data(None, loader="mine")
 
 
+@pytest.mark.parametrize("arguments", [[], ["my_project.data:make_loader", "--data", "/data/birds"]])
+def test_images_or_a_loader_must_be_named(arguments: list[str]) -> None:
+    told = CliRunner().invoke(cli.app, ["doctor", *arguments])
+    assert told.exit_code == 1
+    assert "name either images with --data, or a loader of your own as module:function" in told.output
+
+
+def test_options_of_the_command_reach_the_examination(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(on_data, "examine_data", lambda data, **options: given.update(options, data=data) or found())
+    command = ["doctor", "--data", "s3://birds", "--demand", "8000", "--memory", "16GiB", "--workers", "3"]
+    assert CliRunner().invoke(cli.app, command).exit_code == 0
+    assert (given["data"], given["demand"], given["memory_bytes"]) == ("s3://birds", 8000, 16 * GIB)
+    assert given["overrides"] == {"work": {"workers": 3}}
+
+
 def test_nothing_is_promised_where_nothing_can_be_told() -> None:
     diagnosis = found({"present-again": 700.0})
     assert diagnosis.cures == diagnosis.no_cures == ()
@@ -209,7 +227,7 @@ def test_page_holds_the_verdict_the_cures_and_the_picture(tmp_path: Path) -> Non
 def test_images_are_examined_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fabricate.campaign(tmp_path / "doctor", rows_of(SPEEDS, LIMITS, {}), certified={}, campaign=CAMPAIGN)
     monkeypatch.setenv("LOADERBENCH_LOCK", tmp_path.name)
-    monkeypatch.setattr(sample, "measure", lambda *_: sample.Measured(folder, IMAGES, CONVERSION_S))
+    monkeypatch.setattr(data_sample, "measure", lambda *_: data_sample.Measured(folder, IMAGES, CONVERSION_S))
     places = {"cache": tmp_path / "cache", "results": tmp_path, "reports": tmp_path / "reports"}
     diagnosis = examine_data("/data/birds", memory_bytes=1024 * GIB, **places)
     assert (diagnosis.bottleneck, diagnosis.images) == ("image size", IMAGES)

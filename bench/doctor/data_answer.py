@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from loaderbench.doctor.cases import Way
+from loaderbench.doctor.data_case import Way
 from loaderbench.doctor.data_verdict import DataCure, DataDiagnosis
 from loaderbench.machine.disk import size
 from loaderbench.report.markdown import templates

@@ -8,7 +8,7 @@ from math import inf
 from typing import Literal
 
 from loaderbench.campaign.variant import MAIN, Variant
-from loaderbench.doctor.cases import AGAIN, PRESENT, Case, Way, disk_step
+from loaderbench.doctor.data_case import AGAIN, PRESENT, Case, Way, disk_step
 from loaderbench.findings.findings import shown
 
 DataBottleneck = Literal[

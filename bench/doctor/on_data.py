@@ -50,10 +50,10 @@ def examine_data(  # noqa: PLR0913 - what is examined, for which training, and w
     with machine_lock(), scratch(cache):
         preflight.check(ran, data, cache, results, reports, None, display)
 
-        from loaderbench.doctor import sample  # libraries look for a home folder as they are imported
+        from loaderbench.doctor import data_sample  # libraries look for a home folder as they are imported
 
-        measured = sample.measure(ran, data, cache, results, display)
-        diagnosis, page = sample.answer(measured, reports, now=now, demand=demand, memory_bytes=memory_bytes)
+        measured = data_sample.measure(ran, data, cache, results, display)
+        diagnosis, page = data_sample.answer(measured, reports, now=now, demand=demand, memory_bytes=memory_bytes)
     display.say(f"\n{page}\nanswer: {reports / ran.name}")
     return diagnosis
 

@@ -11,7 +11,7 @@ import psutil
 
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.doctor import data_answer
-from loaderbench.doctor.cases import Case
+from loaderbench.doctor.data_case import Case
 from loaderbench.doctor.data_verdict import DataDiagnosis, diagnose
 from loaderbench.findings import verdicts
 from loaderbench.findings.raw_times import analyse_folder
