@@ -164,7 +164,7 @@ SAMPLE = (("jpg", image(0)), ("cls", b"0"))
 @pytest.mark.parametrize("content", [b"", b"no tar at all", bytes(5000)[:100]])
 def test_a_file_that_is_only_named_like_a_tar_is_refused(tmp_path, content):
     (tmp_path / "x.tar").write_bytes(content)
-    with pytest.raises(SourceError, match=r"x.tar cannot be read \("):
+    with pytest.raises(SourceError, match=r"x.tar cannot be read( from byte \d+ on)? \("):
         archives.read(tmp_path / "x.tar", tmp_path / "cache")
 
 

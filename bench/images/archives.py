@@ -5,19 +5,22 @@ half a download is never taken for the whole archive. The `data` filter of `tarf
 is not needed here, because callers write members under names of their own.
 """
 
+import bz2
 import gzip
+import hashlib
 import lzma
+import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from loaderbench.images.tree import EXTENSIONS, SourceError, is_ignored
+from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import printable
 
 Reject = Callable[[str, str], None]
@@ -25,11 +28,23 @@ Reject = Callable[[str, str], None]
 
 LARGEST_BYTES = 256 << 20
 """Largest member that may be an image. A larger one could fill the memory."""
-_LONGEST_HEADER_BYTES = 1 << 20
+_MOST_TIMES, _ALWAYS_BYTES = 100, 64 << 20
+"""Limit of what an archive unpacks to: so many times its size, and so many bytes besides."""
+_LONGEST_HEADER_BYTES, _HEADERS_BYTES = 8 << 10, 256 << 10
+"""Limits of one header with content, and of all headers of one member."""
+_LONG_NUMBER = re.compile(rb"\d{300}")
+"""No name and no number of a header has so many digits in a row. `tarfile` takes quadratic time to search them."""
+_LONGEST_NAME = 4096
 _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 """Types of headers with content, which `tarfile` reads into memory."""
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-_DAMAGE = (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
+_OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+    b"]\0\0": lzma.open,
+}
+"""What unpacks a compressed file, by its first bytes."""
 
 
 class DamagedError(SourceError):
@@ -44,6 +59,7 @@ class Member:
     """As in the archive. It is not trusted: compare it, but never write to it."""
     archive: str
     file: IO[bytes]
+    size_bytes: int
 
     @property
     def path(self) -> str:
@@ -66,6 +82,47 @@ class Member:
             return self.file.read()
 
 
+def most_bytes(packed_bytes: int) -> int:
+    """Return the limit of what archives of so many bytes unpack to."""
+    return _ALWAYS_BYTES + _MOST_TIMES * packed_bytes
+
+
+class _Stream:
+    """An unpacked tar whose size is limited. `tarfile` reads from it."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        packed_bytes = packed.seek(0, 2)
+        packed.seek(0)
+        first = packed.read(max(map(len, _OPENERS)))
+        packed.seek(0)
+        opener = next((opener for start, opener in _OPENERS.items() if first.startswith(start)), None)
+        self._file = opener(packed) if opener else packed
+        self._most_bytes = most_bytes(packed_bytes)
+        self.headers_left: int | None = _HEADERS_BYTES
+        """How much `tarfile` may read until the next member is found; None while a member's content is read."""
+        self.tell = self._file.tell
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int) -> int:
+        if place > self._most_bytes:
+            raise tarfile.ReadError(f"it unpacks to more than {_MOST_TIMES} times its size")
+        return int(self._file.seek(place))
+
+    def read(self, size: int) -> bytes:
+        if self.tell() + size > self._most_bytes:
+            raise tarfile.ReadError(f"it unpacks to more than {_MOST_TIMES} times its size")
+        if self.headers_left is not None and size > self.headers_left:
+            raise tarfile.ReadError(f"headers of more than {_HEADERS_BYTES >> 10} KiB")
+        content = bytes(self._file.read(size))
+        if self.headers_left is not None:
+            self.headers_left -= size
+            if _LONG_NUMBER.search(content):
+                raise tarfile.ReadError("a header with a number of hundreds of digits")
+        return content
+
+
 class _Header(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -77,6 +134,8 @@ class _Header(tarfile.TarInfo):
             if any(buf):
                 raise tarfile.ReadError(str(error)) from None
             raise  # zeros: the end mark
+        if header.size < 0:
+            raise tarfile.ReadError("a member of negative size")
         if header.type in _LONG and header.size > _LONGEST_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {header.size:,} bytes")
         return header
@@ -94,19 +153,32 @@ def members(
 
     `archive`: its name in messages. Raises DamagedError.
     """
-    names: set[str] = set()
-    with _damage_explained(archive, file), tarfile.open(fileobj=file, mode="r:*", tarinfo=_Header) as tar:
-        while (info := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined] # the headers of a million images must not add up
+    names: set[bytes] = set()
+    with _damage_explained(archive, file):
+        stream = _Stream(file)
+        tar = tarfile.TarFile(fileobj=stream, tarinfo=_Header)  # type: ignore[arg-type]
+        for info in _infos(tar, stream):
             if info.isdir():
                 continue
+            name = hashlib.blake2b(info.name.encode(errors="surrogateescape"), digest_size=16).digest()
             if reason := _refusal(info, largest_bytes):
                 reject(f"{archive}: {info.name}", reason)
-            elif info.name in names:
+            elif name in names:
                 reject(f"{archive}: {info.name}", "a file of this name came before")
             elif content := tar.extractfile(info):
-                names.add(info.name)
-                yield Member(info.name, archive, content)
+                names.add(name)
+                yield Member(info.name, archive, content, info.size)
+
+
+def _infos(tar: tarfile.TarFile, stream: _Stream) -> Iterator[tarfile.TarInfo]:
+    """Yield the headers of a tar. Raises ReadError where they take too much, or lead back."""
+    while (info := tar.next()) is not None:
+        if info.size < 0 or tar.offset < stream.tell():
+            raise tarfile.ReadError("a member of negative size")
+        stream.headers_left = None
+        tar.members.clear()  # type: ignore[attr-defined] # the headers of a million images must not add up
+        yield info
+        stream.headers_left = _HEADERS_BYTES
 
 
 def first_name(path: Path) -> str:
@@ -143,14 +215,16 @@ def _refusal(info: tarfile.TarInfo, largest_bytes: int | None) -> str:
         return "a name that leads out of the archive"
     if largest_bytes is not None and info.size > largest_bytes:
         return f"larger than {largest_bytes >> 20} MiB"
-    return ""
+    return "name too long" if len(info.name) > _LONGEST_NAME else ""
 
 
 @contextmanager
 def _damage_explained(archive: str, file: IO[bytes]) -> Iterator[None]:
     try:
         yield
-    except _DAMAGE as error:
+    except FixableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file can make `tarfile` raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         place = f" from byte {file.tell():,} on" if file.tell() else ""
         raise DamagedError(

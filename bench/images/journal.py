@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderbench.images.canonical_store import ROW
-from loaderbench.images.tree import Rejected
+from loaderbench.images.tree import Rejected, SkippedEntries, SourceError
+from loaderbench.machine.disk import need
 from loaderbench.machine.files import flush_disk, open_disk
 
 IMAGES_PER_ENTRY = 2048
 """Decoded images after which `PixelJournal` writes an entry."""
 BYTES_PER_ENTRY = 1 << 30
 """Unpacked bytes after which `UnpackJournal` writes an entry. Flushing more often would slow the disk down."""
+
+_LOOK_BYTES, _RESERVE_BYTES = 256 << 20, 1 << 30
+"""How often the free space is looked at while an archive is unpacked, and how much of it stays free."""
 
 
 class Journal:
@@ -33,7 +37,7 @@ class Journal:
         self._file.truncate(len(whole))
         self.entries: list[Any] = [json.loads(line) for line in whole.splitlines()]
         """Of earlier runs."""
-        self.rejected = [Rejected(**image) for entry in self.entries for image in entry["rejected"]]
+        self.rejected = SkippedEntries(Rejected(**image) for entry in self.entries for image in entry["rejected"])
         """Images that were skipped so far."""
         self._written = len(self.rejected)
 
@@ -124,18 +128,20 @@ class PixelJournal:
 class UnpackJournal:
     """The progress of unpacking an archive shard by shard into the folder `out`. To be closed."""
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    def __init__(self, out: Path, most_bytes: int | None) -> None:
+        """`most_bytes`: limit of what is written; None for no limit."""
+        self.out, self._most_bytes = out, most_bytes
         self._resumes = any(out.iterdir())
         self._disk = open_disk(out)
         self._journal = Journal(out / ".loaderbench.unpacked.jsonl")
         self.remove = self._journal.remove
         self.rejected = self._journal.rejected
-        last = self._journal.entries[-1] if self._journal.entries else {"shards": 0, "images": 0}
+        last = self._journal.entries[-1] if self._journal.entries else {"shards": 0, "images": 0, "bytes": 0}
         self.shards: int = last["shards"]
         """Shards that are complete."""
         self.images: int = last["images"]
         """Images that are written."""
+        self._bytes: int = last["bytes"]
         self._unsaved_bytes = 0
         self._of_shard: set[str] = set()
 
@@ -148,9 +154,20 @@ class UnpackJournal:
         """Return whether an existing file is left from a shard that a stop or a kill cut short."""
         return self._resumes and path not in self._of_shard
 
+    def allow(self, size_bytes: int) -> None:
+        """Raise SourceError if another file of this size exceeds the limit, DiskSpaceError if it leaves too little."""
+        if self._most_bytes is not None and self._bytes + size_bytes > self._most_bytes:
+            raise SourceError(
+                f"it unpacks to more than {self._most_bytes >> 20} MiB, far more than its size; if you trust it, "
+                "unpack it and name its folder"
+            )
+        if self._bytes // _LOOK_BYTES != (self._bytes + size_bytes) // _LOOK_BYTES:
+            need(_RESERVE_BYTES, self.out, "the unpacked images and a reserve")
+
     def add(self, path: str, size_bytes: int) -> None:
         """Count a written image."""
         self.images += 1
+        self._bytes += size_bytes
         self._unsaved_bytes += size_bytes
         if self._resumes:
             self._of_shard.add(path)
@@ -161,7 +178,7 @@ class UnpackJournal:
         self._of_shard.clear()
         if self._unsaved_bytes >= BYTES_PER_ENTRY:
             flush_disk(self._disk)  # the images are many small files
-            self._journal.write(shards=self.shards, images=self.images)
+            self._journal.write(shards=self.shards, images=self.images, bytes=self._bytes)
             self._unsaved_bytes = 0
 
 

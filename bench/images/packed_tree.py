@@ -3,26 +3,40 @@
 Those are one tar for each synset, and Hugging Face's, in which the name of an image ends in its synset.
 """
 
+import io
 import json
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import IO, ClassVar
+from typing import Any, ClassVar, cast
 
 from loaderbench.bucket.client import relative
 from loaderbench.images import imagenet, layouts, tables
-from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, first_name, holds_folders, is_tar, members
+from loaderbench.images.archives import (
+    LARGEST_BYTES,
+    DamagedError,
+    Member,
+    Reject,
+    first_name,
+    holds_folders,
+    is_tar,
+    members,
+    most_bytes,
+)
 from loaderbench.images.journal import UnpackJournal
 from loaderbench.images.splits import files_of
-from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SourceError, folders_in, is_ignored
+from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SkippedEntries, SourceError, folders_in, is_ignored
 from loaderbench.images.unpack import RECORD
 from loaderbench.machine.disk import full_disk_explained
+from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import printable
 
 _SYNSET = re.compile(r"n\d{8}")
+_PIECE_BYTES = {zipfile.ZIP_BZIP2: 64, zipfile.ZIP_LZMA: 4096}
+"""Packed bytes that can stand for tens of MiB."""
 _ENDS_IN_SYNSET = re.compile(r"_(n\d{8})\.JPEG$")
 
 
@@ -46,14 +60,15 @@ class PackedTree:
         `out` is empty, or holds what the same call left when it was stopped or killed: then this call resumes there.
         `on_progress` gets the number of files written so far. Raises SourceError or DiskSpaceError.
         """
-        rejected: list[Rejected] = []
+        rejected = SkippedEntries()
         places: set[str] = set()
-        with full_disk_explained(out.parent, "the unpacked images"), closing(UnpackJournal(out)) as journal:
+        most = most_bytes(sum(file.stat().st_size for file in self.files))
+        with full_disk_explained(out.parent, "the unpacked images"), closing(UnpackJournal(out, most)) as journal:
             complete = journal.shards  # each entry of an archive counts as one
-            for number, (path, name, file) in enumerate(_files(self.files, lambda *at: rejected.append(Rejected(*at)))):
+            for number, (path, name, file) in enumerate(_files(self.files, rejected.add)):
                 place = _place(path, name)
                 if file is not None and place in places:
-                    rejected.append(Rejected(f"{path}: {name}", "a file of this name came before"))
+                    rejected.add(f"{path}: {name}", "a file of this name came before")
                 elif number >= complete and _write(out / place, file, journal):
                     on_progress(journal.images)
                 if number >= complete:
@@ -61,7 +76,7 @@ class PackedTree:
                 places.add(place)
         if not journal.images:
             raise SourceError(f"no images in {printable(self.files[0])}: images end in {' '.join(EXTENSIONS)}")
-        (out / RECORD).write_text(json.dumps([asdict(entry) for entry in rejected]))
+        (out / RECORD).write_text(json.dumps(rejected.listed()))
         journal.remove()
 
     def tree(self, folder: Path, split: str | None) -> ImageTree:
@@ -74,10 +89,11 @@ class PackedTree:
         return replace(found, skipped=found.skipped + rejected, notes=(*self.notes, *found.notes))
 
 
-def _write(at: Path, file: IO[bytes] | None, journal: UnpackJournal) -> bool:
+def _write(at: Path, file: Member | None, journal: UnpackJournal) -> bool:
     """Write a file, or make a folder, which is a class even if it is empty. Return whether it was a file."""
     (at if file is None else at.parent).mkdir(parents=True, exist_ok=True)
     if file is not None:
+        journal.allow(file.size_bytes)
         journal.add(str(at), at.write_bytes(file.read()))
     return file is not None
 
@@ -108,7 +124,7 @@ def find(path: Path, split: str | None) -> PackedTree | None:
     return PackedTree(f"the tar file {tars[0].name}", (tars[0],), holds_splits=True)
 
 
-def _files(paths: Iterable[Path], reject: Reject) -> Iterator[tuple[Path, str, IO[bytes] | None]]:
+def _files(paths: Iterable[Path], reject: Reject) -> Iterator[tuple[Path, str, Member | None]]:
     """Yield the archive, name and content of each file that is of use; of an empty folder None as the content.
 
     Raises DamagedError.
@@ -132,10 +148,10 @@ def _gives_labels(name: str) -> bool:
     return name == imagenet.SOLUTION or tables.is_table(name)
 
 
-def _entries(path: Path, reject: Reject) -> Iterator[tuple[str, IO[bytes] | None]]:
+def _entries(path: Path, reject: Reject) -> Iterator[tuple[str, Member | None]]:
     if is_tar(path):
         with path.open("rb") as file:
-            yield from ((member.name.removeprefix("./"), member.file) for member in members(file, str(path), reject))
+            yield from ((member.name.removeprefix("./"), member) for member in members(file, str(path), reject))
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -146,6 +162,29 @@ def _entries(path: Path, reject: Reject) -> Iterator[tuple[str, IO[bytes] | None
                     yield info.filename, None
                 else:
                     with archive.open(info) as content:
-                        yield info.filename, content
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+                        content_: Any = _InPieces(cast("zipfile.ZipExtFile", content), info.compress_type)
+                        yield info.filename, Member(info.filename, str(path), content_, info.file_size)
+    except FixableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file can make `zipfile` raise anything
         raise DamagedError(f"{printable(path)} cannot be read ({error}); unpack it and name its folder") from None
+
+
+class _InPieces(io.RawIOBase):
+    """A file of a zip, unpacked in small pieces: of bzip2 and LZMA, `zipfile` unpacks all that it reads at once."""
+
+    def __init__(self, file: zipfile.ZipExtFile, compression: int) -> None:
+        self._file = file
+        self._piece_bytes = _PIECE_BYTES.get(compression, 1 << 20)
+        file.MIN_READ_SIZE = min(self._piece_bytes, file.MIN_READ_SIZE)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(min(len(buffer), self._piece_bytes))
+        buffer[: len(content)] = content
+        return len(content)

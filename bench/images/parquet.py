@@ -11,14 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loaderbench.images.archives import DamagedError, Reject
+from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, most_bytes
 from loaderbench.images.splits import files_of, split_in
 from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample
 from loaderbench.machine.text import names, printable, quoted
 
-_ROWS = 64
-"""Rows that are read at a time, which limits the memory."""
 _SIGNATURES = {
     b"\xff\xd8\xff": "jpg",
     b"\x89PNG\r\n\x1a\n": "png",
@@ -69,25 +67,30 @@ def _samples(number: int, path: Path, reject: Reject) -> Iterator[Sample]:
         suffix = next((suffix for first, suffix in _SIGNATURES.items() if (content or b"").startswith(first)), None)
         if not content:
             reject(origin, "no image bytes")
+        elif len(content) > LARGEST_BYTES:
+            reject(origin, f"larger than {LARGEST_BYTES >> 20} MiB")
         elif not suffix:
             reject(origin, "not an image by its first bytes")
-        elif label is None or label < 0:
+        elif not isinstance(label, int) or label < 0:
             reject(origin, "no label")
         else:
             yield Sample(label, f"{number:05d}-{place:07d}.{suffix}", content, origin)
 
 
 def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    """Yield rows as dicts. Raises DamagedError."""
-    batches = _open(path).iter_batches(_ROWS, columns=columns)
-    while True:
-        try:
-            rows = next(batches).to_pylist()
-        except StopIteration:
-            return
-        except Exception as error:  # noqa: BLE001 - a damaged file can make the reader raise anything
-            raise _damaged(path, error) from None
-        yield from rows
+    """Yield rows as dicts. Raises DamagedError.
+
+    One row is read at a time, because a value that a file stores once can stand for many rows.
+    """
+    file = _open(path)
+    try:
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        if max((group.total_byte_size for group in groups), default=0) > most_bytes(path.stat().st_size):
+            raise ValueError("a row group of far more than the file's size")  # noqa: TRY301
+        for batch in file.iter_batches(1, columns=columns, use_threads=False):
+            yield from batch.to_pylist()
+    except Exception as error:  # noqa: BLE001 - a damaged file can make the reader raise anything
+        raise _damaged(path, error) from None
 
 
 @dataclass(frozen=True)

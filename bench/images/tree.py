@@ -29,6 +29,7 @@ _OF_SYSTEMS = {"@eaDir", "__MACOSX", "#recycle", "lost+found"}
 """Names of folders that systems add, some with thumbnails."""
 
 
+_MOST_LISTED, _LONGEST_LISTED = 100_000, 1000
 _MOST_VISITS = 64
 """How often one folder is read under different names. Links in each folder to the next ones could be without end."""
 
@@ -47,6 +48,24 @@ class Rejected:
 
     def __str__(self) -> str:
         return f"{printable(self.path)}: {self.reason}"
+
+
+class SkippedEntries(list[Rejected]):
+    """The first 100,000 skipped entries of an archive, and the number of the others."""
+
+    more = 0
+
+    def add(self, path: str, reason: str) -> None:
+        """Add an entry. Its path, which an archive gives, is cut at 1,000 characters."""
+        if len(self) < _MOST_LISTED:
+            self.append(Rejected(path[:_LONGEST_LISTED], reason))
+        else:
+            self.more += 1
+
+    def listed(self) -> list[dict[str, str]]:
+        """Return the entries as dicts, and a last one for those that are not listed."""
+        more = [Rejected(f"{self.more} more entries", "too many to list")] if self.more else []
+        return [asdict(entry) for entry in (*self, *more)]
 
 
 @dataclass(frozen=True, eq=False)

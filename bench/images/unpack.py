@@ -4,15 +4,15 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from loaderbench.images.archives import DamagedError, Reject
+from loaderbench.images.archives import DamagedError, Reject, most_bytes
 from loaderbench.images.class_folders import scan
 from loaderbench.images.journal import UnpackJournal
-from loaderbench.images.tree import EXTENSIONS, LABELS_BELOW, ImageTree, Rejected, SourceError
+from loaderbench.images.tree import EXTENSIONS, LABELS_BELOW, ImageTree, Rejected, SkippedEntries, SourceError
 from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.text import printable
 
@@ -78,15 +78,17 @@ def unpack(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> N
     `out` is empty, or holds what the same call left when it was stopped or killed: then this call resumes after the
     complete shards. Raises SourceError or DiskSpaceError; the caller removes what is in `out` then.
     """
-    rejected: list[Rejected] = []
-    with closing(UnpackJournal(out)) as journal:
+    rejected = SkippedEntries()
+    most = most_bytes(sum(file.stat().st_size for file in archive.files)) if archive.files else None
+    with closing(UnpackJournal(out, most)) as journal:
         complete = journal.shards
         try:
-            for number, shard in enumerate(archive.shards(lambda *entry: rejected.append(Rejected(*entry)))):
+            for number, shard in enumerate(archive.shards(rejected.add)):
                 if number >= complete:
                     _unpack_shard(shard, journal, on_progress)
         except DamagedError as error:
             raise SourceError(f"{error}. The {journal.images:,} images before it are not kept") from None
+    rejected.more += journal.rejected.more
     rejected += journal.rejected
     if not journal.images:
         first = f" ({rejected[0]}, ...)" if rejected else ""
@@ -97,7 +99,7 @@ def unpack(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> N
         )
     record = {
         "notes": archive.notes,
-        "rejected": [asdict(entry) for entry in rejected],
+        "rejected": rejected.listed(),
         "classes": archive.classes,
     }
     (out / RECORD).write_text(json.dumps(record))
@@ -120,9 +122,9 @@ def _with_record(tree: ImageTree) -> ImageTree:
 
 
 def _unpack_shard(shard: Shard, journal: UnpackJournal, on_progress: Callable[[int], None]) -> None:
-    for sample in shard(lambda *entry: journal.rejected.append(Rejected(*entry))):
+    for sample in shard(journal.rejected.add):
         if reason := _refusal(sample) or _write(journal, sample):
-            journal.rejected.append(Rejected(sample.origin, reason))
+            journal.rejected.add(sample.origin, reason)
         else:
             on_progress(journal.images)
     journal.complete_shard()
@@ -144,6 +146,7 @@ def _write(journal: UnpackJournal, sample: Sample) -> str:
     """Write one image. Return an empty string, or why it is skipped."""
     folder = f"{journal.out}/{class_folder(sample.label)}"
     path = f"{folder}/{sample.name}"
+    journal.allow(len(sample.content))
     with full_disk_explained(journal.out.parent, "the unpacked images"):
         try:
             file = open(path, "xb")  # noqa: PTH123, SIM115 - a million Paths would take their time

@@ -16,7 +16,7 @@ from itertools import groupby
 from operator import attrgetter, index
 from pathlib import Path
 
-from loaderbench.images.archives import Member, Reject, holds_folders, is_tar, members
+from loaderbench.images.archives import LARGEST_BYTES, Member, Reject, holds_folders, is_tar, members
 from loaderbench.images.splits import files_of
 from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample
@@ -82,9 +82,17 @@ def _fields(shard: Path, reject: Reject) -> Iterator[tuple[str, dict[str, bytes]
     with shard.open("rb") as file:
         ours = (member for member in members(file, str(shard), reject) if not member.basename.startswith(_OF_MACOS))
         for key, files in groupby(ours, attrgetter("key")):
-            named = ((_field(member), member) for member in files)
-            used = (*_IMAGES, *_LABELS)
-            yield key, {field: member.read() if _type(field) in used else b"" for field, member in named}
+            fields: dict[str, bytes] = {}
+            left_bytes = LARGEST_BYTES
+            for member in files:
+                field = _field(member)
+                is_used = _type(field) in (*_IMAGES, *_LABELS)
+                if is_used and member.size_bytes > left_bytes:
+                    reject(member.path, f"larger than {LARGEST_BYTES >> 20} MiB, with the rest of its sample")
+                    is_used = False
+                fields[field] = member.read() if is_used else b""
+                left_bytes -= len(fields[field])
+            yield key, fields
 
 
 def _image(fields: dict[str, bytes]) -> str | None:
