@@ -8,7 +8,8 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -23,6 +24,7 @@ from loaderbench.machine.errors import FixableError
 from loaderbench.machine.files import BusyError, expanded
 from loaderbench.machine.machine_lock import machine_lock
 from loaderbench.machine.process import SAFE_PATH
+from loaderbench.machine.reasons import reason
 from loaderbench.machine.scratch import scratch
 from loaderbench.machine.text import one_line, printable_lines, quoted
 
@@ -399,10 +401,8 @@ def report(
     _need_campaign(folder)
     if why := obstacle(reports):
         _fail(f"{why}; use --reports DIR for another folder")
-    try:
+    with _reading(folder):
         _echo(writing.write(folder, reports / folder.resolve().name))
-    except ValueError as error:  # written by another version
-        _fail(str(error))
 
 
 @app.command()
@@ -411,10 +411,8 @@ def check(folder: FolderArgument) -> None:
     from loaderbench.findings import check as checking
 
     _need_campaign(folder)
-    try:
+    with _reading(folder):
         judgements = checking.check(folder)
-    except ValueError as error:  # written by another version
-        _fail(str(error))
     for judgement in judgements:
         _echo(one_line(str(judgement)))
     if any(judgement.state == "invalid" for judgement in judgements):
@@ -487,6 +485,17 @@ def campaigns() -> None:
 def _need_campaign(folder: Path) -> None:
     if not (folder / "env.json").exists():
         _fail(f"{folder} holds no campaign (no env.json); measure one with: loaderbench bench")
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Print the reason and exit if a campaign's folder is not as this version writes it: it may be a stranger's."""
+    try:
+        yield
+    except ValueError as error:
+        _fail(str(error))
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError) as error:
+        _fail(f"{folder} holds what no loaderbench has written: {reason(error)}; restore it, or measure again")
 
 
 def _echo(text: object, *, err: bool = False) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 from loaderbench.campaign import tuning
 from loaderbench.campaign.disturbances import flags
@@ -104,7 +103,7 @@ def _altered(row: Record, folder: CampaignFolder) -> Iterator[str]:
         columns = timeline.columns() if timeline else {}
         if timeline and row.schema < earlier.RENAMED_IN:
             columns |= earlier.columns(timeline)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError) as error:
         yield f"its raw times, times/{row.times}, cannot be read: {error}"
         return
     for name in columns.keys() & set(folder.header):  # an earlier version has fewer

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -59,6 +60,26 @@ def new_file(path: Path) -> IO[bytes]:
     """Open a new file for writing. It takes the place of another one, or of a link, which is not followed."""
     path.unlink(missing_ok=True)
     return path.open("xb")
+
+
+def open_plain(path: Path, most_bytes: int) -> IO[bytes]:
+    """Open a file for reading that may be a stranger's.
+
+    Raises FileNotFoundError, or ValueError for a link, a device, a folder, or more than `most_bytes`.
+    """
+    try:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+        status = os.fstat(file.fileno())
+    except (IsADirectoryError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        what = "a link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0).lower()
+        raise ValueError(f"{printable(path)} is not read: {what}") from None
+    if not stat.S_ISREG(status.st_mode) or status.st_size > most_bytes:
+        file.close()
+        what = f"more than {most_bytes >> 20} MiB" if stat.S_ISREG(status.st_mode) else "no regular file"
+        raise ValueError(f"{printable(path)} is not read: {what}")
+    return file
 
 
 def open_disk(folder: Path) -> int:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from loaderbench.machine.files import write_whole
+from loaderbench.machine.files import open_plain, write_whole
 from loaderbench.records.record import Record
 
 _FILE = "certificates.json"
+_MOST_BYTES = 64 << 20
 State = Literal["as requested", "different work", "unknown", "unavailable"]
 UNAVAILABLE = "unavailable"
 """How a failure begins if the contestant cannot run here: a library is missing, or it does not support the work."""
@@ -65,7 +66,8 @@ class Certificate:
 def load(folder: Path) -> dict[str, Certificate]:
     """Return the certificates in a campaign's folder, by contestant; empty without a file."""
     try:
-        stored = json.loads((folder / _FILE).read_text())
+        with open_plain(folder / _FILE, _MOST_BYTES) as file:
+            stored = json.load(file)
     except FileNotFoundError:
         return {}
     return {name: Certificate.from_dict(certificate) for name, certificate in stored.items()}

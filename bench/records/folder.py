@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from loaderbench.machine.files import open_plain
 from loaderbench.records import certificates, trials_csv
 from loaderbench.records.certificates import Certificate
 from loaderbench.records.record import Record
 from loaderbench.records.timeline import Timeline
 
 _ENV_SCHEMA = 1
+_MOST_BYTES = 16 << 20
 _LATER: dict[str, Any] = {
     "cold": [],
     "best": {},
@@ -39,7 +41,8 @@ class CampaignFolder:
 
         Raises FileNotFoundError, or ValueError if they have another schema or lack keys.
         """
-        env: Mapping[str, Any] = json.loads((self.path / "env.json").read_text())
+        with open_plain(self.path / "env.json", _MOST_BYTES) as file:
+            env: Mapping[str, Any] = json.load(file)
         if env.get("schema") != _ENV_SCHEMA:
             raise ValueError(
                 f"{self.path / 'env.json'} has schema {env.get('schema')} instead of {_ENV_SCHEMA}; "
@@ -69,9 +72,9 @@ class CampaignFolder:
         return trials_csv.seal(row, self.path, self.header)
 
     def has_times(self, row: Record) -> bool:
-        """Return whether the raw times of a row are there."""
-        return bool(row.times) and (self.path / "times" / row.times).is_file()
+        """Return whether the raw times of a row are there. Raises ValueError for a name that leads elsewhere."""
+        return bool(row.times) and trials_csv.times_path(row, self.path).is_file()
 
     def timeline(self, row: Record) -> Timeline | None:
         """Return the raw times of a row; None if it has none, or if their file is missing."""
-        return Timeline.load(self.path / "times" / row.times) if self.has_times(row) else None
+        return Timeline.load(trials_csv.times_path(row, self.path)) if self.has_times(row) else None

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loaderbench.machine.files import force_to_disk, new_file
+from loaderbench.records import arrays
 
 NS_PER_S = 1e9
 _NS_PER_MS = 1e6
+MOST_WORKERS = 1 << 16
 MOST_AFTER_PAUSE = 256
 """Maximum number of batches after the pause in which prefetched images are counted."""
 _FILLING_SHARE = 0.8
@@ -166,12 +168,15 @@ class Timeline:
 
     @classmethod
     def load(cls, path: Path) -> Timeline:
-        """Return the timeline that `save` wrote; its clock starts with the first request."""
-        with path.open("rb") as file, np.load(file) as kept:
+        """Return the timeline that `save` wrote; its clock starts with the first request.
+
+        Raises FileNotFoundError, or ValueError for a file that `save` has not written.
+        """
+        with arrays.opened(path) as kept:
             exits_ns = np.cumsum(kept["interval_ns"])
             opened, closed = kept["window"].tolist()
             [paused] = kept["paused"].tolist()
-            return cls(
+            timeline = cls(
                 asked_ns=(exits_ns - kept["wait_ns"]).tolist(),
                 exits_ns=exits_ns.tolist(),
                 images=kept["images"].tolist(),
@@ -186,6 +191,22 @@ class Timeline:
                 if "gpu_util_pct" in kept
                 else [],
             )
+            timeline._check()
+            return timeline
+
+    def _check(self) -> None:
+        """Raise ValueError for times that no trial has."""
+        batches, (first, last) = len(self.exits_ns), self._window
+        right = (
+            len(self.asked_ns) == batches
+            and len(self.ranks) in {0, batches}
+            and all(0 <= place <= batches for place in (*self.epochs, *self.ranks, self.paused or 0))
+            and 0 <= first < last < len(self.images) <= batches
+            and self.exits_ns[first] < self.exits_ns[last]
+            and 1 <= self.workers <= MOST_WORKERS
+        )
+        if not right:
+            raise ValueError("its arrays do not agree")
 
     def _drift(self, images: NDArray[np.int64], exits: NDArray[np.int64]) -> dict[str, float | None]:
         """Return how much faster the window's second half was than its first, and the standard error, in percent.

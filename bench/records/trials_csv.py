@@ -15,13 +15,15 @@ from typing import Any, get_args, get_type_hints
 
 from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.errors import FixableError
-from loaderbench.machine.files import force_to_disk
+from loaderbench.machine.files import force_to_disk, open_plain
 from loaderbench.machine.text import cell as cell_text
 from loaderbench.machine.text import one_line, printable
+from loaderbench.records import arrays
 from loaderbench.records.earlier import RENAMED
 from loaderbench.records.record import HEADER, SCHEMA_VERSION, Record
 
 _TYPES = get_type_hints(Record)
+_MOST_BYTES = 256 << 20
 REASON_CHARACTERS = 2000
 """The longest reason that is kept. The log has the rest."""
 MAKE_ROOM = "make room there and run the same command to resume, or use --results DIR for another disk"
@@ -80,7 +82,8 @@ def read(path: Path) -> list[Record]:
     """
     if not path.exists():
         return []
-    content = path.read_bytes()
+    with open_plain(path, _MOST_BYTES) as file:
+        content = file.read()
     csv.field_size_limit(sys.maxsize)  # reasons of earlier versions may have any length
     rows = list(csv.reader(io.StringIO(content[: content.rfind(b"\n") + 1].decode(), newline="")))
     if rows and not (_NEEDED <= set(rows[0]) <= set(HEADER)):
@@ -88,7 +91,10 @@ def read(path: Path) -> list[Record]:
             f"{path} has other columns than schema {SCHEMA_VERSION}; "
             "use the version of loaderbench that wrote it (see env.json beside it)"
         )
-    return [_record(dict(zip(rows[0], row, strict=True))) for row in rows[1:]]
+    try:
+        return [_record(dict(zip(rows[0], row, strict=True))) for row in rows[1:]]
+    except ValueError as error:
+        raise ValueError(f"{path} has a row that no loaderbench has written ({error}); restore it") from None
 
 
 def _record(cells: Mapping[str, str]) -> Record:
@@ -101,8 +107,8 @@ def header_of(path: Path) -> tuple[str, ...]:
     """Return the columns of a file in their order; today's if there is none."""
     if not path.exists():
         return HEADER
-    with path.open(encoding="utf-8") as file:
-        return tuple(next(csv.reader(file), HEADER))
+    with open_plain(path, _MOST_BYTES) as file:
+        return tuple(next(csv.reader(filter(None, [file.readline().decode()])), HEADER))
 
 
 def mend(path: Path) -> None:
@@ -122,10 +128,21 @@ def mend(path: Path) -> None:
 def seal(record: Record, folder: Path, header: Sequence[str] = HEADER) -> str:
     """Return the seal that a row in a campaign's folder must have. `header`: the columns of the file.
 
-    Raises FileNotFoundError without the row's raw times.
+    Raises FileNotFoundError without the row's raw times, and ValueError if they are no plain file.
     """
-    raw = (folder / "times" / record.times).read_bytes() if record.times else b""
+    raw = b""
+    if record.times:
+        with open_plain(times_path(record, folder), arrays.MOST_BYTES) as file:
+            raw = file.read()
     return hashlib.sha256("\n".join(_cells(record, header)).encode() + raw).hexdigest()
+
+
+def times_path(record: Record, folder: Path) -> Path:
+    """Return the file with a row's raw times. Raises ValueError if its name leads out of the campaign's folder."""
+    times = folder / "times"
+    if Path(record.times).name != record.times or times.is_symlink():
+        raise ValueError(f"{printable(record.times)} is no file of {printable(times)}")
+    return times / record.times
 
 
 def cell(value: str | float | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ from markupsafe import Markup
 from loaderbench.findings import verdicts
 from loaderbench.findings.raw_times import analyse_folder
 from loaderbench.machine.disk import full_disk_explained
+from loaderbench.machine.files import open_plain
 from loaderbench.machine.text import one_line, quoted
 from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.record import Record
@@ -28,6 +30,7 @@ from loaderbench.report.material import Material
 REPORT = "report.md"
 SHOWN_UNREADABLE = 20
 """Number of unreadable images that a report names; it counts all."""
+_MOST_BYTES = 1 << 30
 
 
 SECTIONS = (
@@ -116,7 +119,7 @@ def _unreadable(path: Path) -> tuple[int, list[dict[str, str]]]:
     """Return how many images could not be read, and the first of them."""
     if not path.exists():
         return 0, []
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    with io.TextIOWrapper(open_plain(path, _MOST_BYTES), "utf-8", "replace", newline="") as file:
         rows = csv.DictReader(file)
         examples = list(islice(rows, SHOWN_UNREADABLE))
         return len(examples) + sum(1 for _ in rows), examples
