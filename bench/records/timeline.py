@@ -196,7 +196,7 @@ class Timeline:
 
     def _check(self) -> None:
         """Raise ValueError for times that no trial has."""
-        batches, (first, last) = len(self.exits_ns), self._window
+        batches, (first, last) = len(self.exits_ns), self.window
         right = (
             len(self.asked_ns) == batches
             and len(self.ranks) in {0, batches}
