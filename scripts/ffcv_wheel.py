@@ -129,8 +129,11 @@ def true_requirements() -> list[str]:
 
 
 def build() -> Path:
-    """Build the wheel in a temporary folder, and cache it only if its extension loads."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Build the wheel in a temporary folder, and cache it only if its extension loads.
+
+    The folder is in the environment, because an extension cannot be loaded from a disk that is mounted `noexec`.
+    """
+    with tempfile.TemporaryDirectory(dir=sys.prefix) as folder:
         work = Path(folder)
         (work / "relabelled").mkdir()
         wheel = relabel(compile_wheel(work), work)

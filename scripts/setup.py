@@ -201,7 +201,8 @@ def main(step: str = "environment") -> int:
     """Run one step. A lock on the checkout keeps other set-ups waiting."""
     checkout = os.open(ROOT, os.O_RDONLY)
     fcntl.flock(checkout, fcntl.LOCK_EX)  # a second `make` waits for the first
-    LOG.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a read-only checkout that is set up needs no log
+        LOG.unlink()
     try:
         match step:
             case "tools":
@@ -212,7 +213,7 @@ def main(step: str = "environment") -> int:
                 print("portable wheel:", Path(shutil.copy(make_wheel(), dist)).relative_to(ROOT))
             case _:
                 make_environment()
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         print(f"set-up: {error}", file=sys.stderr)
         return 1
     return 0

@@ -173,3 +173,13 @@ def test_wheel_supports_python_3_9_and_newer_and_declares_its_imports(wheel):
     required = set(re.findall(r"(?m)^Requires-Dist: ([\w-]+)", metadata))
     assert required >= {"numba", "numpy", "opencv-python-headless", "torch"}
     assert "opencv-python" not in required
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a mount")
+@pytest.mark.skipif(not Path("/usr/include/turbojpeg.h").exists(), reason="needs what FFCV is compiled with")
+def test_the_wheel_is_built_where_no_program_may_run_in_the_temporary_folder(tmp_path: Path) -> None:
+    build = f"TMPDIR={tmp_path} XDG_CACHE_HOME={tmp_path} {sys.executable} {ROOT / 'scripts' / 'ffcv_wheel.py'} build"
+    command = ["unshare", "--mount", "sh", "-ec", f"mount -t tmpfs -o noexec none {tmp_path}\n{build}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIME_LIMIT_S)
+    assert done.stdout.startswith(f"{tmp_path}/loaderbench/wheels/ffcv-"), done.stderr
