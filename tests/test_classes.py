@@ -105,7 +105,7 @@ def test_undo_restores_every_folder_after_a_kill_at_any_step(source, tmp_path, m
         try:
             classes.number(source, tmp_path / "out", move=move)
         except Killed:
-            assert step < 5
+            assert step < 6
     if (tmp_path / "out" / classes.JOURNAL).exists():
         classes.undo(tmp_path / "out")
     assert state(source) == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from base64 import b64encode
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def server(*, round_trips: int = 1) -> Iterator[int]:
 def connected(url: str, port: int, host: str = "127.0.0.1") -> tuple[socket.socket, bytes]:
     """Return a connection through the proxy and the status line of the answer."""
     connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=300)
-    connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    connection.sendall(f"CONNECT {host}:{port} HTTP/1.1\r\n{own(url)}\r\n\r\n".encode())
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         head += connection.recv(1)
@@ -141,12 +142,38 @@ def test_proxy_resolves_a_name_that_only_it_knows() -> None:
     assert status == b"HTTP/1.1 200 Connected"
 
 
-@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1", b"\x16\x03\x01"])
-def test_requests_other_than_connect_are_refused(request_line: bytes) -> None:
-    with network.proxy(Link()) as url, socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
-        client.sendall(request_line + b"\r\n\r\n")
-        answer = client.recv(1 << 10)
-        assert not answer or answer.startswith(b"HTTP/1.1 501")
+def own(url: str) -> str:
+    return "Proxy-Authorization: Basic " + b64encode(url.partition("://")[2].rpartition("@")[0].encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("request_lines", "status"),
+    [
+        ("GET / HTTP/1.1", 501),
+        ("\x16\x03\x01", 400),
+        ("", 400),
+        ("CONNECT 127.0.0.1:https HTTP/1.1\r\n{own}", 400),
+        ("CONNECT 127.0.0.1:99999 HTTP/1.1\r\n{own}", 400),
+        ("CONNECT 127.0.0.1:80 HTTP/1.1\r\nX: " + 70_000 * "x", 400),
+        (f"CONNECT {'x' * 70}.invalid:80 HTTP/1.1\r\n{{own}}", 502),
+        ("CONNECT 127.0.0.1:{port} HTTP/1.1", 407),
+        ("CONNECT 127.0.0.1:{port} HTTP/1.1\r\nProxy-Authorization: Basic bG9hZGVyYmVuY2g6", 407),
+        ("CONNECT 127.0.0.1:{port} HTTP/1.1\r\nProxy-Authorization: Basic \xe9", 407),
+        ("CONNECT 127.0.0.1:{port} HTTP/1.1\r\n{own}", 200),
+    ],
+)
+def test_what_is_no_request_of_a_client_with_the_key_is_refused(
+    request_lines: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        server() as port,
+        network.proxy(Link()) as url,
+        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client,
+    ):
+        filled = request_lines.replace("{own}", own(url)).replace("{port}", str(port))
+        client.sendall(f"{filled}\r\n\r\n".encode("latin-1"))
+        assert client.recv(1 << 10).startswith(f"HTTP/1.1 {status}".encode())
+    assert not caplog.records
 
 
 def test_closing_the_proxy_ends_its_connections() -> None:

@@ -161,6 +161,11 @@ def test_a_download_uses_the_network_only_before_the_first_epoch(
     assert result["cache_end_mib"] * MIB == result["cache_peak_mib"] * MIB == size(everything, loader)
 
 
+def test_the_server_of_trials_writes_nothing(place: Place) -> None:
+    lines = [each.cmdline() for each in psutil.Process().children(recursive=True)]
+    assert [("--read-only" in line) for line in lines if str(place.scratch / "buckets") in line] == [True]
+
+
 def test_a_trial_leaves_no_files(run: Run, streamed: dict[str, Any], place: Place, home: Path) -> None:
     assert not (place.scratch / "trial").exists()
     assert not [path for path in home.rglob("*") if "chunk" in path.name or path.name == ".lightning"]

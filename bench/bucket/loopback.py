@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryFile
 from urllib.parse import urlsplit
 
@@ -25,7 +26,8 @@ METERED_HOST = "bucket.invalid"
 
 Many clients go past a proxy to reach a loopback address, and would not be counted.
 """
-KEY, SECRET = "loaderbench", "loopback-only"
+_KEY, _SECRET = token_hex(10), token_hex(20)
+"""Drawn for this process, because other users of the machine can reach the server too."""
 _STARTS_WITHIN_S = 30
 _AUTHORITY, _CERTIFICATE, _KEY_FILE = "authority.pem", "server.pem", "server.key"
 
@@ -39,8 +41,8 @@ def environment(endpoint: str, certificates: Path | None = None) -> dict[str, st
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
         "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_ACCESS_KEY_ID": _KEY,
+        "AWS_SECRET_ACCESS_KEY": _SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -75,17 +77,19 @@ def certify(folder: Path) -> None:
 
 
 @contextmanager
-def serve(root: Path, certificates: Path | None = None) -> Iterator[str]:
+def serve(root: Path, certificates: Path | None = None, *, read_only: bool = False) -> Iterator[str]:
     """Serve the folders in `root` as buckets on a free port, and give the endpoint.
 
-    `certificates`: the folder that `certify` filled; with it the server speaks https. Raises S3Error.
+    `certificates`: the folder that `certify` filled; with it the server speaks https. `read_only`: refuse to write.
+    Raises S3Error.
     """
-    options = ["--addr", f"{HOST}:0", "--auth-key", f"{KEY},{SECRET}"]
+    options = ["--addr", f"{HOST}:0", *(["--read-only"] if read_only else [])]
     if certificates:
         options += ["--cert", str(certificates / _CERTIFICATE), "--key", str(certificates / _KEY_FILE)]
     command = rclone.command("serve", "s3", *options, str(root))
+    keyed = {**rclone.environment(), "RCLONE_AUTH_KEY": f'"{_KEY},{_SECRET}"'}  # a command line is for all to see
     with TemporaryFile("w+") as said:
-        server = subprocess.Popen(command, stdout=said, stderr=said, env=rclone.environment())
+        server = subprocess.Popen(command, stdout=said, stderr=said, env=keyed)
         try:
             if (port := _port(server)) is None:
                 said.seek(0)

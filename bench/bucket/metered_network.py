@@ -6,10 +6,13 @@ The content stays encrypted, so the proxy works for every server that speaks htt
 from __future__ import annotations
 
 import asyncio
+import hmac
 from array import array
+from base64 import b64encode
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from secrets import token_hex
 from threading import Thread
 from time import perf_counter_ns
 
@@ -66,13 +69,17 @@ class Link:
 
 @contextmanager
 def proxy(link: Link) -> Iterator[str]:
-    """Run a proxy in a thread until the block ends, and give its URL. All of its connections use the link."""
+    """Run a proxy in a thread until the block ends, and give its URL. All of its connections use the link.
+
+    The URL holds a password that is drawn for it, because other users of the machine can reach the proxy too.
+    """
+    account = f"loaderbench:{token_hex(16)}"
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(asyncio.start_server(lambda *ends: _tunnel(link, *ends), HOST, 0))
+    server = loop.run_until_complete(asyncio.start_server(lambda *ends: _tunnel(link, account, *ends), HOST, 0))
     thread = Thread(target=loop.run_forever)
     thread.start()
     try:
-        yield f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
+        yield f"http://{account}@{HOST}:{server.sockets[0].getsockname()[1]}"
     finally:
         asyncio.run_coroutine_threadsafe(_end(server), loop).result()
         loop.call_soon_threadsafe(loop.stop)
@@ -88,19 +95,42 @@ async def _end(server: asyncio.Server) -> None:
     await asyncio.gather(*others, return_exceptions=True)
 
 
-async def _tunnel(link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+class _RefusedError(Exception):
+    """A request that is not served. The message is the status line of the answer."""
+
+
+async def _asked(reader: asyncio.StreamReader, account: str) -> tuple[str, int]:
+    """Read a CONNECT request and return its host and port. Raises _RefusedError."""
+    try:
+        request, *headers = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        verb, target, *_ = request.split()
+        host, _, port = target.rpartition(":")
+        if verb != "CONNECT":
+            raise _RefusedError("501 Only CONNECT is understood")
+        fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in headers)}
+        expected = f"Basic {b64encode(account.encode()).decode()}"
+        if not hmac.compare_digest(fields.get("proxy-authorization", "").encode("latin-1"), expected.encode()):
+            raise _RefusedError("407 Proxy Authentication Required")
+        if not 0 < int(port) < 1 << 16:
+            raise _RefusedError("400 Bad Request")
+    except (ValueError, asyncio.LimitOverrunError):
+        raise _RefusedError("400 Bad Request") from None
+    return host, int(port)
+
+
+async def _tunnel(link: Link, account: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve one client: connect it to `host:port` of its CONNECT request, and relay both ways."""
     try:
-        verb, target, *_ = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split()
-        if verb != "CONNECT":
-            await _refuse(writer, "501 Only CONNECT is understood")
+        try:
+            host, port = await _asked(reader, account)
+        except _RefusedError as refused:
+            await _refuse(writer, str(refused))
             return
-        host, _, port = target.rpartition(":")
         try:
             address = link.hosts.get(host, host.strip("[]"))
-            far_reader, far_writer = await asyncio.open_connection(address, int(port))
-        except OSError as error:
-            link.trouble = f"{target} did not answer: {error.strerror or error}"
+            far_reader, far_writer = await asyncio.open_connection(address, port)
+        except (OSError, ValueError) as error:  # ValueError: no name of a host
+            link.trouble = f"{host}:{port} did not answer: {getattr(error, 'strerror', '') or error}"
             await _refuse(writer, "502 Bad Gateway")
             return
         await asyncio.sleep(link.latency_s)

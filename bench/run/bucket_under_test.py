@@ -176,6 +176,7 @@ def _served(settings: Stream, folders: Sequence[Path], scratch: Path, display: D
             )
         if done["status"] != "ok":
             raise S3Error(f"the bucket on loopback could not be filled: {done['reason']}")
+    with loopback.serve(buckets, certificates=certificates, read_only=True) as endpoint:
         metered = loopback.environment(loopback.metered(endpoint), certificates)
         yield Place(settings, location, scratch, metered)
 
