@@ -20,6 +20,13 @@ streams = True
 shared_memory_bytes = prefetched_bytes
 
 
+class _Refused:
+    """A serializer that the writer does not use. A stranger's index may ask for it; `pickle` would run a program."""
+
+    def setup(self, data_format: str) -> None:
+        raise ValueError(f"the index asks for the serializer {data_format!r}, which is not used here")
+
+
 @contextmanager  # long, because what it defines needs LitData, which is imported on use only
 def stream(  # noqa: PLR0913 - the options
     artifact: Artifact,
@@ -41,6 +48,7 @@ def stream(  # noqa: PLR0913 - the options
     """
     import torch
     from litdata import StreamingDataLoader, StreamingDataset
+    from litdata.streaming.serializers import _SERIALIZERS
     from torchvision.transforms import v2
 
     class Epochs(StreamingDataLoader):  # type: ignore[misc]
@@ -68,6 +76,7 @@ def stream(  # noqa: PLR0913 - the options
         seed=work.seed,
         subsample=float(work.passes),
         transform=sample,
+        serializers={name: _Refused() for name in _SERIALIZERS if name not in {"pil", "jpeg", "int"}},
     )
     yield Epochs(
         dataset,

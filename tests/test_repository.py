@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -108,7 +109,7 @@ def refuse_to_convert(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Forks.run
 
     def only_links(forks: Forks, spec: Conversion, log: Path) -> dict[str, Any]:
-        assert spec.encoding.mode == "original", "converted what is published"
+        assert spec.is_written or spec.encoding.mode == "original", "converted what is published"
         return run(forks, spec, log)
 
     monkeypatch.setattr(Forks, "run", only_links)
@@ -239,6 +240,26 @@ class TestRepository:
         change(bucket, "manifest.json", json.dumps(manifest).encode())
         with pytest.raises(PrepareError, match="describes another format than its name"):
             ready(tree, second, HERE)
+
+    @pytest.mark.parametrize("theirs", [b"no image", None])
+    def test_what_a_pulled_format_stores_is_read_back(
+        self, published: Prepared, bucket: Path, tree: Path, second: Path, theirs: bytes | None
+    ) -> None:
+        """Whoever may write to the bucket changes an image, and the manifest with it."""
+        image, [path] = "000000005.jpg", bucket.rglob("manifest.json")
+        body = theirs or next(bucket.rglob("000000006.jpg")).read_bytes()
+        manifest = json.loads(path.read_text())
+        [described] = [file for file in manifest["files"] if file["path"].endswith(image)]
+        described |= {"size_bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        change(bucket, image, body)
+        change(bucket, "manifest.json", json.dumps(manifest).encode())
+        if theirs:
+            with pytest.raises(PrepareError, match=r"is refused: what is stored of image .* cannot be read"):
+                ready(tree, second, HERE)
+            assert not list(second.glob("artifacts/files-*"))
+        else:
+            [record] = [each for each in ready(tree, second, HERE).records if each.format == "files"]
+            assert record.stored.startswith("canonical JPEG bytes (99 %) and JPEG")
 
     @pytest.mark.parametrize("stored", ["{", "[]", '{"layout": 2, "record": {}, "files": []}'])
     def test_a_damaged_manifest_is_refused(

@@ -109,7 +109,19 @@ def _written(out: Path) -> int:
     return sum(chunk["chunk_size"] for chunk in chunks)
 
 
+def _check(index: dict[str, Any]) -> None:
+    """Raise ValueError if an index has what `write` does not put there. It may be a stranger's, from a bucket.
+
+    LitData's serializer `pickle` would run a program.
+    """
+    if others := set(index["config"]["data_format"]) - {"pil", "jpeg", "int"}:
+        raise ValueError(f"its index asks for the serializers {sorted(others)}, which are not used here")
+    if outside := [chunk["filename"] for chunk in index["chunks"] if "/" in chunk["filename"]]:
+        raise ValueError(f"its index names a file outside of it, {outside[0]!r}")
+
+
 def payloads(out: Path) -> Iterator[bytes]:
+    _check(json.loads((out / "index.json").read_bytes()))
     from litdata import StreamingDataset
     from litdata.streaming.serializers import _SERIALIZERS, Serializer
 

@@ -27,7 +27,6 @@ from loaderbench.records.record import SCHEMA_VERSION, Record, now
 
 _FULL_BYTES = 16 << 20
 """If a conversion failed with less than this free on the disk, the full disk is the likely reason."""
-_TIMES = ("write_synced_s", "cpu_s", "images_per_s", "cpu_s_per_1k_images")
 
 
 class PrepareError(FixableError):
@@ -152,33 +151,46 @@ def _record(job: Job, display: Display, repository: Repository | None, forks: Fo
         return job.record(now(), status="unavailable", reason=reason)
     if job.folder.exists():
         return replace(Record(**json.loads((job.folder / MANIFEST).read_text())), title=job.form.title)
-    if repository and (record := _download(job, display, repository)):
+    if repository and (record := _download(job, display, repository, forks)):
         return record
     if pulled(job.folder).exists():
         shutil.rmtree(pulled(job.folder))  # it is written here after all
     return _write(job, display, forks)
 
 
-def _download(job: Job, display: Display, repository: Repository) -> Record | None:
-    """Download the format and return its row; None if the repository lacks it.
+def _download(job: Job, display: Display, repository: Repository, forks: Forks) -> Record | None:
+    """Download the format, read it back, and return its row; None if the repository lacks it.
 
     The row has no times, because they would be another machine's. Raises PrepareError.
     """
     files = pulled(job.folder)
+    if job.form.encoding.mode == "original":  # links to files of this machine
+        return None
     if (stored := repository.pull(job.folder.name, files, display)) is None:
         return None
     expected = job.content | {"schema": SCHEMA_VERSION}
     if any(stored.get(column) != value for column, value in expected.items()):
-        shutil.rmtree(files)
-        raise PrepareError(
-            f"{repository.location / job.folder.name} is refused: its manifest describes another format than its name; "
-            "remove it and publish it again, or omit --artifacts"
-        )
-    record = Record(**{**stored, **dict.fromkeys(_TIMES), "title": job.form.title})
+        raise _refused(job, repository, "its manifest describes another format than its name")
+    display.say(f"reading back {job.form.title} ...")
+    started_at, log = now(), job.cache / f"read-{job.form.name}.log"
+    spec = Conversion(job.form.writer, job.images, job.form.encoding, job.workers, files, is_written=True)
+    outcome = forks.run(spec, log)
+    if outcome["status"] != "ok":
+        raise _refused(job, repository, f"{outcome['reason']}; see {log}")
+    record = job.record(started_at, **outcome)
     with building(job.folder) as partial:
         files.rename(partial / "files")
         (partial / MANIFEST).write_text(json.dumps(asdict(record), indent=1))
     return record
+
+
+def _refused(job: Job, repository: Repository, why: str) -> PrepareError:
+    """Remove what was downloaded of a format, and return the error."""
+    shutil.rmtree(pulled(job.folder))
+    return PrepareError(
+        f"{repository.location / job.folder.name} is refused: {why}. "
+        "Remove it and publish it again, or omit --artifacts"
+    )
 
 
 class _NotWrittenError(Exception):
