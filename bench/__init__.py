@@ -3,8 +3,6 @@
 What an adapter or a training script needs is here; everything else is the harness.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from loaderbench.api import Artifact, Encoding, Loader, Source, Work, Writer

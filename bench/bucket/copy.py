@@ -1,7 +1,5 @@
 """Copy everything below a prefix of a bucket into a folder, and keep the folder equal to it."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

@@ -1,7 +1,5 @@
 """Run rclone, which copies many objects at once, tries again, and checks what arrived."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

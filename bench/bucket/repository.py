@@ -3,8 +3,6 @@
 `<prefix>/<format>/manifest.json` is written last: a format with a manifest is complete.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

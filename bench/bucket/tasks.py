@@ -1,7 +1,5 @@
 """Publish and download formats, as tasks of child processes."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from time import perf_counter_ns

@@ -1,7 +1,5 @@
 """Rules that flag a trial by its own columns. A flagged trial still counts; it is shown with its flags."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from loaderbench.records.record import Record

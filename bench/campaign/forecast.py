@@ -1,7 +1,5 @@
 """Forecast of a campaign's duration, from averages seen on 2 cores, and the time limits of its trials."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from loaderbench.campaign import plan, tuning

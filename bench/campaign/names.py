@@ -1,7 +1,5 @@
 """Checks of the names in a campaign: that they are known, and distinct."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 

@@ -1,7 +1,5 @@
 """The options that a loader declares, and what is wrong with the values that a campaign gives them."""
 
-from __future__ import annotations
-
 import inspect
 import json
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """The trials of a campaign, their order, and those that its rows still lack. Pure functions."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The adapters that there are, and whether they can run here; found without importing their libraries."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 import sys

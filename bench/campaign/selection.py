@@ -1,7 +1,5 @@
 """Which contestants a command deals with: `--only` and `--skip`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 

@@ -7,8 +7,6 @@ than `MARGIN` in two pairs. The second pair runs in reverse order, so that drift
 candidate does not win the first. No settings are tried twice.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Check that crops and flips are drawn as requested, independently for each image and epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

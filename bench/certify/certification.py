@@ -1,7 +1,5 @@
 """Certify which work each contestant does, untimed, on probe images; keep the certificates in the cache."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Check that every sample comes once an epoch, in the requested form, and matches its label."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Identify the image of the probe that a crop shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """Turn the observations of one contestant into its certificate."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

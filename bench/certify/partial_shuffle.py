@@ -1,7 +1,5 @@
 """Measure how far from random a library's order of the campaign's own images is if it shuffles only parts together."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Find out how delivered pixels were decoded and resized, by trying every usual way and taking the closest result."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

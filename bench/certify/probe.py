@@ -5,8 +5,6 @@ red-cyan chroma (Cr) from top to bottom: any crop shows where it was cut, at wha
 luma is a texture unique to each image: it shows which image a crop is of, and how sharp it is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

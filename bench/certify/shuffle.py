@@ -1,7 +1,5 @@
 """Measure the order of samples, and check that it is shuffled, differently in every epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

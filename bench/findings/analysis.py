@@ -1,7 +1,5 @@
 """What the rows of a campaign say: the ranking, every other comparison, controls and failures. Pure functions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Judge the controls of a campaign in every block: whether the harness measured what is known beforehand."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Say how much each contestant reads from the disk where the page cache cannot hold the format."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

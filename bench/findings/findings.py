@@ -1,7 +1,5 @@
 """The results of an analysis: the types between the statistics and the report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median

@@ -1,7 +1,5 @@
 """Find the contestants that no other one beats in both speed and stored bytes, for images of each size."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Mapping

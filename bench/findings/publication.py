@@ -1,7 +1,5 @@
 """State in sentences how published figures compare with measured ones, and which of them do not hold here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from loaderbench.findings.findings import Analysis, shown

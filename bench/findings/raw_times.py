@@ -1,7 +1,5 @@
 """Read a campaign's folder and analyse it, with what follows from raw times alone."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -6,8 +6,6 @@ interval (Student's t on the logarithms) lies more than `tolerance` below the ol
 from the later run fails the comparison too.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

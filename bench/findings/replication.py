@@ -1,7 +1,5 @@
 """Compare published figures with measured ones, and tell what each change of the set-up is worth."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import geometric_mean

@@ -1,7 +1,5 @@
 """Titles that no two contestants or formats share: where a campaign gives one title twice, the names are added."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace

@@ -3,8 +3,6 @@
 All sentences are plain text; the report escapes and prints them.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple

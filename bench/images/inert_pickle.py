@@ -1,7 +1,5 @@
 """Read pickles of text, numbers and arrays of integers, and build nothing that a pickle can shape."""
 
-from __future__ import annotations
-
 import pickletools
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Read what the control groups of this process allow it, and make groups with less memory."""
 
-from __future__ import annotations
-
 import errno
 import tempfile
 from collections.abc import Iterator

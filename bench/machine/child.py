@@ -1,7 +1,5 @@
 """Perform one task in a child process that `loaderbench.machine.process` has started."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import signal

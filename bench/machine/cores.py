@@ -1,7 +1,5 @@
 """Count the cores that may be used, and measure what all processes together did on them and how fast they were."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

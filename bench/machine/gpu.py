@@ -3,8 +3,6 @@
 Nothing polls while a trial runs: what happened between the edges is in the samples and counters that the driver keeps.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Watch over a task from its parent process, which outlives the harness and ends all that the task has started."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import resource

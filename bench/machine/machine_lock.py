@@ -1,7 +1,5 @@
 """Let one command at a time use the machine."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

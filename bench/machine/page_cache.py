@@ -1,7 +1,5 @@
 """Put a format into the page cache or evict it, and check afterwards that a trial read it from there."""
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import os

@@ -1,7 +1,5 @@
 """Measure the combined throughput of one step in several forked processes that start together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool

@@ -1,7 +1,5 @@
 """Run a task in a child process, wait for it without polling, and end it with all that it started."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import select

@@ -1,7 +1,5 @@
 """Progress of long steps: live bars on a terminal, plain lines in a log."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

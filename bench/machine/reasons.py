@@ -1,7 +1,5 @@
 """Say in one sentence why a task failed, the cause first."""
 
-from __future__ import annotations
-
 import os
 import queue
 import re

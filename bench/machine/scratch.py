@@ -1,7 +1,5 @@
 """Keep all temporary files of a run in one folder below the cache, and remove those that a kill has left."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

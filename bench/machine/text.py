@@ -1,7 +1,5 @@
 """Put paths, lists of names and texts of unknown origin into messages."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Columns that earlier schemas computed or named differently."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from loaderbench.records.timeline import NS_PER_S, Timeline, rate

@@ -1,7 +1,5 @@
 """The row that is kept of each trial: the schema of `trials.csv`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Sections on conditions and trust: what was run, controls, disturbed trials, failures, gaps, and how to repeat it."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """First screen: the answer, how sure it is, its price, its limit, the caveats, and the table of contestants."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Markdown from values: escaped cells, tables, links, and the environment of the templates."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

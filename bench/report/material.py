@@ -1,7 +1,5 @@
 """What the sections of a report are made of."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil

@@ -1,7 +1,5 @@
 """Sections on what loaders take: CPU, GPU, memory, disk and time; and on what this machine can do."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

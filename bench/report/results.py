@@ -1,7 +1,5 @@
 """Sections on what loaders deliver: speed, the same work, published ratios, tuning, training, and data in S3."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import Any
 

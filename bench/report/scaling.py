@@ -1,7 +1,5 @@
 """The section on speed by number of workers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from loaderbench.report.first_screen import limit_share

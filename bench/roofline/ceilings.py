@@ -1,7 +1,5 @@
 """Record the machine's limits of each block, and compare a trial with the smallest limit that applies to it."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path

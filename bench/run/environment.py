@@ -1,7 +1,5 @@
 """Conditions of a campaign: machine, versions, code and data, as `env.json` keeps them."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

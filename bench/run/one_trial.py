@@ -1,7 +1,5 @@
 """Run one trial in a process of its own; every outcome is a row."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Decide whether a finished campaign answers its question."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Check before the long work that the machine has what a campaign needs; tell all that it lacks together."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Iterator

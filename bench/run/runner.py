@@ -1,7 +1,5 @@
 """Measure the trials that a campaign lacks; every outcome is a row."""
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools

@@ -1,7 +1,5 @@
 """Progress of a campaign's trials: a live table on a terminal, one line per trial in a log."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 

@@ -1,7 +1,5 @@
 """Combine what the ranks or jobs of a trial report."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean

@@ -1,7 +1,5 @@
 """Let the ranks or jobs of one trial wait for each other, by files in a shared folder."""
 
-from __future__ import annotations
-
 import time
 
 from loaderbench.machine.files import write_whole

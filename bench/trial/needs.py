@@ -1,7 +1,5 @@
 """What a trial needs of the machine, and whether it is there."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from loaderbench.api import Work

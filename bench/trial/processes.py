@@ -1,7 +1,5 @@
 """Run a trial, or another task on a loader, in one child process or in its ranks or jobs."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

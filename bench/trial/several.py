@@ -1,7 +1,5 @@
 """Run a task in several processes at the same time: as ranks that share each epoch, or as independent jobs."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import time

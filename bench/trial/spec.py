@@ -1,7 +1,5 @@
 """The specification of one trial, as the harness hands it to a child process."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path

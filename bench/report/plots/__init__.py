@@ -1,7 +1,5 @@
 """All plots of a report; alone in importing matplotlib."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple

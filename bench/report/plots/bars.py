@@ -1,7 +1,5 @@
 """Horizontal bar charts: rows of bars, marks on them, and labels at their ends."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Line plots: accelerator utilisation by demand, images delivered over time, and GPU utilisation over time."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.figure import Figure
 

@@ -1,7 +1,5 @@
 """Bar charts of resources: time and disk space to write each format, CPU and GPU utilisation, memory."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 
 from loaderbench.findings.findings import Analysis, shown

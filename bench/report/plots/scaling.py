@@ -1,7 +1,5 @@
 """Line plots of images/s and CPU time by number of workers."""
 
-from __future__ import annotations
-
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 

@@ -1,7 +1,5 @@
 """Bar charts of images/s: steady, tuned, in training, compared with the machine limit, and as published."""
 
-from __future__ import annotations
-
 from statistics import geometric_mean
 
 from matplotlib.figure import Figure

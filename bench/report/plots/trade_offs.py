@@ -1,7 +1,5 @@
 """Scatter plots of images/s against what the speed costs: CPU time or disk space."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure

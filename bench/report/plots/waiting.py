@@ -1,7 +1,5 @@
 """Plots of waiting: for the first batch, for a first epoch from disk, and for each later batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
