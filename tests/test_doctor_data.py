@@ -17,9 +17,14 @@ from loaderbench.doctor.data_case import Case
 from loaderbench.doctor.data_verdict import DataDiagnosis, diagnose
 from loaderbench.doctor.on_data import examine_data, size_bytes
 from loaderbench.findings.analysis import analyse
+from loaderbench.findings.raw_times import analyse_folder
+from loaderbench.formats.estimation import CANONICAL, Estimate, PartEstimate
+from loaderbench.images.class_folders import scan
 from loaderbench.machine.errors import FixableError
+from loaderbench.machine.progress import Display
+from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.record import Record
-from tests import fabricate
+from tests import campaigns, fabricate
 
 CAMPAIGN = config.load("doctor").model_dump(mode="json")
 IMAGES = 1_000_000
@@ -233,6 +238,26 @@ def test_images_are_examined_from_python(tmp_path: Path, monkeypatch: pytest.Mon
     assert (diagnosis.bottleneck, diagnosis.images) == ("image size", IMAGES)
     text = (tmp_path / "reports" / "doctor" / data_answer.ANSWER).read_text()
     assert "1,000,000 images in the whole data set; 1,024.0 GiB of memory; each way once, 0 trials disturbed." in text
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked")
+def test_sample_is_converted_and_measured_and_the_whole_data_set_is_counted(tree: Path, tmp_path: Path) -> None:
+    small = config.load(str(campaigns.file(tmp_path)))
+    sampled = small.model_copy(update={"data": small.data.model_copy(update={"samples": 16})})
+    (tmp_path / "cache").mkdir()
+    measured = data_sample.measure(sampled, tree, tmp_path / "cache", tmp_path / "results", Display())
+    assert measured.images == 96
+    assert measured.conversion_s["files"] > 0
+    assert analyse_folder(CampaignFolder(measured.folder)).measured[0].name == "a"
+    assert not list((tmp_path / "cache").glob("doctor-*"))
+
+
+def test_conversion_of_a_format_includes_decoding(monkeypatch: pytest.MonkeyPatch, tree: Path, tmp_path: Path) -> None:
+    parts = (PartEstimate(CANONICAL, 60.0, 1.0), PartEstimate("FFCV raw", 20.0, 1.0))
+    monkeypatch.setattr(data_sample, "estimate_on_samples", lambda *_: Estimate(9, parts, free_bytes=1, measuring_s=1))
+    seconds = data_sample.conversion_s(config.load("doctor"), scan(tree), tmp_path, Display())
+    assert seconds == {"ffcv-raw": 80.0}
 
 
 def test_epochs_have_batches_for_each_worker() -> None:

@@ -40,10 +40,10 @@ class Measured(NamedTuple):
 def measure(campaign: Campaign, data: str | Path | None, cache: Path, results: Path, display: Display) -> Measured:
     """Measure the campaign on a sample of the images. Raises as `formats.prepare` and `run.runner.run` do."""
     tree = find(data, campaign.data, cache, display)
-    conversion_s = _conversion_s(campaign, tree, cache, display)
+    seconds = conversion_s(campaign, tree, cache, display)
     prepared = prepare(campaign, data, cache, display, strict=False)
     folder = runner.run(campaign, prepared, results, display, campaign_file=campaign.name)
-    return Measured(folder, len(tree.paths), conversion_s)
+    return Measured(folder, len(tree.paths), seconds)
 
 
 def answer(
@@ -68,7 +68,7 @@ def answer(
     return diagnosis, page.read_text(encoding="utf-8")
 
 
-def _conversion_s(campaign: Campaign, tree: ImageTree, cache: Path, display: Display) -> dict[str, float]:
+def conversion_s(campaign: Campaign, tree: ImageTree, cache: Path, display: Display) -> dict[str, float]:
     """Return how long each format of the whole data set takes: on the straight line through two samples."""
     with TemporaryDirectory(prefix="doctor-", dir=cache) as fresh:  # what the cache holds would not be timed
         estimate = estimate_on_samples(campaign, tree, len(tree.paths), Path(fresh), display)
