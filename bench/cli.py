@@ -1,8 +1,6 @@
 """The command line: one verb per step."""
 # long, because each option is declared once, in the one file where a reader looks for it
 
-from __future__ import annotations
-
 import functools
 import inspect
 import os

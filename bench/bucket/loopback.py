@@ -3,8 +3,6 @@
 The server ends with the block that started it, or with the process, however that ends.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import time

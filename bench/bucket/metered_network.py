@@ -3,8 +3,6 @@
 The content stays encrypted, so the proxy works for every server that speaks https, on loopback or elsewhere.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 from array import array

@@ -1,7 +1,5 @@
 """Find what holds training back, and measure what would help: on the user's images, or in the user's own loader."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from loaderbench.doctor.case import Cure, Diagnosis

@@ -1,7 +1,5 @@
 """Write a diagnosis as text that fits a terminal, and as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from loaderbench.doctor.case import Cure, Diagnosis

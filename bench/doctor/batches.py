@@ -1,7 +1,5 @@
 """Describe a batch of any make: tensors and arrays in tuples, lists, dicts and objects."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any

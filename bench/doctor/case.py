@@ -1,7 +1,5 @@
 """The experiments of an examination, what follows from them, and the diagnosis that they lead to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import mean, median

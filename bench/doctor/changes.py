@@ -1,7 +1,5 @@
 """Change one thing of a loader that the user's code builds, without changing that code."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Write a diagnosis of data as one page of Markdown, which a terminal shows as well, and one picture."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The types of an examination of data: what was measured on a sample, and each way to load the whole data set."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean

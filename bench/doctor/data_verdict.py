@@ -1,7 +1,5 @@
 """Say what holds back training on the user's images, and which cures pay. Pure functions of what was measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf

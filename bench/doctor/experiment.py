@@ -1,7 +1,5 @@
 """Run the user's loader once in this process, with one thing changed, and return what was seen."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Replace what a data set's function for reading a file does: other copies of the files, or another decoder."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path

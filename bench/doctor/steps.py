@@ -1,7 +1,5 @@
 """Time each step of a loader's work in the process that does it, or let one step cost nothing."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import sys

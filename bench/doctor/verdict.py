@@ -1,7 +1,5 @@
 """Decide which bottleneck a loader has, and which cures help."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from statistics import median
 

@@ -1,7 +1,5 @@
 """Watch a loader inside a running training, at next to no cost, and say how much of it waits for data."""
 
-from __future__ import annotations
-
 import os
 import resource
 import sys

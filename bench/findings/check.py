@@ -1,7 +1,5 @@
 """Check that a campaign's folder is what was measured: every row valid, valid with caveats, or invalid."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Walk through a folder: its images with their sizes and times, and what is skipped."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

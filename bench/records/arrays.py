@@ -1,7 +1,5 @@
 """Read a NumPy file of arrays that may be a stranger's: bounded, and with one error for whatever is wrong with it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Read the folder of one campaign: conditions, rows, raw times, certificates."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cached_property

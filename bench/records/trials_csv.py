@@ -1,7 +1,5 @@
 """Append sealed rows to `trials.csv`, and read them back."""
 
-from __future__ import annotations
-
 import csv
 import errno
 import hashlib

@@ -1,7 +1,5 @@
 """Write a report from a campaign's folder alone: Markdown and pictures, without the library of any loader."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

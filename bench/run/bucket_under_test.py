@@ -1,7 +1,5 @@
 """Run trials whose data is in a bucket, each behind a metered network and with an empty folder for what it fetches."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence

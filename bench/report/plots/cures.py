@@ -1,7 +1,5 @@
 """The picture of the doctor's answer: the speed of each way to load the images, against the demand and the limit."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
