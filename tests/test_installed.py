@@ -130,5 +130,6 @@ def test_error_for_s3_without_boto3_names_the_install_command(core, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 1
     assert (
-        "s3://bucket/prefix/ needs boto3, which is missing: make setup, or pip install 'loaderbench[s3]'" in done.stderr
+        "s3://bucket/prefix/ needs boto3, which is missing: make setup, or pip install '.[s3]' in the checkout"
+        in done.stderr
     )

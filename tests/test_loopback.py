@@ -13,6 +13,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from loaderbench.bucket import loopback
+from loaderbench.bucket.client import S3Error
+from loaderbench.machine import process
 
 
 def client(endpoint: str, **changed: str) -> Any:
@@ -60,3 +62,27 @@ def test_a_filled_bucket_cannot_be_changed(root: Path) -> None:
             with pytest.raises(ClientError):
                 change(client(endpoint))
     assert [(path.name, path.read_text()) for path in (root / "b").iterdir()] == [("index.json", "ours")]
+
+
+@pytest.mark.slow
+def test_child_processes_use_the_given_server_and_ignore_other_aws_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
+    (tmp_path / "buckets" / "artifacts").mkdir(parents=True)
+    (tmp_path / "format").mkdir()
+    (tmp_path / "format" / "manifest.json").write_text('{"kind": "write"}')
+    spec = {"folders": [str(tmp_path / "format")], "to": "s3://artifacts/ready"}
+    with loopback.serve(tmp_path / "buckets") as endpoint:
+        result = process.run_child(
+            "loaderbench.bucket.tasks.publish", spec, tmp_path / "log", environment=loopback.environment(endpoint)
+        )
+    assert result == {"status": "ok", "reason": ""}
+    assert list((tmp_path / "buckets").rglob("manifest.json"))
+
+
+def test_error_quotes_why_the_server_does_not_start(tmp_path: Path) -> None:
+    with pytest.raises(S3Error, match=r"rclone serves nothing on loopback; it said: .*server\.pem"):
+        loopback.serve(tmp_path, certificates=tmp_path).__enter__()

@@ -132,7 +132,7 @@ def test_few_rows_are_held_in_memory(tmp_path):
 def test_error_for_missing_pyarrow_names_the_install_command(tmp_path, monkeypatch):
     path = dataset(tmp_path / "x.parquet", ROWS)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(SourceError, match=r"x.parquet needs pyarrow: pip install 'loaderbench\[parquet\]'"):
+    with pytest.raises(SourceError, match=r"x.parquet needs pyarrow: pip install '\.\[parquet\]' in the checkout"):
         read(path, tmp_path / "cache")
 
 

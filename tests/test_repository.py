@@ -19,7 +19,6 @@ from loaderbench.bucket.client import S3Error
 from loaderbench.formats import Prepared, PrepareError, prepare, publish
 from loaderbench.formats.conversion import Conversion
 from loaderbench.formats.forks import Forks
-from loaderbench.machine import process
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 from tests.proxy import point, proxy
@@ -71,30 +70,6 @@ def second(published: Prepared, tmp_path: Path) -> Path:
     """Another cache, which has the canonical images already, but no format."""
     shutil.copytree(published.canonicals["files"].parent, tmp_path / "second" / "canonical")
     return tmp_path / "second"
-
-
-@pytest.mark.slow
-def test_child_processes_use_the_given_server_and_ignore_other_aws_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_PROFILE", "work")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true")
-    (tmp_path / "buckets" / "artifacts").mkdir(parents=True)
-    (tmp_path / "format").mkdir()
-    (tmp_path / "format" / "manifest.json").write_text('{"kind": "write"}')
-    spec = {"folders": [str(tmp_path / "format")], "to": HERE}
-    with loopback.serve(tmp_path / "buckets") as endpoint:
-        result = process.run_child(
-            "loaderbench.bucket.tasks.publish", spec, tmp_path / "log", environment=loopback.environment(endpoint)
-        )
-    assert result == {"status": "ok", "reason": ""}
-    assert list((tmp_path / "buckets").rglob("manifest.json"))
-
-
-def test_error_quotes_why_the_server_does_not_start(tmp_path: Path) -> None:
-    with pytest.raises(S3Error, match=r"rclone serves nothing on loopback; it said: .*server\.pem"):
-        loopback.serve(tmp_path, certificates=tmp_path).__enter__()
 
 
 def ready(tree: Path, cache: Path, artifacts: str | None = None) -> Prepared:

@@ -144,7 +144,9 @@ class Bucket:
             import botocore.session
             from botocore.config import Config
         except ImportError as error:
-            message = f"{location} needs {error.name}, which is missing: make setup, or pip install 'loaderbench[s3]'"
+            message = (
+                f"{location} needs {error.name}, which is missing: make setup, or pip install '.[s3]' in the checkout"
+            )
             raise S3Error(message) from None
         self.name = location.bucket
         self.endpoint = "S3"

