@@ -13,7 +13,8 @@ import torch
 
 from loaderbench.api import Artifact, Work
 from loaderbench.campaign import registry
-from loaderbench.certify import augmentation, certification, observe, pixels, probe, shuffle
+from loaderbench.certify import augmentation, certification, delivery, observe, pixels, probe, shuffle
+from loaderbench.certify.identity import Shown
 from loaderbench.certify.judge import judge
 from loaderbench.certify.observation import limit_s
 from loaderbench.formats import Prepared, prepare
@@ -182,6 +183,15 @@ def test_crops_of_another_filter_are_not_taken_for_other_images(
     assert certificate.faults == ()
     assert certificate.figures["common_psnr_db"] >= pixels.LEAST_DB
     assert certificate.traits["resampling"].startswith("closest to ")
+
+
+@pytest.mark.parametrize(
+    ("crops", "wrong", "said"), [(40, 2, []), (40, 4, ["10 %"]), (1400, 28, []), (1400, 29, ["2 %"])]
+)
+def test_a_few_mistaken_crops_are_not_taken_for_wrong_labels(crops: int, wrong: int, said: list[str]) -> None:
+    none = np.empty(0, int)
+    faults = list(delivery._labels(Shown(np.arange(crops) >= wrong, none, none)))
+    assert faults == [f"{share} of the images are not what their labels say" for share in said]
 
 
 def test_pixels_far_from_common_resampling_are_different_work() -> None:

@@ -13,6 +13,8 @@ from loaderbench.certify.observation import EPOCHS, Observation
 
 _MISTAKEN_SHARE = 0.02
 """Maximum share of crops that are too small or too plain to be distinguished from those of another image."""
+_MISTAKEN = 2
+"""As many may be, however few crops there are: one of the 40 crops of a probe of 20 images is more than that share."""
 _DARKEST, _LIGHTEST = 40, 215
 """Every epoch of the probe has values below the first and above the second, of 0 to 255."""
 
@@ -92,7 +94,7 @@ def _sizes(seen: Observation, work: Work) -> Iterator[str]:
 
 
 def _labels(shown: Shown) -> Iterator[str]:
-    if shown.wrong_share <= _MISTAKEN_SHARE:
+    if np.count_nonzero(~shown.right) <= max(_MISTAKEN, _MISTAKEN_SHARE * len(shown.right)):
         return
     offsets = Counter((shown.label - shown.found).tolist())
     offset, count = offsets.most_common(1)[0] if offsets else (0, 0)
