@@ -13,6 +13,7 @@ from reference import (
     TIMES,
     TRAIN,
     analysis,
+    certificates,
     env,
     interval,
     table,
@@ -64,6 +65,17 @@ def shares_of_limits() -> str:
     return table(
         ["Contestant", "Images/s", "Slowest required step", "Its limit, images/s", "Share"], rows, numbers_from=3
     )
+
+
+def pixels() -> str:
+    """Return how the pixels that each contestant of `quick` delivers differ, by its certificate."""
+    rows = []
+    for s in analysis(QUICK).measured:
+        seen = certificates(QUICK)[s.name]
+        psnr_db = seen.figures["common_psnr_db"]
+        equal = psnr_db == 99
+        rows.append([s.title, seen.traits["crops of"], seen.traits["resampling"], "equal" if equal else shown(psnr_db)])
+    return table(["Contestant", "Crops of", "Resampling", "PSNR, dB"], rows, numbers_from=3)
 
 
 def feeding() -> str:

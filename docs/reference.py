@@ -10,6 +10,7 @@ from typing import Any
 from loaderbench.findings.comparison import Ratio
 from loaderbench.findings.findings import Analysis, shown
 from loaderbench.findings.raw_times import analyse_folder
+from loaderbench.records.certificates import Certificate
 from loaderbench.records.folder import CampaignFolder
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +34,11 @@ def _folder(name: str) -> CampaignFolder:
 def env(name: str) -> Mapping[str, Any]:
     """Return the description of a reference campaign: its settings, the machine and the versions."""
     return _folder(name).env
+
+
+def certificates(name: str) -> Mapping[str, Certificate]:
+    """Return the certificates of a reference campaign, by contestant."""
+    return _folder(name).certificates
 
 
 @cache

@@ -39,9 +39,9 @@ class Measured(NamedTuple):
 
 def measure(campaign: Campaign, data: str | Path | None, cache: Path, results: Path, display: Display) -> Measured:
     """Measure the campaign on a sample of the images. Raises as `formats.prepare` and `run.runner.run` do."""
+    prepared = prepare(campaign, data, cache, display, strict=False)
     tree = find(data, campaign.data, cache, display)
     seconds = conversion_s(campaign, tree, cache, display)
-    prepared = prepare(campaign, data, cache, display, strict=False)
     folder = runner.run(campaign, prepared, results, display, campaign_file=campaign.name)
     return Measured(folder, len(tree.paths), seconds)
 
