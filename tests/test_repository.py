@@ -236,7 +236,19 @@ class TestRepository:
             [record] = [each for each in ready(tree, second, HERE).records if each.format == "files"]
             assert record.stored.startswith("canonical JPEG bytes (99 %) and JPEG")
 
-    @pytest.mark.parametrize("stored", ["{", "[]", '{"layout": 2, "record": {}, "files": []}'])
+    @pytest.mark.parametrize(
+        "stored",
+        [
+            "{",
+            "[]",
+            '{"layout": 2, "record": {}, "files": []}',
+            "[" * 100_000,
+            '{"layout": 1, "record": {}, "files": [{"path": 5, "size_bytes": 1, "sha256": ""}]}',
+            '{"layout": 1, "record": {}, "files": [{"path": "a", "size_bytes": "x", "sha256": ""}]}',
+            '{"layout": 1, "record": {}, "files": [{"path": "a", "size_bytes": -5, "sha256": ""}]}',
+        ],
+        ids=["cut", "list", "layout", "deep", "path", "size", "negative size"],
+    )
     def test_a_damaged_manifest_is_refused(
         self, published: Prepared, bucket: Path, tree: Path, second: Path, stored: str
     ) -> None:

@@ -5,6 +5,7 @@ boto3 finds credentials, endpoint and region by AWS's usual chain. `loaderbench.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -115,9 +116,9 @@ _LONGEST_NAME_BYTES, _LONGEST_PATH_BYTES, _DEEPEST = 255, 3000, 100
 def relative(key: str) -> str | None:
     """Return a key, without its prefix, as the path of a file below a folder; None if it cannot be one."""
     names = key.split("/")
-    if any(name in {"", ".", ".."} or len(name.encode()) > _LONGEST_NAME_BYTES for name in names):
+    if any(name in {"", ".", ".."} or len(os.fsencode(name)) > _LONGEST_NAME_BYTES for name in names):
         return None
-    if len(key.encode()) > _LONGEST_PATH_BYTES or len(names) > _DEEPEST or _CONTROL.search(key):
+    if len(os.fsencode(key)) > _LONGEST_PATH_BYTES or len(names) > _DEEPEST or _CONTROL.search(key):
         return None
     return key
 

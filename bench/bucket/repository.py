@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
+
 from loaderbench.bucket import rclone
 from loaderbench.bucket.client import Bucket, Location, S3Error, relative
 from loaderbench.bucket.copy import remove_others, say_what_restarts
@@ -28,9 +30,11 @@ _FILES = "files"
 
 @dataclass(frozen=True)
 class _File:
+    __pydantic_config__ = ConfigDict(strict=True)
+
     path: str
     """Relative to `files`."""
-    size_bytes: int
+    size_bytes: NonNegativeInt
     sha256: str
 
 
@@ -40,6 +44,9 @@ class _Manifest:
     record: dict[str, Any]
     """How the format was made, with its encoding and versions: columns of `loaderbench.records.record`."""
     files: Sequence[_File]
+
+
+_MANIFEST = TypeAdapter(_Manifest)
 
 
 class Repository:
@@ -123,9 +130,8 @@ class Repository:
         if content is None:
             return None
         try:
-            stored = json.loads(content)
-            manifest = _Manifest(**{**stored, "files": [_File(**file) for file in stored["files"]]})
-        except (KeyError, TypeError, ValueError):
+            manifest = _MANIFEST.validate_json(content)
+        except ValidationError:
             raise _refused(at, "its manifest is damaged") from None
         if manifest.layout != LAYOUT:
             raise _refused(at, f"its manifest has layout {manifest.layout}, not {LAYOUT}")

@@ -1,0 +1,1 @@
+"""Read mutated files of every kind that strangers may hand over."""
