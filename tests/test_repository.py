@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import shutil
-import signal
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loaderbench.bucket import loopback, rclone, repository
+from loaderbench.bucket import loopback, rclone
 from loaderbench.bucket.client import S3Error
 from loaderbench.formats import Prepared, PrepareError, prepare, publish
 from loaderbench.formats.conversion import Conversion
@@ -24,7 +21,7 @@ from tests.campaigns import campaign
 from tests.proxy import point, proxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.usefixtures("forked")
 
@@ -96,58 +93,6 @@ def change(bucket: Path, name: str, body: bytes) -> None:
 
     [path] = bucket.rglob(name)
     boto3.client("s3").put_object(Bucket="artifacts", Key=path.relative_to(bucket).as_posix(), Body=body)
-
-
-LARGE_BYTES = 100 << 20
-
-
-@pytest.fixture
-def large(tmp_path: Path) -> Path:
-    """The folder of a format of one file."""
-    path = tmp_path / "large" / "files" / "one"
-    path.parent.mkdir(parents=True)
-    path.write_bytes(random.Random(0).randbytes(LARGE_BYTES))
-    return path.parent.parent
-
-
-@pytest.fixture
-def heeding() -> Iterator[None]:
-    """Let Ctrl-C interrupt this process even if a background shell ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("heeding")
-@pytest.mark.parametrize("way", ["publish", "pull"])
-def test_a_transfer_reports_progress_within_a_file_and_stops_on_ctrl_c(
-    bucket: Path, large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    there = repository.Repository(HERE)
-    if way == "pull":
-        there.publish(large, {}, Display())
-    monkeypatch.setitem(rclone._OPTIONS, "bwlimit", "20M")
-    told = list[int]()
-
-    class Interrupting(Display):
-        @contextmanager
-        def transfer(self, what: str) -> Iterator[Callable[[int, int | None], None]]:
-            def on_progress(done: int, total: int | None) -> None:
-                told.append(done)
-                if done:
-                    signal.raise_signal(signal.SIGINT)
-
-            yield on_progress
-
-    ways: dict[str, Callable[[], object]] = {
-        "publish": lambda: there.publish(large, {}, Interrupting()),
-        "pull": lambda: there.pull("large", tmp_path / "back", Interrupting()),
-    }
-    with pytest.raises(KeyboardInterrupt):
-        ways[way]()
-    assert 0 < max(told) < LARGE_BYTES
-    assert there.has("large") == (way == "pull")
-    assert not (tmp_path / "back" / "one").exists()
 
 
 @pytest.mark.usefixtures("planted")
