@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from loaderbench.machine.errors import FixableError
-from loaderbench.machine.text import printable
+from loaderbench.machine.text import one_line, printable
 
 SCHEME = "s3://"
 TRIES = 5
@@ -231,8 +231,8 @@ class Bucket:
         code = code or next((name for name, pattern in _WORDS.items() if pattern.search(text)), "")
         code = _SAME_AS.get(code, code)
         meaning = _MEANINGS.get(code, "{what} at {endpoint} failed: {text}")
-        text = " ".join(text.split())
-        error = S3Error(meaning.format(endpoint=self.endpoint, bucket=self.name, what=what, text=text))
+        told = meaning.format(endpoint=self.endpoint, bucket=self.name, what=what, text=text)
+        error = S3Error(one_line(told))
         error.code = code
         return error
 

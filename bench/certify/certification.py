@@ -25,6 +25,7 @@ from loaderbench.machine import gpu, libraries, page_cache
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.files import building, locked, write_whole
 from loaderbench.machine.progress import Display
+from loaderbench.machine.text import cell
 from loaderbench.machine.workers import map_processes
 from loaderbench.records import certificates
 from loaderbench.records.certificates import UNAVAILABLE, Certificate
@@ -205,7 +206,7 @@ def judged(job: Job, scratch: Path, ended: Mapping[str, str]) -> Certificate:
     from loaderbench.certify.judge import judge  # loads SciPy's statistics, which the harness need not hold
 
     if len(list(scratch.glob(f"rank*/{SEEN}"))) < job.spec.work.ranks:
-        return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
+        return Certificate(failure=cell(f"{ended['status']}: {ended['reason']}; see {job.log}"))
     # A failure after that does not matter: an honest loader fails on empty files.
     job.log.unlink(missing_ok=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ class _Doctor:
         """Run one experiment."""
         spec = Experiment(self.target, str(self.folder), self.seconds, change)
         with tempfile.TemporaryDirectory() as scratch:
-            report = run_child(_TASK, spec, Path(scratch, "log"), _LIMIT_S)
+            report = run_child(_TASK, spec, Path(scratch, "log"), _LIMIT_S, environment=os.environ)
         observation = report.get("observation")
         told = f"{observation.samples_per_s:,.0f} samples/s" if observation else report["reason"]
         self.say(f"{name}: {told}")
@@ -90,7 +91,11 @@ def step_time(target: str, step: str, folder: Path | None = None) -> float:
     experiment = Experiment(target, str(folder or Path.cwd()), _STEP_S)
     with tempfile.TemporaryDirectory() as scratch:
         report = run_child(
-            "loaderbench.doctor.experiment.time_step", (experiment, step), Path(scratch, "log"), _LIMIT_S
+            "loaderbench.doctor.experiment.time_step",
+            (experiment, step),
+            Path(scratch, "log"),
+            _LIMIT_S,
+            environment=os.environ,
         )
     if report["status"] != "ok":
         raise DoctorError(f"the training step {step} does not run: {report['reason']}")

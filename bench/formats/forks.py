@@ -19,7 +19,7 @@ from loaderbench.campaign import registry
 from loaderbench.formats.conversion import Conversion
 from loaderbench.machine.child import perform
 from loaderbench.machine.files import new_file
-from loaderbench.machine.guardian import end_descendants, follow
+from loaderbench.machine.guardian import LOG_LOOK_S, end_descendants, follow, shorten
 from loaderbench.machine.process import Child, death, started
 
 _LIMIT_S, _LIMIT_S_PER_IMAGE = 600, 0.25
@@ -37,7 +37,7 @@ class Forks(ExitStack):
 
     def run(self, spec: Conversion, log: Path) -> dict[str, Any]:
         """Return the report of a conversion. It ends, and `log` gets its output, as in `machine.run_child`."""
-        with new_file(log) as output:
+        with new_file(log, os.O_APPEND) as output:
             if self._writer != spec.writer:
                 self._start(spec.writer, output)
         try:
@@ -109,6 +109,11 @@ def _forked(spec: Conversion, log: Path, report: Path) -> dict[str, Any]:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)  # threads that a failed writer left behind may never end
+    ended = os.pidfd_open(pid)
+    with log.open("ab") as output:
+        while not wait([ended], LOG_LOOK_S):
+            shorten(output.fileno())
+    os.close(ended)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     end_descendants()
     if not report.exists():

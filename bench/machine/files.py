@@ -56,10 +56,13 @@ def size_bytes(folder: Path, *, of: Callable[[os.stat_result], int] = lambda sta
     return total
 
 
-def new_file(path: Path) -> IO[bytes]:
-    """Open a new file for writing. It takes the place of another one, or of a link, which is not followed."""
+def new_file(path: Path, flags: int = 0) -> IO[bytes]:
+    """Open a new file for writing. It takes the place of another one, or of a link, which is not followed.
+
+    `flags`: further ones of `os.open`.
+    """
     path.unlink(missing_ok=True)
-    return path.open("xb")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flags, 0o666), "wb")
 
 
 def open_plain(path: Path, most_bytes: int) -> IO[bytes]:

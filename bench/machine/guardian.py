@@ -6,6 +6,7 @@ import resource
 import select
 import shutil
 import signal
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _ENDS_WITHIN_S = 60
 """A process that waits for a dead disk or driver cannot be killed."""
 _LOOK_S = 0.005
+LOG_BYTES = 64 << 20
+"""Size from which a log is emptied. The harness reads its end."""
+LOG_LOOK_S = 5
 
 
 def guard(harness: int, scratch: Path) -> None:
@@ -26,6 +30,7 @@ def guard(harness: int, scratch: Path) -> None:
     the folder `scratch`. `harness`: this process's parent.
     """
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core holds all of a process's memory
     watched = os.pidfd_open(harness)
     guardian = os.getpid()
     if os.getppid() != harness:
@@ -56,17 +61,25 @@ def _watch(task: int, harness: int, scratch: Path) -> None:
     poll, own = select.poll(), os.pidfd_open(task)
     for descriptor in (own, harness):
         poll.register(descriptor, select.POLLIN)
-    ended = {descriptor for descriptor, _ in poll.poll()}
+    while not (ended := {descriptor for descriptor, _ in poll.poll(1000 * LOG_LOOK_S)}):
+        shorten(1)
     code = os.waitstatus_to_exitcode(os.waitpid(task, 0)[1]) if own in ended else 1
     end_descendants()
     if harness in ended:
         shutil.rmtree(scratch, ignore_errors=True)
     if code < 0:
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the task has dumped its core already
         with suppress(OSError):  # no handler can be set for SIGKILL
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     os._exit(code)
+
+
+def shorten(log: int) -> None:
+    """Empty a file that has grown beyond its bound and that is only appended to, so that it does not fill the disk."""
+    status = os.fstat(log)
+    if stat.S_ISREG(status.st_mode) and status.st_size > LOG_BYTES:
+        os.ftruncate(log, 0)
+        os.write(log, f"[{status.st_size:,} bytes of output before this line are not kept]\n".encode())
 
 
 def end_descendants() -> None:

@@ -15,6 +15,7 @@ from typing import IO, Any
 import psutil
 
 from loaderbench.machine.files import new_file
+from loaderbench.machine.private import without_secrets
 from loaderbench.machine.reasons import killer, last_error
 
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
@@ -39,9 +40,9 @@ def run_child(
 
     `task`: the dotted name of a function. `spec`: its picklable argument. `log`: receives the output; it is removed if
     the status is `ok`. `limit_s`: the child is killed after this time. `environment`: all variables of the child; None
-    takes those of this process.
+    takes those of this process but for secrets, such as AWS_SECRET_ACCESS_KEY and HF_TOKEN.
     """
-    with new_file(log) as output, started(task, spec, output, environment) as child:
+    with new_file(log, os.O_APPEND) as output, started(task, spec, output, environment) as child:
         if not child.wait(limit_s):
             killed = f"killed after its time limit of {limit_s:g} s"
             return {"status": "timeout", "reason": killed + last_error(log)}
@@ -115,7 +116,7 @@ def started(
     """
     with tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True) as folder:
         result = Path(folder, "result")
-        inherited = os.environ if environment is None else environment
+        inherited = without_secrets(os.environ) if environment is None else environment
         process = _start(task, output, {**inherited, **SAFE_PATH, "TMPDIR": folder})
         child = Child(process, result)
         try:

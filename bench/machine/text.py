@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 _NAMED = 10
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_USER = re.compile(r"(?<=://)[^/\s@'\"]+@")
+"""User and password in a URL."""
 _FORMULA = ("=", "+", "-", "@")
 """How a cell begins that a spreadsheet may take for a formula."""
 
@@ -45,9 +47,22 @@ def one_line(text: str, longest: int = sys.maxsize) -> str:
 
 
 def cell(text: str) -> str:
-    """Return any text in one printable line that no spreadsheet takes for a formula."""
-    line = one_line(text)
+    """Return any text as a file keeps it: in one printable line that names no home folder and is no formula."""
+    line = without_home(one_line(text))
     return f"'{line}" if line.startswith(_FORMULA) else line
+
+
+def without_passwords(text: str) -> str:
+    """Return a text without the users and passwords of the URLs in it."""
+    return _USER.sub("***@", text) if "@" in text else text
+
+
+def without_home(text: str) -> str:
+    """Return a text with `~` for the user's home folder, whose path tells the user's name."""
+    home = os.path.expanduser("~")  # noqa: PTH111 - it is called often
+    if len(home) < 2 or home not in text:  # noqa: PLR2004 - / is everywhere
+        return text
+    return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?![\w.-])", "~", text)
 
 
 def names(paths: Sequence[str]) -> str:
@@ -57,6 +72,7 @@ def names(paths: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
+    text = without_passwords(text)
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

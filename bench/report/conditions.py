@@ -45,6 +45,7 @@ def conditions(material: Material) -> dict[str, Any]:
         "memory_limit": env["host"].get("memory_limit_mib"),
         "variables": settings(env.get("variables", {})),
         "processes": f"{material.processes} {material.process_noun}s" if material.process_noun else "",
+        "left_out": ", ".join(env.get("left_out", ())),
         "contestants": contestants,
         "formats": formats,
     }

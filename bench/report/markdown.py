@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from loaderbench.findings.comparison import Comparison, Ratio
 from loaderbench.findings.findings import ContestantSummary, shown
-from loaderbench.machine.text import one_line
+from loaderbench.machine.text import one_line, without_home
 
 EN_DASH, _TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<![^\W_])_|_(?![^\W_])|^[-+]")
@@ -29,7 +29,7 @@ def cell(value: object) -> Markup:
         return verbatim(EN_DASH)
     if isinstance(value, int | float):
         return verbatim(shown(value))
-    return verbatim(_SPECIAL.sub(r"\\\g<0>", one_line(str(value))))
+    return verbatim(_SPECIAL.sub(r"\\\g<0>", without_home(one_line(str(value)))))
 
 
 def verbatim(written: str) -> Markup:

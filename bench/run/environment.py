@@ -17,6 +17,7 @@ from loaderbench.machine import gpu, libraries
 from loaderbench.machine.cgroup import memory_limit_bytes, quota_cores
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.cores import allowed_cores
+from loaderbench.machine.private import differing, masked
 from loaderbench.records.record import Consumer, now
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -69,11 +70,13 @@ _MEASURING = (
 def describe(campaign: Campaign, data: dict[str, Any], campaign_file: str | None = None) -> dict[str, Any]:
     """Return the conditions of a campaign that starts now on this machine.
 
+    They hold no secrets and not the path of the home folder; `left_out` lists where these were.
+
     `campaign_file`: how the command line names it, for the command that repeats the campaign.
     """
     tracked = _output("git", "-C", str(_ROOT), "ls-files", "--error-unmatch", str(Path(__file__).resolve()))
     commit = _output("git", "-C", str(_ROOT), "rev-parse", "HEAD") if tracked else None
-    return {
+    described = {
         "schema": 1,
         "started_at": now(),
         "loaderbench": version("loaderbench"),
@@ -93,6 +96,8 @@ def describe(campaign: Campaign, data: dict[str, Any], campaign_file: str | None
         "campaign_file": campaign_file,
         "data": data,
     }
+    kept: dict[str, Any] = masked(described)
+    return {**kept, "left_out": list(differing(described, kept))}
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from loaderbench.machine import cgroup, page_cache
 from loaderbench.machine.cores import canary_s
 from loaderbench.machine.disk import need
 from loaderbench.machine.errors import FixableError
+from loaderbench.machine.private import masked
 from loaderbench.records import trials_csv
 from loaderbench.records.record import Cache, Record, Status, now
 from loaderbench.run import bucket_under_test
@@ -203,7 +204,7 @@ def _identity(campaign: Campaign, trial: Trial) -> dict[str, Any]:
         "title": contestant.title if own else campaign.best[contestant.name].title,
         "adapter": contestant.loader,
         "format": contestant.format,
-        "options": json.dumps(options_at(contestant.options, trial.settings), sort_keys=True),
+        "options": json.dumps(masked(options_at(contestant.options, trial.settings)), sort_keys=True),
         "versions": registry.adapters("loader")[contestant.loader].versions(),
         **network,
     }

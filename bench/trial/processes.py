@@ -8,6 +8,7 @@ from typing import Any
 
 from loaderbench.machine import process
 from loaderbench.machine.cores import allowed_cores
+from loaderbench.machine.private import without_secrets
 from loaderbench.trial.spec import ObserveSpec, Several, TrialSpec
 
 _THREADS = "NUMBA_NUM_THREADS"
@@ -28,7 +29,7 @@ def run(
     task: str, spec: TrialSpec | ObserveSpec, log: Path, limit_s: float, *, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Run a task in as many processes as `spec` has ranks or jobs, and return its report."""
-    environment = _with_threads(environment or os.environ, spec.work.workers)
+    environment = _with_threads(environment or without_secrets(os.environ), spec.work.workers)
     with TemporaryDirectory(prefix="loaderbench-") as folder:
         several = Several(task, spec, Path(folder))
         if several.count == 1:
