@@ -17,7 +17,7 @@ export $(TYPED)
 DATA_OPTION = $(if $(DATA),--data "$$DATA")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench bench-s3 doctor report perf overhead resolution honest clinic unpacking s3-rate test test-slow lint \
+.PHONY: help setup tools ffcv-wheel data bench bench-s3 doctor report perf overhead resolution honest clinic unpacking s3-rate test test-slow lint audit \
 	docs format lock clean
 
 help:  ## list the targets
@@ -108,6 +108,12 @@ format: setup  ## format the code and apply the linter's fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+audit: tools  ## look for known vulnerabilities of all locked versions; needs the network
+	$(BIN)/uv venv -q --clear .audit
+	VIRTUAL_ENV=.audit $(BIN)/uv pip sync -q --require-hashes requirements/audit.lock
+	@failed=0; for lock in requirements/*.lock; do echo "$$lock:"; \
+		.audit/bin/pip-audit --strict --require-hashes --disable-pip -r "$$lock" || failed=1; done; exit $$failed
+
 tools:
 	$(SETUP) tools
 
@@ -116,10 +122,11 @@ lock: tools  ## resolve the newest versions and write requirements/*.lock
 	$(COMPILE) pyproject.toml --all-extras --group dev --constraint requirements/tools.lock \
 		--no-emit-package ffcv --output-file requirements/all.lock
 	$(COMPILE) pyproject.toml --constraint requirements/all.lock --output-file requirements/core.lock
+	$(COMPILE) --group audit --output-file requirements/audit.lock
 
 # One lock for every Python we support; ffcv itself is in requirements/ffcv.lock, kept by hand.
 COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --fork-strategy fewest --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
 
 clean:  ## remove the environment and caches; results, reports and data stay
-	rm -rf .venv dist site setup.log .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .audit dist site setup.log .mypy_cache .ruff_cache .pytest_cache

@@ -12,6 +12,7 @@ IN_THE_SITE = (
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
+    "SECURITY.md",
     "LICENSE",
     "docs/*.md",
     "docs/*.css",

@@ -98,7 +98,7 @@ def test_manifest_describes_the_images(source, tree):
 def test_a_pickled_source_holds_only_its_path_and_reads_the_same_images(source):
     source.pixels(0)
     pickled = pickle.dumps(source)
-    copy = pickle.loads(pickled)  # noqa: S301
+    copy = pickle.loads(pickled)  # noqa: S301 - our own
     assert len(pickled) < 200 + len(bytes(source.folder))
     assert copy.jpeg(3) == source.jpeg(3)
     assert np.array_equal(copy.pixels(3), source.pixels(3))

@@ -105,7 +105,7 @@ def test_a_pickle_that_would_run_a_program_is_refused(tmp_path, kind):
     with pytest.raises(SourceError, match=r"train is no batch of CIFAR-100 \(it refers to .*nothing was run"):
         read(folder, tmp_path / "cache")
     assert not mark.exists()
-    pickle.loads(content)  # noqa: S301
+    pickle.loads(content)  # noqa: S301 - planted, to show that it does harm
     assert mark.exists(), "the planted pickle does no harm anywhere, so this test shows nothing"
 
 

@@ -1,4 +1,4 @@
-"""Nothing in the current folder runs: it may hold a data set that somebody else made."""
+"""Nothing in the current folder runs, and nobody else can enter a new cache."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from loaderbench.machine.scratch import scratch
 from tests import campaigns
 
 PLANTED = ("psutil", "select", "socket", "json", "cv2", "numpy", "PIL", "loaderbench")
@@ -26,3 +29,13 @@ def test_modules_in_the_current_folder_are_not_imported(tree: Path, tmp_path: Pa
     )  # fmt: skip
     assert not ran.exists(), ran.read_text()
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "shared"])
+def test_a_new_cache_is_its_users_alone(tmp_path: Path, *, there: bool) -> None:
+    cache = tmp_path / "below" / "cache"
+    if there:
+        cache.mkdir(parents=True)
+        cache.chmod(0o2775)  # by users who share it
+    with scratch(cache):
+        assert cache.stat().st_mode & 0o7777 == (0o2775 if there else 0o700)

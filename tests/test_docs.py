@@ -33,7 +33,7 @@ def project(tmp_path: Path) -> Path:
     """Return a copy of the project's pages; what is not a page is linked."""
     root = tmp_path / "project"
     shutil.copytree(ROOT / "docs", root / "docs", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "mkdocs.yml"):
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "mkdocs.yml"):
         shutil.copy(ROOT / name, root)
     for name in ("bench", "examples", "reports", "results"):
         (root / name).symlink_to(ROOT / name)

@@ -23,11 +23,16 @@ def scratch(cache: Path) -> Iterator[Path]:
     """Give a new folder in which this process, and all that it starts, keep temporary files until the block ends.
 
     It is below `cache`, unless sockets there would have too long a name; then it is in the folder for temporary files.
-    Folders of processes that were killed are removed, with all processes that still use them.
+    Folders of processes that were killed are removed, with all processes that still use them. If there is no `cache`
+    yet, it is made so that only this user can enter it: the images in it may be private.
 
     Raises FixableError if no folder takes sockets.
     """
-    places = [cache.resolve() / "tmp" / "r", *(Path(root, "loaderbench.") for root in (_usual(), "/tmp"))]  # noqa: S108
+    with suppress(OSError):  # a cache that cannot be made is reported later
+        cache.resolve().parent.mkdir(parents=True, exist_ok=True)
+        cache.resolve().mkdir(mode=0o700)
+    roots = _usual(), "/tmp"  # noqa: S108 - `mkdtemp` makes a folder in it that nobody else can enter
+    places = [cache.resolve() / "tmp" / "r", *(Path(root, "loaderbench.") for root in roots)]
     for place in places:
         _sweep(place)
     made = next(filter(None, map(_new, places)), None)
@@ -55,7 +60,7 @@ def _usual() -> str:
     try:
         return tempfile.gettempdir()
     except FileNotFoundError:
-        return "/tmp"  # noqa: S108
+        return "/tmp"  # noqa: S108 - as above
 
 
 def _new(place: Path) -> tuple[Path, ExitStack] | None:

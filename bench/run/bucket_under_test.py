@@ -127,7 +127,7 @@ def place(
         return
     clear(folder)
     scratch = folder / _SCRATCH
-    scratch.mkdir()
+    scratch.mkdir(mode=0o700)  # the images may be private
     try:
         if artifacts:
             yield _published(campaign.stream, artifacts, folders, scratch)
