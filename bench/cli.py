@@ -52,15 +52,13 @@ ArtifactsOption = Annotated[
     str | None,
     typer.Option("--artifacts", help="Use formats published at s3://bucket/prefix instead of writing them."),
 ]
+_IMAGES = (
+    "Images: an ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files; a path, "
+    "s3://bucket/prefix, s3://bucket/key, or module:dataset. Only read."
+)
 DataOption = Annotated[
     str | None,
-    typer.Option(
-        "--data",
-        parser=name_or_path,
-        help="Images: an ImageFolder tree, ImageNet's or CIFAR's archives, WebDataset shards or Parquet files; "
-        "a path, s3://bucket/prefix, s3://bucket/key, or module:dataset. Only read. Default: a synthetic set like "
-        "ImageNet.",
-    ),
+    typer.Option("--data", parser=name_or_path, help=f"{_IMAGES} Default: a synthetic set like ImageNet."),
 ]
 CacheOption = Annotated[
     Path,
@@ -315,7 +313,7 @@ def doctor(  # noqa: PLR0913 - each is an option; # long, because each has its h
     markdown: Annotated[
         Path | None, typer.Option("--markdown", parser=path, help="File for the answer with all experiments.")
     ] = None,
-    data: DataOption = None,
+    data: Annotated[str | None, typer.Option("--data", parser=name_or_path, help=_IMAGES)] = None,
     demand: Annotated[
         float | None, typer.Option("--demand", min=1, help="With --data: images/s that the training takes.")
     ] = None,
@@ -359,16 +357,20 @@ def doctor(  # noqa: PLR0913 - each is an option; # long, because each has its h
         "data": {"split": split, "samples": samples},
         "work": {"batch_size": batch_size, "workers": workers},
     }
-    diagnosis = on_data.examine_data(
-        data,
-        loader=loader,
-        demand=demand,
-        memory_bytes=on_data.size_bytes(memory) if memory else None,
-        overrides=_given(tables),
-        cache=cache,
-        results=results,
-        reports=reports,
-    )
+    try:
+        diagnosis = on_data.examine_data(
+            data,
+            loader=loader,
+            demand=demand,
+            memory_bytes=on_data.size_bytes(memory) if memory else None,
+            overrides=_given(tables),
+            cache=cache,
+            results=results,
+            reports=reports,
+        )
+    except KeyboardInterrupt:
+        _echo("stopped; run the same command to resume")
+        raise typer.Exit(128 + signal.SIGINT) from None
     if diagnosis.present is None:
         raise typer.Exit(1)
 

@@ -192,6 +192,15 @@ def test_images_or_a_loader_must_be_named(arguments: list[str]) -> None:
     assert "name either images with --data, or a loader of your own as module:function" in told.output
 
 
+def test_stopped_examination_says_how_to_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(_: str, **__: Any) -> DataDiagnosis:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(on_data, "examine_data", stopped)
+    told = CliRunner().invoke(cli.app, ["doctor", "--data", "/data/birds"])
+    assert (told.exit_code, told.output) == (130, "stopped; run the same command to resume\n")
+
+
 def test_options_of_the_command_reach_the_examination(monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr(on_data, "examine_data", lambda data, **options: given.update(options, data=data) or found())
@@ -266,7 +275,17 @@ def test_epochs_have_batches_for_each_worker() -> None:
 
 
 def test_demand_that_nothing_meets_is_told() -> None:
-    assert found(demand=50_000.0).evidence[-1] == "no way that was tried is enough"
+    assert "no way that was tried is enough" in found(demand=50_000.0).evidence
+    assert "no way that was tried is enough" not in found(demand=5000.0).evidence
+
+
+def test_page_without_a_verdict_has_neither_cures_nor_picture(tmp_path: Path) -> None:
+    diagnosis = found({"present-again": 700.0}, demand=8000.0)
+    text = data_answer.write(diagnosis, "/data/birds", "2 cores", tmp_path).read_text()
+    assert "too unsteady" in text
+    assert "What would help" not in text
+    assert "8,000" not in text
+    assert not (tmp_path / data_answer.PICTURE).exists()
 
 
 def test_columns_of_a_table_are_aligned_for_a_terminal() -> None:

@@ -20,7 +20,7 @@ def write(diagnosis: DataDiagnosis, origin: str, machine: str, folder: Path) -> 
     """Write the page and its picture into a folder, and return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / PICTURE).unlink(missing_ok=True)
-    if diagnosis.present:
+    if diagnosis.present and (diagnosis.cures or diagnosis.no_cures):
         picture.draw(
             _speeds(diagnosis, diagnosis.present), diagnosis.demand, "What each cure gives", machine, folder / PICTURE
         )
@@ -51,7 +51,7 @@ def text(diagnosis: DataDiagnosis, origin: str, machine: str) -> str:
 
 def _titled(diagnosis: DataDiagnosis) -> Iterator[tuple[str, Way, DataCure | None]]:
     """Yield the present way, then the cures, best first, with the titles of their rows."""
-    if diagnosis.present:
+    if diagnosis.present and (diagnosis.cures or diagnosis.no_cures):
         yield f"now: {diagnosis.present.title}", diagnosis.present, None
     for place, cure in enumerate(diagnosis.cures, 1):
         yield f"{place}. {cure.way.title}", cure.way, cure

@@ -98,8 +98,6 @@ def diagnose(case: Case) -> DataDiagnosis:
     least = max(_GAIN, _unsteadiness(case))
     cures = tuple(_cure(case, present, way) for way in ways if _gain(way, present) >= least)
     bottleneck, sentence, evidence = _decide(case, present, limits, cures)
-    if cures and not any(cure.meets is not False for cure in cures):
-        evidence.append("no way that was tried is enough")
     return DataDiagnosis(
         bottleneck=bottleneck,
         sentence=sentence,
@@ -172,6 +170,7 @@ def _decide(case: Case, present: Way, limits: tuple[Limit, ...], cures: tuple[Da
     evidence, speed = _general(case, present), present.expected_images_per_s
     if doubt := _doubt(case, present):
         return "cannot tell", doubt[0], [doubt[1], *evidence]
+    evidence += _needed(case, present, cures)
     if case.demand and speed >= case.demand:
         return "model", "Your model, not your data: the present way delivers all that training takes.", evidence
     if not cures:
@@ -216,17 +215,24 @@ def _in_memory(
 
 
 def _general(case: Case, present: Way) -> list[str]:
-    """Return the evidence that every verdict has: the speed, the demand, and how busy the cores were."""
+    """Return the evidence that every verdict has: the speed, and how busy the cores were."""
     found = [f"{shown(present.images_per_s)} images/s in the present way, from memory"]
     if present.expected_images_per_s < present.images_per_s:
         found.append(f"{shown(present.expected_images_per_s)} images/s from the disk")
-    if case.demand:
-        share = min(1.0, present.expected_images_per_s / case.demand)
-        found.append(f"training takes {shown(case.demand)} images/s: it runs at {share:.0%} of its speed")
     summary = case.summary(present.name)
     if summary and "cpu_load_pct" in summary.medians:
         found.append(f"{summary.medians['cpu_load_pct']:.0f}% of the cores busy")
     return found
+
+
+def _needed(case: Case, present: Way, cures: tuple[DataCure, ...]) -> list[str]:
+    """Return what the demand says of the present way and of the cures; nothing without one."""
+    if not case.demand:
+        return []
+    share = min(1.0, present.expected_images_per_s / case.demand)
+    told = f"training takes {shown(case.demand)} images/s: it runs at {share:.0%} of its speed"
+    none_is = [] if share == 1 or any(cure.meets for cure in cures) else ["no way that was tried is enough"]
+    return [told, *none_is]
 
 
 def _idle(cures: tuple[DataCure, ...], evidence: list[str]) -> _Decision:
