@@ -24,10 +24,12 @@ def scratch(cache: Path) -> Iterator[Path]:
 
     It is below `cache`, unless sockets there would have too long a name; then it is in the folder for temporary files.
     Folders of processes that were killed are removed, with all processes that still use them. If there is no `cache`
-    yet, it is made so that only this user can enter it: the images in it may be private.
+    yet, it is made so that only this user can enter it: the images in it may be private. It is removed again if nothing
+    was kept in it.
 
     Raises FixableError if no folder takes sockets.
     """
+    is_new = not cache.exists()
     with suppress(OSError):  # a cache that cannot be made is reported later
         cache.resolve().parent.mkdir(parents=True, exist_ok=True)
         cache.resolve().mkdir(mode=0o700)
@@ -53,6 +55,10 @@ def scratch(cache: Path) -> Iterator[Path]:
         del os.environ["TMPDIR"]
         if before[1] is not None:
             os.environ["TMPDIR"] = before[1]
+        if is_new:
+            with suppress(OSError):  # not empty
+                (cache / "tmp").rmdir()
+                cache.rmdir()
 
 
 def _usual() -> str:
