@@ -3,6 +3,7 @@
 import ast
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ def code_digest(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         content = path.read_bytes()
-        if path.suffix == ".py":
-            content = repr(_without_docstrings(ast.parse(content))).encode()
-        digest.update(hashlib.sha256(content).digest())
+        digest.update(_of_code(content) if path.suffix == ".py" else hashlib.sha256(content).digest())
     return digest.hexdigest()
+
+
+@cache
+def _of_code(content: bytes) -> bytes:
+    return hashlib.sha256(repr(_without_docstrings(ast.parse(content))).encode()).digest()
 
 
 def _without_docstrings(node: Any) -> Any:
