@@ -44,6 +44,7 @@ class Ended:
         return self._reported_s
 
     def report(self) -> dict[str, Any] | None:
+        os.close(self._descriptor)  # as a real child does: its report can be read once
         return {"status": "failed", "reason": f"at {self._reported_s:g}"} if self._reported_s else None
 
     def death(self, who: str) -> dict[str, Any]:
