@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from loaderbench import cli
 from loaderbench.campaign import campaign as config
 from loaderbench.doctor import data_answer, data_sample, on_data
-from loaderbench.doctor.data_case import Case
 from loaderbench.doctor.data_verdict import DataDiagnosis, diagnose
 from loaderbench.doctor.on_data import examine_data, size_bytes
 from loaderbench.findings.analysis import analyse
@@ -23,84 +22,8 @@ from loaderbench.images.class_folders import scan
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.progress import Display
 from loaderbench.records.folder import CampaignFolder
-from loaderbench.records.record import Record
 from tests import campaigns, fabricate
-
-CAMPAIGN = config.load("doctor").model_dump(mode="json")
-IMAGES = 1_000_000
-GIB = 1 << 30
-BYTES = {"original": 110_000.0, "jpeg-files": 16_600.0, "litdata-jpeg": 16_600.0, "ffcv-raw": 142_000.0}
-SPEEDS = dict.fromkeys(("present", "present-again", "original-prefetch", "original-sharing"), 1000.0) | {
-    "original-torchvision": 1050.0,
-    "original-uint8": 1080.0,
-    "original-threads": 1900.0,
-    "copies-pil": 2000.0,
-    "copies-torchvision": 3000.0,
-    "copies-threads": 8000.0,
-    "litdata-jpeg": 3200.0,
-    "ffcv-raw": 9600.0,
-    "ffcv-raw-quasi": 9500.0,
-    "ffcv-jpeg": 5400.0,
-    "ffcv-half": 6500.0,
-}
-"""Images/s of each contestant where nothing is out of the ordinary: images are larger than needed."""
-LIMITS = {
-    "disk/original": 5000.0,
-    "disk/ffcv-raw": 20_000.0,
-    "original decode": 3000.0,
-    "original decode+crop": 2400.0,
-    "output": 15_000.0,
-    "transfer": 7000.0,
-}
-CONVERSION_S = {"jpeg-files": 1500.0, "litdata-jpeg": 1600.0, "ffcv-raw": 2000.0, "ffcv-jpeg": 1900.0}
-
-
-def row(name: str, speed: float, cores: float = 1.95, **changes: Any) -> Record:
-    contestant = next(c for c in CAMPAIGN["contestants"] if c["name"] == name)
-    form = contestant["format"].replace("ffcv-half", "ffcv-jpeg")
-    actor = fabricate.Actor(name, contestant["title"], "a loader", form, speed, BYTES.get(form, 20_000.0), cores=cores)
-    columns = {"images_per_s": speed, "cpu_s_per_1k_images": 1000 * cores / speed, "pct_of_bound": 90.0}
-    return fabricate.load(actor, 1, **columns | changes)
-
-
-def rows_of(speeds: dict[str, float], limits: dict[str, float], present: dict[str, Any]) -> list[Record]:
-    """All rows but those of other numbers of workers. `present`: columns of the present way's trials."""
-    return [
-        *(row(name, speed, **present if name.startswith("present") else {}) for name, speed in speeds.items()),
-        *(fabricate.limit(step, 1, speed) for step, speed in limits.items() if speed),
-        *(fabricate.write(form, bytes_per_image=size) for form, size in BYTES.items()),
-    ]
-
-
-def case(  # noqa: PLR0913 - each is a way in which machines and trainings differ
-    speeds: dict[str, float] | None = None,
-    *,
-    limits: dict[str, float] | None = None,
-    workers: dict[int, float] | None = None,
-    memory_gib: float = 1024,
-    demand: float | None = None,
-    present: dict[str, Any] | None = None,
-) -> Case:
-    """What was measured, with speeds and limits that differ from the ordinary ones."""
-    rows = rows_of(SPEEDS | (speeds or {}), LIMITS | (limits or {}), present or {})
-    rows += [
-        replace(row("present", speed), trial=f"1/present/scaling/{number}", track="scaling", workers=number)
-        for number, speed in (workers or {1: 550.0, 4: 1000.0}).items()
-    ]
-    ran = CAMPAIGN | {"scaling": {"contestants": ["present"], "workers": list(workers or {1: 1, 4: 1})}}
-    return Case(
-        analysis=analyse(rows, ran),
-        formats={form["name"]: form for form in ran["formats"]},
-        images=IMAGES,
-        conversion_s=CONVERSION_S,
-        memory_bytes=int(memory_gib * GIB),
-        demand=demand,
-    )
-
-
-def found(*args: Any, **kwargs: Any) -> DataDiagnosis:
-    return diagnose(case(*args, **kwargs))
-
+from tests.sampled import CAMPAIGN, CONVERSION_S, GIB, IMAGES, LIMITS, SPEEDS, case, found, rows_of
 
 ALL_EQUAL = dict.fromkeys(SPEEDS, 1000.0)
 IDLE = {"cores": 0.8}
