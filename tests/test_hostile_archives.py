@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from loaderbench.images import SourceError, archives, journal, tree
+from loaderbench.images import SourceError, archives, journal, tables, tree
 from loaderbench.images.archives import DamagedError, members
 from tests.archives import contents, image, link, packed, read, reasons, tar
 from tests.parquet import dataset
@@ -223,6 +223,18 @@ def test_deeply_nested_metadata_of_parquet_are_refused(tmp_path: Path) -> None:
     path = dataset(tmp_path / "x.parquet", [(image(1), 0)], metadata="[" * 100_000)
     with pytest.raises(SourceError, match="metadata name no column that holds images"):
         read(path, tmp_path / "cache")
+
+
+def test_a_table_of_labels_whose_short_lines_stand_for_many_cells_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_MOST_CELLS", 5000)
+    columns = ["file_name", "label", *map(str, range(1000))]
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "1.jpg").write_bytes(image(1))
+    (tmp_path / "images" / "metadata.csv").write_text("\n".join([",".join(columns), *["1.jpg,a"] * 9]))
+    with pytest.raises(SourceError, match=r"metadata.csv is damaged: it has more than 5,000 cells"):
+        read(tmp_path / "images", tmp_path / "cache")
 
 
 def test_limits_grow_with_the_archive() -> None:

@@ -32,6 +32,7 @@ _LABEL_COLUMNS = (
     *("classname", "class_id", "classid", "category_id", "diagnosis"),
 )
 """Names of columns in lower case, in the order of asking."""
+_MOST_CELLS = 50_000_000
 _ONE_HOT = {"0": False, "1": True, "0.0": False, "1.0": True}
 
 
@@ -101,7 +102,11 @@ def _labels(file: Path) -> dict[str, str]:
     Raises SourceError.
     """
     try:
-        rows = list(_rows(file.suffix, file.read_text("utf-8-sig")))
+        rows, cells = [], 0
+        for row in _rows(file.suffix, file.read_text("utf-8-sig")):
+            rows.append(row)
+            if (cells := cells + len(row)) > _MOST_CELLS:  # an empty row of many columns takes far more than its file
+                raise ValueError(f"it has more than {_MOST_CELLS:,} cells")  # noqa: TRY301
     except UnicodeDecodeError:
         raise SourceError(f"{printable(file)} is not UTF-8; convert it, for example with iconv -f latin1") from None
     except (TypeError, ValueError, RecursionError, csv.Error) as error:
