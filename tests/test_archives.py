@@ -125,6 +125,7 @@ def cuts() -> dict[str, tuple[bytes, str]]:
         "within a header": (two[: second + 100], "The 1 images before it"),
         "between two members": (two[:second], "The 1 images before it"),
         "before the end mark": (two[: second + 512 + (len(image(2)) + 511) // 512 * 512], "The 2 images before it"),
+        "with another one joined to it": (two + packed([("3.jpg", image(3))]), "The 2 images before it"),
         "damaged header": (bad_header, "The 1 images before it"),
     }
 

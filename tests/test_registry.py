@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from loaderbench.campaign import registry
+from loaderbench.run import environment
+from tests.campaigns import campaign
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,3 +50,21 @@ def test_install_command_of_an_adapter_names_an_existing_extra() -> None:
 def test_versions_name_every_required_library() -> None:
     assert registry.adapters("loader")["litdata"].versions().startswith("litdata ")
     assert "; torch " in registry.adapters("loader")["litdata"].versions()
+
+
+def test_all_code_of_another_package_counts_for_its_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "of_a_stranger"
+    (package / "inner").mkdir(parents=True)
+    for name in ("__init__.py", "loader.py", "inner/decode.py"):
+        (package / name).write_text("x = 1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    adapter = registry.Adapter("a", "of_a_stranger.loader", "", package="stranger")
+    before = adapter.code_digest()
+    (package / "inner" / "decode.py").write_text("x = 2")
+    assert adapter.code_digest() != before
+
+
+@pytest.mark.usefixtures("planted")
+def test_the_version_of_another_package_is_a_condition() -> None:
+    versions = environment.describe(campaign({"a": {}}), {})["versions"]
+    assert versions["loaderbench-planted"] == version("loaderbench-planted")

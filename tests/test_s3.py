@@ -17,7 +17,7 @@ import pytest
 from loaderbench.bucket import client as bucket
 from loaderbench.bucket import loopback, rclone
 from loaderbench.bucket.client import Location, S3Error, relative
-from loaderbench.bucket.copy import copy
+from loaderbench.bucket.copy import _check_count, _Object, copy
 from loaderbench.machine.progress import Display
 from tests.buckets import URL, Shown, content, keys_in
 from tests.proxy import proxy
@@ -248,3 +248,10 @@ def test_a_million_keys_take_less_than_400_mib(tmp_path: Path) -> None:
     assert found
     assert int(found[1]) == 1_000_000
     assert int(found[2]) < 400
+
+
+def test_a_disk_that_ignores_case_is_told(tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").touch()
+    objects = dict.fromkeys(("cat.jpg", "Cat.jpg"), _Object(0, 0.0, ""))
+    with pytest.raises(S3Error, match=r"differ only in upper and lower case \(cat.jpg\)"):
+        _check_count(tmp_path, objects, Location("bucket", ""))

@@ -8,6 +8,7 @@ import pytest
 from loaderbench.images import SourceError
 from loaderbench.images.class_folders import scan
 from loaderbench.images.decoding import decode
+from loaderbench.images.tree import changed_ns
 from loaderbench.machine.text import printable
 from tests import messy
 
@@ -126,9 +127,9 @@ def test_scan_order_does_not_depend_on_creation_order(tmp_path):
 
 
 def test_scan_records_the_size_and_time_of_each_file(tree, root):
-    for path, size, mtime in zip(tree.paths, tree.sizes_bytes, tree.mtimes_ns, strict=True):
+    for path, size, mtime in zip(tree.paths, tree.sizes_bytes, tree.times_ns, strict=True):
         status = (root / path).stat()
-        assert (status.st_size, status.st_mtime_ns) == (size, mtime)
+        assert (status.st_size, changed_ns(status)) == (size, mtime)
 
 
 def test_images_without_class_folders_form_one_class(tmp_path):
@@ -208,3 +209,12 @@ def test_hidden_and_system_folders_are_noted_and_no_classes(tmp_path):
     tree = scan(plant(tmp_path, "a/1.jpg", "a/@eaDir/1.jpg/thumb.jpg", "@eaDir/2.jpg", ".old/3.jpg"))
     assert tree.paths == ("a/1.jpg",)
     assert noted(tree, "2 hidden or system folders are skipped: .old, @eaDir")
+
+
+def test_an_image_changed_with_its_size_and_time_put_back_changes_the_state(tmp_path):
+    image = plant(tmp_path / "set", "a/1.jpg", "a/2.jpg") / "a" / "1.jpg"
+    before, status = scan(tmp_path / "set").state, image.stat()
+    assert scan(tmp_path / "set").state == before
+    image.write_bytes(bytes(reversed(image.read_bytes())) if image.stat().st_size else b"")
+    os.utime(image, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert scan(tmp_path / "set").state != before

@@ -86,6 +86,8 @@ def test_the_key_ends_at_the_first_dot_of_the_file_name(tmp_path):
         ({"jpg": image(1), "json": b"[]"}, "no label"),
         ({"jpg": image(1), "json": json.dumps({"label": 0.5}).encode()}, "no label"),
         ({"jpg": image(1), "json": b"{"}, "no label"),
+        ({"jpg": image(1), "cls": b"1_0"}, "no label"),
+        ({"jpg": image(1), "json": b'{"label": true}'}, "no label"),
         ({"cls": b"1"}, "no image"),
         ({"jpg": b"", "cls": b"1"}, "no image"),
         ({"jpg": image(1), "cls": b"-1"}, "no class index: -1"),

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -68,9 +68,20 @@ def copy(url: str, cache: Path, display: Display) -> Path:
         lacking = {path: found for path, found in objects.items() if not found.is_at(files / path)}
         if lacking:
             _fetch(bucket, location, lacking, files, on_progress)
+            _check_count(files, objects, location)
     for reason, keys in sorted(left_out.items()):
         display.say(f"not copied, since {reason}: {len(keys)} ({names(keys)})")
     return files / location.name
+
+
+def _check_count(files: Path, objects: Mapping[str, _Object], location: Location) -> None:
+    """Raise S3Error if a disk that ignores case has taken two objects for one file."""
+    if sum(len(within) for _, _, within in os.walk(files)) < len(objects):
+        same = sorted(path for path, count in Counter(map(str.casefold, objects)).items() if count > 1)
+        raise S3Error(
+            f"{location} has objects whose names differ only in upper and lower case ({names(same)}), and the disk of "
+            "the cache keeps one file for both; use --cache DIR on another disk"
+        )
 
 
 def say_what_restarts(folder: Path, display: Display) -> None:

@@ -98,11 +98,15 @@ class Adapter:
     def code_digest(self) -> str:
         """Return the digest of the adapter's code, with the code that the project's own adapters share.
 
-        It is empty if there is no code.
+        An adapter of another package counts with all code of that package. The digest is empty if there is no code.
         """
         spec = _spec(self.module)
         if not spec or not spec.origin:
             return ""
+        around = None if self._is_own else _spec(self.module.partition(".")[0])
+        if around and around.submodule_search_locations:
+            folders = map(Path, around.submodule_search_locations)
+            return code_digest(file for folder in folders for file in sorted(folder.rglob("*.py")))
         shared = sorted(Path(spec.origin).parent.glob("shared/*.py")) if self._is_own else []
         return code_digest([Path(spec.origin), *shared])
 

@@ -179,6 +179,10 @@ def _infos(tar: tarfile.TarFile, stream: _Stream) -> Iterator[tarfile.TarInfo]:
         tar.members.clear()  # type: ignore[attr-defined] # the headers of a million images must not add up
         yield info
         stream.headers_left = _HEADERS_BYTES
+    stream.headers_left = None
+    while content := stream.read(tarfile.RECORDSIZE):
+        if content.strip(b"\0"):
+            raise tarfile.ReadError("more follows after tar's end mark: name archives that were joined one by one")
 
 
 def first_name(path: Path) -> str:

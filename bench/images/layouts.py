@@ -135,7 +135,7 @@ def _of_split(tree: ImageTree, split: str) -> ImageTree:
         paths=tuple(tree.paths[place] for place in kept),
         labels=tree.labels[kept],
         sizes_bytes=tree.sizes_bytes[kept],
-        mtimes_ns=tree.mtimes_ns[kept],
+        times_ns=tree.times_ns[kept],
         notes=(note, *tree.notes),
     )
 

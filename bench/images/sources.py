@@ -17,7 +17,7 @@ from loaderbench.images import cifar, dataset, imagenet, layouts, packed_tree, p
 from loaderbench.images.class_folders import scan
 from loaderbench.images.packed_tree import PackedTree
 from loaderbench.images.splits import TRAIN
-from loaderbench.images.tree import ImageTree, SourceError
+from loaderbench.images.tree import ImageTree, SourceError, changed_ns
 from loaderbench.images.unpack import Archive
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.disk import FEWER_IMAGES, need
@@ -125,6 +125,6 @@ def _unpacked(archive: Archive | PackedTree, cache: Path, display: Display) -> P
 
 def _fingerprint(archive: Archive | PackedTree) -> str:
     """Return "key-code". The key depends on what is read, and on the paths, sizes and times of the archive's files."""
-    states = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in archive.files]
+    states = [(str(file.resolve()), file.stat().st_size, changed_ns(file.stat())) for file in archive.files]
     key = hashlib.sha256(json.dumps([archive.what, states, archive.key]).encode()).hexdigest()
     return f"{key[:16]}-{code_digest(Path(__file__).with_name(name) for name in _READERS)[:8]}"

@@ -80,7 +80,7 @@ class ImageTree:
     """Relative to the root."""
     labels: NDArray[np.int32]
     sizes_bytes: NDArray[np.int64]
-    mtimes_ns: NDArray[np.int64]
+    times_ns: NDArray[np.int64]
     skipped: tuple[Rejected, ...]
     """Entries that are no readable file, sorted by path."""
     notes: tuple[str, ...]
@@ -98,9 +98,14 @@ class ImageTree:
         state = hashlib.sha256(json.dumps([str(self.root), skipped]).encode())
         for texts in (self.paths, self.classes):
             state.update(os.fsencode("\0".join([*texts, ""])))
-        for numbers in (self.labels, self.sizes_bytes, self.mtimes_ns):
+        for numbers in (self.labels, self.sizes_bytes, self.times_ns):
             state.update(numbers.tobytes())
         return state.hexdigest()
+
+
+def changed_ns(status: os.stat_result) -> int:
+    """Return a number that differs after a file's content was changed, also if its modification time was put back."""
+    return status.st_mtime_ns ^ status.st_ctime_ns << 1  # one of both never hides the other
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -137,7 +142,7 @@ class _Files:
 
     names: tuple[str, ...]
     sizes_bytes: NDArray[np.int64]
-    mtimes_ns: NDArray[np.int64]
+    times_ns: NDArray[np.int64]
 
 
 class Walk:
@@ -187,7 +192,7 @@ class Walk:
             tuple(paths[place] for place in order),
             labels[order],
             np.concatenate([of.sizes_bytes for of in files.values()])[order],
-            np.concatenate([of.mtimes_ns for of in files.values()])[order],
+            np.concatenate([of.times_ns for of in files.values()])[order],
             tuple(sorted(self.skipped, key=lambda entry: entry.path)),
             notes,
         )
@@ -209,8 +214,8 @@ class Walk:
                 except OSError as error:
                     self._skip(path, error)
         if images:
-            names, sizes_bytes, mtimes_ns = zip(*sorted(images), strict=True)
-            self.folders[folder] = _Files(names, np.array(sizes_bytes, np.int64), np.array(mtimes_ns, np.int64))
+            names, sizes_bytes, times_ns = zip(*sorted(images), strict=True)
+            self.folders[folder] = _Files(names, np.array(sizes_bytes, np.int64), np.array(times_ns, np.int64))
 
     def _descend(self, path: str, identity: tuple[int, int], ancestors: frozenset[tuple[int, int]]) -> None:
         if identity in ancestors:
@@ -233,7 +238,7 @@ class Walk:
             elif is_image and not status.st_size:
                 self.skipped.append(Rejected(path, "empty file"))
             elif is_image:
-                return [(entry.name, status.st_size, status.st_mtime_ns)]
+                return [(entry.name, status.st_size, changed_ns(status))]
         if not is_image:
             self.foreign.add(path.partition("/")[0])
             extension = os.path.splitext(entry.name)[1].lower() or "no extension"  # noqa: PTH122

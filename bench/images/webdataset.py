@@ -110,7 +110,11 @@ def _field(member: Member) -> str:
 
 
 def _label(fields: dict[str, bytes]) -> int | None:
+    """Return the label; None if it is no whole number, as 1_0 and true are none."""
     try:
-        return int(fields["cls"]) if "cls" in fields else index(json.loads(fields["json"])["label"])
+        if "cls" in fields:
+            return int(fields["cls"]) if re.fullmatch(rb"\s*[+-]?\d+\s*", fields["cls"]) else None
+        label = json.loads(fields["json"])["label"]
+        return None if isinstance(label, bool) else index(label)
     except (KeyError, RecursionError, TypeError, ValueError):
         return None

