@@ -17,7 +17,7 @@ from loaderbench.findings import verdicts
 from loaderbench.findings.raw_times import analyse_folder
 from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.files import open_plain
-from loaderbench.machine.text import one_line, quoted
+from loaderbench.machine.text import printable, quoted
 from loaderbench.records.folder import CampaignFolder
 from loaderbench.records.record import Record
 from loaderbench.report import conditions, plots, resources, results, scaling
@@ -74,11 +74,11 @@ class _PrintableFolder(CampaignFolder):
 
 
 def _printable(value: Any) -> Any:
-    """Return a value of JSON with each text in one printable line."""
+    """Return a value of JSON with each text in one printable line. Spaces stay: a command may need them."""
     if isinstance(value, str):
-        return one_line(value)
+        return printable(" ".join(value.splitlines()))
     if isinstance(value, dict):
-        return {one_line(key): _printable(each) for key, each in value.items()}
+        return {printable(key): _printable(each) for key, each in value.items()}
     return list(map(_printable, value)) if isinstance(value, list) else value
 
 
