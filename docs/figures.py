@@ -6,6 +6,7 @@ from reference import (
     EN_DASH,
     FORMATS,
     JOBS,
+    LARGER,
     PR572,
     QUICK,
     SCALING,
@@ -19,7 +20,7 @@ from reference import (
     table,
 )
 
-from loaderbench.findings import frontier, publication
+from loaderbench.findings import disk_reads, frontier, publication, verdicts
 from loaderbench.findings.findings import ScalingCurve, TransportSummary, shown
 from loaderbench.findings.scaling import GROWS
 
@@ -239,3 +240,17 @@ def ffcv_formats() -> str:
     worth = table(["Images", "Format", "Bytes per image", "Images/s"], rows, numbers_from=2)
     contradicted = "\n".join(f"- {sentence}" for sentence in publication.contradicted(found))
     return f"\n{conclusion}\n{worth}\nThese published figures do not hold here:\n\n{contradicted}\n"
+
+
+def larger_than_memory() -> str:
+    """Return what each contestant delivers and reads where the data is larger than the memory."""
+    analysed = analysis(LARGER)
+    found = disk_reads.disk_reads(analysed)
+    memory_mib = disk_reads.memory_limit_mib(env(LARGER)["campaign"])
+    rows = (
+        [one.summary.title, shown(one.summary.median), shown(one.takes_kb or 0), shown(one.read_kb)] for one in found
+    )
+    head = ["Contestant", "Images/s", "kB that an image takes", "kB read from the disk for an image"]
+    lacking = verdicts.unmeasured(analysed)
+    rest = f"\nNo speed: {lacking}\n" if lacking else ""
+    return f"\n{disk_reads.conclusion(found, memory_mib)}\n{table(head, rows, numbers_from=1)}{rest}"

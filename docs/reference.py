@@ -18,6 +18,7 @@ QUICK, TRAIN, JOBS = "reference-2-cores", "reference-2-cores-train", "reference-
 TIMES, EN_DASH = "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 STREAM, PR572 = "reference-2-cores-stream", "reference-2-cores-litdata-pr572"
 SCALING, FORMATS = "reference-2-cores-scaling", "reference-2-cores-ffcv-formats"
+LARGER = "reference-2-cores-larger-than-memory"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int = 99) -> str:
