@@ -18,8 +18,7 @@ from loaderbench.doctor.steps import Step
 from loaderbench.machine.counters import processes, tree_seconds
 
 _WARM_UP_S, _FEWEST_BATCHES, _LONGEST = 1.0, 4, 6
-"""The window opens after this time at least, holds so many batches at least, and ends after so many times its length
-at the latest."""
+"""Seconds before the window opens; the fewest batches in it; its longest duration over the length asked for."""
 _MEMORY_READINGS = 10
 _SHOWN = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory", "batch_size")
 
@@ -193,7 +192,7 @@ class _Delivery:
 
 
 def _deliveries(loader: Any, make: Callable[[], Any]) -> Iterator[_Delivery]:
-    """Yield batches, epoch after epoch. What can be iterated only once is made anew. Raises TargetError."""
+    """Yield batches, epoch after epoch. Calls `make` again for an iterator, which ends once. Raises TargetError."""
     begun = time.perf_counter()
     while True:
         first = True

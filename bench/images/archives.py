@@ -29,11 +29,11 @@ Reject = Callable[[str, str], None]
 LARGEST_BYTES = 256 << 20
 """Largest member that may be an image. A larger one could fill the memory."""
 _MOST_TIMES, _ALWAYS_BYTES = 100, 64 << 20
-"""Limit of what an archive unpacks to: so many times its size, and so many bytes besides."""
+"""An archive may unpack to its own size times the first number, plus the second number of bytes."""
 _LONGEST_HEADER_BYTES, _HEADERS_BYTES = 8 << 10, 256 << 10
 """Limits of one header with content, and of all headers of one member."""
 _LONG_NUMBER = re.compile(rb"\d{300}")
-"""No name and no number of a header has so many digits in a row. `tarfile` takes quadratic time to search them."""
+"""A header with this many digits in a row is refused: `tarfile` takes quadratic time to search them."""
 _LONGEST_NAME = 4096
 _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 """Types of headers with content, which `tarfile` reads into memory."""
@@ -83,7 +83,7 @@ class Member:
 
 
 def most_bytes(packed_bytes: int) -> int:
-    """Return the limit of what archives of so many bytes unpack to."""
+    """Return the most bytes that archives of this size may unpack to."""
     return _ALWAYS_BYTES + _MOST_TIMES * packed_bytes
 
 

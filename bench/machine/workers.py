@@ -86,7 +86,7 @@ class _Pool:
             self._workers |= set(multiprocessing.active_children()) - self._others
 
     def replace(self) -> str:
-        """Replace the executor of which a process has died; return why it died."""
+        """Replace the executor after one of its processes has died; return why it died."""
         self._executor.shutdown()
         codes = {worker.exitcode for worker in self._workers} - {None, 0, -signal.SIGTERM}  # SIGTERM ends the others
         self._start()

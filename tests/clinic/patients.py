@@ -58,7 +58,7 @@ def healthy(**changes: Any) -> DataLoader[Any]:
 
 
 def large_images(*, cured: bool = False) -> DataLoader[Any]:
-    """Large files, of which training sees 224 px."""
+    """Large files; training sees 224 px of each."""
     return healthy(dataset=folder("small" if cured else "large"))
 
 
@@ -99,7 +99,7 @@ def one_worker(*, cured: bool = False) -> DataLoader[Any]:
 
 
 def many_workers(*, cured: bool = False) -> DataLoader[Any]:
-    """Forty workers for each core, started anew for every short epoch."""
+    """Forty workers for each core; every short epoch starts new ones."""
     return healthy(dataset=folder(times=20), num_workers=2 if cured else 40 * (os.cpu_count() or 1))
 
 

@@ -1,4 +1,4 @@
-"""Let FFCV's loaders of one process share compiled functions; each compiles them anew otherwise, for seconds."""
+"""Let all of FFCV's loaders in one process share compiled functions. Otherwise each compiles its own, for seconds."""
 
 from __future__ import annotations
 
