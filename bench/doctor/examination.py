@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from loaderbench.doctor.case import AS_IS, Diagnosis, Trial
 from loaderbench.doctor.changes import Change
@@ -17,7 +18,6 @@ from loaderbench.machine.cores import core_count
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.process import run_child
 
-_TASK = "loaderbench.doctor.experiment.run"
 _LIMIT_S, _STEP_S = 120.0, 2.0
 _WORTH_REPLAYING = 0.2
 """Share of the work from which a step is worth an experiment of its own."""
@@ -40,12 +40,18 @@ class _Doctor:
     def trial(self, name: str, change: Change) -> Trial:
         """Run one experiment."""
         spec = Experiment(self.target, str(self.folder), self.seconds, change)
-        with tempfile.TemporaryDirectory() as scratch:
-            report = run_child(_TASK, spec, Path(scratch, "log"), _LIMIT_S, environment=os.environ)
+        report = _report("run", spec)
         observation = report.get("observation")
         told = f"{observation.samples_per_s:,.0f} samples/s" if observation else report["reason"]
         self.say(f"{name}: {told}")
         return Trial(name, change, observation, report["reason"])
+
+
+def _report(task: str, spec: Any) -> dict[str, Any]:
+    """Run a function of `experiment` in a child process, with all of the user's variables, and return its report."""
+    with tempfile.TemporaryDirectory() as scratch:
+        name = f"loaderbench.doctor.experiment.{task}"
+        return run_child(name, spec, Path(scratch, "log"), _LIMIT_S, environment=os.environ)
 
 
 def _nothing(_: str) -> None:
@@ -89,14 +95,7 @@ def step_time(target: str, step: str, folder: Path | None = None) -> float:
     `step`: `module:callable` that takes a batch. Raises DoctorError.
     """
     experiment = Experiment(target, str(folder or Path.cwd()), _STEP_S)
-    with tempfile.TemporaryDirectory() as scratch:
-        report = run_child(
-            "loaderbench.doctor.experiment.time_step",
-            (experiment, step),
-            Path(scratch, "log"),
-            _LIMIT_S,
-            environment=os.environ,
-        )
+    report = _report("time_step", (experiment, step))
     if report["status"] != "ok":
         raise DoctorError(f"the training step {step} does not run: {report['reason']}")
     return float(report["step_s"])
