@@ -4,68 +4,23 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pynvml
 import pytest
-import torch
 
 from loaderbench.machine import gpu
 from loaderbench.machine.gpu import Gpu, GpuLoad
 from loaderbench.records.record import Record
-from tests.nvml import CLOCK, CLOSING, DRAM, POWER, SM, UTIL, Nvml
+from tests.nvml import CLOCK, CLOSING, DRAM, POWER, SM, UTIL, WHOLE, Nvml, load_of, plug_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WHOLE = GpuLoad(
-    gpu_util_pct=40,
-    gpu_memory_mib=3072,
-    gpu_power_w=250,
-    gpu_energy_j=8500,
-    gpu_sm_clock_mhz=1875,
-    gpu_throttle="software power cap; hardware thermal slowdown",
-    gpu_sm_active_pct=37.5,
-    gpu_dram_pct=12.5,
-)
-"""Of a window of 40 s between the two."""
-
 
 @pytest.fixture
 def plug(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Nvml]:
-    """Return a function that replaces the driver's NVML by a simulated one."""
-
-    def plug_in(closing: dict[str, Any] | None = None, **opening: Any) -> Nvml:
-        nvml = Nvml(CLOSING | (closing or {}), **opening)
-        functions: dict[str, Callable[..., Any]] = {
-            "nvmlInit": lambda: None,
-            "nvmlShutdown": lambda: None,
-            "nvmlDeviceGetHandleByIndex": lambda index: index,
-            "nvmlDeviceGetHandleByUUID": nvml.by_uuid,
-            "nvmlDeviceGetName": lambda _: "Simulated",
-            "nvmlDeviceGetSamples": nvml.get_samples,
-            "nvmlDeviceGetMemoryInfo": lambda _: pynvml.c_nvmlMemory_t(used=nvml.used_bytes),
-            "nvmlDeviceGetTotalEnergyConsumption": lambda _: nvml.energy_mj,
-            "nvmlDeviceGetCurrentClocksEventReasons": lambda _: nvml.clock_events,
-            "nvmlGpmQueryDeviceSupport": lambda _: pynvml.c_nvmlGpmSupport_t(isSupportedDevice=nvml.has_gpm),
-            "nvmlGpmSampleAlloc": nvml.alloc,
-            "nvmlGpmSampleGet": nvml.get,
-            "nvmlGpmSampleFree": nvml.free,
-            "nvmlGpmMetricsGet": nvml.metrics,
-        }
-        for name, function in functions.items():
-            monkeypatch.setattr(pynvml, name, partial(nvml.call, name, function))
-        return nvml
-
-    return plug_in
-
-
-def load_of(nvml: Nvml, window_s: float = 40) -> GpuLoad:
-    with Gpu() as gpu:
-        opened = gpu.open_window()
-        nvml.close()
-        return gpu.close_window(opened, window_s)
+    return partial(plug_in, monkeypatch)
 
 
 def test_figures_cover_the_window_only(plug: Callable[..., Nvml]) -> None:
@@ -91,22 +46,24 @@ def test_gpu_figures_are_columns_of_the_record() -> None:
 @pytest.mark.parametrize(
     ("refused", "columns"),
     [
-        (UTIL, ["gpu_util_pct"]),
-        (POWER, ["gpu_power_w"]),
-        (CLOCK, ["gpu_sm_clock_mhz"]),
-        ("nvmlDeviceGetSamples", ["gpu_util_pct", "gpu_power_w", "gpu_sm_clock_mhz"]),
-        ("nvmlDeviceGetMemoryInfo", ["gpu_memory_mib"]),
-        ("nvmlDeviceGetTotalEnergyConsumption", ["gpu_energy_j"]),
-        ("nvmlDeviceGetCurrentClocksEventReasons", ["gpu_throttle"]),
-        ("nvmlGpmQueryDeviceSupport", ["gpu_sm_active_pct", "gpu_dram_pct"]),
-        ("nvmlGpmSampleAlloc", ["gpu_sm_active_pct", "gpu_dram_pct"]),
-        ("nvmlGpmSampleGet", ["gpu_sm_active_pct", "gpu_dram_pct"]),
+        ({UTIL, "nvmlDeviceGetUtilizationRates"}, ["gpu_util_pct"]),
+        (
+            {POWER, "nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption"},
+            ["gpu_power_w", "gpu_energy_j"],
+        ),
+        ({CLOCK, "nvmlDeviceGetClockInfo"}, ["gpu_sm_clock_mhz"]),
+        ({"nvmlDeviceGetMemoryInfo"}, ["gpu_memory_mib"]),
+        ({"nvmlDeviceGetTotalEnergyConsumption"}, ["gpu_energy_j"]),
+        ({"nvmlDeviceGetCurrentClocksEventReasons"}, ["gpu_throttle"]),
+        ({"nvmlGpmQueryDeviceSupport"}, ["gpu_sm_active_pct", "gpu_dram_pct"]),
+        ({"nvmlGpmSampleAlloc"}, ["gpu_sm_active_pct", "gpu_dram_pct"]),
+        ({"nvmlGpmSampleGet"}, ["gpu_sm_active_pct", "gpu_dram_pct"]),
     ],
 )
 def test_figures_missing_at_either_edge_are_empty_with_a_reason(
-    plug: Callable[..., Nvml], refused: str | int, columns: list[str], edge: str
+    plug: Callable[..., Nvml], refused: set[str | int], columns: list[str], edge: str
 ) -> None:
-    nvml = plug(refused={refused}, closing={"refused": set()}) if edge == "opening" else plug({"refused": {refused}})
+    nvml = plug(refused=refused, closing={"refused": set()}) if edge == "opening" else plug({"refused": refused})
     empty = {column: "" if column == "gpu_throttle" else None for column in columns}
     reason = f"{', '.join(columns)}: NVML says Not Supported"
     assert load_of(nvml) == replace(WHOLE, **empty, gpu_reason=reason)
@@ -128,10 +85,12 @@ def test_a_missing_gpm_metric_leaves_the_other_figures(
 
 
 def test_reasons_of_missing_figures_are_joined(plug: Callable[..., Nvml]) -> None:
-    missing = dict.fromkeys(["gpu_power_w", "gpu_sm_active_pct", "gpu_dram_pct"])
+    missing = dict.fromkeys(["gpu_memory_mib", "gpu_sm_active_pct", "gpu_dram_pct"])
     no_gpm = "gpu_sm_active_pct, gpu_dram_pct: this GPU has no GPM, which came with Hopper"
-    reason = f"gpu_power_w: NVML says Not Supported; {no_gpm}"
-    assert load_of(plug(refused={POWER}, has_gpm=False)) == replace(WHOLE, **missing, gpu_reason=reason)
+    reason = f"gpu_memory_mib: NVML says Not Supported; {no_gpm}"
+    assert load_of(plug(refused={"nvmlDeviceGetMemoryInfo"}, has_gpm=False)) == replace(
+        WHOLE, **missing, gpu_reason=reason
+    )
 
 
 def test_a_gpu_without_gpm_is_not_asked_for_gpm_samples(plug: Callable[..., Nvml]) -> None:
@@ -184,25 +143,51 @@ def test_gpu_memory_is_the_larger_of_both_edges(plug: Callable[..., Nvml]) -> No
     ("value_type", "value"), list(enumerate([0.5, 2**31 + 1, 2**63 + 1, 2**63 + 1, -(2**40), -7, 40]))
 )
 def test_samples_are_read_by_their_value_type(plug: Callable[..., Nvml], value_type: int, value: float) -> None:
-    samples = {kind: [(500, value)] for kind in (UTIL, POWER, CLOCK)}
+    samples = {kind: [(100, 0), (500, value)] for kind in (UTIL, POWER, CLOCK)}
     assert load_of(plug({"samples": samples, "value_type": value_type})).gpu_sm_clock_mhz == float(value)
 
 
 def test_samples_of_an_unknown_type_give_a_reason(plug: Callable[..., Nvml]) -> None:
-    missing = dict.fromkeys(["gpu_util_pct", "gpu_power_w", "gpu_sm_clock_mhz"])
-    reason = f"{', '.join(missing)}: NVML's samples are of the unknown type 99"
-    assert load_of(plug({"value_type": 99})) == replace(WHOLE, **missing, gpu_reason=reason)
+    refused = {"nvmlDeviceGetClockInfo"}
+    load = load_of(plug({"value_type": 99, "refused": refused}))
+    assert load.gpu_sm_clock_mhz is None
+    assert "gpu_sm_clock_mhz: NVML's samples are of the unknown type 99" in load.gpu_reason
 
 
-def test_a_window_without_samples_gives_a_reason_and_no_mean(plug: Callable[..., Nvml]) -> None:
-    old = {UTIL: [(100, 90)], POWER: [], CLOCK: CLOSING["samples"][CLOCK]}
-    reason = "gpu_util_pct, gpu_power_w: NVML took no sample in the window"
-    assert load_of(plug({"samples": old})) == replace(WHOLE, gpu_util_pct=None, gpu_power_w=None, gpu_reason=reason)
+NO_SAMPLES = "mean of two readings at the edges of the window, because NVML has no samples"
+END_ONLY = "NVML's samples cover only the end of the window"
+BY_ENERGY = "by the energy counter, because NVML's samples do not cover the window"
+TOO_SHORT = "gpu_energy_j: the energy counter is too coarse for windows below 30 s"
+
+
+@pytest.mark.parametrize(
+    "lost", [{"refused": {"nvmlDeviceGetSamples"}}, {"samples": {UTIL: [(100, 90)], POWER: [], CLOCK: [(100, 300)]}}]
+)
+def test_readings_at_the_edges_stand_in_for_samples_that_nvml_does_not_have(
+    plug: Callable[..., Nvml], lost: dict[str, Any]
+) -> None:
+    load = load_of(plug(lost), window_s=20)
+    assert (load.gpu_util_pct, load.gpu_power_w, load.gpu_sm_clock_mhz) == (35, 450, 1500)
+    assert load.gpu_reason == f"gpu_util_pct, gpu_power_w, gpu_sm_clock_mhz: {NO_SAMPLES}; {TOO_SHORT}"
+
+
+def test_energy_gives_the_mean_power_if_nvml_has_no_samples(plug: Callable[..., Nvml]) -> None:
+    load = load_of(plug(refused={POWER}))
+    assert load == replace(WHOLE, gpu_power_w=8500 / 40, gpu_reason=f"gpu_power_w: {BY_ENERGY}")
+
+
+def test_a_buffer_that_lost_the_beginning_of_the_window_is_noticed(plug: Callable[..., Nvml]) -> None:
+    kept = {kind: newer[1:] for kind, newer in CLOSING["samples"].items()}
+    reason = f"gpu_util_pct, gpu_sm_clock_mhz: {END_ONLY}; gpu_power_w: {BY_ENERGY}"
+    assert load_of(plug({"samples": kept})) == replace(WHOLE, gpu_power_w=8500 / 40, gpu_reason=reason)
+    short = load_of(plug({"samples": kept}), window_s=20)
+    assert short.gpu_power_w == 250
+    assert short.gpu_reason == f"gpu_util_pct, gpu_power_w, gpu_sm_clock_mhz: {END_ONLY}; {TOO_SHORT}"
 
 
 def test_all_samples_count_if_none_precedes_the_window(plug: Callable[..., Nvml]) -> None:
     none = {UTIL: [], POWER: [], CLOCK: []}
-    assert load_of(plug(samples=none)) == replace(WHOLE, gpu_util_pct=52.5, gpu_power_w=400)
+    assert load_of(plug(samples=none)) == replace(WHOLE, gpu_util_pct=52.5, gpu_power_w=400, gpu_sm_clock_mhz=1350)
 
 
 @pytest.mark.parametrize(
@@ -239,24 +224,3 @@ def test_a_missing_driver_gives_a_reason_and_no_zero(
         load = gpu.close_window(gpu.open_window(), 40)
     assert load == GpuLoad(gpu_reason="no NVIDIA GPU (NVML: NVML Shared Library Not Found)")
     assert nvml.called == []
-
-
-@pytest.mark.parametrize(("known", "read"), [(("GPU-b",), True), (("GPU-a",), False)])
-def test_nvml_reads_the_gpu_that_torch_uses(
-    plug: Callable[..., Nvml],
-    monkeypatch: pytest.MonkeyPatch,
-    known: tuple[str, ...],
-    read: bool,  # noqa: FBT001
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="ab"[device]))
-    plug(uuids=known)
-    asked: list[object] = []
-    monkeypatch.setattr(
-        pynvml, "nvmlDeviceGetMemoryInfo", lambda device: asked.append(device) or pynvml.c_nvmlMemory_t(used=1)
-    )
-    with Gpu() as gpu:
-        load = gpu.close_window(gpu.open_window(), 40)
-    assert asked == (["GPU-b"] * 2 if read else [])
-    assert read or load.gpu_reason.startswith("NVML does not know the GPU that torch uses")

@@ -3,17 +3,16 @@
 Nothing polls while a trial runs: what happened between the edges is in the samples and counters that the driver keeps.
 """
 
-import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pynvml
 
-Samples = list[tuple[int, float]]
-"""Time stamp, in NVML's microseconds, and value."""
+from loaderbench.machine import nvml
+from loaderbench.machine.nvml import Device, NoFigureError, Samples, ask
+
 GpuSample = dict[str, Any]
 """What NVML reported at one edge of the window, by the names in `_READINGS`. What it did not report is a
 `NoFigureError` with the reason."""
@@ -21,16 +20,6 @@ GpuSample = dict[str, Any]
 ENERGY_WINDOW_S = 30.0
 """The energy counter is too coarse for shorter windows."""
 _BYTES_PER_MIB = 2**20
-_VALUE_FIELDS = {
-    pynvml.NVML_VALUE_TYPE_DOUBLE: "dVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_INT: "uiVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG: "ulVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_LONG_LONG: "ullVal",
-    pynvml.NVML_VALUE_TYPE_SIGNED_LONG_LONG: "sllVal",
-    pynvml.NVML_VALUE_TYPE_SIGNED_INT: "siVal",
-    pynvml.NVML_VALUE_TYPE_UNSIGNED_SHORT: "usVal",
-}
-"""The field of a sample's union that holds the value, by type."""
 _CLOCK_EVENTS = {
     pynvml.nvmlClocksEventReasonSwPowerCap: "software power cap",
     pynvml.nvmlClocksEventReasonHwSlowdown: "hardware slowdown",
@@ -47,10 +36,6 @@ _NO_THROTTLING = (
     | pynvml.nvmlClocksEventReasonDisplayClockSetting
 )
 """The GPU is idle, or its clock was set on purpose."""
-
-
-class NoFigureError(Exception):
-    """The reason why a figure is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,13 +94,13 @@ class Gpu:
         self.reason = ""
         self.utilisation_pct: Samples = []
         """NVML's samples in the last window that was closed; empty if there are none."""
-        self._handle: Any = None
+        self._device: Device | None = None
         self._gpm_samples: list[Any] = []
 
     def __enter__(self) -> Self:
         try:
             pynvml.nvmlInit()
-            self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            self._device = Device(pynvml.nvmlDeviceGetHandleByIndex(0))
         except pynvml.NVMLError as error:
             self.reason = _no_gpu(error)
         return self
@@ -123,135 +108,168 @@ class Gpu:
     def __exit__(self, *_: object) -> None:
         for sample in self._gpm_samples:
             pynvml.nvmlGpmSampleFree(sample)
-        if self._handle is not None:
+        if self._device is not None:
             pynvml.nvmlShutdown()
 
     def open_window(self) -> GpuSample | None:
         """Return what `close_window` needs; None without a GPU, or if NVML does not know the one that torch uses."""
-        if self._handle is None:
+        if self._device is None:
             return None
         try:
-            if (uuid := _uuid_in_use()) is not None:
-                self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            self._device = nvml.device_in_use()
         except pynvml.NVMLError as error:
             self.reason = f"NVML does not know the GPU that torch uses: {error}"
             return None
-        return self._sample()
+        return self._sample(self._device)
 
     def close_window(self, opened: GpuSample | None, window_s: float) -> GpuLoad:
         """Return the figures of the window. `opened`: what `open_window` returned. `window_s`: its length."""
-        if opened is None:
+        if opened is None or self._device is None:
             return GpuLoad(gpu_reason=self.reason)
-        closed = self._sample()
-        self.utilisation_pct = _window_samples(opened["utilisation_pct"], closed["utilisation_pct"])
-        if window_s < ENERGY_WINDOW_S:
-            too_short = f"the energy counter is too coarse for windows below {ENERGY_WINDOW_S:.0f} s"
-            opened = opened | {"energy_mj": NoFigureError(too_short)}
+        closed = self._sample(self._device)
+        in_window = ask(_in_window, opened["utilisation_pct"], closed["utilisation_pct"])
+        self.utilisation_pct = [] if isinstance(in_window, NoFigureError) else in_window
         known: dict[str, Any] = {}
-        missing: dict[str, list[str]] = {}
-        for column, reading, figure in _FIGURES:
-            answer = _ask(figure, opened[reading], closed[reading])
-            if isinstance(answer, NoFigureError):
-                missing.setdefault(str(answer), []).append(column)
-            else:
+        columns: dict[str, list[str]] = {}
+        for column, ways in _FIGURES.items():
+            answer, note = _first_figure(ways, opened, closed, window_s)
+            notes = [note]
+            if answer is not None:
                 known[column] = answer
-        reasons = (f"{', '.join(columns)}: {reason}" for reason, columns in missing.items())
-        return GpuLoad(**known, gpu_reason="; ".join(reasons))
+                notes.append(_of_the_whole(column, self._device))
+            for why in filter(None, notes):
+                columns.setdefault(why, []).append(column)
+        return GpuLoad(**known, gpu_reason="; ".join(f"{', '.join(names)}: {why}" for why, names in columns.items()))
 
-    def _sample(self) -> GpuSample:
-        return {"gpm_sample": _ask(self._gpm_sample)} | {name: _ask(read, self._handle) for name, read in _READINGS}
+    def _sample(self, device: Device) -> GpuSample:
+        return {"gpm_sample": ask(self._gpm_sample, device)} | {name: ask(read, device) for name, read in _READINGS}
 
-    def _gpm_sample(self) -> Any:
-        if not pynvml.nvmlGpmQueryDeviceSupport(self._handle).isSupportedDevice:
+    def _gpm_sample(self, device: Device) -> Any:
+        if not pynvml.nvmlGpmQueryDeviceSupport(device.gpu).isSupportedDevice:
             raise NoFigureError("this GPU has no GPM, which came with Hopper")
         self._gpm_samples.append(pynvml.nvmlGpmSampleAlloc())
-        return pynvml.nvmlGpmSampleGet(self._handle, self._gpm_samples[-1])
+        return nvml.gpm_sample(device, self._gpm_samples[-1])
 
 
-def _uuid_in_use() -> str | None:
-    """Return NVML's name of torch's current CUDA device; None if torch uses none. Does not initialise CUDA."""
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return None
-    return f"GPU-{torch.cuda.get_device_properties(torch.cuda.current_device()).uuid}"
+class _Way(NamedTuple):
+    """One way to a figure, from the same reading at both edges and the length of the window in seconds."""
+
+    reading: str
+    figure: Callable[[Any, Any, float], float | str]
+    note: str = ""
+    """How the figure was measured. Empty: in the usual way."""
 
 
-def _ask(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the answer of a call, or a NoFigureError: why it, or the first argument that is one, has none."""
-    for argument in arguments:
-        if isinstance(argument, NoFigureError):
-            return argument
-    try:
-        return call(*arguments)
-    except pynvml.NVMLError as error:
-        return NoFigureError(f"NVML says {error}")
-    except NoFigureError as why:
-        return why
+def _first_figure(
+    ways: Sequence[_Way], opened: GpuSample, closed: GpuSample, window_s: float
+) -> tuple[float | str | None, str]:
+    """Return the figure of the first way that gives one, and its note; without any, None and why the first has none."""
+    reasons = []
+    for way in ways:
+        answer = ask(way.figure, opened[way.reading], closed[way.reading], window_s)
+        if not isinstance(answer, NoFigureError):
+            return answer, way.note
+        reasons.append(str(answer))
+    return None, reasons[0]
 
 
-def _samples(kind: int, device: Any) -> Samples:
-    """Return all samples of one kind in NVML's buffer."""
-    try:
-        value_type, samples = pynvml.nvmlDeviceGetSamples(device, kind, 0)
-    except pynvml.NVMLError_NotFound:  # the buffer is empty
-        return []
-    if value_type not in _VALUE_FIELDS:
-        raise NoFigureError(f"NVML's samples are of the unknown type {value_type}")
-    return [(sample.timeStamp, getattr(sample.sampleValue, _VALUE_FIELDS[value_type])) for sample in samples]
+def _of_the_whole(column: str, device: Device) -> str:
+    """Return the note on a figure of the whole GPU if torch uses only a part of it."""
+    of_the_instance = device.instance is not None and column in _OF_THE_INSTANCE
+    return "of the whole GPU, of which torch uses a MIG instance" if device.divided and not of_the_instance else ""
 
 
-def _window_samples(opened: Samples | NoFigureError, closed: Samples | NoFigureError) -> Samples:
+def _in_window(opened: Samples, closed: Samples) -> Samples:
     """Return the samples that are newer than the newest one at the opening."""
-    if isinstance(opened, NoFigureError) or isinstance(closed, NoFigureError):
-        return []
     newest_us = max((stamp_us for stamp_us, _ in opened), default=0)
     return [(stamp_us, value) for stamp_us, value in closed if stamp_us > newest_us]
 
 
-def _mean(opened: Samples, closed: Samples) -> float:
-    values = [value for _, value in _window_samples(opened, closed)]
+def _mean(opened: Samples, closed: Samples, _: float) -> float:
+    """Return the mean of the samples in the window. Raises NoFigureError without any."""
+    values = [value for _, value in _in_window(opened, closed)]
     if not values:
         raise NoFigureError("NVML took no sample in the window")
     return sum(values) / len(values)
 
 
-def _throttle(events: int) -> str:
-    """Return the names of the events in the bit mask that are throttling."""
+def _whole_mean(opened: Samples, closed: Samples, window_s: float) -> float:
+    """Return the same, but raise NoFigureError if the buffer has lost samples since the window opened."""
+    mean = _mean(opened, closed, window_s)
+    if opened and len(_in_window(opened, closed)) == len(closed):
+        raise NoFigureError("NVML's samples do not reach back to the opening of the window")
+    return mean
+
+
+def _mean_of_edges(opened: float, closed: float, _: float) -> float:
+    return (opened + closed) / 2
+
+
+def _energy_j(opened_mj: int, closed_mj: int, window_s: float) -> float:
+    if window_s < ENERGY_WINDOW_S:
+        raise NoFigureError(f"the energy counter is too coarse for windows below {ENERGY_WINDOW_S:.0f} s")
+    return (closed_mj - opened_mj) / 1000
+
+
+def _throttle(opened: int, closed: int, _: float) -> str:
+    """Return the names of the events in either bit mask that are throttling."""
+    events = opened | closed
     bits = [1 << place for place in range(events.bit_length()) if events >> place & 1]
     names = [_CLOCK_EVENTS.get(bit, f"reason {bit:#x}") for bit in bits if not bit & _NO_THROTTLING]
     return "; ".join(names)
 
 
-def _gpm(metric: int, opened: Any, closed: Any) -> float:
-    """Return one GPM metric of the time between two GPM samples."""
-    request = pynvml.c_nvmlGpmMetricsGet_t(
-        version=pynvml.NVML_GPM_METRICS_GET_VERSION, numMetrics=1, sample1=opened, sample2=closed
-    )
-    request.metrics[0].metricId = metric
-    answer = pynvml.nvmlGpmMetricsGet(request).metrics[0]
-    if answer.nvmlReturn != pynvml.NVML_SUCCESS:
-        raise pynvml.NVMLError(answer.nvmlReturn)
-    return float(answer.value)
+def _undivided(device: Device) -> Any:
+    """Return the GPU. Raises NoFigureError for an instance of it, of which NVML has no utilisation."""
+    if device.divided:
+        raise NoFigureError("NVML has no utilisation of MIG instances")
+    return device.gpu
 
 
-_READINGS: list[tuple[str, Callable[[Any], Any]]] = [
-    ("energy_mj", lambda device: pynvml.nvmlDeviceGetTotalEnergyConsumption(device)),  # noqa: PLW0108 - looked up when called
-    ("clock_events", lambda device: pynvml.nvmlDeviceGetCurrentClocksEventReasons(device)),  # noqa: PLW0108
-    ("memory_bytes", lambda device: pynvml.nvmlDeviceGetMemoryInfo(device).used),
-    ("utilisation_pct", partial(_samples, pynvml.NVML_GPU_UTILIZATION_SAMPLES)),
-    ("power_mw", partial(_samples, pynvml.NVML_TOTAL_POWER_SAMPLES)),
-    ("sm_clock_mhz", partial(_samples, pynvml.NVML_PROCESSOR_CLK_SAMPLES)),
+def _power_w(device: Device) -> Samples:
+    samples = nvml.samples(device.gpu, pynvml.NVML_TOTAL_POWER_SAMPLES)
+    return [(stamp_us, power_mw / 1000) for stamp_us, power_mw in samples]
+
+
+_READINGS: list[tuple[str, Callable[[Device], Any]]] = [
+    ("energy_mj", lambda device: pynvml.nvmlDeviceGetTotalEnergyConsumption(device.gpu)),
+    ("clock_events", lambda device: pynvml.nvmlDeviceGetCurrentClocksEventReasons(device.gpu)),
+    ("memory_bytes", lambda device: pynvml.nvmlDeviceGetMemoryInfo(device.instance or device.gpu).used),
+    ("utilisation_pct", lambda device: nvml.samples(_undivided(device), pynvml.NVML_GPU_UTILIZATION_SAMPLES)),
+    ("power_w", _power_w),
+    ("sm_clock_mhz", lambda device: nvml.samples(device.gpu, pynvml.NVML_PROCESSOR_CLK_SAMPLES)),
+    ("utilisation_now_pct", lambda device: pynvml.nvmlDeviceGetUtilizationRates(_undivided(device)).gpu),
+    ("power_now_w", lambda device: pynvml.nvmlDeviceGetPowerUsage(device.gpu) / 1000),
+    ("sm_clock_now_mhz", lambda device: pynvml.nvmlDeviceGetClockInfo(device.gpu, pynvml.NVML_CLOCK_SM)),
 ]
 """What is read at each edge, after the GPM sample: counters first, since their difference is compared with the
 window."""
-_FIGURES: list[tuple[str, str, Callable[[Any, Any], float | str]]] = [
-    ("gpu_util_pct", "utilisation_pct", _mean),
-    ("gpu_memory_mib", "memory_bytes", lambda opened, closed: max(opened, closed) / _BYTES_PER_MIB),
-    ("gpu_power_w", "power_mw", lambda opened, closed: _mean(opened, closed) / 1000),
-    ("gpu_energy_j", "energy_mj", lambda opened, closed: (closed - opened) / 1000),
-    ("gpu_sm_clock_mhz", "sm_clock_mhz", _mean),
-    ("gpu_throttle", "clock_events", lambda opened, closed: _throttle(opened | closed)),
-    ("gpu_sm_active_pct", "gpm_sample", partial(_gpm, pynvml.NVML_GPM_METRIC_SM_UTIL)),
-    ("gpu_dram_pct", "gpm_sample", partial(_gpm, pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL)),
-]
-"""Column, the reading that it follows from, and how, from the reading at the opening and at the close."""
+_OF_THE_INSTANCE = {"gpu_memory_mib", "gpu_sm_active_pct", "gpu_dram_pct"}
+"""Columns that NVML gives of a MIG instance."""
+_END_ONLY = "NVML's samples cover only the end of the window"
+_FROM_ENERGY = "by the energy counter, because NVML's samples do not cover the window"
+_AT_EDGES = "mean of two readings at the edges of the window, because NVML has no samples"
+_FIGURES: dict[str, list[_Way]] = {
+    "gpu_util_pct": [
+        _Way("utilisation_pct", _whole_mean),
+        _Way("utilisation_pct", _mean, _END_ONLY),
+        _Way("utilisation_now_pct", _mean_of_edges, _AT_EDGES),
+    ],
+    "gpu_memory_mib": [_Way("memory_bytes", lambda opened, closed, _: max(opened, closed) / _BYTES_PER_MIB)],
+    "gpu_power_w": [
+        _Way("power_w", _whole_mean),
+        _Way("energy_mj", lambda *edges_and_s: _energy_j(*edges_and_s) / edges_and_s[-1], _FROM_ENERGY),
+        _Way("power_w", _mean, _END_ONLY),
+        _Way("power_now_w", _mean_of_edges, _AT_EDGES),
+    ],
+    "gpu_energy_j": [_Way("energy_mj", _energy_j)],
+    "gpu_sm_clock_mhz": [
+        _Way("sm_clock_mhz", _whole_mean),
+        _Way("sm_clock_mhz", _mean, _END_ONLY),
+        _Way("sm_clock_now_mhz", _mean_of_edges, _AT_EDGES),
+    ],
+    "gpu_throttle": [_Way("clock_events", _throttle)],
+    "gpu_sm_active_pct": [_Way("gpm_sample", lambda *edges: nvml.gpm(pynvml.NVML_GPM_METRIC_SM_UTIL, *edges[:2]))],
+    "gpu_dram_pct": [_Way("gpm_sample", lambda *edges: nvml.gpm(pynvml.NVML_GPM_METRIC_DRAM_BW_UTIL, *edges[:2]))],
+}
+"""The ways to each column's figure; the first that gives one counts."""

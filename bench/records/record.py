@@ -241,12 +241,13 @@ class Record:  # long, because it is one schema, in the order of the file's head
     """Demands tried in images/s, each with the accelerator's utilisation in percent, separated by `; `."""
     gpu_util_pct: float | None = column(over_blocks=median)
     """Mean over the window of NVML's utilisation samples: time in which any kernel ran. NVML's buffers hold only some
-    seconds: in a longer window, this and the two other means of samples cover its end."""
+    seconds: in a longer window, this and the two other means of samples cover its end, which `gpu_reason` says."""
     gpu_memory_mib: float | None = column(over_blocks=median)
     """Device memory in use by all processes and the driver: the larger of two readings at the window's edges. A peak
     between them is not seen."""
     gpu_power_w: float | None = column(over_blocks=median)
-    """Mean over the window of NVML's samples of the GPU's total power."""
+    """Mean over the window of NVML's samples of the GPU's total power; if they do not cover it, its energy per
+    second."""
     gpu_energy_j: float | None = column(over_blocks=median)
     """Difference of the GPU's energy counter over the window; only for windows of 30 s and more."""
     gpu_sm_clock_mhz: float | None = column(over_blocks=median)
@@ -259,7 +260,8 @@ class Record:  # long, because it is one schema, in the order of the file's head
     gpu_dram_pct: float | None = column(over_blocks=median)
     """Used share of the device memory's bandwidth, mean over the window, by the same counters."""
     gpu_reason: str = ""
-    """Why GPU columns are empty: the columns and the reason, several reasons separated by `; `."""
+    """Why GPU columns are empty, or how they were measured if not as usual: the columns and the reason, several reasons
+    separated by `; `. Where NVML has no samples, a column is the mean of one reading at each edge of the window."""
     transport: str = ""
     """How the data came from a bucket. `stream`: the loader reads it during the trial. `bounded`: the same, with a
     limit on what it keeps on disk. `download`: fetched before the loader starts. Empty: the data was local."""
