@@ -44,6 +44,7 @@ class Batches:
 
         torch.manual_seed(work.own_seed)
         self._device = device
+        self._stream = torch.cuda.Stream()
         self._work, self._begun = work, 0
         self._crop, then = views(work)
         self._augment = v2.Compose([self._crop, then, *values(work), *work.transforms])
@@ -64,17 +65,31 @@ class Batches:
         return len(self._files)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        import torch
-        from torchvision.io import ImageReadMode, decode_jpeg
-
         if self._work.augment == "train":
             self._crop.size = [self._work.size_in(self._begun)] * 2
         if self._share:
             self._share.set_epoch(self._begun)
         self._begun += 1
         for files, sizes, labels in self._files:
-            images = decode_jpeg(list(files.split(sizes)), mode=ImageReadMode.RGB, device=self._device)
-            yield torch.stack([self._augment(image) for image in images]), labels
+            yield self._on_device(list(files.split(sizes))), labels
+
+    def _on_device(self, files: list[Tensor]) -> Tensor:
+        """Return a batch that the caller's stream waits for, made on a stream of its own.
+
+        torchvision decodes on a further stream, which it does not show, into memory of the present stream's pool. That
+        stream must therefore be idle: kernels that it still has to run may read memory that was freed to the pool.
+        """
+        import torch
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        user = torch.cuda.current_stream()
+        with torch.cuda.stream(self._stream):
+            self._stream.synchronize()
+            decoded = decode_jpeg(files, mode=ImageReadMode.RGB, device=self._device)
+            images = torch.stack([self._augment(image) for image in decoded])
+        user.wait_stream(self._stream)
+        images.record_stream(user)  # its memory is not used again before the caller's queued kernels have read it
+        return images
 
 
 def _joined(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, list[int], Tensor]:

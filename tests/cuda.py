@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -14,15 +15,15 @@ if TYPE_CHECKING:
 class Cuda:
     """Stands for `torch.cuda`."""
 
-    def __init__(self) -> None:
-        self.host_ms = 0.0
-        self.main = Stream(self)
-        self.current = self.main
+    def __init__(self, host_ms: float = 0.0) -> None:
+        self.host_ms = host_ms
+        self.streams: list[Stream] = []
+        self.main = self.current = Stream(self)
 
     def Stream(self) -> Stream:  # noqa: N802 - torch's name
         return Stream(self)
 
-    def Event(self, *, enable_timing: bool = False) -> Event:  # noqa: N802
+    def Event(self, *, enable_timing: bool = False, blocking: bool = False) -> Event:  # noqa: N802
         return Event(self)
 
     def current_stream(self) -> Stream:
@@ -34,6 +35,10 @@ class Cuda:
         yield
         self.current = before
 
+    def synchronize(self) -> None:
+        for stream in self.streams:
+            stream.synchronize()
+
     def compute(self, step_ms: float) -> None:
         self.current.do(step_ms)
 
@@ -42,12 +47,19 @@ class Stream:
     def __init__(self, cuda: Cuda) -> None:
         self.cuda = cuda
         self.free_ms = 0.0
+        cuda.streams.append(self)
 
     def do(self, what_ms: float) -> None:
         self.free_ms = max(self.free_ms, self.cuda.host_ms) + what_ms
 
     def wait_event(self, event: Event) -> None:
         self.free_ms = max(self.free_ms, event.passed_ms)
+
+    def wait_stream(self, stream: Stream) -> None:
+        self.free_ms = max(self.free_ms, stream.free_ms)
+
+    def synchronize(self) -> None:
+        self.cuda.host_ms = max(self.cuda.host_ms, self.free_ms)
 
 
 class Event:
@@ -61,7 +73,9 @@ class Event:
         self.cuda.host_ms = max(self.cuda.host_ms, self.passed_ms)
 
     def elapsed_time(self, later: Event) -> float:
-        return later.passed_ms - self.passed_ms
+        if max(self.passed_ms, later.passed_ms) > self.cuda.host_ms:
+            raise RuntimeError("CUDA error: device not ready")
+        return float(np.float32(later.passed_ms - self.passed_ms))
 
 
 class Images:

@@ -61,14 +61,10 @@ class CopyClock:
         copied = self._inside(times)
         if not copied:
             return {}
-        origin = next(copy[0] for copy in self._copies if copy)
-        copied_ms = within_ms = 0.0
-        for batch, copy in copied.items():
-            begin_ms, end_ms = (origin.elapsed_time(event) for event in copy)
-            copied_ms += end_ms - begin_ms
-            # Its own step waits for it, and steps further back are finished.
-            for step_begin_ms, step_end_ms in steps.spans_ms(origin, range(max(0, batch - AHEAD), batch)):
-                within_ms += max(0.0, min(end_ms, step_end_ms) - max(begin_ms, step_begin_ms))
+        steps.finish()
+        copied_ms = sum(begin.elapsed_time(end) for begin, end in copied.values())
+        # Its own step waits for a copy, and steps further back are finished.
+        within_ms = sum(steps.busy_ms(range(max(0, batch - AHEAD), batch), *copy) for batch, copy in copied.items())
         return {"copy_overlap_pct": 100 * within_ms / copied_ms}
 
     def _inside(self, times: Timeline) -> dict[int, tuple[Any, Any]]:
@@ -104,17 +100,32 @@ class CudaClock(Clock):
         if len(self._ends) > AHEAD:
             self._ends[-1 - AHEAD].synchronize()
 
-    def spans_ms(self, origin: Any, steps: range) -> list[tuple[float, float]]:
-        """Return when steps began and ended on the GPU, in ms since the event `origin`."""
-        return [(origin.elapsed_time(self._begins[n]), origin.elapsed_time(self._ends[n])) for n in steps]
+    def finish(self) -> None:
+        """Wait until all steps are finished, and with them the copies that they wait for."""
+        self._ends[-1].synchronize()
+
+    def busy_ms(self, steps: range, begin: Any, end: Any) -> float:
+        """Return how long the GPU did these steps between two events.
+
+        Times are measured from the first step's begin, because CUDA returns them as 32-bit floats of milliseconds:
+        after two minutes they have steps of 8 microseconds.
+        """
+        if not steps:
+            return 0.0
+        origin = self._begins[steps[0]]
+        begin_ms, end_ms = origin.elapsed_time(begin), origin.elapsed_time(end)
+        busy_ms = 0.0
+        for n in steps:
+            began_ms, ended_ms = origin.elapsed_time(self._begins[n]), origin.elapsed_time(self._ends[n])
+            busy_ms += max(0.0, min(end_ms, ended_ms) - max(begin_ms, began_ms))
+        return busy_ms
 
     def columns(self, times: Timeline) -> dict[str, float]:  # noqa: D102
-        self._ends[-1].synchronize()
-        inside, (opened, closed) = _inside(times), times.window
+        self.finish()
+        inside = _inside(times)
         idle_ms = sum(self._ends[step - 1].elapsed_time(self._begins[step]) for step in inside)
-        whole_ms = self._ends[opened].elapsed_time(self._ends[closed])
         steps_ms = [self._begins[step].elapsed_time(self._ends[step]) for step in inside]
-        starved_pct = 100 * idle_ms / whole_ms
+        starved_pct = 100 * idle_ms / (idle_ms + sum(steps_ms))
         return {
             "starved_pct": starved_pct,
             "gpu_starved_pct": starved_pct,
