@@ -14,7 +14,7 @@ import loaderbench
 from loaderbench.doctor.batches import Batch, described
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.examination import DoctorError, examine, step_time
-from loaderbench.doctor.experiment import Experiment
+from loaderbench.doctor.experiment import Experiment, goes_on
 from loaderbench.machine.process import run_child
 from tests.clinic import odd
 
@@ -57,6 +57,21 @@ def test_a_batch_without_arrays_or_length_is_refused():
 def test_a_loader_that_does_not_run_gets_a_clear_error(name, reason):
     with pytest.raises(DoctorError, match=rf"odd:{name} does not run as it is: .*{reason}"):
         examine(f"tests.clinic.odd:{name}", folder=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("window_s", "batches", "workers", "expected"),
+    [
+        (3.9, 100, 2, True),  # too short
+        (4.1, 2, 2, True),  # too few batches
+        (4.1, 5, 2, True),  # the other worker delivers as well
+        (4.1, 6, 2, False),
+        (4.1, 5, 0, False),
+        (24.1, 1, 2, False),  # it lasts six times as long as asked for, not longer
+    ],
+)
+def test_a_window_takes_whole_rounds_of_the_workers(window_s, batches, workers, expected):
+    assert goes_on(window_s, 4.0, batches, workers) is expected
 
 
 @pytest.mark.slow

@@ -17,8 +17,9 @@ from loaderbench.doctor.changes import Built, Change
 from loaderbench.doctor.steps import Step
 from loaderbench.machine.counters import processes, tree_seconds
 
-_WARM_UP_S, _FEWEST_BATCHES, _LONGEST = 1.0, 4, 6
-"""Seconds before the window opens; the fewest batches in it; its longest duration over the length asked for."""
+_WARM_UP_S, _FEWEST_BATCHES, _LARGEST_ROUND, _LONGEST = 1.0, 4, 8, 6
+"""Seconds before the window opens; the fewest batches in it; the most workers whose batches it takes in whole rounds;
+its longest duration over the length asked for."""
 _MEMORY_READINGS = 10
 _SHOWN = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory", "batch_size")
 
@@ -226,7 +227,8 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
     memory: list[tuple[int, float]] = []
     samples = batches = 0
     window_s = 0.0
-    while window_s < seconds or (batches < _FEWEST_BATCHES and window_s < _LONGEST * seconds):
+    workers = getattr(built.loader, "num_workers", 0)
+    while goes_on(window_s, seconds, batches, workers):
         delivery = next(stream)
         batches, samples = batches + 1, samples + described(delivery.batch).samples
         (epoch_waits if delivery.first else waits).append(delivery.wait_s)
@@ -252,6 +254,15 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
         steps=timer.steps(),
         decoded_pixels=timer.decoded_pixels(),
     )
+
+
+def goes_on(window_s: float, seconds: float, batches: int, workers: int) -> bool:
+    """Return whether a window takes another batch.
+
+    Workers that began together deliver together, so a window of few batches ends with a whole round of theirs.
+    """
+    too_few = batches < _FEWEST_BATCHES or batches % max(min(workers, _LARGEST_ROUND), 1) != 0
+    return window_s < seconds or (too_few and window_s < _LONGEST * seconds)
 
 
 def _own_mib() -> float:
