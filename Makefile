@@ -65,7 +65,7 @@ resolution: setup  ## measure the smallest difference that this machine resolves
 	$(BIN)/python -m tests.perf.resolution twins
 	$(BIN)/python -m tests.perf.resolution slowed
 
-clinic: setup  ## try the doctor on loaders with one known disease each, in about half an hour; needs root and fuse3
+clinic: setup  ## try the doctor on loaders with one known disease each, five times, in some hours; resumes; needs root and fuse3
 	$(BIN)/python -m tests.perf.clinic
 
 honest: setup  ## certify all contestants with 20 seeds in 8 ways, in one to two hours: no honest loader may be faulted

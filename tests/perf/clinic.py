@@ -1,11 +1,12 @@
 """Try the doctor on loaders with one known disease each: does it name it, and does its first cure help as promised?
 
-python -m tests.perf.clinic                     # every patient once, about a minute and a half for each
-python -m tests.perf.clinic --runs 5 --only leak
+python -m tests.perf.clinic                     # five runs of 15 patients, which takes hours; resumes
+python -m tests.perf.clinic --runs 1 --only leak
 """
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import tempfile
@@ -13,17 +14,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean
 from typing import Annotated
 
 import typer
 
+import loaderbench.doctor
 from loaderbench.bucket import loopback, rclone
 from loaderbench.bucket.metered_network import Link, proxy
 from loaderbench.doctor import examine
-from loaderbench.doctor.case import Diagnosis
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.experiment import Experiment, Observation
+from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.process import run_child
 from tests.clinic import patients
 
@@ -47,28 +49,93 @@ DISEASES = {
 """What the doctor must name, by patient."""
 STEP_S = {"slow_model": 0.5, "healthy": 0.1}
 """Time of a training step; other patients have none."""
-_TOLERANCE = 0.15
+TOLERANCE = 0.15
+"""Part by which a promised gain may miss the one that the cure gave."""
+_PAIRS = 2
+_COLUMNS = ("code", "run", "patient", "disease", "named", "cure", "promised_gain", "given_gain")
 
 
 def main(
-    runs: int = 1,
+    runs: int = 5,
     only: Annotated[list[str] | None, typer.Option(help="Patients; default: all.")] = None,
     seconds: float = 4.0,
+    out: Annotated[Path, typer.Option(help="CSV file of all visits; what it has of this code is kept.")] = Path(
+        "results/clinic.csv"
+    ),
 ) -> None:
-    """Print one line for each patient; fail if a run names more than one wrongly, or blames the healthy one."""
-    failed = False
+    """Fail if the doctor names more than one disease of a run wrongly, blames the healthy, or breaks a promise."""
+    visits = {(visit["run"], visit["patient"]): visit for visit in _kept(out)}
     with files():
-        for run in range(runs):
-            wrong = []
+        for run in range(1, runs + 1):
             for name in only or DISEASES:
-                diagnosis = examine(target(name), seconds=seconds, step_s=STEP_S.get(name), folder=Path.cwd())
-                right = diagnosis.bottleneck == DISEASES[name]
-                wrong += [] if right else [name]
-                told = f"{diagnosis.bottleneck}{'' if right else ' (WRONG)'}{promise(name, diagnosis)}"
-                print(f"run {run + 1}, {name}: {told}", flush=True)
-            print(f"run {run + 1}: {len(wrong)} named wrongly: {', '.join(wrong) or 'none'}", flush=True)
-            failed |= len(wrong) > 1 or "healthy" in wrong
+                if (f"{run}", name) not in visits:
+                    visits[f"{run}", name] = _visit(run, name, seconds)
+                    _keep(out, visits[f"{run}", name])
+                print(told(visits[f"{run}", name]), flush=True)
+    failed = False
+    for run in range(1, runs + 1):
+        wrong = [visit["patient"] for (of, _), visit in visits.items() if of == f"{run}" and not right(visit)]
+        print(f"run {run}: {len(wrong)} named wrongly: {', '.join(wrong) or 'none'}")
+        failed |= len(wrong) > 1 or "healthy" in wrong
+    failed |= not all(kept(visit) for visit in visits.values())
     raise typer.Exit(code=failed)
+
+
+def right(visit: dict[str, str]) -> bool:
+    """Return whether the doctor named the disease."""
+    return visit["named"] == visit["disease"]
+
+
+def kept(visit: dict[str, str]) -> bool:
+    """Return whether the first cure gave what it promised, or promised nothing."""
+    return not visit["given_gain"] or abs(float(visit["promised_gain"]) / float(visit["given_gain"]) - 1) < TOLERANCE
+
+
+def told(visit: dict[str, str]) -> str:
+    """Return a visit as a line."""
+    line = f"run {visit['run']}, {visit['patient']}: {visit['named']}{'' if right(visit) else ' (WRONG)'}"
+    if visit["given_gain"]:
+        line += f"; {visit['cure']}: promised {visit['promised_gain']}, gave {visit['given_gain']}"
+    return line + ("" if kept(visit) else " (NOT KEPT)")
+
+
+def _code() -> str:
+    """Return what tells apart visits of different code."""
+    doctor = sorted(Path(loaderbench.doctor.__file__).parent.glob("*.py"))
+    return code_digest([*doctor, Path(patients.__file__)])[:12]
+
+
+def _kept(out: Path) -> Iterator[dict[str, str]]:
+    if out.exists():
+        with out.open(newline="") as file:
+            yield from (visit for visit in csv.DictReader(file) if visit["code"] == _code())
+
+
+def _keep(out: Path, visit: dict[str, str]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    begins = not out.exists()
+    with out.open("a", newline="") as file:
+        rows = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+        if begins:
+            rows.writeheader()
+        rows.writerow(visit)
+
+
+def _visit(run: int, name: str, seconds: float) -> dict[str, str]:
+    """Return what the doctor says of a patient, and what its first cure gives, if it changes the speed."""
+    diagnosis = examine(target(name), seconds=seconds, step_s=STEP_S.get(name), folder=Path.cwd())
+    visit = {
+        "code": _code(),
+        "run": f"{run}",
+        "patient": name,
+        "disease": DISEASES[name],
+        "named": diagnosis.bottleneck,
+    }
+    cure = diagnosis.cures[0] if diagnosis.cures else None
+    if cure is None or cure.gain is None:
+        return {**visit, "cure": cure.what if cure else "", "promised_gain": "", "given_gain": ""}
+    given = geometric_mean(speed(target(name, cured=True)) / speed(target(name)) for _ in range(_PAIRS))
+    return {**visit, "cure": cure.what, "promised_gain": f"{cure.gain:.2f}", "given_gain": f"{given:.2f}"}
 
 
 def target(name: str, *, cured: bool = False) -> str:
@@ -77,18 +144,8 @@ def target(name: str, *, cured: bool = False) -> str:
     return f"tests.clinic.patients:{sick}{'_cured' if cured else ''}"
 
 
-def promise(name: str, diagnosis: Diagnosis) -> str:
-    """Return what the first cure promised and what it gave, if it changes the speed."""
-    if not diagnosis.cures or diagnosis.cures[0].gain is None:
-        return ""
-    cure = diagnosis.cures[0]
-    gain = median(speed(target(name, cured=True)) / speed(target(name)) for _ in range(3))
-    kept = abs(cure.gain / gain - 1) < _TOLERANCE
-    return f"; {cure.what}: promised {cure.gain:.2f}, gave {gain:.2f}{'' if kept else ' (NOT KEPT)'}"
-
-
 def speed(of: str) -> float:
-    """Return the samples/s of a loader without a change."""
+    """Return the speed of a loader without a change, samples/s."""
     with tempfile.TemporaryDirectory() as folder:
         report = run_child("loaderbench.doctor.experiment.run", Experiment(of, ".", 4.0, Change()), Path(folder, "log"))
     seen: Observation = report["observation"]
@@ -122,7 +179,7 @@ def mounted(place: str, folder: Path, variables: dict[str, str]) -> Iterator[Non
         "--vfs-cache-mode=off",
         "--read-only",
     ]
-    server = subprocess.Popen(rclone.command("mount", *options), env=variables)
+    server = subprocess.Popen(rclone.command("mount", *options), env={**variables, "RCLONE_CONFIG": os.devnull})
     try:
         while not os.path.ismount(folder):
             if server.poll() is not None:
