@@ -5,26 +5,27 @@ SUITABLE := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 
 # Prefer the system's own python3: its headers and its venv module are most likely installed.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python $(SUITABLE) && echo $$python && break; done)
-SETUP = @python="$(PYTHON)"; "$$python" $(SUITABLE) || { \
+SCRIPT = @python="$(PYTHON)"; "$$python" $(SUITABLE) || { \
 	echo 'loaderbench needs Python 3.11, 3.12 or 3.13: install one, or name it: make PYTHON=/path/to/python3' >&2; \
-	exit 1; }; "$$python" scripts/setup.py
+	exit 1; }; "$$python" scripts
+SETUP = $(SCRIPT)/setup.py
 
 CAMPAIGN ?= quick
 # Paths reach the programs as they were typed, through the environment: neither make nor the shell reads them.
-TYPED = BASELINE CAMPAIGN DATA DEMAND FFCV_WHEEL
+TYPED = BASELINE CAMPAIGN DATA DEMAND FFCV_WHEEL OUT WHEELS
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 DATA_OPTION = $(if $(DATA),--data "$$DATA")
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools ffcv-wheel data bench bench-s3 doctor report perf overhead resolution honest clinic unpacking s3-rate test test-slow lint audit \
-	docs format lock clean
+.PHONY: help setup tools ffcv-wheel data bench bench-s3 doctor gpu-check report perf overhead resolution honest clinic \
+	unpacking s3-rate test test-slow lint audit docs format lock clean
 
 help:  ## list the targets
 	@echo 'Start with make bench.'
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup:  ## install everything into .venv; FFCV_WHEEL=file.whl takes a wheel that was built elsewhere
+setup:  ## install everything into .venv; FFCV_WHEEL=file.whl takes a wheel that was built elsewhere, WHEELS=folder all of them
 	$(SETUP) environment
 
 ffcv-wheel:  ## build the portable FFCV wheel and copy it to dist/
@@ -41,6 +42,9 @@ bench-s3: setup  ## the same with the synthetic images in a bucket, on an S3 ser
 
 doctor: setup  ## say what holds back training on your images, and what would help: DATA=... as above; DEMAND=8000 images/s
 	$(BIN)/loaderbench doctor $(DATA_OPTION) $(if $(DEMAND),--demand "$$DEMAND") $(BENCH_ARGS)
+
+gpu-check:  ## try everything on an NVIDIA GPU in ten minutes, set-up included, into results/gpu-check; OUT=folder
+	$(SCRIPT)/gpu_check.py "$$OUT"
 
 report: setup  ## write the report and its plots again
 	$(BIN)/loaderbench report "results/$$CAMPAIGN"

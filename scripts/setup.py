@@ -5,6 +5,9 @@
 `tools` makes the virtual environment with the installer and the build tools. `wheel` adds the portable
 FFCV wheel. `environment` (the default) adds everything in the lock and the project itself. This script
 uses the standard library only, because it runs before anything is installed.
+
+`WHEELS=/folder` makes the environment from the wheels in a folder, without network. Locked packages that
+are not in the folder are taken from the Python that runs this script, at any version.
 """
 
 import contextlib
@@ -12,6 +15,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -189,11 +193,19 @@ def make_environment() -> None:
     stamp = Stamp("environment", *inputs)
     if stamp.stands():
         return
-    make_tools(anew=stamp.was_interrupted())  # a package may be incomplete
-    wheel = make_wheel()
-    stamp.begin()
-    # The hash stays in the metadata of the installed package, from where env.json takes it.
-    ffcv = f"ffcv @ {wheel.as_uri()}#sha256={hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+    if wheels := os.environ.get("WHEELS"):
+        install_from(Path(wheels).expanduser().resolve())
+    else:
+        make_tools(anew=stamp.was_interrupted())  # a package may be incomplete
+        wheel = make_wheel()
+        stamp.begin()
+        install_lock(wheel)
+    stamp.complete()
+    print("set-up: done", flush=True)
+
+
+def install_lock(wheel: Path) -> None:
+    """Install everything in the lock, and FFCV from its wheel, over the network."""
     uv = (BIN / "uv", "pip")
     env = {"VIRTUAL_ENV": str(VENV)}
     # Compile bytecode now. Otherwise a trial would compile it and count that as import time.
@@ -203,11 +215,59 @@ def make_environment() -> None:
     )  # fmt: skip
     run(
         "installing FFCV and the project",
-        *uv, "install", "--no-deps", "--no-build-isolation", "--compile-bytecode", ffcv, "--editable", ROOT,
+        *uv, "install", "--no-deps", "--no-build-isolation", "--compile-bytecode", pinned(wheel), "--editable", ROOT,
         env=env,
     )  # fmt: skip
-    stamp.complete()
-    print("set-up: done", flush=True)
+
+
+def pinned(wheel: Path) -> str:
+    """Return the FFCV wheel as a requirement with its hash, which env.json takes from the installed package."""
+    return f"ffcv @ {wheel.as_uri()}#sha256={hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+
+
+def install_from(wheels: Path) -> None:
+    """Make the virtual environment from the wheels in a folder, and from the packages of this Python."""
+    # long, because it is one recipe
+    if not wheels.is_dir():
+        message = f"WHEELS: {wheels} is no folder"
+        raise SetupError(message)
+    have_pip = importlib.util.find_spec("pip") is not None
+    version = ".".join(map(str, sys.version_info[:3]))
+    run(
+        f"making .venv with Python {version}",
+        sys.executable, "-m", "venv", "--clear", *(["--without-pip"] if have_pip else []), VENV,
+    )  # fmt: skip
+    pip = (sys.executable, "-m", "pip", "--python", BIN / "python") if have_pip else (BIN / "pip",)
+    install = (*pip, "install", "--no-index", "--no-deps", "--no-warn-script-location")
+
+    entries = re.findall(r"(?m)^\w.*(?:\n .*)*", (LOCKS / "all.lock").read_text())
+    carried = {re.sub(r"[-_.]+", "-", path.name.split("-")[0]).lower() for path in wheels.glob("*.whl")}
+    lock = VENV / "carried.lock"
+    lock.write_text("\n".join(entry for entry in entries if entry.split("==")[0] in carried))
+    # Packages with a marker are for other machines, or come with those that have none.
+    lacking = [entry.split("==")[0] for entry in entries if " ; " not in entry and entry.split("==")[0] not in carried]
+    if lacking:
+        link_packages()
+        print(
+            f"set-up: {len(lacking)} packages are not in {wheels}; {sys.prefix} serves, where it has them", flush=True
+        )
+    run(f"installing the locked packages of {wheels}", *install, "--require-hashes", "--find-links", wheels, "-r", lock)
+    given = os.environ.get("FFCV_WHEEL") or next(map(str, wheels.glob("ffcv-*.whl")), "")
+    wheel = run("looking for the portable FFCV wheel", BIN / "python", WHEEL_BUILDER, "find", env={"FFCV_WHEEL": given})
+    if not wheel:
+        message = f"{wheels} has no wheel of FFCV: `make ffcv-wheel`, where there is a network, makes it in dist/"
+        raise SetupError(message)
+    run(
+        "installing FFCV and the project",
+        *install, "--no-build-isolation", pinned(Path(wheel)), "--editable", ROOT,
+    )  # fmt: skip
+    run("starting loaderbench", BIN / "loaderbench", "--help")
+
+
+def link_packages() -> None:
+    """Let the virtual environment see the packages of the Python that runs this script, behind its own."""
+    folder = Path(sysconfig.get_path("purelib", "venv", {"base": str(VENV)}))
+    (folder / "_packages_of_python.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
 
 
 def main(step: str = "environment") -> int:
