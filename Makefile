@@ -12,7 +12,7 @@ SETUP = $(SCRIPT)/setup.py
 
 CAMPAIGN ?= quick
 # Paths reach the programs as they were typed, through the environment: neither make nor the shell reads them.
-TYPED = BASELINE CAMPAIGN DATA DEMAND FFCV_WHEEL OUT WHEELS
+TYPED = BASELINE CAMPAIGN DATA DEMAND FFCV_WHEEL MODEL OUT WHEELS
 $(foreach name,$(TYPED),$(eval override $(name) := $$(value $(name))))
 export $(TYPED)
 DATA_OPTION = $(if $(DATA),--data "$$DATA")
@@ -40,8 +40,8 @@ bench: setup  ## compare the loaders on this machine: prepare, measure (resumes)
 bench-s3: setup  ## the same with the synthetic images in a bucket, on an S3 server that it starts on loopback
 	$(BIN)/python -m tests.perf.on_s3 bench "$$CAMPAIGN" $(BENCH_ARGS)
 
-doctor: setup  ## say what holds back training on your images, and what would help: DATA=... as above; DEMAND=8000 images/s
-	$(BIN)/loaderbench doctor $(DATA_OPTION) $(if $(DEMAND),--demand "$$DEMAND") $(BENCH_ARGS)
+doctor: setup  ## say what holds back training on your images: DATA=... as above; DEMAND=8000 images/s, or MODEL=resnet50
+	$(BIN)/loaderbench doctor $(DATA_OPTION) $(if $(DEMAND),--demand "$$DEMAND") $(if $(MODEL),--model "$$MODEL") $(BENCH_ARGS)
 
 gpu-check:  ## try everything on an NVIDIA GPU in ten minutes, set-up included, into results/gpu-check; OUT=folder
 	$(SCRIPT)/gpu_check.py "$$OUT"

@@ -317,6 +317,13 @@ def doctor(  # noqa: PLR0913 - each is an option; # long, because each has its h
     demand: Annotated[
         float | None, typer.Option("--demand", min=1, help="With --data: images/s that the training takes.")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="With --data: a model of torchvision, like resnet50. What its training takes here is measured.",
+        ),
+    ] = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -348,9 +355,11 @@ def doctor(  # noqa: PLR0913 - each is an option; # long, because each has its h
     if (target is None) == (data is None):
         _fail("name either images with --data, or a loader of your own as module:function")
     if target is not None:
+        _only("with --data", {"--demand": demand, "--model": model, "--memory": memory, "--loader": loader})
         _examine(target, step_ms, step, seconds, markdown)
         return
 
+    _only("with a loader of your own", {"--step-ms": step_ms, "--step": step, "--markdown": markdown})
     from loaderbench.doctor import on_data
 
     tables: dict[str, dict[str, Any]] = {
@@ -362,6 +371,7 @@ def doctor(  # noqa: PLR0913 - each is an option; # long, because each has its h
             data,
             loader=loader,
             demand=demand,
+            model=model,
             memory_bytes=on_data.size_bytes(memory) if memory else None,
             overrides=_given(tables),
             cache=cache,
@@ -375,19 +385,27 @@ def doctor(  # noqa: PLR0913 - each is an option; # long, because each has its h
         raise typer.Exit(1)
 
 
+def _only(when: str, options: dict[str, object]) -> None:
+    """Refuse options that were given, but mean something only in another case."""
+    if given := [name for name, value in options.items() if value is not None]:
+        _fail(f"{' and '.join(given)}: only {when}")
+
+
 def _examine(target: str, step_ms: float | None, step: str | None, seconds: float, markdown: Path | None) -> None:
     """Examine a loader of the user's own, and print the answer."""
+    if markdown and (why := obstacle(markdown.parent)):
+        _fail(f"--markdown: {why}")
     from loaderbench import doctor as examining
     from loaderbench.doctor import answer
 
     with machine_lock():
         step_s = examining.step_time(target, step) if step else step_ms and step_ms / 1000
-        diagnosis = examining.examine(target, seconds=seconds, step_s=step_s, say=typer.echo)
-    typer.echo()
-    for line in answer.lines(diagnosis):
-        typer.echo(line)
+        diagnosis = examining.examine(target, seconds=seconds, step_s=step_s, say=_echo)
+    page = answer.text(diagnosis, target)
+    _echo(f"\n{page}")
     if markdown:
-        markdown.write_text(answer.markdown(diagnosis, target))
+        markdown.parent.mkdir(parents=True, exist_ok=True)
+        markdown.write_text(page, encoding="utf-8")
 
 
 @app.command()

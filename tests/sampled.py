@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from loaderbench.campaign import campaign as config
+from loaderbench.doctor import data_sample
 from loaderbench.doctor.data_case import Case
 from loaderbench.doctor.data_verdict import DataDiagnosis, diagnose
 from loaderbench.findings.analysis import analyse
@@ -86,3 +90,14 @@ def case(  # noqa: PLR0913 - each is a way in which machines and trainings diffe
 
 def found(*args: Any, **kwargs: Any) -> DataDiagnosis:
     return diagnose(case(*args, **kwargs))
+
+
+def sampled_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let an examination find the ordinary rows instead of measuring a sample."""
+    made = fabricate.campaign(folder / "doctor", rows_of(SPEEDS, LIMITS, {}), certified={}, campaign=CAMPAIGN)
+    monkeypatch.setattr(data_sample, "measure", lambda *_: data_sample.Measured(made, IMAGES, CONVERSION_S))
+
+
+def places(folder: Path) -> dict[str, Any]:
+    """Where an examination keeps what it makes."""
+    return {"cache": folder / "cache", "results": folder / "results", "reports": folder / "reports"}

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from loaderbench import cli
 from loaderbench.campaign import campaign as config
-from loaderbench.doctor import data_answer, data_sample, on_data
+from loaderbench.doctor import answer, data_answer, data_sample, on_data
 from loaderbench.doctor.data_verdict import DataDiagnosis, diagnose
 from loaderbench.doctor.on_data import examine_data, size_bytes
 from loaderbench.findings.analysis import analyse
@@ -23,7 +23,7 @@ from loaderbench.machine.errors import FixableError
 from loaderbench.machine.progress import Display
 from loaderbench.records.folder import CampaignFolder
 from tests import campaigns, fabricate
-from tests.sampled import CAMPAIGN, CONVERSION_S, GIB, IMAGES, LIMITS, SPEEDS, case, found, rows_of
+from tests.sampled import CAMPAIGN, GIB, IMAGES, SPEEDS, case, found, places, sampled_at
 
 ALL_EQUAL = dict.fromkeys(SPEEDS, 1000.0)
 IDLE = {"cores": 0.8}
@@ -162,11 +162,8 @@ def test_page_holds_the_verdict_the_cures_and_the_picture(tmp_path: Path) -> Non
 
 
 def test_images_are_examined_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = fabricate.campaign(tmp_path / "doctor", rows_of(SPEEDS, LIMITS, {}), certified={}, campaign=CAMPAIGN)
-    monkeypatch.setenv("LOADERBENCH_LOCK", tmp_path.name)
-    monkeypatch.setattr(data_sample, "measure", lambda *_: data_sample.Measured(folder, IMAGES, CONVERSION_S))
-    places = {"cache": tmp_path / "cache", "results": tmp_path, "reports": tmp_path / "reports"}
-    diagnosis = examine_data("/data/birds", memory_bytes=1024 * GIB, **places)
+    sampled_at(tmp_path, monkeypatch)
+    diagnosis = examine_data("/data/birds", memory_bytes=1024 * GIB, **places(tmp_path))
     assert (diagnosis.bottleneck, diagnosis.images) == ("image size", IMAGES)
     text = (tmp_path / "reports" / "doctor" / data_answer.ANSWER).read_text()
     assert "1,000,000 images in the whole data set; 1,024.0 GiB of memory; each way once, 0 trials disturbed." in text
@@ -213,7 +210,7 @@ def test_page_without_a_verdict_has_neither_cures_nor_picture(tmp_path: Path) ->
 
 def test_columns_of_a_table_are_aligned_for_a_terminal() -> None:
     page = "before\n| a | b \\| c |\n|---|--:|\n| long | 1 |\nafter"
-    assert data_answer.aligned(page).split("\n") == [
+    assert answer.aligned(page).split("\n") == [
         "before",
         "| a    | b \\| c |",
         "|------|-------:|",

@@ -1,39 +1,71 @@
-"""Write a diagnosis as text that fits a terminal, and as Markdown."""
+"""Write the doctor's answers as pages of Markdown, which a terminal shows as well."""
 
+import re
 from collections.abc import Iterator
 
 from loaderbench.doctor.case import Cure, Diagnosis
+from loaderbench.report.markdown import templates
 
 _CURES = 2
+_BAR = re.compile(r"(?<!\\)\|")
+"""What separates the cells of a row; a bar in a cell is escaped."""
 
 
-def lines(diagnosis: Diagnosis) -> Iterator[str]:
-    """Yield the answer, line by line: the verdict, its evidence, and the first cures."""
-    yield f"{diagnosis.sentence} (bottleneck: {diagnosis.bottleneck})"
-    for number in diagnosis.evidence:
-        yield f"  - {number}"
-    if diagnosis.waiting is not None:
-        yield f"Training waits for data {diagnosis.waiting:.0%} of the time."
-    if diagnosis.cures:
-        yield "What helps:"
-    for place, cure in enumerate(diagnosis.cures[:_CURES], 1):
-        yield f"  {place}. {cure.what}{_gain(cure)}"
+def text(diagnosis: Diagnosis, target: str) -> str:
+    """Return the page on a loader: the verdict, its evidence, the first cures, and all experiments."""
+    waiting = diagnosis.waiting is not None and diagnosis.bottleneck != "model"  # there it is evidence
+    return page(
+        "doctor_loader.md.j2",
+        of=target,
+        diagnosis=diagnosis,
+        waiting=f"{diagnosis.waiting:.0%}" if waiting else None,
+        cures=[(f"{place}. {cure.what}", *_effect(cure)) for place, cure in enumerate(diagnosis.cures[:_CURES], 1)],
+        experiments=[
+            (trial.name, seen.samples_per_s, times(seen.samples_per_s / diagnosis.samples_per_s), "")
+            if (seen := trial.observation)
+            else (trial.name, None, None, trial.reason)
+            for trial in diagnosis.trials
+        ],
+    )
 
 
-def _gain(cure: Cure) -> str:
+def _effect(cure: Cure) -> tuple[str | None, str]:
     if cure.gain is None:
-        return ""
-    return f": {cure.gain:.2f} times the speed, {'measured' if cure.measured else 'worked out, not measured'}"
+        return None, "not measured"
+    return times(cure.gain), "measured" if cure.measured else "worked out, not measured"
 
 
-def markdown(diagnosis: Diagnosis, target: str) -> str:
-    """Return the answer as Markdown, with all experiments."""
-    rows = [
-        f"| {trial.name} | {trial.observation.samples_per_s:,.0f} | "
-        f"{trial.observation.samples_per_s / diagnosis.samples_per_s:.2f} | |"
-        if trial.observation
-        else f"| {trial.name} | - | - | {trial.reason} |"
-        for trial in diagnosis.trials
-    ]
-    table = ["| Experiment | Samples/s | Times as it is | Why not |", "|---|--:|--:|---|", *rows]
-    return "\n".join([f"# What holds back {target}?", "", *lines(diagnosis), "", *table, ""])
+def times(ratio: float) -> str:
+    """Return how many times as fast something is."""
+    return f"{ratio:.2f}\N{MULTIPLICATION SIGN}"
+
+
+def page(template: str, **values: object) -> str:
+    """Return the page that a template makes of values."""
+    return aligned(templates().get_template(template).render(**values).strip()) + "\n"
+
+
+def aligned(written: str) -> str:
+    """Return Markdown with the cells of each table padded to the same width, so that a terminal shows columns."""
+    lines: list[str] = []
+    table: list[list[str]] = []
+    for line in [*written.split("\n"), ""]:
+        if line.startswith("|"):
+            table.append([cell.strip() for cell in _BAR.split(line.strip())[1:-1]])
+        else:
+            lines += [*(_columns(table) if table else ()), line]
+            table = []
+    return "\n".join(lines[:-1])
+
+
+def _columns(table: list[list[str]]) -> Iterator[str]:
+    heads, rules, *_ = table
+    widths = [max(len(row[place]) for row in table if row is not rules) for place in range(len(heads))]
+    right = [rule.endswith(":") for rule in rules]
+    for row in table:
+        if row is rules:
+            lines = ["-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)]
+            yield f"|{'|'.join(lines)}|"
+        else:
+            cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
+            yield f"| {' | '.join(cells)} |"

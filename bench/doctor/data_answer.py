@@ -1,19 +1,16 @@
-"""Write a diagnosis of data as one page of Markdown, which a terminal shows as well, and one picture."""
+"""Write a diagnosis of data as one page and one picture."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from loaderbench.doctor.answer import page, times
 from loaderbench.doctor.data_case import Way
 from loaderbench.doctor.data_verdict import DataCure, DataDiagnosis
 from loaderbench.machine.disk import size
-from loaderbench.report.markdown import templates
 from loaderbench.report.plots import cures as picture
 
 ANSWER, PICTURE = "answer.md", "cures.png"
 _MINUTE_S, _HOUR_S = 60, 3600
-_BAR = re.compile(r"(?<!\\)\|")
-"""What separates the cells of a row; a bar in a cell is escaped."""
 
 
 def write(diagnosis: DataDiagnosis, origin: str, machine: str, folder: Path) -> Path:
@@ -24,29 +21,25 @@ def write(diagnosis: DataDiagnosis, origin: str, machine: str, folder: Path) -> 
         picture.draw(
             _speeds(diagnosis, diagnosis.present), diagnosis.demand, "What each cure gives", machine, folder / PICTURE
         )
-    page = folder / ANSWER
-    page.write_text(text(diagnosis, origin, machine), encoding="utf-8")
-    return page
+    answer = folder / ANSWER
+    answer.write_text(text(diagnosis, origin, machine), encoding="utf-8")
+    return answer
 
 
 def text(diagnosis: DataDiagnosis, origin: str, machine: str) -> str:
     """Return the page. `origin`: the user's name for the images. `machine`: the machine and the sample, in one line."""
     ways = list(_titled(diagnosis))
-    rendered = (
-        templates()
-        .get_template("doctor.md.j2")
-        .render(
-            origin=origin,
-            machine=machine,
-            diagnosis=diagnosis,
-            picture=PICTURE,
-            limits=[(one.part, one.images_per_s, one.note) for one in diagnosis.limits],
-            speeds=[[title, *_speed(way, diagnosis, cure)] for title, way, cure in ways],
-            costs=[[title, *_costs(way)] for title, way, _ in ways],
-            nothing=", ".join(f"{way.title} ({_times(way, diagnosis)})" for way in diagnosis.no_cures),
-        )
+    return page(
+        "doctor_data.md.j2",
+        of=f"training on {origin}",
+        machine=machine,
+        diagnosis=diagnosis,
+        picture=PICTURE,
+        limits=[(one.part, one.images_per_s, one.note) for one in diagnosis.limits],
+        speeds=[[title, *_speed(way, diagnosis, cure)] for title, way, cure in ways],
+        costs=[[title, *_costs(way)] for title, way, _ in ways],
+        nothing=", ".join(f"{way.title} ({_times(way, diagnosis)})" for way in diagnosis.no_cures),
     )
-    return aligned(rendered.strip()) + "\n"
 
 
 def _titled(diagnosis: DataDiagnosis) -> Iterator[tuple[str, Way, DataCure | None]]:
@@ -58,9 +51,10 @@ def _titled(diagnosis: DataDiagnosis) -> Iterator[tuple[str, Way, DataCure | Non
 
 
 def _speed(way: Way, diagnosis: DataDiagnosis, cure: DataCure | None) -> list[object]:
-    enough = {None: "", True: "yes", False: "no"}[cure.meets if cure else _met(diagnosis)]
+    demand, speed = diagnosis.demand, way.expected_images_per_s
+    enough = [] if demand is None else ["yes" if speed >= demand else "no"]
     conversion = "none" if way.conversion_s == 0 else _duration(way.conversion_s)
-    return [way.expected_images_per_s, _times(way, diagnosis), enough, conversion, _epochs(cure)]
+    return [speed, _times(way, diagnosis), *enough, conversion, _epochs(cure)]
 
 
 def _costs(way: Way) -> list[object]:
@@ -70,15 +64,9 @@ def _costs(way: Way) -> list[object]:
     return [disk, memory, start, way.pixels]
 
 
-def _met(diagnosis: DataDiagnosis) -> bool | None:
-    if not (diagnosis.demand and diagnosis.present):
-        return None
-    return diagnosis.present.expected_images_per_s >= diagnosis.demand
-
-
 def _times(way: Way, diagnosis: DataDiagnosis) -> str:
     assert diagnosis.present
-    return f"{way.expected_images_per_s / diagnosis.present.expected_images_per_s:.2f}\N{MULTIPLICATION SIGN}"
+    return times(way.expected_images_per_s / diagnosis.present.expected_images_per_s)
 
 
 def _epochs(cure: DataCure | None) -> str:
@@ -111,29 +99,3 @@ def _speeds(diagnosis: DataDiagnosis, present: Way) -> list[picture.Speed]:
         )
         for way in ways
     ]
-
-
-def aligned(page: str) -> str:
-    """Return Markdown with the cells of each table padded to the same width, so that a terminal shows columns."""
-    lines: list[str] = []
-    table: list[list[str]] = []
-    for line in [*page.split("\n"), ""]:
-        if line.startswith("|"):
-            table.append([cell.strip() for cell in _BAR.split(line.strip())[1:-1]])
-        else:
-            lines += [*(_columns(table) if table else ()), line]
-            table = []
-    return "\n".join(lines[:-1])
-
-
-def _columns(table: list[list[str]]) -> Iterator[str]:
-    heads, rules, *_ = table
-    widths = [max(len(row[place]) for row in table if row is not rules) for place in range(len(heads))]
-    right = [rule.endswith(":") for rule in rules]
-    for row in table:
-        if row is rules:
-            lines = ["-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)]
-            yield f"|{'|'.join(lines)}|"
-        else:
-            cells = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)]
-            yield f"| {' | '.join(cells)} |"

@@ -57,8 +57,12 @@ class Case:
     """That the training may use, page cache included."""
     demand: float | None = None
     """Images/s that the training takes."""
+    trained: str = "training"
+    """What takes them, for a sentence."""
     now: str = PRESENT
     """The contestant that loads as training does today."""
+    bucket: bool = False
+    """Whether the images were copied from a bucket before they were measured."""
 
     def summary(self, name: str) -> ContestantSummary | None:
         """Return a contestant with a speed."""

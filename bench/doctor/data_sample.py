@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import psutil
 
+from loaderbench.bucket.client import SCHEME
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.doctor import data_answer
 from loaderbench.doctor.data_case import Case
@@ -46,12 +47,12 @@ def measure(campaign: Campaign, data: str | Path | None, cache: Path, results: P
     return Measured(folder, len(tree.paths), seconds)
 
 
-def answer(
-    measured: Measured, reports: Path, *, now: str, demand: float | None, memory_bytes: int | None
+def answer(  # noqa: PLR0913 - what was measured, and for which training
+    measured: Measured, reports: Path, *, now: str, demand: float | None, trained: str, memory_bytes: int | None
 ) -> tuple[DataDiagnosis, str]:
     """Return the diagnosis and the text of its page, which is written into a folder of `reports` with a picture.
 
-    `now`, `demand`, `memory_bytes`: as of a `Case`.
+    `now`, `demand`, `trained`, `memory_bytes`: as of a `Case`.
     """
     files = CampaignFolder(measured.folder)
     case = Case(
@@ -61,6 +62,8 @@ def answer(
         conversion_s=measured.conversion_s,
         memory_bytes=memory_bytes or memory_limit_bytes() or psutil.virtual_memory().total,
         demand=demand,
+        trained=trained,
+        bucket=files.env["data"]["origin"].startswith(SCHEME),
         now=now,
     )
     diagnosis, out = diagnose(case), reports / measured.folder.name

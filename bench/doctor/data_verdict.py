@@ -30,6 +30,8 @@ _ELSEWHERE_PCT = 20
 """Nothing can be said either if other programs take more of the cores during a trial of the present way."""
 _NEAR = 1.3
 """The lowest limit binds if it is at most this many times the speed."""
+_UINT8 = "original-uint8"
+"""The contestant that leaves floats and normalising to the device."""
 _HAND_OVER, _CORES = "hand-over between processes", "cores"
 _SAVING = 0.1
 """A step is named if a way without it saves at least this share of the CPU time."""
@@ -40,7 +42,7 @@ _STEPS: tuple[tuple[str, DataBottleneck, str], ...] = (
         "image size",
         "The images are larger than training needs: decoding and cropping them takes the time",
     ),
-    ("original-uint8", "float batches", "Making and handing over float32 batches takes most of what could be saved"),
+    (_UINT8, "float batches", "Making and handing over float32 batches takes most of what could be saved"),
 )
 """Contestants that spare the cores one step of the work, the step, and a sentence for it."""
 
@@ -143,18 +145,34 @@ def _limits(case: Case, present: Way) -> Iterator[Limit]:
     limits, absent = case.analysis.limits, case.analysis.limits_missing
     disk_bytes_per_s, step = case.disk_bytes_per_s(present.format), disk_step(present.format)
     disk = disk_bytes_per_s * case.images / present.size_bytes if disk_bytes_per_s and present.size_bytes else None
-    yield Limit("disk or network", disk, absent.get(step, "the files where they are, from outside the page cache"))
+    read = "the copy in the cache; campaign stream measures the bucket" if case.bucket else "the files where they are"
+    yield Limit("disk or network", disk, absent.get(step, f"{read}, from outside the page cache"))
     prefix = "original " if case.formats[present.format]["mode"] == "original" else ""
     decode, both = limits.get(f"{prefix}decode"), limits.get(f"{prefix}decode+crop")
     crop = 1 / (1 / both - 1 / decode) if decode and both and both < decode else None
     yield Limit("decoding", decode, "all cores, libjpeg-turbo's fastest methods")
     yield Limit("crop and resize", crop, "all cores, OpenCV; from decoding with and without it")
-    yield Limit("transforms", limits.get("output"), "all cores, writing finished float32 images")
+    yield Limit("transforms", _transforms(case, present), "all cores, float32 and normalised; from CPU time")
+    yield Limit("writing batches", limits.get("output"), "all cores, finished float32 images")
     yield Limit(_HAND_OVER, limits.get("transfer"), "float32 batches made from nothing")
     yield Limit("copy to the device", limits.get("host-to-device"), absent.get("host-to-device", "page-locked memory"))
     sizes = f"{_gib(present.size_bytes)} of files, {_gib(case.memory_bytes)} of memory"
     yield Limit("memory", None, f"{sizes}: {'only the first epoch reads' if present.fits else 'every epoch reads'}")
     yield Limit(_CORES, _all_cores(case, present), "the present way, if all cores were busy")
+
+
+def _transforms(case: Case, present: Way) -> float | None:
+    """Return images/s that all cores would make normalised float32 of; None if that takes no time that shows."""
+    costs_s, cores = _cpu_s(case), _all_cores(case, present)
+    if case.now != PRESENT or not cores or not {PRESENT, _UINT8} <= costs_s.keys():
+        return None
+    share = 1 - costs_s[_UINT8] / costs_s[PRESENT]
+    return cores / share if share > 0 else None
+
+
+def _cpu_s(case: Case) -> dict[str, float]:
+    """Return the CPU time of each way for 1,000 images, in seconds."""
+    return {s.name: cost for s in case.analysis.measured if (cost := s.medians.get("cpu_s_per_1k_images"))}
 
 
 def _all_cores(case: Case, present: Way) -> float | None:
@@ -230,7 +248,7 @@ def _needed(case: Case, present: Way, cures: tuple[DataCure, ...]) -> list[str]:
     if not case.demand:
         return []
     share = min(1.0, present.expected_images_per_s / case.demand)
-    told = f"training takes {shown(case.demand)} images/s: it runs at {share:.0%} of its speed"
+    told = f"{case.trained} takes {shown(case.demand)} images/s: it runs at {share:.0%} of its speed"
     none_is = [] if share == 1 or any(cure.meets for cure in cures) else ["no way that was tried is enough"]
     return [told, *none_is]
 
@@ -248,7 +266,7 @@ def _idle(cures: tuple[DataCure, ...], evidence: list[str]) -> _Decision:
 
 def _busy(case: Case, evidence: list[str]) -> _Decision:
     """Return the verdict if the cores bind: the step by which a way saves most CPU time."""
-    costs = {s.name: ms for s in case.analysis.measured if (ms := s.medians.get("cpu_s_per_1k_images"))}
+    costs = _cpu_s(case)
     if (now := costs.get(PRESENT)) and case.now == PRESENT:
         saved = {step: 1 - costs[step[0]] / now for step in _STEPS if step[0] in costs}
         best = max(saved, key=lambda step: saved[step], default=None)

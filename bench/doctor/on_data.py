@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from loaderbench.campaign import campaign as config
 from loaderbench.campaign.campaign import Campaign
+from loaderbench.doctor import data_demand
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.machine_lock import machine_lock
 from loaderbench.machine.progress import Display
@@ -29,6 +30,7 @@ def examine_data(  # noqa: PLR0913 - what is examined, for which training, and w
     *,
     loader: str | None = None,
     demand: float | None = None,
+    model: str | None = None,
     memory_bytes: int | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     cache: Path = Path("data"),
@@ -39,21 +41,30 @@ def examine_data(  # noqa: PLR0913 - what is examined, for which training, and w
     """Return what holds back training on the user's images, and which cures pay; print it and write it as a page.
 
     `data`: as for `loaderbench bench`. `loader`: the contestant of campaign `doctor` that training uses today; None:
-    its reference, torchvision's ImageFolder. `demand`: images/s that the training takes. `memory_bytes`: memory that it
-    may use; None: what this machine or container has. `overrides`: keys of the campaign to replace, by table. The page
-    is `doctor/answer.md` in `reports`. It needs the machine for itself. Raises FixableError or BusyError.
+    its reference, torchvision's ImageFolder. `demand`: images/s that the training takes. `model`: a model of
+    torchvision, of which the demand is measured. `memory_bytes`: memory that training may use; None: what this machine
+    or container has. `overrides`: keys of the campaign to replace, by table. The page is `doctor/answer.md` in
+    `reports`. It needs the machine for itself. Raises FixableError or BusyError.
     """
     display, ran = display or Display(), campaign(overrides or {})
     now, names = loader or ran.reference, [contestant.name for contestant in ran.competing]
     if now not in names:
         raise FixableError(f"--loader {now} is no contestant of campaign doctor; use one of {', '.join(names)}")
+    if demand and model:
+        raise FixableError("--model measures what --demand says: give only one of them")
     with machine_lock(), scratch(cache):
         preflight.check(ran, data, cache, results, reports, None, display)
 
         from loaderbench.doctor import data_sample  # libraries look for a home folder as they are imported
 
+        trained = "training"
+        if model:
+            display.say(f"training {model} on one batch ...")
+            demand, trained = data_demand.measure(model, ran.work_on(1, 1))
         measured = data_sample.measure(ran, data, cache, results, display)
-        diagnosis, page = data_sample.answer(measured, reports, now=now, demand=demand, memory_bytes=memory_bytes)
+        diagnosis, page = data_sample.answer(
+            measured, reports, now=now, demand=demand, trained=trained, memory_bytes=memory_bytes
+        )
     display.say(f"\n{page}\nanswer: {reports / ran.name}")
     return diagnosis
 

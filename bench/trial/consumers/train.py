@@ -73,11 +73,11 @@ def ready(
 
     `parallel`: as for `Training`; the measurement always reduces gradients over ranks.
     """
-    cached = _cached_images_per_s(Training(model, artifact.classes, work), work, cached_s)
+    cached = cached_images_per_s(Training(model, artifact.classes, work), work, cached_s)
     return Training(model, artifact.classes, work, parallel=parallel), cached
 
 
-def _cached_images_per_s(training: Training, work: Work, cached_s: float) -> float:
+def cached_images_per_s(training: Training, work: Work, cached_s: float) -> float:
     """Return images/s of training on one cached batch repeatedly, measured for `cached_s`."""
     random = torch.Generator().manual_seed(work.seed)
     shape = (work.batch_size, 3, work.image_size, work.image_size)
