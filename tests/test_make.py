@@ -26,3 +26,16 @@ def test_a_path_reaches_the_program_as_typed(tmp_path: Path, target: str, by: st
     verb = {"data": "prepare", "bench": "bench"}[target]
     assert done.stdout.splitlines() == [verb, typed["CAMPAIGN"], "--data", ODD, typed["FFCV_WHEEL"]]
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [({"DEMAND": "8000"}, ["--demand", "8000"]), ({"MODEL": "resnet50"}, ["--model", "resnet50"]), ({}, [])],
+)
+def test_doctor_gets_the_demand_or_the_model(tmp_path: Path, typed: dict[str, str], given: list[str]) -> None:
+    (tmp_path / "loaderbench").symlink_to("/bin/echo")
+    words = [f"{name}={value}" for name, value in {"DATA": ODD, **typed}.items()]
+    command = ["make", "-s", "-f", ROOT / "Makefile", f"BIN={tmp_path}", "SETUP=@true", "doctor", *words]
+    env = {name: value for name, value in os.environ.items() if name not in {"DEMAND", "MODEL"}}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == " ".join(["doctor", "--data", ODD, *given]) + "\n"
