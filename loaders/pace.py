@@ -15,8 +15,9 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt
 
@@ -43,21 +44,27 @@ def stream(  # noqa: PLR0913 - each is a cost of its own
     grandchild_cores: Annotated[float, Ge(0)] = 0.0,
     shared_mib: Annotated[int, Ge(0)] = 0,
     read_mib: Annotated[int, Ge(0)] = 0,
+    cpu_memory: Literal["pinned", "pageable"] | None = None,
 ) -> Iterator[Iterable[tuple[Tensor, Tensor]]]:
     """Deliver batches at a known rate and cost.
 
     `images_per_s`: None delivers without waiting. `burst_batches`: number of batches that are due at the same time.
     `..._cores`: CPU seconds burnt per second. `shared_mib`: memory that this process and the child share. `read_mib`:
-    read from the disk at construction, from a temporary file beside the format.
+    read from the disk at construction, from a temporary file beside the format. `cpu_memory`: leave images for a GPU in
+    the CPU's memory, page-locked (`pinned`) or not (`pageable`); None delivers them on the GPU.
     """
     _read(Path(artifact.path), read_mib)
+    made_for = replace(work, device="cpu") if cpu_memory else work
+    batches = _Batches(artifact, made_for, images_per_s, burst_batches, own_cores)
+    if cpu_memory == "pinned":
+        batches.images = batches.images.pin_memory()
     descriptor = os.memfd_create("pace")
     os.truncate(descriptor, max(1, shared_mib << 20))
     # A new interpreter, not a fork of this process: small, so that its own forks cost next to nothing.
     command = [sys.executable, "-I", "-S", burner.__file__, str(descriptor), str(child_cores), str(grandchild_cores)]
     with subprocess.Popen(command, pass_fds=[descriptor]) as child, burner.held(descriptor):
         try:
-            yield _Batches(artifact, work, images_per_s, burst_batches, own_cores)
+            yield batches
         finally:
             child.kill()
 

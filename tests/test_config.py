@@ -130,6 +130,18 @@ def test_a_loader_of_known_speed_needs_a_speed_above_0(tmp_path: Path, speed: st
         load(tmp_path, VALID + control)
 
 
+@pytest.mark.parametrize("consumer", ["train", "lightning", "paced"])
+@pytest.mark.parametrize("control", ["known", "ceiling"])
+def test_only_a_loader_of_known_speed_is_a_control_in_training(tmp_path: Path, consumer: str, control: str) -> None:
+    added = OTHER.replace('"imagefolder"', '"pace"') + f'control = "{control}"\noptions = {{ images_per_s = 1000.0 }}\n'
+    feeding = f'[consumers.{consumer}]\ncontestants = ["b"]\nwarmup_s = 0\nwindow_s = 1\nwindow_batches = 1\n'
+    if (consumer, control) == ("train", "known"):
+        assert load(tmp_path, VALID + added + feeding).consumers.train
+    else:
+        with pytest.raises(CampaignError, match=f"consumers.{consumer}: unknown contestant b"):
+            load(tmp_path, VALID + added + feeding)
+
+
 def test_a_repeated_contestant_name_is_refused(tmp_path: Path) -> None:
     contestant = VALID[VALID.index("[[contestants]]") :]
     with pytest.raises(CampaignError, match="contestant named more than once: a"):

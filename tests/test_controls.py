@@ -219,3 +219,63 @@ def test_uncounted_network_bytes_are_called_unread() -> None:
     assert counted.measured == "1.040 to 1.040 times; unread in 2/x"
     counted, _ = controls.network_controls([fetched("download", trial="1/x", size_bytes=None)])
     assert (counted.passed, counted.measured) == (None, "unread in 1/x")
+
+
+def stall(images_per_s: float, *rows: Record, **work: int) -> ControlResult:
+    """The control of training's data stall with a loader of known speed."""
+    campaign = fabricate.environment([ACTOR], 3, ACTOR.name, feeding=[ACTOR.name])["campaign"]
+    campaign["contestants"][0] |= {"control": "known", "options": {"images_per_s": images_per_s}}
+    [result] = controls.stall_controls(campaign | {"work": work}, rows)
+    return result
+
+
+def trained(block: int = 1, **changes: Any) -> Record:
+    return fabricate.fed(ACTOR, block, "train", **{"cached_images_per_s": 2000.0, "starved_pct": 50.0} | changes)
+
+
+@pytest.mark.parametrize(
+    ("images_per_s", "starved_pct", "held"),
+    [
+        (1000.0, 54.9, True),
+        (1000.0, 55.1, False),
+        (1000.0, 44.9, False),
+        (500.0, 75.0, True),
+        (3000.0, 4.9, True),  # faster than the training: it does not wait
+        (3000.0, 5.1, False),
+    ],
+)
+def test_data_stall_must_be_what_a_known_speed_predicts(images_per_s: float, starved_pct: float, held: bool) -> None:  # noqa: FBT001
+    assert stall(images_per_s, trained(starved_pct=starved_pct)).passed is held
+
+
+def test_data_stall_is_judged_by_its_worst_block() -> None:
+    result = stall(1000.0, trained(1), trained(2, starved_pct=60.0, cached_images_per_s=1600.0), trained(3))
+    assert (result.passed, result.measured) == (False, "60.0 % of the time instead of 37.5 %")
+
+
+@pytest.mark.parametrize("changes", [{"starved_pct": None}, {"cached_images_per_s": None}, {"status": "failed"}])
+def test_a_data_stall_that_is_missing_in_one_block_is_called_unread(changes: dict[str, Any]) -> None:
+    result = stall(1000.0, trained(1), trained(2, **changes))
+    assert (result.passed, result.measured) == (None, "50.0 % of the time instead of 50.0 %; unread in block 2")
+    assert (stall(1000.0).passed, stall(1000.0).measured) == (None, "")
+
+
+def test_other_trials_of_a_loader_of_known_speed_do_not_count_for_its_data_stall() -> None:
+    others = [row(images_per_s=1000.0, starved_pct=1.0), trained(track="scaling", workers=1, starved_pct=1.0)]
+    assert stall(1000.0, trained(), *others).passed
+
+
+def test_a_known_speed_counts_per_rank_in_training() -> None:
+    assert stall(500.0, trained(), ranks=2).passed
+
+
+def test_a_control_that_trains_is_no_contestant_of_training() -> None:
+    cast = [replace(ACTOR, name=name, title=name) for name in ("reference", "known")]
+    campaign = fabricate.environment(cast, 2, "reference", feeding=["reference", "known"])["campaign"]
+    campaign["contestants"][1] |= {"control": "known", "options": {"images_per_s": 1000.0}}
+    rows = [fabricate.fed(actor, block, "train", loss_last=len(actor.name)) for actor in cast for block in (1, 2)]
+    found = analyse(rows, campaign)
+    assert [(each.summary.name, each.outlier_losses) for each in found.by_consumer if each.consumer == "train"] == [
+        ("reference", ())
+    ]
+    assert "data stall" in found.controls[-1].expected

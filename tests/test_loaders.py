@@ -67,6 +67,14 @@ def test_pace_has_the_labels_of_the_data(ranks: int, tmp_path: Path) -> None:
     assert sorted(labels) == [0] * 90 + [2] * 7
 
 
+@pytest.mark.parametrize(("options", "device"), [({}, "meta"), ({"cpu_memory": "pageable"}, "cpu")])
+def test_pace_delivers_where_it_is_told_to(options: dict[str, str], device: str, tmp_path: Path) -> None:
+    artifact = Artifact("any", str(tmp_path), 97, 0, 0, 0, Encoding("raw"))
+    work = Work(batch_size=25, workers=1, image_size=2, device="meta")
+    with pace.stream(artifact, work, **options) as batches:
+        assert {(images.device.type, labels.device.type) for images, labels in batches} == {(device, "cpu")}
+
+
 class Clock:
     """A simulated clock. Sleeping advances it, and reading the CPU time takes a microsecond of both times."""
 

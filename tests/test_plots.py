@@ -274,14 +274,16 @@ def test_plots_cut_off_no_text(cast: Sequence[Actor]) -> None:
     names = [actor.name for actor in cast]
     stream = fabricate.STREAM | {"streaming": names[:1], "bounded": names[1:2], "downloading": names}
     rows = fabricate.finished(cast, 3, names, names, names, stream)
-    changes = {"cache_state": "unproven", "pct_of_bound": 101.0, "read_bytes_per_image": 4e5}
+    changes = {"cache_state": "unproven", "pct_of_bound": 101.0, "read_bytes_per_image": 4e5, "starved_pct": 20.0}
     rows = [replace(row, **changes) if row.kind == "load" else row for row in rows]
     rows += [replace(row, track="scaling", workers=4) for row in rows if row.trial in {f"1/{name}" for name in names}]
     environment = fabricate.environment(cast, 3, cast[0].name, names, names, feeding=names, stream=stream)
     environment["campaign"]["scaling"] = {"contestants": names, "workers": [4]}
     curves = {row.trial: DeliveryCurve.of(fabricate.course(row), 5.0) for row in rows if row.transport}
     analysis = analyse(rows, environment["campaign"], curves=curves)
-    figures = drawn(replace(analysis, gpu_uses=fabricate.gpu_uses(cast)))
+    curves_of_training = [replace(curve, trains=True) for curve in analysis.scaling]
+    scaling = (*analysis.scaling, *curves_of_training)
+    figures = drawn(replace(analysis, gpu_uses=fabricate.gpu_uses(cast), scaling=scaling))
     assert len(figures) == len(plots.PLOTS)
     for file, figure in figures.items():
         figure.draw_without_rendering()

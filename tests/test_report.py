@@ -26,7 +26,7 @@ def test_report_shows_every_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     text = written(tmp_path)
     shown = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     made = {path.name for path in (tmp_path / "reports" / "quick").iterdir()}
-    of_other_campaigns = {"scaling.png", "from-disk.png"}
+    of_other_campaigns = {"keeping-busy.png", "scaling.png", "from-disk.png"}
     assert sorted(shown) == sorted({plot.file for plot in ALL_PICTURES} - of_other_campaigns)
     assert made == {"report.md", *shown}
 

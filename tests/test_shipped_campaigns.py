@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loaderbench.campaign import campaign as config
-from loaderbench.campaign import plan
+from loaderbench.campaign import plan, schema
 from loaderbench.campaign.campaign import CampaignError
 from loaderbench.campaign.forecast import expected_s
 
@@ -50,7 +50,32 @@ def test_gpu_campaign_delivers_to_the_gpu_and_trains_on_it() -> None:
     assert [c.name for c in campaign.competing if c.apart] == ["nvjpeg"]
     assert campaign.consumers.train
     assert campaign.consumers.train.options.model == "resnet50"
-    assert set(campaign.consumers.train.contestants) == {c.name for c in campaign.competing}
+    assert set(campaign.consumers.train.contestants) == {c.name for c in campaign.competing} | {
+        "pace-pinned",
+        "pace-device",
+    }
+
+
+def test_gpu_campaign_has_controls_of_known_speed_in_the_cpus_memory_and_on_the_gpu() -> None:
+    campaign = config.load("gpu")
+    assert {c.name: c.options for c in campaign.contestants if c.control == "known"} == {
+        "pace-pinned": {"images_per_s": 1000.0, "cpu_memory": "pinned"},
+        "pace-device": {"images_per_s": 1000.0},
+    }
+
+
+def test_gpu_workers_campaign_trains_resnet50_with_1_to_16_workers_on_16_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "core_count", lambda: 16)
+    campaign = config.load("gpu-workers")
+    assert campaign.consumers.train
+    assert campaign.consumers.train.options.model == "resnet50"
+    trained = [trial for trial in plan.trials(campaign, 1) if trial.variant.consumer == "train"]
+    by_workers = {trial.variant.workers or campaign.work.count_workers() for trial in trained}
+    assert by_workers == {1, 2, 4, 8, 16}
+    assert {trial.contestant.name for trial in trained} == {c.name for c in campaign.competing} | {"pace-pinned"}
+    timed_s = len(trained) * (campaign.consumers.train.warmup_s + campaign.consumers.train.window_s)
+    assert campaign.timing.blocks == 1
+    assert timed_s < 300  # of ten minutes; the rest is for starting
 
 
 def test_formats_campaign_has_each_format_of_ffcv_at_its_published_sizes() -> None:

@@ -16,6 +16,7 @@ CASES = [
     (Variant(consumer="paced"), "paced", "emulated accelerator"),
     (Variant(transport="bounded"), "bounded", "streamed, cache bounded"),
     (Variant(track="scaling", workers=4), "scaling/4", "4 workers"),
+    (Variant(track="scaling", consumer="train", workers=1), "scaling/train/1", "training, 1 worker"),
 ]
 
 
@@ -34,12 +35,13 @@ def test_a_variant_is_read_back_from_its_row() -> None:
         fabricate.fed(actor, 1, "paced"),
         fabricate.fetched(actor, 1, "bounded"),
         fabricate.load(actor, 1, track="scaling", workers=4),
+        fabricate.fed(actor, 1, "train", track="scaling", workers=1),
     ]
     assert [Variant.of(row) for row in rows] == [variant for variant, *_ in CASES]
     assert Variant.of(fabricate.load(actor, 1, cache="", track="", consumer="")) == MAIN
 
 
-@pytest.mark.parametrize("name", ["quick", "standard", "train", "stream", "best", "scaling"])
+@pytest.mark.parametrize("name", ["quick", "standard", "train", "stream", "best", "scaling", "gpu-workers"])
 def test_variants_of_a_campaign_match_its_trials(name: str) -> None:
     campaign = config.load(name)
     planned = {(t.contestant.name, t.variant) for t in plan.trials(campaign, 1)}

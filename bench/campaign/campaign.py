@@ -76,17 +76,17 @@ class Campaign(Table):
         distinct("format", (f.name for f in self.formats))
         distinct("contestant", (c.name for c in self.contestants))
         distinct("cold contestant", self.cold)
-        formats = [f.name for f in self.formats]
         for contestant in self.contestants:
-            known(f"contestant {contestant.name}: unknown format", [contestant.format], formats)
+            known(f"contestant {contestant.name}: unknown format", [contestant.format], [f.name for f in self.formats])
         known("unknown reference", [self.reference], [c.name for c in self.contestants])
         competing = [c.name for c in self.competing]
+        trainable = [c.name for c in self.contestants if c.control in {None, "known"}]
         for table, names in self._tables_of_names():
-            known(f"{table}: unknown contestant", names, competing)
+            known(f"{table}: unknown contestant", names, trainable if table == "consumers.train" else competing)
         return self
 
     def _tables_of_names(self) -> Iterator[tuple[str, Iterable[str]]]:
-        """Yield the keys that name contestants other than controls, with the names."""
+        """Yield the keys that name contestants, with the names. Only `consumers.train` may name controls."""
         yield "cold", self.cold
         yield "best", self.best
         for consumer, feeding in self.feedings.items():
@@ -193,7 +193,8 @@ class Campaign(Table):
             if c.name in best and not registry.adapters("loader")[c.loader].fault:
                 defaults = {name: o.default for name, o in options.declared(registry.loader(c.loader)).items()}
                 best[c.name] = best[c.name].beginning_with({**defaults, **c.options, "workers": workers})
-        return self.model_copy(update={"best": best, "scaling": self.scaling and self.scaling.without(workers)})
+        scaling = self.scaling and self.scaling.checked(self.consumers).without(workers)
+        return self.model_copy(update={"best": best, "scaling": scaling})
 
     def limited_to(self, names: Iterable[str] | None) -> Campaign:
         """Return the campaign for a command that selects these contestants; None selects all."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from loaderbench.campaign.schema import Table, count_workers
+from loaderbench.campaign.schema import Consumers, Table, count_workers
 from loaderbench.machine.cores import core_count
 
 
@@ -18,6 +18,9 @@ class Scaling(Table):
     """Numbers of workers, which may be relative to the usable cores as in `best`. Default: 1, 2, 4 and so on up to the
     cores, the cores, and twice the cores. The campaign's own number is left out, because every contestant runs with
     it."""
+    consumer: Literal["hungry", "train"] = "hungry"
+    """What takes the batches: the default consumer (drain), or training. What trains with several numbers of workers
+    must be in `consumers.train` too."""
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -25,6 +28,13 @@ class Scaling(Table):
         cores = core_count()
         doubling = [1 << power for power in range(cores.bit_length()) if 1 << power <= cores]
         return tuple(sorted(set(map(count_workers, given or [*doubling, cores, 2 * cores]))))
+
+    def checked(self, consumers: Consumers) -> Scaling:
+        """Return the table. Raises ValueError if a contestant shall train that is not in `consumers.train`."""
+        trained = consumers.train.contestants if consumers.train else ()
+        if self.consumer == "train" and (lacking := [name for name in self.contestants if name not in trained]):
+            raise ValueError(f'scaling with consumer = "train": add to consumers.train: {", ".join(lacking)}')
+        return self
 
     def without(self, workers: int) -> Scaling:
         """Return the table without the campaign's own number of workers."""

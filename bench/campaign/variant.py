@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any
 
 from loaderbench.records.record import STREAM_TABLES, TRANSPORTS, Cache, Consumer, Record, Track, Transport
@@ -52,7 +52,8 @@ class Variant:
     def label(self) -> str:
         """The same in words; empty for the main variant."""
         if self.workers:
-            return f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+            number = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
+            return ", ".join(filter(None, [_LABELS.get(self.consumer), number]))
         return ", ".join(_LABELS.get(value, value) for value in self.key.split("/") if value)
 
     def titled(self, title: str) -> str:
@@ -71,12 +72,13 @@ def variants(campaign: Mapping[str, Any]) -> dict[Variant, list[str]]:
     """
     names = [contestant["name"] for contestant in campaign["contestants"]]
     stream, scaling = campaign.get("stream") or {}, campaign.get("scaling") or {}
+    by_workers = Variant(track="scaling", consumer=scaling.get("consumer", MAIN.consumer))  # the key came in schema 7
     chosen: dict[Variant, Collection[str]] = {
         MAIN: names,
         Variant(cache="cold"): campaign["cold"],
         Variant(track="best"): campaign["best"],
         **{Variant(consumer=c): f["contestants"] for c, f in campaign.get("consumers", {}).items() if f},
-        **{Variant(track="scaling", workers=n): scaling["contestants"] for n in scaling.get("workers", ())},
+        **{replace(by_workers, workers=n): scaling["contestants"] for n in scaling.get("workers", ())},
         **{Variant(transport=t): stream.get(table, ()) for t, table in STREAM_TABLES.items()},
     }
     return {variant: [name for name in names if name in among] for variant, among in chosen.items() if among}

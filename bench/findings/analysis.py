@@ -83,5 +83,6 @@ def _controls(
             main.twin_ratios,
             dict(zip(map(int, fastest.index), fastest.tolist(), strict=True)),
         ),
+        *controls.stall_controls(campaign, counted),
         *controls.network_controls(fetching),
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from loaderbench.campaign.variant import Variant, variants
 from loaderbench.findings.comparison import LEAST_DIFFERENCE, Ratio
 from loaderbench.records.record import Record
 
@@ -13,6 +14,8 @@ READ_TOLERANCE = 0.05
 MEMORY_TOLERANCE = 0.05
 CEILING_SHARE = 0.02
 """Maximum share of the fastest contestant's time that the harness may take."""
+STALL_TOLERANCE_PCT = 5.0
+"""Percentage points by which a data stall may differ from the predicted one."""
 NETWORK_RATE_TOLERANCE = 0.02
 NETWORK_OVERHEAD = 0.1
 """Maximum share that requests, headers and encryption may add to a download, for files of 10 KiB and more."""
@@ -90,6 +93,41 @@ def network_controls(fetching: Sequence[Record]) -> Iterator[ControlResult]:
         )
 
 
+def stall_controls(campaign: Mapping[str, Any], counted: Sequence[Record]) -> Iterator[ControlResult]:
+    """Judge the data stall of training on loaders of known speed, which the speed on one cached batch predicts.
+
+    `counted`: the rows that count, of any status.
+    """
+    train = Variant(consumer="train")
+    names, work = variants(campaign).get(train, ()), campaign.get("work", {})
+    for contestant in campaign["contestants"]:
+        if contestant["control"] == "known" and contestant["name"] in names:
+            own = [row for row in counted if row.contestant == contestant["name"] and Variant.of(row) == train]
+            yield _stall(contestant["title"], contestant["options"]["images_per_s"] * _processes(work), own)
+
+
+def _stall(title: str, images_per_s: float, rows: Sequence[Record]) -> ControlResult:
+    """Judge the data stall of training on a loader of this speed."""
+    stalls = {row.block: _stalls_pct(row, images_per_s) for row in rows}
+    worst = max(filter(None, stalls.values()), key=lambda pair: abs(pair[0] - pair[1]), default=(0.0, 0.0))
+    known = f"the data stall that {images_per_s:,g} images/s cause, ± {STALL_TOLERANCE_PCT:g} points in every block"
+    measured = f"{worst[0]:.1f} % of the time instead of {worst[1]:.1f} %" if any(stalls.values()) else ""
+    unread = _unread({block: pair and pair[0] for block, pair in stalls.items()})
+    return _control(title, known, measured, abs(worst[0] - worst[1]) <= STALL_TOLERANCE_PCT, unread)
+
+
+def _stalls_pct(row: Record, images_per_s: float) -> tuple[float, float] | None:
+    """Return the measured data stall and the one that this speed must cause, in %; None if either is unknown."""
+    if row.status != "ok" or row.starved_pct is None or not row.cached_images_per_s:
+        return None
+    return row.starved_pct, max(0.0, 100 * (1 - images_per_s / row.cached_images_per_s))
+
+
+def _processes(work: Mapping[str, Any]) -> int:
+    """Return the number of ranks or jobs, each of which has a loader."""
+    return int(work.get("ranks", 1) * work.get("jobs", 1))
+
+
 def _rates_mib_per_s(row: Record) -> list[float]:
     """Return the rates of its download and of its first two epochs; none if nothing came in the first."""
     spans = [(row.network_epoch1_bytes, row.download_s or row.epoch1_s), (row.network_epoch2_bytes, row.epoch2_s)]
@@ -133,8 +171,7 @@ def _known(
     `idle`: rows of the null loader, whose memory is subtracted. `work`: the campaign's; each rank or job has such a
     loader.
     """
-    processes = work.get("ranks", 1) * work.get("jobs", 1)
-    options = {name: value * processes for name, value in options.items() if name in _COSTS}
+    options = {name: value * _processes(work) for name, value in options.items() if name in _COSTS}
     speeds = _by_block(rows, lambda row: row.images_per_s)
     yield _within(title, "images/s", options["images_per_s"], SPEED_TOLERANCE, speeds)
     if cores := sum(options.get(name, 0) for name in _CORES):

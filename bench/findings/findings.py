@@ -111,7 +111,9 @@ class ScalingCurve:
     points: Mapping[int, ContestantSummary]
     """By number of workers, ascending. Those without a speed have their trouble."""
     reading: str
-    """Where it stops growing, and at which limit, in one sentence."""
+    """Where it stops growing, and at which limit, or how busy it keeps the device that trains; in one sentence."""
+    trains: bool = False
+    """Whether training took the batches, and not the default consumer."""
 
 
 @dataclass(frozen=True, kw_only=True)

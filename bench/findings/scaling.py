@@ -1,11 +1,13 @@
-"""Speed by number of workers: where each contestant stops growing, and at which limit."""
+"""Speed by number of workers: where each contestant stops growing, and at which limit, or how busy it keeps a GPU."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from loaderbench.campaign.variant import MAIN, Variant
+from loaderbench.findings import keeping_busy
 from loaderbench.findings.findings import ContestantSummary, ScalingCurve, shown
 from loaderbench.findings.summaries import summary
 from loaderbench.findings.trials import of_variant
@@ -27,17 +29,18 @@ def curves(
     """Yield the curve of each contestant of the campaign's table `scaling`. `summaries`: in the main variant."""
     scaling = campaign.get("scaling") or {}
     contestants = {c["name"]: c for c in campaign["contestants"]}
-    variants = [Variant(track="scaling", workers=workers) for workers in scaling.get("workers", ())]
-    rows = {variant.workers: of_variant(table, variant) for variant in variants}
-    main = of_variant(table, MAIN)
+    own = Variant(consumer=scaling.get("consumer", MAIN.consumer))
+    rows = {n: of_variant(table, replace(own, track="scaling", workers=n)) for n in scaling.get("workers", ())}
+    main = of_variant(table, own)
     for each in summaries:
         if each.name not in scaling.get("contestants", ()):
             continue
-        own = main[main["contestant"] == each.name]["workers"].dropna()
         points = {workers: summary(contestants[each.name], some) for workers, some in rows.items()}
-        points |= {int(own.iloc[0]): each} if len(own) else {}
+        if len(numbers := main[main["contestant"] == each.name]["workers"].dropna()):
+            points[int(numbers.iloc[0])] = each if own == MAIN else summary(contestants[each.name], main)
         ascending = dict(sorted(points.items()))
-        yield ScalingCurve(main=each, points=ascending, reading=reading(ascending))
+        said = reading(ascending) if own == MAIN else keeping_busy.reading(ascending)
+        yield ScalingCurve(main=each, points=ascending, reading=said, trains=own != MAIN)
 
 
 def reading(points: Mapping[int, ContestantSummary]) -> str:

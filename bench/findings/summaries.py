@@ -227,11 +227,12 @@ def tuned(
 def by_consumer(campaign: Mapping[str, Any], table: pd.DataFrame) -> list[ConsumerSummary]:
     """Return the summaries with each consumer but the default one, the fastest contestants first."""
     contestants, found = {c["name"]: c for c in competing(campaign)}, []
-    for variant, names in variants(campaign).items():
-        if variant.consumer == MAIN.consumer:
+    for variant, chosen in variants(campaign).items():
+        if variant.consumer == MAIN.consumer or variant.workers:
             continue
+        names = [name for name in chosen if name in contestants]
         rows = of_variant(table, variant)
-        ok = ok_rows(rows)
+        ok = ok_rows(rows[rows["contestant"].isin(names)])
         outliers, loss_blocks = training.outlier_losses(ok), training.blocks_compared(ok)
         speed = "fed_images_per_s" if variant.consumer == "paced" else "images_per_s"
         of_consumer = [

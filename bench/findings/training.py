@@ -78,7 +78,11 @@ def _farthest(losses: pd.DataFrame) -> list[str]:
 
 
 def under_lightning(rows: pd.DataFrame) -> list[UnderLightning]:
-    """Return what Lightning adds for each contestant that trains with and without it in one block. `rows`: ok ones."""
+    """Return what Lightning adds for each contestant that trains with and without it in one block. `rows`: ok ones.
+
+    Trainings with other numbers of workers than the campaign's are left out.
+    """
+    rows = rows[rows["track"] != "scaling"]
     taken = rows["batch_size"] * rows["ranks"].fillna(1) * rows["jobs"].fillna(1)
     timed = rows.assign(step_ms=1000 * (taken / rows["images_per_s"]))
     found = []

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from loaderbench.campaign.pixel_values import delivers
-from loaderbench.findings import publication, verdicts
+from loaderbench.findings import keeping_busy, publication, verdicts
 from loaderbench.findings.findings import Analysis, ContestantSummary
 from loaderbench.report.markdown import formatted, interval, medians, speed_range
 from loaderbench.report.material import Material
@@ -20,22 +20,25 @@ class Point(NamedTuple):
 
 def first_screen(material: Material) -> dict[str, Any]:
     """Return the values of the first screen."""
-    heading, places = verdicts.places(material.analysis.summaries)
+    found = material.analysis
+    heading, places = verdicts.places(found.summaries)
     return {
         "question": material.campaign["question"],
-        "headline": verdicts.headline(material.analysis),
+        "headline": keeping_busy.headline(found) or verdicts.headline(found),
         "points": [point for point in _points(material) if point.sentence],
         "place": heading,
-        "contestants": list(_contestants(material.analysis, places)),
+        "contestants": list(_contestants(found, places)),
     }
 
 
 def _points(material: Material) -> list[Point]:
     found, stream = material.analysis, material.campaign.get("stream") or {}
+    drained = "".join(verdicts.headline(found)) if keeping_busy.headline(found) else ""
     return [
         Point("Preliminary", verdicts.preliminary(found)),
         Point("Controls failed", verdicts.controls_failed(found), ("controls",)),
         Point("Confidence", verdicts.confidence(found), ("results",)),
+        Point("Without training", drained, ("results",)),
         Point("Published", publication.published(found), ("published",)),
         Point("Tuned", verdicts.tuned(found), ("tuning",)),
         Point("Accelerator", verdicts.accelerator(found), ("accelerator",)),

@@ -37,6 +37,7 @@ SECTIONS = (
     results.work,
     results.published,
     results.tuning,
+    scaling.keeping_busy,
     scaling.scaling,
     results.accelerator,
     results.training,

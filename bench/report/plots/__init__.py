@@ -25,6 +25,7 @@ PLOTS = (
     Plot("best.png", "Throughput with shared and with tuned settings", speed.tuned),
     Plot("demand.png", "How busy each loader keeps an accelerator", over_time.demand),
     Plot("training.png", "Training throughput by loader", speed.training),
+    Plot("keeping-busy.png", "How long training waits for data, by number of workers", scaling.stalls),
     Plot("scaling.png", "Throughput and CPU time by number of workers", scaling.by_workers),
     Plot("streaming.png", "Images delivered over time (data in S3)", over_time.delivered),
     Plot("bound.png", "Throughput compared with the machine limit", speed.machine_limit),

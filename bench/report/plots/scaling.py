@@ -1,35 +1,75 @@
-"""Line plots of images/s and CPU time by number of workers."""
+"""Line plots by number of workers: of images/s and CPU time, and of how long training waits for data."""
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from loaderbench.findings.findings import Analysis
-from loaderbench.report.plots.style import COUNT, GREY, Palette, new_figure, wrapped
+from loaderbench.findings.findings import Analysis, ContestantSummary, ScalingCurve
+from loaderbench.findings.keeping_busy import BUSY_STALL_PCT, stalls_pct, trained
+from loaderbench.report.plots.style import COUNT, GREY, INK, Palette, new_figure, wrapped
 
 
 def by_workers(analysis: Analysis, palette: Palette) -> Figure | None:
     """Draw images/s and CPU-seconds per 1,000 images against the number of workers."""
-    curves = [curve for curve in analysis.scaling if any(point.speeds for point in curve.points.values())]
+    curves = [curve for curve in analysis.scaling if not curve.trains and _measured(curve)]
     if not curves:
         return None
     figure, (speed, cost) = new_figure(5, ncols=2)
-    numbers = sorted({workers for curve in curves for workers in curve.points})
     for curve, style in zip(curves, palette.lines(curve.main for curve in curves), strict=True):
-        measured = {workers: point for workers, point in curve.points.items() if point.speeds}
-        speed.plot([*measured], [p.median for p in measured.values()], label=wrapped(curve.main.title, 44), **style)
-        for workers, point in measured.items():
-            speed.plot([workers] * 2, [min(point.speeds), max(point.speeds)], color=style["color"], lw=1.5)
+        measured = _measured(curve)
+        _draw_speeds(speed, curve.main.title, measured, style)
         costs = {n: p.medians["cpu_s_per_1k_images"] for n, p in measured.items() if "cpu_s_per_1k_images" in p.medians}
         cost.plot([*costs], [*costs.values()], **style)
     own = {n for curve in curves for n, point in curve.points.items() if point is curve.main}
     for ax, label in ((speed, "images/s   better →"), (cost, "CPU-seconds per 1,000 images   ← better")):
-        ax.set_xscale("log", base=2)
-        ax.set_xticks(numbers, map(str, numbers))
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.set(xlabel="workers", ylabel=label)
-        ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
+        _count_workers(ax, curves, label)
         for workers in own:
             ax.axvline(workers, color=GREY, ls="--", lw=1)
-    speed.yaxis.set_major_formatter(COUNT)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def stalls(analysis: Analysis, palette: Palette) -> Figure | None:
+    """Draw the data stall and images/s in training against the number of workers."""
+    curves = [curve for curve in trained(analysis) if stalls_pct(curve.points)]
+    if not curves:
+        return None
+    figure, (stall, speed) = new_figure(5, ncols=2)
+    for curve, style in zip(curves, palette.lines(curve.main for curve in curves), strict=True):
+        measured = _measured(curve)
+        _draw_speeds(speed, curve.main.title, measured, style)
+        found = stalls_pct(measured)
+        stall.plot([*found], [*found.values()], **style)
+    cached = [p.medians.get("cached_images_per_s", 0.0) for curve in curves for p in curve.points.values()]
+    _count_workers(stall, curves, "waiting for data, % of the time   ← better")
+    _count_workers(speed, curves, "images/s in training   better →")
+    stall.axhline(BUSY_STALL_PCT, color=INK, ls="--", lw=1)
+    speed.axhline(max(cached), color=INK, ls="--", lw=1)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _measured(curve: ScalingCurve) -> dict[int, ContestantSummary]:
+    """Return the points of a curve that have a speed."""
+    return {workers: point for workers, point in curve.points.items() if point.speeds}
+
+
+def _draw_speeds(ax: Axes, title: str, points: Mapping[int, ContestantSummary], style: Mapping[str, Any]) -> None:
+    """Draw median images/s, and a vertical line from the slowest to the fastest block."""
+    ax.plot([*points], [p.median for p in points.values()], label=wrapped(title, 44), **style)
+    for workers, point in points.items():
+        ax.plot([workers] * 2, [min(point.speeds), max(point.speeds)], color=style["color"], lw=1.5)
+    ax.yaxis.set_major_formatter(COUNT)
+
+
+def _count_workers(ax: Axes, curves: Collection[ScalingCurve], label: str) -> None:
+    """Label the axes of a panel, and mark all numbers of workers."""
+    numbers = sorted({workers for curve in curves for workers in curve.points})
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(numbers, map(str, numbers))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set(xlabel="workers", ylabel=label)
+    ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
