@@ -19,6 +19,7 @@ from loaderbench.machine.process import run_child
 from tests.clinic import odd
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.usefixtures("forked")
 
 
 def observed(name, tmp_path, **change):
@@ -33,10 +34,21 @@ def observed(name, tmp_path, **change):
         (torch.zeros(4, 3, 8, 8), Batch(4, 3072, ("4 x 3 x 8 x 8 float32",), 3072)),
         ({"a": [np.zeros((2, 5), np.uint8)], "b": torch.zeros(2)}, Batch(2, 18, ("2 x 5 uint8", "2 float32"), 0)),
         (["a", "b", "c"], Batch(3, 0, (), 0)),
+        ({"text": ["a", "b"], "label": torch.zeros(2)}, Batch(2, 8, ("2 float32",), 0)),
+        ([{"data": torch.zeros(5, 2), "label": torch.zeros(5)}], Batch(5, 60, ("5 x 2 float32", "5 float32"), 40)),
+        (((torch.zeros(3, 1, 1),) * 4, ({},) * 4), Batch(4, 48, ("3 x 1 x 1 float32",) * 4, 48)),
+        ([(torch.zeros(3, 1, 1), 7)] * 4, Batch(4, 48, ("3 x 1 x 1 float32",) * 4, 48)),
     ],
+    ids=["tensor", "nested", "texts", "dict with texts", "DALI", "lists of fields", "list of samples"],
 )
 def test_a_batch_of_any_make_is_described(batch, expected):
     assert described(batch) == expected
+
+
+def test_the_size_of_a_full_batch_decides_between_channels_and_samples():
+    images = [torch.zeros(3, 1, 1)] * 2
+    assert described(images).samples == 3
+    assert described(images, expected=2).samples == 2
 
 
 def test_a_batch_without_arrays_or_length_is_refused():
@@ -49,14 +61,43 @@ def test_a_batch_without_arrays_or_length_is_refused():
     [
         ("empty", "the loader ended without a batch"),
         ("broken", "the disk is not mounted"),
-        ("number", "no iterable of batches, but int"),
+        ("number", "the function returned no iterable of batches, but int"),
+        ("pair", "the function returned 2 loaders; name a function that returns one of them"),
+        ("with_arguments", r"needs arguments \(folder\); name a function without any that calls it"),
+        ("dropping", "drop_last=True drops its only one, of 64 samples instead of 100"),
+        ("once", "the loader has one epoch only; name a function that makes it again for each epoch"),
+        ("leaving", r"the code called sys.exit\(3\); its last output: no data found in /data"),
+        ("_SAMPLES", "is no loader and no function that returns one, but int"),
         ("missing", "has no missing"),
+        pytest.param("unpicklable", "Can't pickle", marks=pytest.mark.slow),
         pytest.param("after_cuda", "Cannot re-initialize CUDA", marks=pytest.mark.slow),
     ],
 )
 def test_a_loader_that_does_not_run_gets_a_clear_error(name, reason):
     with pytest.raises(DoctorError, match=rf"odd:{name} does not run as it is: .*{reason}"):
         examine(f"tests.clinic.odd:{name}", folder=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        (
+            "tests.clinic.odd",
+            r"'tests.clinic.odd' names no loader; write module:function, .* or the command",
+        ),
+        ("tests/clinic/odd.py:no_labels", r"'tests/clinic/odd.py:no_labels' names no loader"),
+        ("torchrun main.py", r"'torchrun main.py' names no loader"),
+        ("python 'main.py", r"No closing quotation; write module:function"),
+        ("nothing.data:make", r"Python finds no module nothing, .* put PYTHONPATH=src before the command"),
+        ("missing.py /data", r"there is no script .*/missing.py"),
+        ("python -m", r"-m needs a module"),
+        ("tests/clinic/odd.py", r"odd.py ended before it trained on a batch of a torch DataLoader"),
+        ("tests/clinic/training.py data --wrong", r"sys.exit\(2\); its last output: .*required: --checkpoint"),
+    ],
+)
+def test_a_target_that_names_no_loader_gets_a_clear_error(target, reason):
+    with pytest.raises(DoctorError, match=reason):
+        examine(target, folder=ROOT)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +124,18 @@ def test_a_window_takes_whole_rounds_of_the_workers(window_s, batches, workers, 
         ("dicts", "generator", 4),
         ("endless", "generator", 4),
         ("Module", "DataLoader", 4),
+        ("subset", "DataLoader", 4),
+        ("streamed", "DataLoader", 4),
+        ("streamed_batches", "DataLoader", 4),
+        ("several", "DataLoader", 4),
+        ("derived", "Derived of tests", 4),
+        ("holding", "DataLoader", 4),
+        ("spawned", "DataLoader", 4),
+        ("listed", "DataLoader", 4),
+        ("mixed", "list", 4),
+        ("talking", "DataLoader", 4),
+        ("ready", "DataLoader", 4),
+        ("Resettable", "Resettable of tests", 4),
     ],
 )
 def test_loaders_of_any_make_run(name, kind, samples, tmp_path):
@@ -107,6 +160,13 @@ def test_an_experiment_changes_the_setting_that_it_names(change, expected, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["derived", "holding", "streamed"])
+def test_settings_change_of_loaders_of_any_class(name, tmp_path):
+    report = observed(name, tmp_path, settings=(("num_workers", 2), ("prefetch_factor", 3)))
+    assert report["observation"].settings.items() >= {"num_workers": 2, "prefetch_factor": 3}.items()
+
+
+@pytest.mark.slow
 def test_batches_can_be_handed_over_as_bytes(tmp_path):
     report = observed("no_labels", tmp_path, as_bytes=True)
     assert report["observation"].batch.arrays == ("4 x 3 x 8 x 8 uint8",)
@@ -123,6 +183,31 @@ def test_each_step_is_timed_in_whatever_process_does_it(settings, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["subset", "streamed", "streamed_batches", "several", "derived"])
+def test_samples_are_timed_however_the_data_set_makes_them(name, tmp_path):
+    report = observed(name, tmp_path, settings=(("num_workers", 0),), timed=True)
+    assert report["observation"].steps["sample"].calls == report["observation"].samples
+
+
+@pytest.mark.slow
+def test_steps_of_workers_that_are_not_forked_cannot_be_timed(tmp_path):
+    report = observed("spawned", tmp_path, timed=True)
+    assert report["reason"].startswith("steps can be changed in forked workers only")
+
+
+@pytest.mark.slow
+def test_a_command_that_trains_runs_up_to_the_loader_that_it_trains_on(tree, tmp_path):
+    command = f"python tests/clinic/training.py {tree} --workers 1 --checkpoint {tmp_path / 'checkpoint'}"
+    experiment = Experiment(command, str(ROOT), 0.3, Change(settings=(("num_workers", 2),)))
+    report = run_child("loaderbench.doctor.experiment.run", experiment, tmp_path / "log")
+    assert report["status"] == "ok", report["reason"]
+    assert report["observation"].settings.items() >= {"batch_size": 8, "num_workers": 2}.items()
+    report = run_child("loaderbench.doctor.experiment.time_step", (experiment, None), tmp_path / "log")
+    assert report["step_s"] > 0
+    assert list(tmp_path.iterdir()) == [], "the command went on and saved its model"
+
+
+@pytest.mark.slow
 def test_a_training_step_is_timed_on_a_batch():
     assert step_time("tests.clinic.odd:no_labels", "tests.clinic.odd:step", ROOT) > 0
     with pytest.raises(DoctorError, match=r"the training step tests.clinic.odd:Module does not run"):
@@ -131,7 +216,7 @@ def test_a_training_step_is_timed_on_a_batch():
 
 @pytest.mark.slow
 def test_every_experiment_on_a_dataloader_runs():
-    diagnosis = examine("tests.clinic.odd:no_labels", folder=ROOT, seconds=0.3)
+    diagnosis = examine("tests.clinic.odd:no_labels", folder=ROOT, seconds=0.1)
     assert [trial.reason for trial in diagnosis.trials if trial.observation is None] == []
     assert len(diagnosis.trials) > 8
 
@@ -147,8 +232,16 @@ def test_a_watched_loader_is_told_apart_and_stays_as_it_is():
             assert len(list(loader)) == 4
     assert type(loader) is DataLoader
     assert (seen.batches, seen.epochs) == (8, 2)
-    assert (seen.first_waits_s, seen.waits_s, seen.steps_s) == (2.0, 6.0, 8.0)
-    assert "50% of the training time waits for data (8 batches, 2 epochs" in said[0]
+    assert (seen.first_waits_s, seen.waits_s, seen.steps_s) == (4.0, 6.0, 8.0)
+    assert "56% of the training time waits for data (8 batches, 2 epochs" in said[0]
+
+
+def test_an_iterator_can_be_watched(monkeypatch):
+    monkeypatch.setattr(odd.Resettable, "made", 0)
+    loader = odd.Resettable()
+    with loaderbench.watch(loader, [].append) as seen:
+        assert len(list(loader)) == 4
+    assert seen.batches == 4
 
 
 def test_a_generator_cannot_be_watched():

@@ -1,15 +1,24 @@
 """Change one thing of a loader that the user's code builds, without changing that code."""
 
 import functools
+import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from typing import Any, Literal
 
 Reader = Literal["256 px copies", "local copies", "torchvision.io"]
-_CLASSES = {"torch.utils.data.DataLoader": "DataLoader", "ffcv.loader.loader.Loader": "FFCV Loader"}
+_TORCH = "torch.utils.data.dataloader"
+_CLASSES = {
+    f"{_TORCH}.DataLoader": "DataLoader",
+    "ffcv.loader.loader.Loader": "FFCV Loader",
+    "litdata.streaming.dataloader.StreamingDataLoader": "LitData StreamingDataLoader",
+}
 """Loaders whose settings can be changed: import path of the class, and what people call it."""
 _OF_WORKERS = {"prefetch_factor": None, "persistent_workers": False, "multiprocessing_context": None, "timeout": 0}
 """Settings that torch accepts only with workers, and their values without."""
@@ -46,28 +55,84 @@ class Built:
         """The one under examination; None: it is of no known class."""
 
     def choose(self, returned: Any) -> None:
-        """Choose the loader that was returned, or else the last one, whose batches the user's code changes."""
-        chosen = [loader for loader in self.loaders if loader is returned] or self.loaders
-        self.loader = chosen[-1] if chosen else None
+        """Choose the loader that was returned, or the first one that what was returned holds."""
+        held = list(_held(returned))
+        self.loader = next((loader for loader in self.loaders if any(loader is each for each in held)), None)
+
+
+def _held(value: Any, depth: int = 3) -> Iterator[Any]:
+    """Yield an object, the values of its attributes, and the variables of a generator, and so on."""
+    yield value
+    frame = getattr(value, "gi_frame", None)
+    attributes, variables = getattr(value, "__dict__", {}), frame.f_locals if frame else {}
+    for part in [*attributes.values(), *variables.values()] if depth else ():
+        yield from _held(part, depth - 1)
 
 
 @contextmanager
 def applied(change: Change) -> Iterator[Built]:
     """Build loaders with the change inside the block."""
     built, originals = Built(), []
+
+    def put(kind: Any) -> None:
+        originals.append((kind, kind.__init__))
+        kind.__init__ = _changed(kind, change, built)
+
     if change.sharing:
         import_module("torch.multiprocessing").set_sharing_strategy(change.sharing)
     try:
-        for path in _CLASSES:
-            with suppress(ImportError):
-                module, _, name = path.rpartition(".")
-                kind = getattr(import_module(module), name)
-                originals.append((kind, kind.__init__))
-                kind.__init__ = _changed(kind, change, built)
-        yield built
+        with when_imported(put):
+            yield built
     finally:
         for kind, original in originals:
             kind.__init__ = original
+
+
+@contextmanager
+def when_imported(act: Callable[[Any], None]) -> Iterator[None]:
+    """Call `act` with each known class of loaders: now, if it is imported, or else as soon as the block imports it."""
+    finder = _Finder(act)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _Finder(MetaPathFinder):
+    """Finds the modules of known classes as Python does, and acts on the classes once such a module is imported."""
+
+    def __init__(self, act: Callable[[Any], None]) -> None:
+        self._act = act
+        self._awaited = {path.rpartition(".")[0]: path.rpartition(".")[2] for path in _CLASSES}
+        for module in set(self._awaited) & set(sys.modules):
+            self._imported(sys.modules[module])
+
+    def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
+        """Return how to import a module, if a known class is in it."""
+        if fullname not in self._awaited:
+            return None
+        name = self._awaited.pop(fullname)
+        spec = importlib.util.find_spec(fullname)
+        self._awaited[fullname] = name
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def executing(module: Any) -> None:
+                execute(module)
+                self._imported(module)
+
+            spec.loader.exec_module = executing  # type: ignore[method-assign] # of this module's loader alone
+        return spec
+
+    def _imported(self, module: Any) -> None:
+        if kind := getattr(module, self._awaited.pop(module.__name__), None):
+            self._act(kind)
+
+
+def is_torch(loader: Any) -> bool:
+    """Return whether an object is a torch DataLoader, or one of a class derived from it."""
+    return _TORCH in sys.modules and isinstance(loader, sys.modules[_TORCH].DataLoader)
 
 
 def name_of(loader: Any) -> str:
@@ -87,14 +152,14 @@ def _changed(kind: type, change: Change, built: Built) -> Callable[..., None]:
 
     @functools.wraps(original)
     def init(self: Any, *given: Any, **named: Any) -> None:
-        if type(self).__init__ is not init:  # a subclass that has decided by its settings already
-            original(self, *given, **named)
-            return
         bound = signature.bind(self, *given, **named)
-        bound.arguments.update(change.settings)
-        if bound.arguments.get("num_workers", 0) == 0:
-            bound.arguments.update({name: value for name, value in _OF_WORKERS.items() if name in signature.parameters})
+        settings = dict(change.settings)
+        if settings.get("num_workers", bound.arguments.get("num_workers", 0)) == 0:
+            settings |= _OF_WORKERS
+        bound.arguments.update({name: value for name, value in settings.items() if name in signature.parameters})
         original(*bound.args, **bound.kwargs)
+        if any(self is each for each in built.loaders):
+            return  # the class that this one is derived from has done the rest
         if change.library_threads:
             self.worker_init_fn = _WithThreads(getattr(self, "worker_init_fn", None), change.library_threads)
         if change.as_bytes:

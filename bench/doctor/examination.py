@@ -13,6 +13,7 @@ from loaderbench.doctor.case import AS_IS, Diagnosis, Trial
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.experiment import Experiment, Observation
 from loaderbench.doctor.steps import COLLATE, READER, SAMPLE
+from loaderbench.doctor.targets import command_of
 from loaderbench.doctor.verdict import diagnose
 from loaderbench.machine.cores import core_count
 from loaderbench.machine.errors import FixableError
@@ -46,12 +47,23 @@ class _Doctor:
         self.say(f"{name}: {told}")
         return Trial(name, change, observation, report["reason"])
 
+    def step_s(self) -> float | None:
+        """Return the seconds that the command's training step takes; None if it cannot be timed."""
+        report = _report("time_step", (Experiment(self.target, str(self.folder), _STEP_S), None))
+        step_s: float | None = report.get("step_s")
+        self.say(f"a training step: {step_s * 1000:,.1f} ms" if step_s else f"no step timed: {report['reason']}")
+        return step_s
+
 
 def _report(task: str, spec: Any) -> dict[str, Any]:
     """Run a function of `experiment` in a child process, with all of the user's variables, and return its report."""
     with tempfile.TemporaryDirectory() as scratch:
         name = f"loaderbench.doctor.experiment.{task}"
         return run_child(name, spec, Path(scratch, "log"), _LIMIT_S, environment=os.environ)
+
+
+def _is_torch(seen: Observation) -> bool:
+    return "prefetch_factor" in seen.settings
 
 
 def _nothing(_: str) -> None:
@@ -68,9 +80,11 @@ def examine(
 ) -> Diagnosis:
     """Find what holds back the loader that `target` makes, and measure what would help.
 
-    `target`: `module:callable`; the callable returns an iterable of batches, or a Lightning DataModule. It runs in
-    child processes of this Python, once for each experiment. `folder`: where the module is looked for first; by default
-    the current one. `seconds`: length of each experiment's window. `step_s`: time that a training step takes.
+    `target`: `module:callable`; the callable returns an iterable of batches, or a Lightning DataModule. Or the command
+    that trains, such as `main.py /data`; it is stopped when it asks a torch DataLoader for the first batch to train on.
+    It runs in child processes of this Python, once for each experiment. `folder`: where the module or script is looked
+    for first; by default the current one. `seconds`: length of each experiment's window. `step_s`: time that a training
+    step takes; the doctor times that of a command itself.
 
     Raises DoctorError if the loader does not run as it is.
     """
@@ -78,9 +92,11 @@ def examine(
     first = doctor.trial(AS_IS, Change())
     if first.observation is None:
         raise DoctorError(f"{target} does not run as it is: {first.reason}")
+    if step_s is None and command_of(target):
+        step_s = doctor.step_s()
     trials = [first, *(doctor.trial(name, change) for name, change in _settings(first.observation))]
     trials.append(doctor.trial(AS_IS, Change()))
-    if first.observation.kind == "DataLoader":
+    if _is_torch(first.observation):
         alone = doctor.trial("without workers, each step timed", _without_workers())
         if first.observation.settings["num_workers"]:
             trials.append(doctor.trial("each step timed", Change(timed=True)))
@@ -114,7 +130,7 @@ def _settings(seen: Observation) -> Iterator[tuple[str, Change]]:
     for number in sorted({1, workers // 2, cores, 2 * workers} - {workers, 0}):
         if number <= max(2 * cores, workers):
             yield f"{number} worker{'s' if number > 1 else ''}", Change(settings=(("num_workers", number),))
-    if not workers or seen.kind != "DataLoader":
+    if not workers or not _is_torch(seen):
         return
     if not seen.settings["persistent_workers"] and seen.epochs:
         yield "persistent workers", Change(settings=(("persistent_workers", True),))

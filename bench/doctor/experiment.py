@@ -2,30 +2,28 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib import import_module
 from statistics import median
 from typing import Any
 
 import psutil
 
-from loaderbench.doctor import changes, readers, steps
+from loaderbench.doctor import changes, readers, steps, targets
 from loaderbench.doctor.batches import Batch, described
 from loaderbench.doctor.changes import Built, Change
+from loaderbench.doctor.deliveries import Delivery, deliveries
 from loaderbench.doctor.steps import Step
+from loaderbench.doctor.targets import Make
+from loaderbench.machine import child
 from loaderbench.machine.counters import processes, tree_seconds
 
-_WARM_UP_S, _FEWEST_BATCHES, _LARGEST_ROUND, _LONGEST = 1.0, 4, 8, 6
-"""Seconds before the window opens; the fewest batches in it; the most workers whose batches it takes in whole rounds;
-its longest duration over the length asked for."""
+_WARM_UP, _FEWEST_BATCHES, _LARGEST_ROUND, _LONGEST = 0.25, 4, 8, 6
+"""Time before the window opens, over its length; the fewest batches in it; the most workers whose batches it takes in
+whole rounds; its longest duration over the length asked for."""
 _MEMORY_READINGS = 10
 _SHOWN = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory", "batch_size")
-
-
-class TargetError(Exception):
-    """The user's callable, or what it returned, cannot be used. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,9 @@ class Experiment:
     """What one run does."""
 
     target: str
-    """`module:callable`, which returns an iterable of batches or a Lightning DataModule."""
+    """What names the loader: `module:callable`, `module:loader`, or a command that trains."""
     folder: str
-    """Where the module is looked for first."""
+    """Where the module or script is looked for first."""
     seconds: float
     """Length of the window."""
     change: Change = field(default_factory=Change)
@@ -48,10 +46,10 @@ class Observation:
     kind: str
     """What people call the loader's class."""
     settings: dict[str, Any]
-    """Of a DataLoader; empty for others."""
+    """Of a loader of a known class; empty for others. Those of a torch DataLoader include `prefetch_factor`."""
     batch: Batch
     open_s: float
-    """How long the user's callable took."""
+    """How long the user's code took until it had the loader."""
     first_s: float
     """Wait for the first batch of the first epoch."""
     window_s: float
@@ -88,71 +86,73 @@ class Observation:
 
 def run(experiment: Experiment) -> dict[str, Any]:
     """Run an experiment, as a task of a child process; return the report with the Observation."""
-    sys.path.insert(0, experiment.folder)
+    begun = time.perf_counter()
+    with changes.applied(experiment.change) as built:
+
+        def observe(loader: Any, make: Make) -> dict[str, Any]:
+            open_s = time.perf_counter() - begun
+            return {"status": "ok", "reason": "", "observation": _observed(experiment, built, loader, make, open_s)}
+
+        return targets.reach(experiment.target, experiment.folder, observe)
+
+
+def _observed(experiment: Experiment, built: Built, loader: Any, make: Make, open_s: float) -> Observation:
     change, timer = experiment.change, steps.Timer()
-    with changes.applied(change) as built:
-        begun = time.perf_counter()
-        make = callable_of(experiment.target)
-        loader = opened(make)
-        open_s = time.perf_counter() - begun
-        built.choose(loader)
-        if change.replayed or change.reader or change.timed:
-            _prepare(built, change, timer)
-        if change.without_wrapper:
-            loader = built.loader
-        inside = _Inside(built)
-        observation = _observe(loader, make, built, inside, timer, experiment.seconds, open_s)
-    return {"status": "ok", "reason": "", "observation": observation}
+    built.choose(loader)
+    if change.replayed or change.reader or change.timed:
+        _prepare(built, change, timer)
+    inside = _Inside(built)
+    chosen = built.loader if change.without_wrapper else loader
+    return _observe(chosen, make, built, inside, timer, experiment.seconds, open_s)
 
 
-def time_step(task: tuple[Experiment, str]) -> dict[str, Any]:
-    """Time the user's training step on one batch, again and again, as a task of a child process; return the report."""
+def time_step(task: tuple[Experiment, str | None]) -> dict[str, Any]:
+    """Time the user's training step on one batch, again and again, as a task of a child process; return the report.
+
+    The step is a function, or without its name what the command that trains does with a batch.
+    """
     experiment, step = task
-    sys.path.insert(0, experiment.folder)
-    act, batch = callable_of(step), next(iter(opened(callable_of(experiment.target))))
     times: list[float] = []
-    until = time.perf_counter() + experiment.seconds
-    while len(times) < _FEWEST_BATCHES or time.perf_counter() < until:
-        begun = time.perf_counter()
-        act(batch)
-        if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-            sys.modules["torch"].cuda.synchronize()
-        times.append(time.perf_counter() - begun)
-    return {"status": "ok", "reason": "", "step_s": median(times)}
 
+    def repeated(batch: Any) -> Iterator[Any]:
+        until = time.perf_counter() + experiment.seconds
+        while len(times) <= _FEWEST_BATCHES or time.perf_counter() < until:
+            begun = time.perf_counter()
+            yield batch
+            if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+                sys.modules["torch"].cuda.synchronize()
+            times.append(time.perf_counter() - begun)
 
-def callable_of(target: str) -> Callable[..., Any]:
-    """Return the user's callable. Raises TargetError."""
-    module, _, name = target.partition(":")
-    found = import_module(module)
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise TargetError(f"module {module} has no {name}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise TargetError(f"{target} is no function that returns a loader, but {type(found).__name__}")
-    made: Callable[..., Any] = found
-    return made
+    def report() -> dict[str, Any]:
+        return {"status": "ok", "reason": "", "step_s": median(times[1:])}  # the first one also sets up
 
+    def by_function(loader: Any, make: Make) -> dict[str, Any]:
+        act = targets.named(str(step), experiment.folder)
+        for batch in repeated(next(deliveries(loader, make)).batch):
+            act(batch)
+        return report()
 
-def opened(make: Callable[[], Any]) -> Any:
-    """Return the iterable that the user's callable makes, of a Lightning DataModule that for training."""
-    made = make()
-    if hasattr(made, "train_dataloader"):
-        made.prepare_data()
-        made.setup("fit")
-        made = made.train_dataloader()
-    if not hasattr(made, "__iter__"):
-        raise TargetError(f"the callable returned no iterable of batches, but {type(made).__name__}")
-    return made
+    def trained(batch: Any) -> Iterator[Any]:
+        yield from repeated(batch)
+        child.end(report)
+
+    if step:
+        return targets.reach(experiment.target, experiment.folder, by_function)
+    words = targets.command_of(experiment.target)
+    return targets.plainly(
+        lambda: targets.run_command(words, experiment.folder, lambda loader: trained(next(iter(loader))))
+    )
 
 
 def _prepare(built: Built, change: Change, timer: steps.Timer) -> None:
-    if built.loader is None or changes.name_of(built.loader) != "DataLoader":
-        raise NotImplementedError("steps are known of torch DataLoaders with a data set by index only")
-    found = list(steps.points(built.loader))
+    loader = built.loader
+    if loader is None or not changes.is_torch(loader):
+        raise NotImplementedError("steps are known of torch DataLoaders only")
+    if loader.num_workers and _start_method(loader) != "fork":
+        raise NotImplementedError("steps can be changed in forked workers only, and these are started in another way")
+    found = list(steps.points(loader))
     if change.reader:
-        readers.change(change.reader, found, steps.innermost(built.loader.dataset))
+        readers.change(change.reader, found, loader.dataset)
     for point in found:
         if point.name in change.replayed:
             steps.replay(point)
@@ -162,12 +162,18 @@ def _prepare(built: Built, change: Change, timer: steps.Timer) -> None:
             timer.time(point)
 
 
+def _start_method(loader: Any) -> str:
+    """Return how the loader starts its workers, for example by fork."""
+    context = loader.multiprocessing_context or sys.modules["torch"].multiprocessing
+    return str(context.get_start_method())
+
+
 class _Inside:
     """Measures the main process's time in the DataLoader that the user's code iterates."""
 
     def __init__(self, built: Built) -> None:
         self.spent_s = 0.0
-        self.known = built.loader is not None and changes.name_of(built.loader) == "DataLoader"
+        self.known = changes.is_torch(built.loader)
         if self.known:
             from torch.utils.data import dataloader
 
@@ -184,41 +190,20 @@ class _Inside:
             kind.__next__ = following
 
 
-@dataclass(frozen=True)
-class _Delivery:
-    batch: Any
-    wait_s: float
-    first: bool
-    """Whether it is the first one of its epoch."""
-
-
-def _deliveries(loader: Any, make: Callable[[], Any]) -> Iterator[_Delivery]:
-    """Yield batches, epoch after epoch. Calls `make` again for an iterator, which ends once. Raises TargetError."""
-    begun = time.perf_counter()
-    while True:
-        first = True
-        for batch in loader:
-            yield _Delivery(batch, time.perf_counter() - begun, first)
-            begun, first = time.perf_counter(), False
-        if first:
-            raise TargetError("the loader ended without a batch")
-        if isinstance(loader, Iterator):
-            loader = opened(make)
-
-
 def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
     loader: Any,
-    make: Callable[[], Any],
+    make: Make,
     built: Built,
     inside: _Inside,
     timer: steps.Timer,
     seconds: float,
     open_s: float,
 ) -> Observation:
-    stream = _deliveries(loader, make)
+    stream = deliveries(loader, make)
     first = next(stream)
-    batch = described(first.batch)
-    _warm_up(stream, built)
+    size = getattr(built.loader, "batch_size", None)
+    batch = described(first.batch, size)
+    _warm_up(stream, built, _WARM_UP * seconds)
     timer.reset()
     tree, inside_s = processes(), inside.spent_s
     cpu_s, main_s, opened_at = tree_seconds(tree), time.process_time(), time.perf_counter()
@@ -230,14 +215,14 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
     workers = getattr(built.loader, "num_workers", 0)
     while goes_on(window_s, seconds, batches, workers):
         delivery = next(stream)
-        batches, samples = batches + 1, samples + described(delivery.batch).samples
+        batches, samples = batches + 1, samples + described(delivery.batch, size).samples
         (epoch_waits if delivery.first else waits).append(delivery.wait_s)
         window_s = time.perf_counter() - opened_at
         if len(memory) < _MEMORY_READINGS * window_s / seconds:
             memory.append((batches, _own_mib()))
     return Observation(
         kind=changes.name_of(loader if built.loader is None else built.loader),
-        settings={name: getattr(built.loader, name, None) for name in _SHOWN} if built.loader is not None else {},
+        settings={name: getattr(built.loader, name) for name in _SHOWN if hasattr(built.loader, name)},
         batch=batch,
         open_s=open_s,
         first_s=first.wait_s,
@@ -278,11 +263,11 @@ def _own_mib() -> float:
     return total / 2**20
 
 
-def _warm_up(stream: Iterator[_Delivery], built: Built) -> None:
+def _warm_up(stream: Iterator[Delivery], built: Built, shortest_s: float) -> None:
     """Take what is prefetched, so that the window begins with an empty store."""
     loader = built.loader
     ahead = (getattr(loader, "num_workers", 0) or 0) * (getattr(loader, "prefetch_factor", 0) or 0)
-    until = time.perf_counter() + _WARM_UP_S
+    until = time.perf_counter() + shortest_s
     while ahead > 0 or time.perf_counter() < until:
         next(stream)
         ahead -= 1

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loaderbench.doctor.changes import Reader
-from loaderbench.doctor.steps import READER, Point
+from loaderbench.doctor.steps import READER, Point, levels
 
 _COPIES = 128
 """Files that stand for all. They stay in the page cache."""
@@ -16,11 +16,12 @@ _TO_TENSOR = ("transform ToTensor", "transform PILToTensor", "transform ToImage"
 
 def change(reader: Reader, points: Sequence[Point], dataset: Any) -> None:
     """Change the reader at its point. Raises NotImplementedError if the data set has none."""
+    samples = next(filter(None, (getattr(level, "samples", None) for level in levels(dataset))), None)
     point = next((point for point in points if point.name == READER), None)
-    if point is None or not getattr(dataset, "samples", None):
+    if point is None or samples is None:
         raise NotImplementedError("the data set has no `loader` and `samples`, as torchvision's ImageFolder has")
     if reader != "torchvision.io":
-        original, copies = point.get(), _copies(dataset.samples, small=reader == "256 px copies")
+        original, copies = point.get(), _copies(samples, small=reader == "256 px copies")
         point.put(lambda path: original(copies[hash(path) % len(copies)]))
         return
     point.put(_decoded)

@@ -6,10 +6,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import numpy as np
+
+from loaderbench.doctor.batches import described
 
 _READERS = {
     "PIL.Image": {"open": "read (PIL)"},
@@ -30,6 +34,7 @@ class Step:
     """One step of a loader's work, over all processes."""
 
     calls: int
+    """Calls that returned; of the step SAMPLE, the samples that they returned."""
     own_s: float
     """Wall time without that of other steps inside."""
     wall_s: float
@@ -44,6 +49,10 @@ class Step:
         return max(self.wall_s - self.cpu_s - self.queued_s, 0.0)
 
 
+def _once(_: Any) -> int:
+    return 1
+
+
 @dataclass(frozen=True)
 class Point:
     """A place in the user's loader where a function can be replaced."""
@@ -51,38 +60,80 @@ class Point:
     name: str
     get: Callable[[], Any]
     put: Callable[[Any], None]
+    count: Callable[[Any], int] = _once
+    """For how many calls a call counts that returned this result."""
 
 
 def points(loader: Any) -> Iterator[Point]:
-    """Yield the steps of a torch DataLoader: each transform, the data set's reader, a whole sample, and collate."""
-    yield _method(SAMPLE, type(loader.dataset), "__getitem__")
-    dataset = innermost(loader.dataset)
-    if callable(getattr(dataset, "loader", None)):
-        yield _attribute(READER, dataset, "loader")
-    if callable(getattr(dataset, "transform", None)):
-        yield from _transforms(dataset, "transform")
+    """Yield the steps of a torch DataLoader: each transform, the data set's reader, a whole sample, and collate.
+
+    Raises NotImplementedError for samples of a class that is not written in Python.
+    """
+    yield _sample(loader)
+    for dataset in levels(loader.dataset):
+        if callable(getattr(dataset, "loader", None)):
+            yield _attribute(READER, dataset, "loader")
+        if callable(getattr(dataset, "transform", None)):
+            yield from _transforms(dataset, "transform")
     yield _attribute(COLLATE, loader, "collate_fn")
 
 
-def innermost(dataset: Any) -> Any:
-    """Return the data set that a Subset, or a Subset of one, takes its samples from."""
-    while hasattr(dataset, "dataset"):
+def levels(dataset: Any) -> Iterator[Any]:
+    """Yield a data set, then the one that it takes its samples from, as a Subset does, and so on."""
+    seen: list[Any] = []
+    while dataset is not None and not any(dataset is each for each in seen):
+        yield dataset
+        seen.append(dataset)
+        dataset = getattr(dataset, "dataset", None)
+
+
+def _sample(loader: Any) -> Point:
+    """Return the step that makes a sample, or several at once, the way in which torch asks this data set for them."""
+    from torch.utils.data import IterableDataset, Subset
+
+    dataset = loader.dataset
+    whole = loader.batch_sampler is None  # the data set makes batches itself
+    count = (lambda batch: described(batch).samples) if whole else _once
+    if isinstance(dataset, IterableDataset):
+        return _iteration(type(dataset), count)
+    while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    return dataset
+    if not whole and callable(getattr(dataset, "__getitems__", None)):
+        return _method(SAMPLE, type(dataset), "__getitems__", len)
+    return _method(SAMPLE, type(dataset), "__getitem__", count)
 
 
 def _attribute(name: str, of: Any, attribute: str) -> Point:
     return Point(name, lambda: getattr(of, attribute), lambda function: setattr(of, attribute, function))
 
 
-def _method(name: str, kind: type, method: str) -> Point:
-    return Point(name, lambda: getattr(kind, method), lambda function: setattr(kind, method, function))
+def _method(name: str, kind: type, method: str, count: Callable[[Any], int] = _once) -> Point:
+    if not isinstance(getattr(kind, method, None), FunctionType):
+        raise NotImplementedError(f"steps are known of data sets written in Python, not of {kind.__name__}")
+    return Point(name, lambda: getattr(kind, method), lambda function: setattr(kind, method, function), count)
+
+
+def _iteration(kind: type, count: Callable[[Any], int]) -> Point:
+    """Return the step that takes the next sample of a data set without an index."""
+    original = kind.__iter__  # type: ignore[attr-defined] # every IterableDataset has it
+
+    def put(following: Callable[[Iterator[Any]], Any]) -> None:
+        def iterate(dataset: Any) -> Iterator[Any]:
+            samples = iter(original(dataset))
+            with suppress(StopIteration):
+                while True:
+                    yield following(samples)
+
+        kind.__iter__ = iterate  # type: ignore[attr-defined] # see above
+
+    return Point(SAMPLE, lambda: next, put, count)
 
 
 def _transforms(of: Any, attribute: str) -> Iterator[Point]:
-    """Yield each transform of a Compose or Sequential, or the one that stands there."""
-    transform = getattr(of, attribute)
-    parts = getattr(transform, "transforms", None)
+    """Yield each transform of a Compose, also of one inside another object, or the transform that stands there."""
+    transform = parts = getattr(of, attribute)
+    while not isinstance(parts, list) and hasattr(parts, "transforms"):
+        parts = parts.transforms
     if isinstance(parts, list):
         seen: dict[str, int] = {}
         for place, part in enumerate(parts):
@@ -123,7 +174,7 @@ class Timer:
 
     def time(self, point: Point) -> None:
         """Time the step at this point from now on."""
-        point.put(self._timed(point.name, point.get()))
+        point.put(self._timed(point.name, point.get(), point.count))
 
     def time_readers(self) -> None:
         """Time the functions of imported libraries that read and decode, wherever the user's modules hold them."""
@@ -155,23 +206,27 @@ class Timer:
         pixels, images = self._pixels.sum(axis=0)
         return float(pixels / images) if images else None
 
-    def _timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(
+        self, name: str, function: Callable[..., Any], count: Callable[[Any], int] = _once
+    ) -> Callable[..., Any]:
         if name not in self._names:
             self._names.append(name)
         place, local = self._names.index(name), self._local
 
         def run(*given: Any, **named: Any) -> Any:
             outer, local.inner = getattr(local, "inner", 0.0), 0.0
+            calls = 0
             queued, cpu, begun = _queued_s(), time.thread_time(), time.perf_counter()
             try:
                 result = function(*given, **named)
+                calls = count(result)
                 if name.startswith(DECODE) and (pixels := _pixels_of(given[0] if result is None else result)):
                     self._pixels[_slot()] += (pixels, 1)
                 return result
             finally:
                 wall = time.perf_counter() - begun
                 own = wall - local.inner
-                spent = (1, own, wall, time.thread_time() - cpu, _queued_s() - queued)
+                spent = (calls, own, wall, time.thread_time() - cpu, _queued_s() - queued)
                 self._table[_slot(), place] += spent
                 local.inner = outer + wall
 

@@ -1,7 +1,5 @@
 """Watch a loader inside a running training, at next to no cost, and say how much of it waits for data."""
 
-import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from loaderbench.machine.cores import core_count
+from loaderbench.machine.counters import processes, tree_seconds
 
 _WAITS = 0.05
 """Share of the training time from which waiting is worth a cure."""
 _BUSY = 0.85
 """Share of the cores from which they count as busy."""
+_END = object()
 
 
 @dataclass
@@ -24,14 +24,14 @@ class Watch:
     batches: int = 0
     epochs: int = 0
     first_waits_s: float = 0.0
-    """Waiting for the first batch of each epoch."""
+    """Waiting for the first batch of each epoch, and for the workers to start."""
     waits_s: float = 0.0
     """Waiting for all other batches."""
     steps_s: float = 0.0
     """Between having a batch and asking for the next one: the training step."""
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    """CPU time of this process and of its children that have ended."""
+    """CPU time of this process and of those that it started."""
 
     @property
     def waiting(self) -> float:
@@ -70,25 +70,28 @@ def watch(loader: Any, say: Callable[[str], None] | None = None) -> Iterator[Wat
     seen, kind = Watch(), type(loader)
 
     def watched(of: Any) -> Iterator[Any]:
-        return _batches(kind.__iter__(of), seen)
+        asked = time.perf_counter()
+        batches = kind.__iter__(of)
+        seen.first_waits_s += time.perf_counter() - asked
+        return _batches(batches, seen)
 
     try:
         object.__setattr__(loader, "__class__", type(kind.__name__, (kind,), {"__iter__": watched}))
     except TypeError as error:
         raise TypeError(f"a loader of type {kind.__name__} cannot be watched; wrap it in a class of yours") from error
-    begun, cpu_s = time.perf_counter(), _cpu_s()
+    begun, cpu_s = time.perf_counter(), tree_seconds(processes())
     try:
         yield seen
     finally:
         object.__setattr__(loader, "__class__", kind)
-        seen.wall_s, seen.cpu_s = time.perf_counter() - begun, _cpu_s() - cpu_s
+        seen.wall_s, seen.cpu_s = time.perf_counter() - begun, tree_seconds(processes()) - cpu_s
         (say or (lambda text: sys.stderr.write(f"{text}\n")))(seen.verdict())
 
 
 def _batches(batches: Iterator[Any], seen: Watch) -> Iterator[Any]:
     seen.epochs += 1
     asked, first = time.perf_counter(), True
-    for batch in batches:
+    while (batch := next(batches, _END)) is not _END:  # a loop over them would call the watched class again
         had = time.perf_counter()
         if first:
             seen.first_waits_s += had - asked
@@ -99,9 +102,3 @@ def _batches(batches: Iterator[Any], seen: Watch) -> Iterator[Any]:
         yield batch
         asked = time.perf_counter()
         seen.steps_s += asked - had
-
-
-def _cpu_s() -> float:
-    """Return the CPU seconds of this process and its ended children."""
-    own, ended = os.times(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return own.user + own.system + ended.ru_utime + ended.ru_stime
