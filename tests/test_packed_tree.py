@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from loaderbench.images import SourceError, journal
+from loaderbench.images import SourceError, journal, unpack
 from tests.archives import contents, image, link, read, reasons, tar
 
 
@@ -138,15 +138,16 @@ def test_unpacking_resumes_after_a_kill_and_makes_the_same_tree(tmp_path: Path, 
 
 def _killed(path: Path, cache: Path, at: int) -> None:
     """Unpack with an entry in the journal for each file, and die while file number `at` is written."""
-    write, written = Path.write_bytes, []
+    write, files = unpack._write, []
 
-    def die(file: Path, content: bytes) -> int:
-        written.append(file)
-        if len(written) == at:
-            file.touch()
+    def die(log: journal.UnpackJournal, sample: unpack.Sample) -> str:
+        files.append(log.out / sample.name)
+        if len(files) == at:
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            files[-1].touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return write(file, content)
+        return write(log, sample)
 
     journal.BYTES_PER_ENTRY = 0
-    Path.write_bytes = die  # type: ignore[method-assign]
+    unpack._write = die
     read(path, cache)

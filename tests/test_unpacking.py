@@ -53,9 +53,9 @@ def stopped(data: Path, cache: Path, at: int, monkeypatch: pytest.MonkeyPatch) -
         if done == at:
             raise SystemExit
 
-    real = unpack.unpack
+    real = unpack.Archive.write
     with monkeypatch.context() as patch, suppress(SystemExit):
-        patch.setattr(unpack, "unpack", lambda archive, out, _: real(archive, out, on_progress))
+        patch.setattr(unpack.Archive, "write", lambda archive, out, _: real(archive, out, on_progress))
         find(data, Data(), cache, Display())
     return told
 

@@ -4,14 +4,13 @@ Those are one tar for each synset, and Hugging Face's, in which the name of an i
 """
 
 import io
-import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from loaderbench.bucket.client import relative
 from loaderbench.images import imagenet, layouts, tables
@@ -24,13 +23,10 @@ from loaderbench.images.archives import (
     holds_folders,
     is_tar,
     members,
-    most_bytes,
 )
-from loaderbench.images.journal import UnpackJournal
 from loaderbench.images.splits import files_of
-from loaderbench.images.tree import EXTENSIONS, ImageTree, Rejected, SkippedEntries, SourceError, folders_in, is_ignored
-from loaderbench.images.unpack import RECORD
-from loaderbench.machine.disk import full_disk_explained
+from loaderbench.images.tree import EXTENSIONS, ImageTree, folders_in, is_ignored
+from loaderbench.images.unpack import Archive, Sample, Shard
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.text import printable
 
@@ -41,61 +37,38 @@ _ENDS_IN_SYNSET = re.compile(r"_(n\d{8})\.JPEG$")
 
 
 @dataclass(frozen=True)
-class PackedTree:
-    """Zip or tar files of folders of images."""
+class PackedTree(Archive):
+    """Zip or tar files of folders of images. Each file in them is a shard."""
 
-    what: str
-    """For messages."""
-    files: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
-    """What the user may want to know, one sentence each."""
     holds_splits: bool = False
     """Whether folders in it may be splits."""
-    images: ClassVar = None
-    key: ClassVar = ""
-
-    def write(self, out: Path, on_progress: Callable[[int], None]) -> None:
-        """Write the images and files of labels into the folder `out`, in their folders.
-
-        `out` is empty, or holds what the same call left when it was stopped or killed: then this call resumes there.
-        `on_progress` gets the number of files written so far. Raises SourceError or DiskSpaceError.
-        """
-        rejected = SkippedEntries()
-        places: set[str] = set()
-        most = most_bytes(sum(file.stat().st_size for file in self.files))
-        with full_disk_explained(out.parent, "the unpacked images"), closing(UnpackJournal(out, most)) as journal:
-            complete = journal.shards  # each entry of an archive counts as one
-            for number, (path, name, file) in enumerate(_files(self.files, rejected.add)):
-                place = _place(path, name)
-                if file is not None and place in places:
-                    rejected.add(f"{path}: {name}", "a file of this name came before")
-                elif number >= complete and _write(out / place, file, journal):
-                    on_progress(journal.images)
-                if number >= complete:
-                    journal.complete_shard()
-                places.add(place)
-        if not journal.images:
-            raise SourceError(f"no images in {printable(self.files[0])}: images end in {' '.join(EXTENSIONS)}")
-        (out / RECORD).write_text(json.dumps(rejected.listed()))
-        journal.remove()
 
     def tree(self, folder: Path, split: str | None) -> ImageTree:
         """Return the images of the folder that `write` filled."""
         root = folder
         while len(inner := folders_in(root)) == 1 and folders_in(inner[0]):
             [root] = inner  # most archives hold one folder, with all else in it
-        found = layouts.read(root, split if self.holds_splits else None)
-        rejected = tuple(Rejected(**entry) for entry in json.loads((folder / RECORD).read_text()))
-        return replace(found, skipped=found.skipped + rejected, notes=(*self.notes, *found.notes))
+        return self.described(layouts.read(root, split if self.holds_splits else None), folder)
 
 
-def _write(at: Path, file: Member | None, journal: UnpackJournal) -> bool:
-    """Write a file, or make a folder, which is a class even if it is empty. Return whether it was a file."""
-    (at if file is None else at.parent).mkdir(parents=True, exist_ok=True)
-    if file is not None:
-        journal.allow(file.size_bytes)
-        journal.add(str(at), at.write_bytes(file.read()))
-    return file is not None
+def _packed(what: str, files: Sequence[Path], notes: tuple[str, ...] = (), *, holds_splits: bool = False) -> PackedTree:
+    return PackedTree(what, tuple(files), partial(_shards, files), notes=notes, holds_splits=holds_splits)
+
+
+def _shards(files: Sequence[Path], reject: Reject) -> Iterator[Shard]:
+    """Yield each file that is of use, and each empty folder, which is a class too, as a shard of its own."""
+    places: set[str] = set()
+    for path, name, file in _files(files, reject):
+        place = _place(path, name)
+        if file is not None and place in places:
+            reject(f"{path}: {name}", "a file of this name came before")
+        else:
+            places.add(place)
+            yield partial(_one, place, f"{path}: {name}", file)
+
+
+def _one(place: str, origin: str, file: Member | None, _: Reject) -> Iterator[Sample]:
+    yield Sample(None, place, file.read() if file else None, origin)
 
 
 def _place(path: Path, name: str) -> str:
@@ -112,16 +85,16 @@ def find(path: Path, split: str | None) -> PackedTree | None:
     ImageNet may be one tar or a folder of tars, see `_place`. None for other files. Raises SourceError.
     """
     if path.suffix.lower() == ".zip" and path.is_file():
-        return PackedTree(f"the zip file {path.name}", (path,), holds_splits=True)
+        return _packed(f"the zip file {path.name}", [path], holds_splits=True)
     tars = [path] if is_tar(path) else sorted(filter(is_tar, path.iterdir())) if path.is_dir() else []
     if tars and all(_SYNSET.fullmatch(tar.stem) for tar in tars):
-        return PackedTree(f"ImageNet's images of {len(tars)} synsets", tuple(tars))
+        return _packed(f"ImageNet's images of {len(tars)} synsets", tars)
     if tars and _ENDS_IN_SYNSET.search(first_name(tars[0])):
         chosen, notes = files_of(split, tars)
-        return PackedTree("ImageNet's images", tuple(chosen), notes)
+        return _packed("ImageNet's images", chosen, notes)
     if len(tars) != 1 or folders_in(path) or not holds_folders(tars[0]):
         return None
-    return PackedTree(f"the tar file {tars[0].name}", (tars[0],), holds_splits=True)
+    return _packed(f"the tar file {tars[0].name}", tars, holds_splits=True)
 
 
 def _files(paths: Iterable[Path], reject: Reject) -> Iterator[tuple[Path, str, Member | None]]:
@@ -139,13 +112,10 @@ def _files(paths: Iterable[Path], reject: Reject) -> Iterator[tuple[Path, str, M
                 folders.add(str(place))
             elif not is_ignored(place.name):
                 filled.update(map(str, place.parents))
-                if _gives_labels(place.name) or name.lower().endswith(EXTENSIONS):
+                gives_labels = place.name == imagenet.SOLUTION or tables.is_table(place.name)
+                if gives_labels or name.lower().endswith(EXTENSIONS):
                     yield path, name, file
         yield from ((path, folder, None) for folder in sorted(folders - filled))
-
-
-def _gives_labels(name: str) -> bool:
-    return name == imagenet.SOLUTION or tables.is_table(name)
 
 
 def _entries(path: Path, reject: Reject) -> Iterator[tuple[str, Member | None]]:

@@ -15,7 +15,6 @@ from loaderbench.bucket.copy import copy
 from loaderbench.campaign.schema import Data
 from loaderbench.images import cifar, dataset, imagenet, layouts, packed_tree, parquet, synthetic, webdataset
 from loaderbench.images.class_folders import scan
-from loaderbench.images.packed_tree import PackedTree
 from loaderbench.images.splits import TRAIN
 from loaderbench.images.tree import ImageTree, SourceError, changed_ns
 from loaderbench.images.unpack import Archive
@@ -29,21 +28,9 @@ PROBE = "probe"
 """Folder of the cache for the images that certificates are made with."""
 _KINDS = (imagenet, cifar, packed_tree, webdataset, parquet)
 """Kinds of archives, in the order of asking. WebDataset takes any tar that the kinds before it did not."""
-_READERS = tuple(
-    f"{kind}.py"
-    for kind in [
-        "archives",
-        "dataset",
-        "splits",
-        "tables",
-        "imagenet",
-        "cifar",
-        "inert_pickle",
-        "packed_tree",
-        "webdataset",
-        "parquet",
-        "unpack",
-    ]
+_READERS = (
+    *("archives", "dataset", "splits", "tables", "imagenet", "cifar"),
+    *("inert_pickle", "packed_tree", "webdataset", "parquet", "unpack"),
 )
 """Modules whose code decides what is unpacked."""
 _SYNTHETIC_SAMPLES = 4096
@@ -107,7 +94,7 @@ def synthetic_folder(settings: Data, cache: Path, display: Display) -> Path:
     return folder
 
 
-def _unpacked(archive: Archive | PackedTree, cache: Path, display: Display) -> Path:
+def _unpacked(archive: Archive, cache: Path, display: Display) -> Path:
     """Return the folder of the archive's images, and unpack them if the cache lacks them."""
     folder = cache / "ingested" / _fingerprint(archive)
     if not folder.exists():
@@ -123,8 +110,8 @@ def _unpacked(archive: Archive | PackedTree, cache: Path, display: Display) -> P
     return folder
 
 
-def _fingerprint(archive: Archive | PackedTree) -> str:
+def _fingerprint(archive: Archive) -> str:
     """Return "key-code". The key depends on what is read, and on the paths, sizes and times of the archive's files."""
     states = [(str(file.resolve()), file.stat().st_size, changed_ns(file.stat())) for file in archive.files]
     key = hashlib.sha256(json.dumps([archive.what, states, archive.key]).encode()).hexdigest()
-    return f"{key[:16]}-{code_digest(Path(__file__).with_name(name) for name in _READERS)[:8]}"
+    return f"{key[:16]}-{code_digest(Path(__file__).with_name(f'{name}.py') for name in _READERS)[:8]}"

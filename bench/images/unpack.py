@@ -1,4 +1,4 @@
-"""Write an archive's images as files in class-index folders, byte for byte."""
+"""Write the images of an archive as files, byte for byte."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from loaderbench.images.tree import EXTENSIONS, LABELS_BELOW, ImageTree, Rejecte
 from loaderbench.machine.disk import full_disk_explained
 from loaderbench.machine.text import printable
 
-RECORD = ".loaderbench.json"
-"""In the unpacked folder, hidden from every reader of images: notes, and what was skipped."""
+_SKIPPED = ".loaderbench.json"
+"""In the unpacked folder, hidden from every reader of images: what was skipped."""
 _LONGEST_NAME_BYTES = 255
 
 
@@ -25,11 +25,12 @@ _LONGEST_NAME_BYTES = 255
 class Sample:
     """One image of an archive."""
 
-    label: int
-    """Class index, from 0."""
+    label: int | None
+    """Class index, from 0. None: its folder says the class."""
     name: str
-    """File name within its class folder."""
-    content: bytes
+    """File name within its class folder. Without a label: the path of the file, or of an empty folder."""
+    content: bytes | None
+    """None makes an empty folder."""
     origin: str
     """Where it comes from, for messages."""
 
@@ -59,66 +60,50 @@ class Archive:
     """Changes with the content, if that is in no file."""
 
     def write(self, out: Path, on_progress: Callable[[int], None]) -> None:
-        """Fill the folder `out`, see `unpack`."""
-        unpack(self, out, on_progress)
+        """Write the images into their class folders in the folder `out`. `on_progress` gets the number written so far.
+
+        `out` is empty, or holds what the same call left when it was stopped or killed: then this call resumes after the
+        complete shards. Raises SourceError or DiskSpaceError; the caller removes what is in `out` then.
+        """
+        rejected = SkippedEntries()
+        most = most_bytes(sum(file.stat().st_size for file in self.files)) if self.files else None
+        with full_disk_explained(out.parent, "the unpacked images"), closing(UnpackJournal(out, most)) as journal:
+            complete = journal.shards
+            try:
+                for number, shard in enumerate(self.shards(rejected.add)):
+                    if number >= complete:
+                        _unpack_shard(shard, journal, on_progress)
+            except DamagedError as error:
+                raise SourceError(f"{error}. The {journal.images:,} images before it are not kept") from None
+        rejected.more += journal.rejected.more
+        rejected += journal.rejected
+        if not journal.images:
+            first = f" ({rejected[0]}, ...)" if rejected else ""
+            where = f", {printable(self.files[0])}" if self.files else ""
+            raise SourceError(
+                f"no images in {self.what}{where}: {len(rejected)} entries are skipped{first}. Images end in "
+                f"{' '.join(EXTENSIONS)}. If it holds class folders, unpack it and name them: "
+                "make bench DATA=/path/to/imagefolder"
+            )
+        (out / _SKIPPED).write_text(json.dumps(rejected.listed()))
+        journal.remove()
 
     def tree(self, folder: Path, split: str | None) -> ImageTree:  # noqa: ARG002 - the archive is of one split
         """Return the images of the folder that `write` filled."""
-        return _with_record(scan(folder))
+        tree = scan(folder)
+        indices = np.array([int(name) for name in tree.classes], np.int32)
+        unnamed = map(str, range(len(self.classes), indices.max() + 1))
+        return self.described(replace(tree, classes=(*self.classes, *unnamed), labels=indices[tree.labels]), folder)
+
+    def described(self, tree: ImageTree, folder: Path) -> ImageTree:
+        """Return a tree with the archive's notes, and what `write` skipped on the way to the folder."""
+        skipped = tuple(Rejected(**entry) for entry in json.loads((folder / _SKIPPED).read_text()))
+        return replace(tree, skipped=tree.skipped + skipped, notes=(*self.notes, *tree.notes))
 
 
 def class_folder(label: int) -> str:
     """Return the folder of a class index. Zeros keep the order: torchvision's ImageFolder sorts names as text."""
     return f"{label:06d}"
-
-
-def unpack(archive: Archive, out: Path, on_progress: Callable[[int], None]) -> None:
-    """Write the archive's images as `out/<class index>/<name>`. `on_progress` gets the number written so far.
-
-    `out` is empty, or holds what the same call left when it was stopped or killed: then this call resumes after the
-    complete shards. Raises SourceError or DiskSpaceError; the caller removes what is in `out` then.
-    """
-    rejected = SkippedEntries()
-    most = most_bytes(sum(file.stat().st_size for file in archive.files)) if archive.files else None
-    with closing(UnpackJournal(out, most)) as journal:
-        complete = journal.shards
-        try:
-            for number, shard in enumerate(archive.shards(rejected.add)):
-                if number >= complete:
-                    _unpack_shard(shard, journal, on_progress)
-        except DamagedError as error:
-            raise SourceError(f"{error}. The {journal.images:,} images before it are not kept") from None
-    rejected.more += journal.rejected.more
-    rejected += journal.rejected
-    if not journal.images:
-        first = f" ({rejected[0]}, ...)" if rejected else ""
-        where = f", {printable(archive.files[0])}" if archive.files else ""
-        raise SourceError(
-            f"no images in {archive.what}{where}: {len(rejected)} entries are skipped{first}. If it holds class "
-            "folders, unpack it and name them: make bench DATA=/path/to/imagefolder"
-        )
-    record = {
-        "notes": archive.notes,
-        "rejected": rejected.listed(),
-        "classes": archive.classes,
-    }
-    (out / RECORD).write_text(json.dumps(record))
-    journal.remove()
-
-
-def _with_record(tree: ImageTree) -> ImageTree:
-    """Return the scanned tree with the archive's notes, rejects and labels."""
-    record = json.loads((tree.root / RECORD).read_text())
-    rejected = tuple(Rejected(**entry) for entry in record["rejected"])
-    indices = np.array([int(folder) for folder in tree.classes], np.int32)
-    unnamed = map(str, range(len(record["classes"]), indices.max() + 1))
-    return replace(
-        tree,
-        classes=(*record["classes"], *unnamed),
-        labels=indices[tree.labels],
-        skipped=tree.skipped + rejected,
-        notes=(*record["notes"], *tree.notes),
-    )
 
 
 def _unpack_shard(shard: Shard, journal: UnpackJournal, on_progress: Callable[[int], None]) -> None:
@@ -133,6 +118,8 @@ def _unpack_shard(shard: Shard, journal: UnpackJournal, on_progress: Callable[[i
 def _refusal(sample: Sample) -> str:
     """Return why an image is skipped, or an empty string. Its name may come from an archive, so it is not trusted."""
     name = sample.name
+    if sample.label is None:  # `packed_tree` has chosen it by its path
+        return ""
     if not name.lower().endswith(EXTENSIONS) or name.startswith(".") or "/" in name:
         return "not an image by name"
     if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
@@ -144,20 +131,22 @@ def _refusal(sample: Sample) -> str:
 
 def _write(journal: UnpackJournal, sample: Sample) -> str:
     """Write one image. Return an empty string, or why it is skipped."""
-    folder = f"{journal.out}/{class_folder(sample.label)}"
-    path = f"{folder}/{sample.name}"
+    place = sample.name if sample.label is None else f"{class_folder(sample.label)}/{sample.name}"
+    path = f"{journal.out}/{place}"
+    if sample.content is None:
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103
+        return ""
     journal.allow(len(sample.content))
-    with full_disk_explained(journal.out.parent, "the unpacked images"):
-        try:
-            file = open(path, "xb")  # noqa: PTH123, SIM115 - a million Paths would take their time
-        except FileNotFoundError:
-            os.mkdir(folder)  # noqa: PTH102
-            file = open(path, "xb")  # noqa: PTH123, SIM115
-        except FileExistsError:
-            if not journal.is_left(path):
-                return "an image of this name and class came before"
-            file = open(path, "wb")  # noqa: PTH123, SIM115
-        with file:
-            file.write(sample.content)
+    try:
+        file = open(path, "xb")  # noqa: PTH123, SIM115 - a million Paths would take their time
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path))  # noqa: PTH103, PTH120
+        file = open(path, "xb")  # noqa: PTH123, SIM115
+    except FileExistsError:
+        if not journal.is_left(path):
+            return "an image of this name and class came before"
+        file = open(path, "wb")  # noqa: PTH123, SIM115
+    with file:
+        file.write(sample.content)
     journal.add(path, len(sample.content))
     return ""
