@@ -119,19 +119,13 @@ def crossover_in_block(curves: Mapping[str, DeliveryCurve]) -> tuple[str, Crosso
         share = lead_s[last] / (lead_s[last] - lead_s[last + 1])
         at = images[last] + share * (images[last + 1] - images[last])
         lasting = b.later_images_per_s >= a.later_images_per_s
-        return one, _point(float(at), float(b.when_s(np.array([at]))[0]), b, "measured", lasting=lasting)
+        return one, CrossoverPoint(float(b.when_s(np.array([at]))[0]), float(at), b.epoch_images, "measured", lasting)
     gained_s = 1 / a.later_images_per_s - 1 / b.later_images_per_s  # with each further image
     if gained_s <= 0:
         return one, None
     more = float(lead_s[-1]) / gained_s
     seconds = float(b.when_s(images[-1:])[0]) + more / b.later_images_per_s
-    return one, _point(float(images[-1]) + more, seconds, b, "extrapolated")
-
-
-def _point(
-    images: float, seconds: float, curve: DeliveryCurve, certainty: Certainty, *, lasting: bool = True
-) -> CrossoverPoint:
-    return CrossoverPoint(seconds, images, curve.epoch_images, certainty, lasting)
+    return one, CrossoverPoint(seconds, float(images[-1]) + more, b.epoch_images, "extrapolated")
 
 
 def _median(points: Sequence[CrossoverPoint]) -> CrossoverPoint | None:

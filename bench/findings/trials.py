@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from loaderbench.campaign.disturbances import disturbances
@@ -34,13 +34,8 @@ def counted_rows(records: Iterable[Record]) -> list[Record]:
     for by_attempt in attempts.values():
         most = max(len(rows) for rows in by_attempt.values())
         complete = [rows for _, rows in sorted(by_attempt.items()) if len(rows) == most]
-        counted += min(complete, key=_disturbed).values()
+        counted += min(complete, key=lambda rows: sum(bool(disturbances(row)) for row in rows.values())).values()
     return counted
-
-
-def _disturbed(rows: Mapping[str, Record]) -> int:
-    """Return how many trials of an attempt were disturbed from outside."""
-    return sum(bool(disturbances(row)) for row in rows.values())
 
 
 def trial_table(counted: Sequence[Record]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Record the machine's limits of each block, and compare a trial with the smallest limit that applies to it."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -39,17 +39,17 @@ def limit_rows(
         }
         if not lacking:
             continue
+        read = {name.partition("/")[2] for name, step in lacking.items() if not step.measure}
         spec = LimitSpec(
             canonical=canonical,
-            artifacts={f.name: prepared.artifacts[f.name] for f in formats if _is_read(f, lacking)},
+            artifacts={f.name: prepared.artifacts[f.name] for f in formats if f.name in read},
             # Whatever the number of ranks, a limit is that of the whole machine, on all cores at once.
             work=replace(campaign.work_on(prepared.data["samples"], trial.block), ranks=1),
             steps={step.name for step in lacking.values()},
             seconds=campaign.timing.stage_s,
         )
-        limit_s = _LIMIT_S + 2 * campaign.timing.stage_s * len(lacking)
-        log = folder / f"{plan.prefix(trial.block, trial.attempt)}+limit.log"
-        started_at = now()
+        limit_s = _LIMIT_S + 2 * spec.seconds * len(lacking)
+        log, started_at = folder / f"{plan.prefix(trial.block, trial.attempt)}+limit.log", now()
         result = process.run_child("loaderbench.roofline.measure.run", spec, log, limit_s)
         for name, step in lacking.items():
             key = step.name if step.measure else name
@@ -170,11 +170,6 @@ def _named(campaign: Campaign, formats: list[Format], prepared: Prepared) -> dic
         for step in needed(f.mode, get_args(Situation))
         if step.measure or f.name in read[step.name]
     }
-
-
-def _is_read(form: Format, lacking: Collection[str]) -> bool:
-    """Return whether a format has to be read from the disk for a limit that is lacking."""
-    return any(name in lacking for name in (f"disk/{form.name}", f"{RANDOM_DISK}/{form.name}"))
 
 
 def _name(step: Step, form: Format, prepared: Prepared) -> str:

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from loaderbench.machine.progress import Display
 from loaderbench.machine.text import cell, printable
 from loaderbench.records import certificates, trials_csv
 from loaderbench.records.certificates import Certificate
-from loaderbench.records.record import Record, Transport
+from loaderbench.records.record import Record
 from loaderbench.run import bucket_under_test, environment
 from loaderbench.run.one_trial import measure
 from loaderbench.run.trial_table import trial_table
@@ -107,8 +107,12 @@ def _announce(
     left = [trial for trial in lacking if trial.block]
     left += [trial for block in later for trial in plan.trials(campaign, block)]
     searching, searching_most = plan.searching(campaign, measured)
-    network_s = _network_s(campaign, prepared, left)
-    carried_s = sum(network_s.get((trial.contestant.name, trial.variant.transport), 0) for trial in left)
+    carried_s = sum(
+        bucket_under_test.network_s(campaign.stream, trial.variant.transport, artifact.size_bytes)
+        for trial in left
+        if campaign.stream and trial.variant.transport
+        if (artifact := prepared.artifacts.get(trial.contestant.format))
+    )
     minutes = (expected_s(campaign, left, prepared.data["samples"], searching) + carried_s) / 60
     if searching:
         display.say(f"searching for the best settings first: about {searching} trials, at most {searching_most}")
@@ -120,18 +124,6 @@ def _announce(
         artifact = prepared.artifacts.get(form.name)
         if artifact and (why := page_cache.why_not_kept(artifact.size_bytes, memory_bytes)):
             display.say(f"{form.title} will not be verified as warm: {why}; --samples N takes fewer images")
-
-
-def _network_s(campaign: Campaign, prepared: Prepared, trials: Sequence[Trial]) -> dict[tuple[str, Transport], float]:
-    """Return the time that the network takes in a trial, by contestant and transport."""
-    if campaign.stream is None:
-        return {}
-    carried = {(trial.contestant.name, trial.variant.transport): trial.contestant.format for trial in trials}
-    return {
-        (name, transport): bucket_under_test.network_s(campaign.stream, transport, artifact.size_bytes)
-        for (name, transport), form in carried.items()
-        if transport and (artifact := prepared.artifacts.get(form))
-    }
 
 
 def _begin(
