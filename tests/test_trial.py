@@ -23,6 +23,7 @@ from loaderbench.trial.consumers import drain
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.meter import Meter
 from loaderbench.trial.spec import Peers, TrialSpec, Window
+from tests.cuda import Cuda
 from tests.metered import ARTIFACT, AT_ONCE, LABELS, WORK, consume, right
 
 if TYPE_CHECKING:
@@ -182,6 +183,26 @@ def test_gpu_is_read_only_at_the_edges_of_the_window(monkeypatch: pytest.MonkeyP
     columns = consume(loader, Window(3, 10, 1, pause_s=0), gpu=Watched()).columns()
     assert asked == [4, 14]
     assert (columns["gpu_power_w"], columns["gpu_reason"], columns["gpu_util_pct"]) == (10, "opened", None)
+
+
+def test_copies_in_flight_are_credited_to_no_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader hands over a batch each millisecond, and copies it to a simulated GPU on its own stream in ten."""
+    cuda = Cuda()
+    own = cuda.Stream()
+
+    def copying() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in right():
+            cuda.host_ms += 1
+            own.do(10)
+            yield batch
+
+    monkeypatch.setattr(meter, "perf_counter_ns", lambda: round(cuda.host_ms * 1e6))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", cuda.synchronize)
+    columns = consume(copying(), Window(0, 0, 6, None, whole_epoch_s=0)).columns()
+    assert columns["first_batch_s"] == pytest.approx(0.011)
+    assert columns["window_s"] == pytest.approx(0.061)  # nothing is in flight when it opens
+    assert columns["wait_max_ms"] == pytest.approx(1)  # nobody waits for the loader while the copies end
 
 
 def test_touching_a_large_batch_starts_no_thread() -> None:

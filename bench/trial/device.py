@@ -37,6 +37,16 @@ def copies(work: Work) -> Copies | None:
     return Copies(work.device, torch.cuda)
 
 
+def finish() -> bool:
+    """Wait until a GPU has finished what this process gave it, on all streams; return whether the process uses one."""
+    import torch
+
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return False
+    torch.cuda.synchronize()
+    return True
+
+
 def memory(images: Tensor) -> str:
     """Return the kind of memory that a batch lies in, for `Record.batch_memory`."""
     if images.device.type != "cpu":

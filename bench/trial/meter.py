@@ -7,29 +7,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from loaderbench.api import Artifact, Loader, Work
-from loaderbench.machine.cores import Cores, allowed_cores, cores, usable_cores
-from loaderbench.machine.counters import (
-    Counters,
-    Memory,
-    difference,
-    processes,
-    tree_counters,
-    tree_memory,
-    tree_seconds,
-)
+from loaderbench.machine.counters import Memory, processes, tree_memory
 from loaderbench.machine.gpu import Gpu, GpuLoad, GpuSample
 from loaderbench.records.timeline import Timeline
-from loaderbench.trial import device
+from loaderbench.trial import device, window_counters
 from loaderbench.trial.checks import EpochTotals, Glimpses, InvalidWorkError, check_batch, count_labels, pair
 from loaderbench.trial.clock import AHEAD
 from loaderbench.trial.device import Copies
 from loaderbench.trial.file_barrier import FileBarrier
 from loaderbench.trial.spec import Window
+from loaderbench.trial.window_counters import CounterSample
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,21 +35,6 @@ LEAD = AHEAD + 1
 To finish a step, a rank needs the reduced gradients of the step `AHEAD` before it. By then every rank has finished the
 step before that one.
 """
-
-
-@dataclass(frozen=True)
-class CounterSample:
-    """The counters at one edge of the window."""
-
-    cpu_s: float
-    counters: Counters
-    cores: Cores
-
-
-def _sample_counters() -> CounterSample:
-    """Read all counters; CPU time first, because it is compared with the length of the window."""
-    tree = processes()
-    return CounterSample(tree_seconds(tree), tree_counters(tree), cores())
 
 
 @dataclass
@@ -137,12 +114,14 @@ class Meter:
             if form not in self.forms:
                 self._check(images, labels)
                 self.forms.add(form)
+            self.delivered += len(images)
+            if edge := self._edge():
+                self._wait_for_device()
             yield images, labels
             times.images.append(len(images))
-            self.delivered += len(images)
             count_labels(labels, label_counts)
             before_window = times.opened is None
-            self._edges()
+            self._read_counters(edge)
             if self.glimpses and (before_window or times.closed is not None):
                 self.glimpses.look(images)
             if self._is_over():
@@ -157,25 +136,45 @@ class Meter:
         self.memory_format = check_batch(images, labels, self.work)
         self.batch_memory = self.copies.memory if self.copies else device.memory(images)
 
-    def _edges(self) -> None:
-        """Open or close the window if this batch is its edge."""
+    def _edge(self) -> Literal["opened", "closed", ""]:
+        """Return which edge of the window the newest batch is, if any."""
+        times, now = self.timeline, len(self.timeline.exits_ns) - 1
+        if times.opened is None:
+            return "opened" if self._opens(now) else ""
+        return "closed" if times.closed is None and self._closes(now, times.opened) else ""
+
+    def _wait_for_device(self) -> None:
+        """Move an edge of the window to when a GPU has finished all that it was given, and so has what was delivered.
+
+        The loader is not waited for meanwhile; only the first batch has to arrive.
+        """
+        times, delivered_ns = self.timeline, self.timeline.exits_ns[-1]
+        if device.finish():
+            times.exits_ns[-1] = perf_counter_ns()
+            if len(times.exits_ns) > 1:
+                times.asked_ns[-1] += times.exits_ns[-1] - delivered_ns
+
+    def _read_counters(self, edge: Literal["opened", "closed", ""]) -> None:
+        """Open or close the window with the newest batch if it is an edge, and read the counters there."""
         times, now = self.timeline, len(self.timeline.exits_ns) - 1
         if now == 0 and not self.window.epochs:
             self._read_memory()
-        if times.opened is None:
-            if self._opens(now):
-                times.opened = now
-                with self._charged():
-                    self.counters.append(_sample_counters())
-                    self.gpu_opened = self.gpu.open_window()
-        elif times.closed is None and self._closes(now, times.opened):
-            times.closed = now
-            window_s = (times.exits_ns[now] - times.exits_ns[times.opened]) / 1e9
+        if edge == "opened":
+            times.opened = now
             with self._charged():
-                self.counters.append(_sample_counters())
-                self.gpu_load = self.gpu.close_window(self.gpu_opened, window_s)
+                self.counters.append(CounterSample.read())
+                self.gpu_opened = self.gpu.open_window()
+        elif edge == "closed":
+            times.closed = now
+            with self._charged():
+                self.counters.append(CounterSample.read())
+                self.gpu_load = self.gpu.close_window(self.gpu_opened, self._window_s())
                 times.gpu_util_pct = self.gpu.utilisation_pct
             self._read_memory()
+
+    def _window_s(self) -> float:
+        first, last = self.timeline.window
+        return (self.timeline.exits_ns[last] - self.timeline.exits_ns[first]) / 1e9
 
     def _read_memory(self) -> None:
         if reading := tree_memory(processes()):
@@ -273,25 +272,12 @@ class Meter:
         window_s, images = columns["window_s"], columns["window_images"]
         assert window_s
         assert images
-        cpu_s = closed.cpu_s - opened.cpu_s
-        allowed = allowed_cores()
         most = max(self.memory, key=lambda reading: reading.anon_mib, default=None)
-        others_s = closed.cores.busy_s - opened.cores.busy_s - cpu_s
         return {
             **columns,
             "memory_format": self.memory_format,
             "batch_memory": self.batch_memory,
-            "cpu_s": cpu_s,
-            "cpu_load_pct": 100 * cpu_s / window_s / usable_cores(),
-            "cores_used": cpu_s / window_s,
-            "cpu_s_per_1k_images": 1000 * cpu_s / images,
-            "other_cpu_pct": 100 * max(0.0, others_s) / window_s / allowed,
-            "steal_pct": 100 * (closed.cores.steal_s - opened.cores.steal_s) / window_s / allowed,
-            "window_read_bytes": difference(opened.counters.read_bytes, closed.counters.read_bytes),
-            "major_faults": closed.counters.major_faults - opened.counters.major_faults,
-            "context_switches": closed.counters.context_switches - opened.counters.context_switches,
-            "thermal_throttle_events": difference(opened.cores.thermal_events, closed.cores.thermal_events),
-            "quota_throttle_events": difference(opened.cores.quota_events, closed.cores.quota_events),
+            **window_counters.columns(opened, closed, window_s, images),
             "monitor_cpu_pct": 100 * self.own_cpu_s / window_s,
             "memory_mib": most.total_mib if most else None,
             "anon_memory_mib": most.anon_mib if most else None,
