@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
@@ -20,11 +22,24 @@ streams = True
 shared_memory_bytes = prefetched_bytes
 
 
-class _Refused:
-    """A serializer that the writer does not use. A stranger's index may ask for it; `pickle` would run a program."""
+_LEAF = {"type": None, "context": None, "children_spec": []}
+_DATA_SPEC = [1, {"type": "builtins.dict", "context": '["image", "label"]', "children_spec": [_LEAF, _LEAF]}]
+"""What an index that the writer made says of the samples, in torch's form."""
 
-    def setup(self, data_format: str) -> None:
-        raise ValueError(f"the index asks for the serializer {data_format!r}, which is not used here")
+
+def _check(index: dict[str, Any]) -> None:
+    """Raise ValueError if an index has what the writer does not put there. It may be a stranger's, from a bucket.
+
+    LitData's serializer `pickle` would run a program, a `data_spec` can import any module, and a chunk's name is where
+    its copy is written.
+    """
+    config = index["config"]
+    if others := set(config["data_format"]) - {"pil", "jpeg", "int"}:
+        raise ValueError(f"the index asks for the serializers {sorted(others)}, which are not used here")
+    if json.loads(config["data_spec"]) != _DATA_SPEC or config["compression"]:
+        raise ValueError("the index describes other samples than an image and a label, uncompressed")
+    if outside := [chunk["filename"] for chunk in index["chunks"] if "/" in chunk["filename"]]:
+        raise ValueError(f"the index names a file outside of its folder, {outside[0]!r}")
 
 
 @contextmanager  # long, because what it defines needs LitData, which is imported on use only
@@ -48,7 +63,6 @@ def stream(  # noqa: PLR0913 - the options
     """
     import torch
     from litdata import StreamingDataLoader, StreamingDataset
-    from litdata.streaming.serializers import _SERIALIZERS
     from torchvision.transforms import v2
 
     class Epochs(StreamingDataLoader):  # type: ignore[misc]
@@ -76,8 +90,8 @@ def stream(  # noqa: PLR0913 - the options
         seed=work.seed,
         subsample=float(work.passes),
         transform=sample,
-        serializers={name: _Refused() for name in _SERIALIZERS if name not in {"pil", "jpeg", "int"}},
     )
+    _check(json.loads(Path(dataset.input_dir.path, "index.json").read_bytes()))  # it has fetched no more than that yet
     yield Epochs(
         dataset,
         batch_size=work.batch_size,

@@ -23,6 +23,9 @@ modes = ("raw", "jpeg", "jpeg-reencoded")
 resumes = True
 PART = 16_384
 """Samples per worker between two updates of the index. A stopped run resumes at the last update."""
+_LEAF = {"type": None, "context": None, "children_spec": []}
+_DATA_SPEC = [1, {"type": "builtins.dict", "context": '["image", "label"]', "children_spec": [_LEAF, _LEAF]}]
+"""What an index says of the samples, in torch's form."""
 
 
 def _order(samples: int) -> list[int]:
@@ -112,10 +115,13 @@ def _written(out: Path) -> int:
 def _check(index: dict[str, Any]) -> None:
     """Raise ValueError if an index has what `write` does not put there. It may be a stranger's, from a bucket.
 
-    LitData's serializer `pickle` would run a program.
+    LitData's serializer `pickle` would run a program, and a `data_spec` can import any module.
     """
-    if others := set(index["config"]["data_format"]) - {"pil", "jpeg", "int"}:
+    config = index["config"]
+    if others := set(config["data_format"]) - {"pil", "jpeg", "int"}:
         raise ValueError(f"its index asks for the serializers {sorted(others)}, which are not used here")
+    if json.loads(config["data_spec"]) != _DATA_SPEC or config["compression"]:
+        raise ValueError("its index describes other samples than an image and a label, uncompressed")
     if outside := [chunk["filename"] for chunk in index["chunks"] if "/" in chunk["filename"]]:
         raise ValueError(f"its index names a file outside of it, {outside[0]!r}")
 
