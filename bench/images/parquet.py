@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, most_bytes
+from loaderbench.images.parquet_pages import check_pages
 from loaderbench.images.splits import files_of, split_in
 from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample
@@ -84,9 +85,8 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     """
     file = _open(path)
     try:
-        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-        if max((group.total_byte_size for group in groups), default=0) > most_bytes(path.stat().st_size):
-            raise ValueError("a row group of far more than the file's size")  # noqa: TRY301
+        for number in range(file.metadata.num_row_groups):
+            check_pages(path, file.metadata.row_group(number), columns, most_bytes(path.stat().st_size))
         for batch in file.iter_batches(1, columns=columns, use_threads=False):
             yield from batch.to_pylist()
     except Exception as error:  # noqa: BLE001 - a damaged file can make the reader raise anything
