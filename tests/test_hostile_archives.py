@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import io
+import lzma
 import signal
 import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pytest
 
 from loaderbench.images import SourceError, archives, journal, tables, tree
 from loaderbench.images.archives import DamagedError, members
 from tests.archives import contents, image, link, packed, read, reasons, tar
-from tests.parquet import dataset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +115,23 @@ def test_a_small_tar_that_unpacks_to_far_more_is_refused_and_leaves_nothing(
     assert not list((tmp_path / "cache").rglob("*.*"))
 
 
+@pytest.mark.parametrize(("format_", "place"), [(lzma.FORMAT_XZ, 16), (lzma.FORMAT_ALONE, 1)], ids=["xz", "lzma"])
+def test_an_archive_whose_dictionary_takes_more_memory_than_any_image_is_refused(
+    tmp_path: Path, format_: int, place: int
+) -> None:
+    """The header of the archive says 1.5 GiB, and that is all of it that is changed."""
+    path = tmp_path / "x.tar.xz"
+    content = bytearray(lzma.compress(packed(GOOD), format_))
+    if format_ == lzma.FORMAT_XZ:
+        content[place] = 37
+        content[20:24] = zlib.crc32(content[12:20]).to_bytes(4, "little")
+    else:
+        content[place : place + 4] = (3 << 29).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"\(Memory usage limit exceeded\); unpack it, and name its folder"):
+        read(path, tmp_path / "cache")
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_small_zip_that_unpacks_to_far_more_is_refused_and_leaves_nothing(
     tmp_path: Path, method: int, monkeypatch: pytest.MonkeyPatch
@@ -190,39 +207,6 @@ def test_deeply_nested_json_costs_its_sample_only(tmp_path: Path) -> None:
     found = read(path, tmp_path / "cache")
     assert list(contents(found).values()) == [image(1)]
     assert reasons(found) == {"2": "no label: no number in cls, and none as label in json"}
-
-
-def test_a_parquet_value_that_stands_for_many_rows_is_read_one_row_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archives, "_ALWAYS_BYTES", 2 * MIB)
-    bomb = b"\xff\xd8\xff" + bytes(MIB)
-    path = dataset(tmp_path / "x.parquet", [(bomb, 0)] * 30, row_group_size=30, compression="zstd")
-    assert path.stat().st_size < 100_000
-    pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
-    pa.set_memory_pool(pool)
-    try:
-        with pytest.raises(SourceError, match=r"it unpacks to more than \d+ MiB, far more than its size"):
-            read(path, tmp_path / "cache")
-    finally:
-        pa.set_memory_pool(before)
-    assert 0 < pool.max_memory() < 8 * MIB
-
-
-def test_a_parquet_file_whose_row_group_is_far_larger_than_it_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(archives, "_ALWAYS_BYTES", MIB)
-    rows = [(b"\xff\xd8\xff" + bytes([number]) + bytes(MIB), 0) for number in range(10)]
-    path = dataset(tmp_path / "x.parquet", rows, row_group_size=10, compression="zstd")
-    with pytest.raises(SourceError, match="a row group of far more than the file's size"):
-        read(path, tmp_path / "cache")
-
-
-def test_deeply_nested_metadata_of_parquet_are_refused(tmp_path: Path) -> None:
-    path = dataset(tmp_path / "x.parquet", [(image(1), 0)], metadata="[" * 100_000)
-    with pytest.raises(SourceError, match="metadata name no column that holds images"):
-        read(path, tmp_path / "cache")
 
 
 def test_a_table_of_labels_whose_short_lines_stand_for_many_cells_is_refused(

@@ -8,12 +8,15 @@ is not needed here, because callers write members under names of their own.
 import bz2
 import gzip
 import hashlib
+import io
 import lzma
 import re
 import tarfile
+from _compression import DecompressReader
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -30,6 +33,11 @@ LARGEST_BYTES = 256 << 20
 """Largest member that may be an image. A larger one could fill the memory."""
 _MOST_TIMES, _ALWAYS_BYTES = 100, 64 << 20
 """An archive may unpack to its own size times the first number, plus the second number of bytes."""
+_MOST_MEMORY_BYTES = 256 << 20
+"""For the dictionary of xz. `xz -9` needs 65 MiB."""
+_TAKES_MEMORY = "Memory usage limit exceeded"
+"""What `lzma` says of a larger one."""
+_DOWNLOAD = "download it again, and compare its checksum"
 _LONGEST_HEADER_BYTES, _HEADERS_BYTES = 8 << 10, 256 << 10
 """Limits of one header with content, and of all headers of one member."""
 _LONG_NUMBER = re.compile(rb"\d{300}")
@@ -38,11 +46,19 @@ _LONGEST_NAME = 4096
 _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 """Types of headers with content, which `tarfile` reads into memory."""
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+def _xz(packed: IO[bytes]) -> Any:
+    """Open as `lzma.open` does, which has no limit of memory: an archive says how much of it its dictionary takes."""
+    unpacker = partial(lzma.LZMADecompressor, memlimit=_MOST_MEMORY_BYTES)
+    return io.BufferedReader(DecompressReader(packed, unpacker, trailing_error=lzma.LZMAError))
+
+
 _OPENERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
-    b"\xfd7zXZ\0": lzma.open,
-    b"]\0\0": lzma.open,
+    b"\xfd7zXZ\0": _xz,
+    b"]\0\0": _xz,
 }
 """What unpacks a compressed file, by its first bytes."""
 
@@ -231,6 +247,5 @@ def _damage_explained(archive: str, file: IO[bytes]) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - a damaged file can make `tarfile` raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         place = f" from byte {file.tell():,} on" if file.tell() else ""
-        raise DamagedError(
-            f"{printable(archive)} cannot be read{place} ({reason}); download it again, and compare its checksum"
-        ) from None
+        cure = "unpack it, and name its folder" if reason == _TAKES_MEMORY else _DOWNLOAD
+        raise DamagedError(f"{printable(archive)} cannot be read{place} ({reason}); {cure}") from None
