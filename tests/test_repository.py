@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from loaderbench.bucket import loopback, rclone
+from loaderbench.bucket import loopback, rclone, repository
 from loaderbench.bucket.client import S3Error
 from loaderbench.formats import Prepared, PrepareError, prepare, publish
 from loaderbench.formats.conversion import Conversion
 from loaderbench.formats.forks import Forks
+from loaderbench.machine.disk import DiskSpaceError
 from loaderbench.machine.progress import Display
 from tests.campaigns import campaign
 from tests.proxy import point, proxy
@@ -180,6 +181,34 @@ class TestRepository:
         else:
             [record] = [each for each in ready(tree, second, HERE).records if each.format == "files"]
             assert record.stored.startswith("canonical JPEG bytes (99 %) and JPEG")
+
+    def test_files_far_larger_than_their_manifest_says_are_not_fetched_in_full(
+        self, published: Prepared, bucket: Path, tree: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(repository, "_REPEATED_BYTES", 0)
+        monkeypatch.setitem(rclone._OPTIONS, "bwlimit", "20M")
+        change(bucket, "000000005.jpg", bytes(8 << 20))
+        with pytest.raises(S3Error, match="is refused: its files are larger than its manifest says"):
+            ready(tree, second, HERE)
+        assert not list(second.glob("artifacts/files-*"))
+
+    def test_a_format_that_does_not_fit_on_the_disk_is_not_fetched(
+        self, published: Prepared, bucket: Path, tree: Path, second: Path
+    ) -> None:
+        [path] = bucket.rglob("manifest.json")
+        manifest = json.loads(path.read_text())
+        manifest["files"][0]["size_bytes"] = 1 << 60
+        change(bucket, "manifest.json", json.dumps(manifest).encode())
+        with pytest.raises(DiskSpaceError, match=r"the files of s3://artifacts/ready/files-.* need about 1.2 EB"):
+            ready(tree, second, HERE)
+
+    def test_a_manifest_too_large_to_be_read_is_refused(
+        self, published: Prepared, bucket: Path, tree: Path, second: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(repository, "_MOST_MANIFEST_BYTES", 1 << 20)
+        change(bucket, "manifest.json", b" " * (2 << 20))
+        with pytest.raises(S3Error, match=r"manifest.json is larger than 1 MiB"):
+            ready(tree, second, HERE)
 
     @pytest.mark.parametrize(
         "stored",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from loaderbench.bucket import loopback, rclone
+from loaderbench.bucket.client import S3Error
 from loaderbench.bucket.repository import Repository
 from loaderbench.machine.progress import Display
-from tests.proxy import point
+from tests.proxy import point, proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,3 +80,27 @@ def test_a_transfer_reports_progress_within_a_file_and_stops_on_ctrl_c(
     assert 0 < max(told) < LARGE_BYTES
     assert there.has("large") == (way == "pull")
     assert not (tmp_path / "back" / "one").exists()
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize("way", ["publish", "pull"])
+def test_a_transfer_without_progress_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """The server keeps the connection, and rclone waits for it."""
+    path = tmp_path / "small" / "files" / "one"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(1000))
+    there = Repository(HERE)
+    if way == "pull":
+        there.publish(path.parent.parent, {}, Display())
+    monkeypatch.setattr(rclone, "_STALLED_S", 0.5)
+    with proxy(os.environ["AWS_ENDPOINT_URL"]) as between:
+        between.put_fault = lambda name: "stall"
+        between.fault = lambda key, _: "stall" if key.endswith("one") else ""
+        monkeypatch.setenv("AWS_ENDPOINT_URL", between.endpoint)
+        there = Repository(HERE)
+        ways: dict[str, Callable[[], object]] = {
+            "publish": lambda: there.publish(path.parent.parent, {}, Display()),
+            "pull": lambda: there.pull("small", tmp_path / "back", Display()),
+        }
+        with pytest.raises(S3Error, match=r"lost the connection to .* \(timeout: no progress in \d s\)"):
+            ways[way]()

