@@ -13,7 +13,7 @@ import pytest
 from loaderbench.bucket.client import Bucket, Location, S3Error
 from loaderbench.machine import guardian, process
 from loaderbench.machine.private import HIDDEN, masked, without_secrets
-from loaderbench.machine.text import cell, one_line, printable
+from loaderbench.machine.text import cell, one_line, printable, without_home
 from loaderbench.records import trials_csv
 from loaderbench.report.markdown import cell as shown
 from loaderbench.run import environment
@@ -106,6 +106,22 @@ def test_rows_hold_no_secret_and_no_home_folder(home: Path, tmp_path: Path) -> N
     [kept] = trials_csv.read(tmp_path / "trials.csv")
     assert kept.reason == f"http://***@host fails; see ~/log, not {home}s/log"
     assert shown(f"see {home}/log") == r"see \~/log"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("/home/bob/images", "/home/***/images"),
+        ("/home/bob", "/home/***"),
+        ("file:///Users/bob/x: No such file", "file:///Users/***/x: No such file"),
+        ("'/home/bob', /home/carol.", "'/home/***', /home/***"),
+        ("/data/home/bob, s3://home/bob, /home/", "/data/home/bob, s3://home/bob, /home/"),
+    ],
+)
+def test_names_of_other_users_are_left_out_of_the_paths_of_their_homes(home: Path, text: str, kept: str) -> None:
+    assert cell(text) == kept
+    assert masked({"origin": text}) == {"origin": kept}
+    assert without_home(kept) == kept
 
 
 def test_urls_are_shown_without_user_and_password() -> None:

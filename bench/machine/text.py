@@ -10,6 +10,7 @@ _NAMED = 10
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _USER = re.compile(r"(?<=://)[^/\s@'\"]+@")
 """User and password in a URL."""
+_OTHERS_HOME = re.compile(r"(?<![\w.~-])(?<!s3:/)/(home|Users)/(?!\*\*\*)[^/\s'\":;,()\[\]]+")
 _FORMULA = ("=", "+", "-", "@")
 """How a cell begins that a spreadsheet may take for a formula."""
 
@@ -58,11 +59,14 @@ def without_passwords(text: str) -> str:
 
 
 def without_home(text: str) -> str:
-    """Return a text with `~` for the user's home folder, whose path tells the user's name."""
+    """Return a text with `~` for the user's home folder, and `***` for others' names below /home or /Users.
+
+    Other folders may have users' names too; nothing tells which.
+    """
     home = os.path.expanduser("~")  # noqa: PTH111 - it is called often
-    if len(home) < 2 or home not in text:  # noqa: PLR2004 - / is everywhere
-        return text
-    return re.sub(rf"(?<![\w/.-]){re.escape(home)}(?![\w.-])", "~", text)
+    if len(home) > 1 and home in text:  # / is everywhere
+        text = re.sub(rf"(?<![\w/.-]){re.escape(home)}(?![\w.-])", "~", text)
+    return _OTHERS_HOME.sub(r"/\1/***", text) if "/home/" in text or "/Users/" in text else text
 
 
 def names(paths: Sequence[str]) -> str:
