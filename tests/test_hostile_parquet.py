@@ -118,6 +118,13 @@ def test_a_page_header_that_readers_may_understand_differently_is_refused(
         check_pages(path, SimpleNamespace(num_columns=1, column=lambda _: column), ["a.b"], MIB)
 
 
+def test_a_parquet_file_of_endless_empty_rows_is_refused(tmp_path: Path) -> None:
+    rows = [(b"", 0)] * 100_000
+    path = dataset(tmp_path / "x.parquet", rows, row_group_size=len(rows))
+    with pytest.raises(SourceError, match="more rows than bytes"):
+        read(path, tmp_path / "cache")
+
+
 def test_deeply_nested_metadata_of_parquet_are_refused(tmp_path: Path) -> None:
     path = dataset(tmp_path / "x.parquet", [(image(1), 0)], metadata="[" * 100_000)
     with pytest.raises(SourceError, match="metadata name no column that holds images"):
