@@ -59,8 +59,8 @@ def test_gpu_campaign_delivers_to_the_gpu_and_trains_on_it() -> None:
 def test_gpu_campaign_has_controls_of_known_speed_in_the_cpus_memory_and_on_the_gpu() -> None:
     campaign = config.load("gpu")
     assert {c.name: c.options for c in campaign.contestants if c.control == "known"} == {
-        "pace-pinned": {"images_per_s": 1000.0, "cpu_memory": "pinned"},
-        "pace-device": {"images_per_s": 1000.0},
+        "pace-pinned": {"images_per_s": 1500.0, "cpu_memory": "pinned"},
+        "pace-device": {"images_per_s": 1500.0},
     }
 
 
