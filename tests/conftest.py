@@ -56,8 +56,13 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the test processes use the machine at the same time, and not wait for each other's disk writes."""
+    """Let the test processes use the machine at the same time, and not wait for each other's disk writes.
+
+    No test but those in tests/gpu sees a GPU, so that the others hold beside one too.
+    """
     os.environ[machine_lock.VARIABLE] = f"loaderbench-tests-{os.getpid()}"
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if hasattr(config, "workerinput"):
         files._syncfs = lambda _: 0
 

@@ -182,6 +182,15 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, closing: dict[str, Any] | None = No
     return nvml
 
 
+def unplug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process find no driver."""
+
+    def no_nvml() -> None:
+        raise pynvml.NVMLError_LibraryNotFound
+
+    monkeypatch.setattr(pynvml, "nvmlInit", no_nvml)
+
+
 def load_of(nvml: Nvml, window_s: float = 40) -> GpuLoad:
     with Gpu() as gpu:
         opened = gpu.open_window()

@@ -29,6 +29,7 @@ from loaderbench.trial.meter import Meter
 from loaderbench.trial.spec import Window
 from tests.campaigns import Ready, campaign
 from tests.cuda import Cuda, Images
+from tests.nvml import unplug
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,7 +203,6 @@ def test_a_missing_device_is_refused_with_a_reason(
     assert device.copies(replace(ON_GPU, device="cpu")) is None
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_training_refuses_a_missing_gpu_before_it_starts() -> None:
     with pytest.raises(NotImplementedError, match="torch finds no CUDA device"):
         train.prepare(ARTIFACT, ON_GPU, model="resnet18", cached_s=60, loss_steps=8)
@@ -273,8 +273,10 @@ def test_machine_limits_do_not_depend_on_the_ranks(
     assert [spec.work.ranks for spec in specs] == [1]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_every_row_is_unavailable_without_a_gpu(planted: None, ready: Ready, tmp_path: Path) -> None:
+def test_every_row_is_unavailable_without_a_gpu(
+    planted: None, ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unplug(monkeypatch)
     asked = campaign({"a": {}}, consumers={"train": TRAIN}, blocks=1)
     asked = asked.model_copy(update={"work": asked.work.model_copy(update={"device": "cuda"})})
     folder = runner.run(asked, ready(asked), tmp_path, Display())

@@ -12,7 +12,7 @@ import pytest
 from loaderbench.machine import gpu
 from loaderbench.machine.gpu import Gpu, GpuLoad
 from loaderbench.records.record import Record
-from tests.nvml import CLOCK, CLOSING, DRAM, POWER, SM, UTIL, WHOLE, Nvml, load_of, plug_in
+from tests.nvml import CLOCK, CLOSING, DRAM, POWER, SM, UTIL, WHOLE, Nvml, load_of, plug_in, unplug
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,10 +100,7 @@ def test_a_gpu_without_gpm_is_not_asked_for_gpm_samples(plug: Callable[..., Nvml
 
 
 def test_gpu_count_comes_from_nvml_and_is_zero_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_nvml() -> None:
-        raise pynvml.NVMLError_LibraryNotFound
-
-    monkeypatch.setattr(pynvml, "nvmlInit", no_nvml)
+    unplug(monkeypatch)
     assert gpu.count() == 0
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
@@ -215,11 +212,7 @@ def test_a_missing_driver_gives_a_reason_and_no_zero(
     plug: Callable[..., Nvml], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nvml = plug()
-
-    def refuse() -> None:
-        raise pynvml.NVMLError_LibraryNotFound
-
-    monkeypatch.setattr(pynvml, "nvmlInit", refuse)
+    unplug(monkeypatch)
     with Gpu() as gpu:
         load = gpu.close_window(gpu.open_window(), 40)
     assert load == GpuLoad(gpu_reason="no NVIDIA GPU (NVML: NVML Shared Library Not Found)")
