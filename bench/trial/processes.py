@@ -13,6 +13,10 @@ from loaderbench.trial.spec import ObserveSpec, Several, TrialSpec
 
 _THREADS = "NUMBA_NUM_THREADS"
 """The variable that limits numba's threads. Without it, there are as many as allowed cores."""
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
+"""Hides all GPUs from CUDA, but not from NVML."""
+_TRAINING = {"train", "lightning"}
+"""The consumers that train, on a GPU if there is one."""
 
 
 def measure(
@@ -28,13 +32,24 @@ def measure(
 def run(
     task: str, spec: TrialSpec | ObserveSpec, log: Path, limit_s: float, *, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Run a task in as many processes as `spec` has ranks or jobs, and return its report."""
+    """Run a task in as many processes as `spec` has ranks or jobs, and return its report.
+
+    They see no GPU if no image comes to one: a library that finds a GPU may use it all the same, as FFCV does for
+    page-locked memory.
+    """
     environment = _with_threads(environment or without_secrets(os.environ), spec.work.workers)
+    if not _uses_gpu(spec):
+        environment = {**environment, **_NO_GPU}
     with TemporaryDirectory(prefix="loaderbench-") as folder:
         several = Several(task, spec, Path(folder))
         if several.count == 1:
             return process.run_child(task, spec, log, limit_s, environment=environment)
         return process.run_child("loaderbench.trial.several.run", several, log, limit_s, environment=environment)
+
+
+def _uses_gpu(spec: TrialSpec | ObserveSpec) -> bool:
+    """Return whether a task delivers images on a GPU, or may train on one."""
+    return spec.work.device != "cpu" or (isinstance(spec, TrialSpec) and spec.consumer in _TRAINING)
 
 
 def _with_threads(environment: Mapping[str, str], workers: int) -> Mapping[str, str]:
