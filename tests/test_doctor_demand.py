@@ -105,7 +105,7 @@ def test_speed_of_the_disk_says_if_it_is_that_of_a_buckets_copy() -> None:
         return next(one.note for one in diagnose(given).limits if one.part == "disk or network")
 
     assert note(case()).startswith("the files where they are")
-    assert note(replace(case(), bucket=True)).startswith("the copy in the cache; campaign stream measures the bucket")
+    assert note(replace(case(), bucket=True)).startswith("the copy in the cache, not the bucket itself")
 
 
 @pytest.mark.slow
@@ -120,4 +120,4 @@ def test_images_in_a_bucket_are_examined(tree: Path, tmp_path: Path, monkeypatch
     assert diagnosis.present
     text = (tmp_path / "reports" / "doctor" / data_answer.ANSWER).read_text()
     assert "# What holds back training on s3://birds/train?" in text
-    assert "the copy in the cache; campaign stream measures the bucket" in text
+    assert "the copy in the cache, not the bucket itself" in text

@@ -145,14 +145,14 @@ def _limits(case: Case, present: Way) -> Iterator[Limit]:
     limits, absent = case.analysis.limits, case.analysis.limits_missing
     disk_bytes_per_s, step = case.disk_bytes_per_s(present.format), disk_step(present.format)
     disk = disk_bytes_per_s * case.images / present.size_bytes if disk_bytes_per_s and present.size_bytes else None
-    read = "the copy in the cache; campaign stream measures the bucket" if case.bucket else "the files where they are"
-    yield Limit("disk or network", disk, absent.get(step, f"{read}, from outside the page cache"))
+    read = "the copy in the cache, not the bucket itself" if case.bucket else "the files where they are"
+    yield Limit("disk or network", disk, absent.get(step, f"{read}; nothing in memory before"))
     prefix = "original " if case.formats[present.format]["mode"] == "original" else ""
     decode, both = limits.get(f"{prefix}decode"), limits.get(f"{prefix}decode+crop")
     crop = 1 / (1 / both - 1 / decode) if decode and both and both < decode else None
     yield Limit("decoding", decode, "all cores, libjpeg-turbo's fastest methods")
-    yield Limit("crop and resize", crop, "all cores, OpenCV; from decoding with and without it")
-    yield Limit("transforms", _transforms(case, present), "all cores, float32 and normalised; from CPU time")
+    yield Limit("crop and resize", crop, "all cores, OpenCV; from the time of decoding with and without it")
+    yield Limit("transforms", _transforms(case, present), "all cores; from the CPU time that uint8 batches save")
     yield Limit("writing batches", limits.get("output"), "all cores, finished float32 images")
     yield Limit(_HAND_OVER, limits.get("transfer"), "float32 batches made from nothing")
     yield Limit("copy to the device", limits.get("host-to-device"), absent.get("host-to-device", "page-locked memory"))
@@ -271,6 +271,7 @@ def _busy(case: Case, evidence: list[str]) -> _Decision:
         saved = {step: 1 - costs[step[0]] / now for step in _STEPS if step[0] in costs}
         best = max(saved, key=lambda step: saved[step], default=None)
         if best and saved[best] >= _SAVING:
-            told = f"{saved[best] * now:.2f} of {now:.2f} ms of CPU time for an image are saved without it"
+            title = next(s.title for s in case.analysis.measured if s.name == best[0])
+            told = f"{title}: {saved[best] * now:.2f} of {now:.2f} ms of CPU time for an image are saved"
             return best[1], f"{best[2]}.", [*evidence, told]
     return "cores", "All cores are busy, and no single step stands out: fewer steps or more cores are needed.", evidence
