@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -18,15 +19,21 @@ def python(program: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", program, *arguments]
 
 
-@pytest.fixture
-def check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module, on a machine that seems to have a GPU."""
+def load_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Return the script as a module."""
     spec = importlib.util.spec_from_file_location("gpu_check", SCRIPTS / "gpu_check.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "gpu_check", module)  # dataclasses look their module up
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script on a machine that seems to have a GPU."""
+    module = load_script(monkeypatch)
     monkeypatch.setattr(module, "gpu_name", lambda: "Simulated GPU")
     return module
 
@@ -110,6 +117,24 @@ def test_without_a_gpu_the_check_says_what_it_needs_and_starts_nothing(
     assert check.main(str(tmp_path / "out")) == 2
     assert "no NVIDIA GPU: libcuda.so.1: no such file\nmake gpu-check needs" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("failing", ["", "cuInit", "cuDeviceGet"])
+def test_the_driver_is_asked_for_the_name_of_the_gpu(monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    def named(name: ctypes.Array[ctypes.c_char], _length: int, _device: object) -> int:
+        name.value = b"H200"
+        return 0
+
+    driver = {"cuInit": lambda _: 0, "cuDeviceGet": lambda _device, _number: 0, "cuDeviceGetName": named}
+    if failing:
+        driver[failing] = lambda *_: 100
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: SimpleNamespace(**driver))
+    script = load_script(monkeypatch)
+    if failing:
+        with pytest.raises(OSError, match=f"{failing} fails with status 100"):
+            script.gpu_name()
+    else:
+        assert script.gpu_name() == "H200"
 
 
 def test_steps_keep_everything_in_the_folder_and_fit_into_the_total(check: ModuleType, tmp_path: Path) -> None:
