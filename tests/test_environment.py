@@ -92,13 +92,15 @@ def test_versions_cover_all_libraries_and_their_dependencies() -> None:
 def test_the_build_of_a_library_that_was_installed_from_a_file_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, Any]
 ) -> None:
-    info = tmp_path / "built-1.0.dist-info"
+    info = tmp_path / "numpy-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: built\nVersion: 1.0\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 1.0\n")
     (info / "direct_url.json").write_text(json.dumps(origin))
     monkeypatch.syspath_prepend(tmp_path)
-    assert libraries.wheel_sha256s(["built", "numpy"]) == {"built": "ab" * 32}
-    assert "wheels" in describe(config.load("quick"), {})
+    assert libraries.wheel_sha256s(["numpy", "pytest"]) == {"numpy": "ab" * 32}
+    described = describe(config.load("quick"), {})
+    assert described["wheels"]["numpy"] == "ab" * 32
+    assert differences(described, {**described, "wheels": {}}) == ["builds of libraries"]
 
 
 def test_environment_variables_that_affect_the_speed_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

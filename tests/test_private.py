@@ -6,15 +6,18 @@ import json
 import os
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from loaderbench.bucket.client import Bucket, Location, S3Error
+from loaderbench.certify import certification
 from loaderbench.machine import guardian, process
 from loaderbench.machine.private import HIDDEN, masked, without_secrets
 from loaderbench.machine.text import cell, one_line, printable, without_home
 from loaderbench.records import trials_csv
+from loaderbench.records.certificates import Certificate
 from loaderbench.report.markdown import cell as shown
 from loaderbench.run import environment
 from tests import fabricate
@@ -106,6 +109,14 @@ def test_rows_hold_no_secret_and_no_home_folder(home: Path, tmp_path: Path) -> N
     [kept] = trials_csv.read(tmp_path / "trials.csv")
     assert kept.reason == f"http://***@host fails; see ~/log, not {home}s/log"
     assert shown(f"see {home}/log") == r"see \~/log"
+
+
+def test_certificates_hold_no_home_folder(home: Path, tmp_path: Path) -> None:
+    one = campaign({"a": {"loader": "imagefolder"}})
+    prepared: Any = SimpleNamespace(records=[SimpleNamespace(format=one.formats[0].name, stored="")], artifacts={})
+    given = Certificate(failure=f"failed: format x: no such file; see {home}/cache/write-x.log")
+    kept = certification._on_own_images(given, one, one.contestants[0], prepared, tmp_path)
+    assert kept.failure == "failed: format x: no such file; see ~/cache/write-x.log"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """`scan` lists the images of a folder in torchvision's order, and what it skips or refuses."""
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -180,16 +181,21 @@ def test_scan_reports_a_missing_folder(tmp_path):
         scan(tmp_path / "nowhere")
 
 
-def test_error_for_a_file_names_its_folder(tmp_path):
-    plant(tmp_path, "1.jpg")
-    with pytest.raises(SourceError, match=f"is a file; .*DATA={tmp_path}$"):
-        scan(tmp_path / "1.jpg")
+@pytest.mark.parametrize("name", ["images", "it's $5; touch made"])
+def test_error_for_a_file_names_its_folder_as_a_shell_reads_it(tmp_path, name):
+    plant(tmp_path / name, "1.jpg")
+    with pytest.raises(SourceError, match="is a file; name its folder: make bench DATA=") as raised:
+        scan(tmp_path / name / "1.jpg")
+    assert shlex.split(str(raised.value).rpartition(": ")[2]) == ["make", "bench", f"DATA={tmp_path / name}"]
 
 
-def test_error_for_a_forbidden_folder_names_the_command_that_opens_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["images", "it's $5; touch made"])
+def test_error_for_a_forbidden_folder_names_the_command_that_opens_it(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
     monkeypatch.setattr(os, "scandir", lambda _: (_ for _ in ()).throw(PermissionError(13, "")))
-    with pytest.raises(SourceError, match=r"may not be read .*chmod -R u\+rX"):
-        scan(tmp_path)
+    with pytest.raises(SourceError, match=r"may not be read ") as raised:
+        scan(tmp_path / name)
+    assert shlex.split(str(raised.value).rpartition(": ")[2]) == ["chmod", "-R", "u+rX", str(tmp_path / name)]
 
 
 def test_scan_lists_a_forbidden_class_folder(tmp_path, monkeypatch):

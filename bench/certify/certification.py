@@ -138,7 +138,10 @@ def to_certify(
 def _on_own_images(
     certificate: Certificate, campaign: Campaign, contestant: Contestant, prepared: Prepared, cache: Path
 ) -> Certificate:
-    """Add what is known of the campaign's own images: what the format was found to store, and a partial order."""
+    """Add what is known of the campaign's own images: what the format was found to store, and a partial order.
+
+    A failure is put into the form in which it is kept.
+    """
     form = campaign.format_of(contestant)
     stored = next(record.stored for record in prepared.records if record.format == form.name)
     wrong = modes.deviation(form.encoding, stored)
@@ -148,7 +151,7 @@ def _on_own_images(
         log = cache / f"order-{contestant.name}.log"
         figures = {**figures, **partial_shuffle.figures(campaign, contestant, prepared.artifacts[form.name], log)}
     faults = (*filter(None, [wrong]), *certificate.faults)
-    return replace(certificate, faults=faults, traits=traits, figures=figures)
+    return replace(certificate, failure=cell(certificate.failure), faults=faults, traits=traits, figures=figures)
 
 
 def _probing(campaign: Campaign) -> Campaign:
@@ -206,7 +209,7 @@ def judged(job: Job, scratch: Path, ended: Mapping[str, str]) -> Certificate:
     from loaderbench.certify.judge import judge  # loads SciPy's statistics, which the harness need not hold
 
     if len(list(scratch.glob(f"rank*/{SEEN}"))) < job.spec.work.ranks:
-        return Certificate(failure=cell(f"{ended['status']}: {ended['reason']}; see {job.log}"))
+        return Certificate(failure=f"{ended['status']}: {ended['reason']}; see {job.log}")
     # A failure after that does not matter: an honest loader fails on empty files.
     job.log.unlink(missing_ok=True)
     try:
