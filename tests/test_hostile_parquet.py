@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -77,7 +76,7 @@ def test_a_parquet_file_whose_pages_are_far_larger_than_it_is_refused_whatever_i
     [
         (lambda size: varint(100 * MIB, len(size)), "a row group of far more than the file's size"),
         (lambda size: varint(-1 % (1 << 27), len(size)), "a row group of far more than the file's size"),
-        (lambda _: b"\xff" * 4, "a page .*"),
+        (lambda _: b"\xff" * 4, "a header with an endless number"),
     ],
     ids=["large", "largest", "endless"],
 )
@@ -94,28 +93,43 @@ def test_a_parquet_page_that_asks_for_more_memory_than_the_file_explains_is_refu
         read(path, tmp_path / "cache")
 
 
+FOOTER = "49 1c 19 1c 3c 76 10 26 00 00 00 00 00"
+"""Of one row group with one column of 8 bytes, whose page begins where the file begins."""
+
+
 @pytest.mark.parametrize(
-    ("header", "reason"),
+    ("header", "footer", "reason"),
     [
-        ("15 00 15 08 15 08 05 06 08 00", "comes again"),
-        ("15 00 15 08 00", "without a size"),
-        ("15 00 15 08 15 07 00", "without a size, or of an impossible one"),
-        ("15 00 15 08 15 8c80808020 00", "impossible"),
-        ("15 00 15 08 19 f5 ffffffff0f 02", "beyond the end"),
-        ("15 00 15 08 1b 01 55 02 02 00", "a value of type 11"),
-        ("1c" * 5000, "recursion"),
+        ("15 00 15 08 15 08 00", FOOTER, ""),
+        ("15 00 15 08 15 08 05 06 08 00", FOOTER, "comes again"),
+        ("15 00 15 08 00", FOOTER, "lacks a size"),
+        ("15 00 15 08 16 08 00", FOOTER, "another number or type"),
+        ("15 00 15 08 15 07 00", FOOTER, "negative size"),
+        ("15 00 15 08 15 8c80808020 00", FOOTER, "endless number"),
+        ("15 00 15 08 15 08 19 f5 ffffffff0f 02", FOOTER, "beyond the end|endless number"),
+        ("15 00 15 08 15 08 1b 01 55 02 02 00", FOOTER, "a value of type 11"),
+        ("1c" * 5000, FOOTER, "recursion"),
+        ("15 00 15 08 15 08 00", FOOTER.replace("76", "75"), "another number or type"),
+        ("15 00 15 08 15 08 00", FOOTER.replace("49 1c", "49 15"), "a list of another type"),
+        ("15 00 15 08 15 08 00", FOOTER.replace("26 00", "26 7f"), "negative|Invalid argument"),
     ],
-    ids=["repeated", "missing", "negative", "beyond its type", "list", "map", "nested"],
+    ids=[
+        *("sound", "repeated", "missing", "other type", "negative", "beyond its type", "list", "map", "nested"),
+        *("other type in footer", "other list in footer", "before the file"),
+    ],
 )
-def test_a_page_header_that_readers_may_understand_differently_is_refused(
-    tmp_path: Path, header: str, reason: str
+def test_headers_and_footers_that_readers_may_understand_differently_are_refused(
+    tmp_path: Path, header: str, footer: str, reason: str
 ) -> None:
-    path = tmp_path / "pages"
-    path.write_bytes(bytes.fromhex(header) + bytes(64))
-    column = SimpleNamespace(path_in_schema="a.b.bytes", data_page_offset=0, dictionary_page_offset=None)
-    column.total_compressed_size = 8
-    with pytest.raises((ValueError, RecursionError), match=reason):
-        check_pages(path, SimpleNamespace(num_columns=1, column=lambda _: column), ["a.b"], MIB)
+    path, content = tmp_path / "pages", bytes.fromhex(footer)
+    path.write_bytes(bytes.fromhex(header) + bytes(64) + content + len(content).to_bytes(4, "little") + b"PAR1")
+    if reason:
+        with pytest.raises((ValueError, OSError, RecursionError), match=reason):
+            check_pages(path, MIB)
+    else:
+        check_pages(path, MIB)
+        with pytest.raises(ValueError, match="a row group of far more"):
+            check_pages(path, 3)
 
 
 def test_a_parquet_file_of_endless_empty_rows_is_refused(tmp_path: Path) -> None:

@@ -87,8 +87,7 @@ def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     try:
         if file.metadata.num_rows > size_bytes:  # rows without an image take no room, but time
             raise ValueError("more rows than bytes")  # noqa: TRY301
-        for number in range(file.metadata.num_row_groups):
-            check_pages(path, file.metadata.row_group(number), columns, most_bytes(size_bytes))
+        check_pages(path, most_bytes(size_bytes))
         for batch in file.iter_batches(1, columns=columns, use_threads=False):
             yield from batch.to_pylist()
     except Exception as error:  # noqa: BLE001 - a damaged file can make the reader raise anything

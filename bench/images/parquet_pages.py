@@ -1,98 +1,125 @@
-"""Check the sizes in the page headers of a Parquet file before the reader makes room for the pages.
+"""Check the sizes of a Parquet file's pages before pyarrow makes room for them.
 
-The sizes in the file's footer are no limit: the reader makes room for what the header of each page says.
+pyarrow believes the header of each page, but does not show it, and it ends the process if it is asked for the places of
+pages in some damaged footers. So both are read here, in Thrift's compact form.
 """
 
-from collections.abc import Collection
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-_UNPACKED_BYTES, _PACKED_BYTES = 2, 3
-"""Numbers of two fields of a page header in Parquet's definition."""
-_BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _TEXT, _LISTS, _STRUCT = (1, 2), 3, (4, 5, 6), 7, 8, (9, 10), 12
-"""Types of values in Thrift's compact form. Page headers hold no maps."""
+Fields = Mapping[int, tuple[int, Any]]
+_BOOLEANS, _BYTE, _INT16, _INT32, _INT64, _DOUBLE, _TEXT, _LIST, _SET, _STRUCT = (1, 2), 3, 4, 5, 6, 7, 8, 9, 10, 12
+"""Types of values. Parquet has no maps."""
+_BITS = {_INT16: 16, _INT32: 32, _INT64: 64}
 _COUNT_FOLLOWS = 15
-_LAST_FIELD, _LARGEST_PAGE_BYTES, _VARINT_BITS = (1 << 15) - 1, (1 << 31) - 1, 64
+_LAST_FIELD = (1 << 15) - 1
+_LARGEST_FOOTER_BYTES = 16 << 20
+_MARK = b"PAR1"
+
+_UNPACKED_BYTES, _PACKED_BYTES = 2, 3
+_PAGE: Fields = {_UNPACKED_BYTES: (_INT32, {}), _PACKED_BYTES: (_INT32, {})}
+_COLUMN_BYTES, _FIRST_PAGE, _DICTIONARY = 7, 9, 11
+_COLUMN: Fields = {number: (_INT64, {}) for number in (_COLUMN_BYTES, _FIRST_PAGE, _DICTIONARY)}
+_GROUPS, _CHUNKS, _CHUNK = 4, 1, 3
+_FOOTER: Fields = {_GROUPS: (_LIST, {_CHUNKS: (_LIST, {_CHUNK: (_STRUCT, _COLUMN)})})}
+"""Structs of Parquet's definition: the numbers of the fields that are needed here, each with its type and content."""
 
 
-def check_pages(path: Path, group: Any, columns: Collection[str], most_bytes: int) -> None:
-    """Raise ValueError if the pages of a row group unpack to more bytes in all, or if their headers are damaged.
-
-    `group`: the row group's metadata. `columns`: the names of those that are read.
-    """
-    unpacked_bytes = 0
+def check_pages(path: Path, most_bytes: int) -> None:
+    """Raise ValueError if the pages of a row group unpack to more bytes in all, or if what says so is damaged."""
     with path.open("rb") as file:
-        for column in map(group.column, range(group.num_columns)):
-            if not any(f"{column.path_in_schema}.".startswith(f"{name}.") for name in columns):
-                continue
-            place = min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset)
-            end = place + column.total_compressed_size
-            while place < end:
-                file.seek(place)
-                header = _struct(file)
-                sizes_bytes = [header.get(number, -1) for number in (_UNPACKED_BYTES, _PACKED_BYTES)]
-                if not 0 <= min(sizes_bytes) <= max(sizes_bytes) <= _LARGEST_PAGE_BYTES:
-                    raise ValueError("a page without a size, or of an impossible one")
-                unpacked_bytes += sizes_bytes[0]
-                if unpacked_bytes > most_bytes:
-                    raise ValueError("a row group of far more than the file's size")
-                place = file.tell() + sizes_bytes[1]
+        end = file.seek(-8, 2)
+        footer_bytes = int.from_bytes(file.read(4), "little")
+        if file.read() != _MARK or footer_bytes > _LARGEST_FOOTER_BYTES:
+            raise ValueError("no footer, or one that is too large")
+        file.seek(end - footer_bytes)
+        for group in _struct(file, _FOOTER)[_GROUPS]:
+            unpacked_bytes = 0
+            for chunk in group[_CHUNKS]:
+                for page_bytes in _pages(file, chunk[_CHUNK]):
+                    unpacked_bytes += page_bytes
+                    if unpacked_bytes > most_bytes:
+                        raise ValueError("a row group of far more than the file's size")
 
 
-def _struct(file: IO[bytes]) -> dict[int, int]:
-    """Read a struct; return its integers by the numbers of their fields.
+def _pages(file: IO[bytes], column: Mapping[int, int]) -> Iterator[int]:
+    """Yield the unpacked size of each page of a column chunk, in bytes."""
+    place, dictionary = column[_FIRST_PAGE], column.get(_DICTIONARY, 0)
+    if 0 < dictionary < place:
+        place = dictionary
+    end = place + column[_COLUMN_BYTES]
+    while place < end:
+        file.seek(place)
+        header = _struct(file, _PAGE)
+        if min(header.values()) < 0:
+            raise ValueError("a page of negative size")
+        yield header[_UNPACKED_BYTES]
+        place = file.tell() + header[_PACKED_BYTES]
 
-    Raises ValueError where another reader may understand something else.
-    """
-    found: dict[int, int] = {}
+
+def _struct(file: IO[bytes], wanted: Fields) -> dict[int, Any]:
+    """Read a struct and return the wanted fields. Raises ValueError where pyarrow may understand something else."""
+    found: dict[int, Any] = {}
+    seen = set[int]()
     number = 0
     while head := _byte(file):
-        number = number + (head >> 4) if head >> 4 else _integer(file)
-        if number in found or not 0 < number <= _LAST_FIELD:
-            raise ValueError("a page header with a field that comes again, or has no number")
-        found[number] = 0 if head & 15 in _BOOLEANS else _value(file, head & 15)  # the head says which boolean it is
+        kind = head & 15
+        number = number + (head >> 4) if head >> 4 else _integer(file, _INT16)
+        expected, inner = wanted.get(number, (kind, {}))
+        if number in seen or not 0 < number <= _LAST_FIELD or kind != expected:
+            raise ValueError("a header with a field that comes again, or has another number or type")
+        seen.add(number)
+        value = None if kind in _BOOLEANS else _value(file, kind, inner)  # the head says which boolean it is
+        if number in wanted:
+            found[number] = value
+    if wanted.keys() - found.keys() - {_DICTIONARY}:
+        raise ValueError("a header that lacks a size or a place")
     return found
 
 
-def _value(file: IO[bytes], kind: int) -> int:
-    """Read a value; return it if it is an integer, else 0."""
-    if kind in _INTEGERS:
-        return _integer(file)
+def _value(file: IO[bytes], kind: int, wanted: Fields) -> Any:
+    """Read a value. Return it if it is an integer, a struct, or a list of structs of which fields are wanted."""
+    if kind in _BITS:
+        return _integer(file, kind)
+    if kind == _STRUCT:
+        return _struct(file, wanted)
     if kind in {*_BOOLEANS, _BYTE}:
         _byte(file)
     elif kind == _DOUBLE:
         file.seek(7, 1)
         _byte(file)
     elif kind == _TEXT:
-        file.seek(_varint(file), 1)
-    elif kind in _LISTS:
+        file.seek(_varint(file, 32), 1)
+    elif kind in {_LIST, _SET}:
         head = _byte(file)
-        count = head >> 4
-        for _ in range(_varint(file) if count == _COUNT_FOLLOWS else count):
-            _value(file, head & 15)
-    elif kind == _STRUCT:
-        _struct(file)
+        count, each = head >> 4, head & 15
+        if wanted and each != _STRUCT:
+            raise ValueError("a header with a list of another type")
+        count = _varint(file, 32) if count == _COUNT_FOLLOWS else count
+        values = (_value(file, each, wanted) for _ in range(count))
+        return list(values) if wanted else sum(1 for _ in values)
     else:
-        raise ValueError(f"a page header with a value of type {kind}")
-    return 0
+        raise ValueError(f"a header with a value of type {kind}")
+    return None
 
 
 def _byte(file: IO[bytes]) -> int:
     if not (found := file.read(1)):
-        raise ValueError("a page header beyond the end of the file")
+        raise ValueError("a header beyond the end of the file")
     return found[0]
 
 
-def _varint(file: IO[bytes]) -> int:
+def _varint(file: IO[bytes], bits: int) -> int:
     value = 0
-    for shift in range(0, _VARINT_BITS, 7):
+    for shift in range(0, bits, 7):
         byte = _byte(file)
         value |= (byte & 127) << shift
-        if byte < 128:  # noqa: PLR2004 - its highest bit says whether another one follows
+        if byte < 128 and value < 1 << bits:  # noqa: PLR2004 - its highest bit says whether another one follows
             return value
-    raise ValueError("a page header with an endless number")
+    raise ValueError("a header with an endless number")
 
 
-def _integer(file: IO[bytes]) -> int:
-    value = _varint(file)
+def _integer(file: IO[bytes], kind: int) -> int:
+    value = _varint(file, _BITS[kind])
     return value >> 1 ^ -(value & 1)
