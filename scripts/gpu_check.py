@@ -176,7 +176,11 @@ def main(folder: str = "") -> int:
         limit_s = min(step.limit_s, TOTAL_S - GRACE_S - (time.monotonic() - started))
         print(f"\ngpu-check {number}/{len(planned)}: {step.name}", flush=True)
         enough = limit_s >= min(LEAST_S, step.limit_s)
-        outcomes.append(run(step, out, limit_s) if enough else Outcome(step, "not run: no time is left"))
+        try:
+            outcomes.append(run(step, out, limit_s) if enough else Outcome(step, "not run: no time is left"))
+        except KeyboardInterrupt:
+            print(f"\nstopped; what ran until now: {out}", file=sys.stderr)
+            return 128 + signal.SIGINT
         text = summary(gpu, outcomes)
         (out / "summary.md").write_text(text)  # after each step, in case that the machine is taken away
     print(f"\n{text}\nAll of it: {out}", flush=True)

@@ -227,7 +227,6 @@ def pinned(wheel: Path) -> str:
 
 def install_from(wheels: Path) -> None:
     """Make the virtual environment from the wheels in a folder, and from the packages of this Python."""
-    # long, because it is one recipe
     if not wheels.is_dir():
         message = f"WHEELS: {wheels} is no folder"
         raise SetupError(message)

@@ -39,3 +39,13 @@ def test_doctor_gets_the_demand_or_the_model(tmp_path: Path, typed: dict[str, st
     env = {name: value for name, value in os.environ.items() if name not in {"DEMAND", "MODEL"}}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == " ".join(["doctor", "--data", ODD, *given]) + "\n"
+
+
+def test_the_gpu_check_needs_no_environment_and_takes_its_folders_as_typed(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text('#!/bin/sh\n[ "$1" = -c ] || printf \'%s\\n\' "$@" "$WHEELS"\n')
+    python.chmod(0o755)
+    command = ["make", "-s", "-f", ROOT / "Makefile", f"PYTHON={python}", "gpu-check", f"OUT={ODD}", "WHEELS=w$1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["scripts/gpu_check.py", ODD, "w$1"]
+    assert not (tmp_path / "made").exists()
