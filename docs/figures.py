@@ -107,7 +107,7 @@ def training() -> str:
         [
             f.summary.title,
             shown(f.summary.median),
-            f"{f.summary.medians['stall_vs_cached_pct']:.0f}%",
+            f"{f.summary.medians['stall_vs_warm_cached_pct']:.0f}%",
             interval(added[f.summary.name].ratio) if f.summary.name in added else EN_DASH,
         ]
         for f in found.by_consumer

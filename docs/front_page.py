@@ -121,7 +121,7 @@ def _training(trained: Sequence[ContestantSummary]) -> list[str]:
     first, second, *_ = trained
     range_ = f"{shown(trained[-1].median)} to {shown(first.median)} images/s"
     apart = min(first.speeds) > max(second.speeds)
-    stalls = [s.medians["stall_vs_cached_pct"] for s in trained]
+    stalls = [s.medians["stall_vs_warm_cached_pct"] for s in trained]
     price = f"{min(stalls):.0f} to {max(stalls):.0f}% slower than training on one cached batch"
     ahead = f"**{_short(first.title)}: {shown(first.median)} images/s**" if apart else f"nobody clearly: {range_}"
     said = "; ".join(f"{_short(s.title)} {shown(s.median)}" for s in trained[apart:])

@@ -86,6 +86,9 @@ def stream(  # noqa: PLR0913 - the options of FFCV
             # FFCV allocates batch buffers for each epoch, and compiles code that accepts any image size.
             crop.output_size = (work.size_in(self.next_epoch),) * 2
             epoch = super().__iter__()
+            # Steps that a GPU has still to do may read the buffers of the epoch before: they must not be freed until
+            # this one has its own, into which FFCV copies without waiting for those steps.
+            held[:] = _on_device(epoch)
             try:
                 for batch in epoch:
                     if failed:
@@ -99,6 +102,7 @@ def stream(  # noqa: PLR0913 - the options of FFCV
     if not in_training:  # FFCV pads epochs that it distributes, as DistributedSampler does
         own, distributed = own[work.rank :: work.ranks], False
     failed: list[Exception] = []
+    held: list[Any] = []
     transforms = [_recorded(step, failed) for step in work.transforms]
     copy = [_copying()] if work.lasting else []
     # The labels of a batch on the GPU are still in FFCV's page-locked memory; the copy does not wait for the GPU.
@@ -174,12 +178,22 @@ def _check_memory(images: Any, work: Work, batches_ahead: int) -> None:
         )
 
 
+def _on_device(epoch: Any) -> list[Any]:
+    """Return the buffers on the GPU into which FFCV copies batches: lists of tensors, others are arrays."""
+    return [buffer for buffer in epoch.memory_allocations["operation"].values() if isinstance(buffer, list)]
+
+
 def _end(epoch: Any) -> None:
-    """Give FFCV's thread no further batches, and wait until it ends."""
+    """Give FFCV's thread no further batches, and wait until it ends, and with it its copies to a GPU.
+
+    A later epoch may get the memory of their page-locked buffers.
+    """
     epoch.iter_ixes = iter(())
     while epoch.is_alive():
         with suppress(Empty):
             epoch.output_queue.get(timeout=0.05)
+    for stream in filter(None, epoch.cuda_streams):  # without a GPU they are None
+        stream.synchronize()
     epoch.close()
 
 

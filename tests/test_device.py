@@ -72,6 +72,7 @@ def test_device_columns_report_the_share_of_copies_hidden_by_steps(
     assert columns["copy_p50_ms"] == copy_ms
     assert columns["copy_overlap_pct"] == pytest.approx(overlap_pct)
     assert columns["gpu_starved_pct"] == pytest.approx(starved_pct)
+    assert columns["step_p50_ms"] == step_ms
 
 
 def test_the_length_of_a_trial_costs_no_accuracy() -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from ffcv.loader import loader as ffcv_loader
 
 from loaderbench.api import Artifact, Encoding, Work
 from loaderbench.formats.conversion import Conversion
@@ -21,6 +25,9 @@ from loaderbench.machine import process
 from loaderbench.trial import measure
 from loaderbench.trial.spec import TrialSpec, Window
 from tests.canonical import built
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 slow = pytest.mark.slow
 WORK = Work(batch_size=16, workers=1, image_size=32, passes=2)
@@ -84,6 +91,37 @@ def test_ffcv_refuses_what_it_cannot_do(
 ) -> None:
     with pytest.raises(error, match=message), ffcv.stream(artifact, replace(WORK, **changes), order=order):
         pass
+
+
+def test_buffers_on_a_gpu_outlive_their_epoch_until_the_next_has_its_own(
+    artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training may still read them, and FFCV copies into new ones without waiting for it."""
+    buffers: list[Callable[[], object]] = []
+    alive: list[int] = []
+    copied: list[int] = []
+
+    class Epoch:
+        """What FFCV makes for an epoch, without its thread."""
+
+        is_alive, close = (lambda _: False), (lambda _: None)
+
+        def __init__(self, *_: object) -> None:
+            alive.append(sum(buffer() is not None for buffer in buffers))
+            on_gpu = torch.zeros(1)
+            buffers.append(weakref.ref(on_gpu))
+            self.memory_allocations = {"operation": {1: np.zeros(1), 2: [on_gpu], 3: None}}
+            self.cuda_streams = [SimpleNamespace(synchronize=lambda: copied.append(len(buffers)))]
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(())
+
+    monkeypatch.setattr(ffcv_loader, "EpochIterator", Epoch)
+    with ffcv.stream(artifact, WORK) as batches:
+        for _ in range(3):
+            assert list(batches) == []
+    assert alive == [0, 1, 1]
+    assert copied == [1, 2, 3]
 
 
 def trial(artifact: Artifact, work: Work, folder: Path, **options: Any) -> dict[str, Any]:

@@ -147,8 +147,8 @@ def test_added_seconds_are_differences_within_blocks() -> None:
 
 
 def test_training_plot_calls_no_faster_training_slower() -> None:
-    rows = [fabricate.fed(FAST, 1, "train", stall_vs_cached_pct=-2.0)]
-    rows += [fabricate.fed(REFERENCE, 1, "train", stall_vs_cached_pct=None, cached_images_per_s=None)]
+    rows = [fabricate.fed(FAST, 1, "train", stall_vs_warm_cached_pct=-2.0)]
+    rows += [fabricate.fed(REFERENCE, 1, "train", stall_vs_warm_cached_pct=None, warm_cached_images_per_s=None)]
     environment = fabricate.environment((FAST, REFERENCE), 1, REFERENCE.name, feeding=[FAST.name, REFERENCE.name])
     figure = drawn(analyse(rows, environment["campaign"]), "training.png")["training.png"]
     words = " ".join(" ".join(text.get_text() for text in figure.findobj(Text)).split())

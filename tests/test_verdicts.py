@@ -139,8 +139,8 @@ def test_an_unranked_contestant_never_leads_another_comparison(
 
 
 def test_training_without_a_cached_speed_counts() -> None:
-    rows = [fabricate.fed(FAST, 1, "train", images_per_s=900.0, stall_vs_cached_pct=None)]
-    rows += [fabricate.fed(REFERENCE, 1, "train", images_per_s=500.0, stall_vs_cached_pct=-2.0)]
+    rows = [fabricate.fed(FAST, 1, "train", images_per_s=900.0, stall_vs_warm_cached_pct=None)]
+    rows += [fabricate.fed(REFERENCE, 1, "train", images_per_s=500.0, stall_vs_warm_cached_pct=-2.0)]
     campaign = fabricate.environment((FAST, REFERENCE), 1, REFERENCE.name, feeding=[FAST.name, REFERENCE.name])
     assert verdicts.training(analyse(rows, campaign["campaign"])) == (
         f"{FAST.title} has the highest median in training: 900 images/s; the slowest is {REFERENCE.title} with "

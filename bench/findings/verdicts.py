@@ -217,7 +217,7 @@ def _trained(s: ContestantSummary) -> str:
 
 def against_cached(s: ContestantSummary) -> str:
     """Return how training compares with the same training on one cached batch, or an empty string."""
-    slower_pct = s.medians.get("stall_vs_cached_pct")
+    slower_pct = s.medians.get("stall_vs_warm_cached_pct")
     if slower_pct is None:
         return ""
     return f"{shown(abs(slower_pct))}% {'slower' if slower_pct >= 0 else 'faster'} than on one cached batch"

@@ -17,8 +17,10 @@ RENAMED = {
     "memory_mib": "peak_memory_mib",
     "anon_memory_mib": "peak_anon_memory_mib",
     "write_synced_s": "write_s",
+    "warm_cached_images_per_s": "cached_images_per_s",
+    "stall_vs_warm_cached_pct": "stall_vs_cached_pct",
 }
-"""Columns since then, and those of earlier rows that are shown in their place."""
+"""Newer columns, and those of earlier rows that are shown in their place. The last two came within schema 7."""
 
 
 def columns(times: Timeline) -> dict[str, float | int | None]:

@@ -228,9 +228,13 @@ class Record:  # long, because it is one schema, in the order of the file's head
     """Threads that torch has in each training step, whatever the loader sets in the process that trains. Of several
     ranks, the fewest."""
     cached_images_per_s: float | None = column(over_blocks=median, over_ranks=sum)
-    """Speed of the same training on one cached batch, with no loader running. Sum over ranks."""
+    """Speed of the same training on one cached batch, before there is a loader. Sum over ranks."""
     stall_vs_cached_pct: float | None = column(over_blocks=median)
     """How much lower `images_per_s` is, in percent of it."""
+    warm_cached_images_per_s: float | None = column(over_blocks=median, over_ranks=sum)
+    """The same as `cached_images_per_s`, measured after the loader is closed: on a device as warm as in training."""
+    stall_vs_warm_cached_pct: float | None = column(over_blocks=median)
+    """How much lower `images_per_s` is, in percent of that."""
     loss_first: float | None = column(over_blocks=median, over_ranks=fmean)
     """Mean loss of the first 8 training steps, over all ranks."""
     loss_last: float | None = column(over_blocks=median, over_ranks=fmean)

@@ -188,7 +188,7 @@ def training(material: Material) -> dict[str, Any] | None:
         return None
     noun = material.process_noun
     slowest = ["slowest_rank_images_per_s"] if noun else []
-    steps = ("cached_images_per_s", "stall_vs_cached_pct", "starved_pct", "step_p50_ms")
+    steps = ("warm_cached_images_per_s", "stall_vs_warm_cached_pct", "starved_pct", "step_p50_ms")
     speeds = []
     for f in trained:
         own = [f.summary.medians.get("images_per_s") or f.summary.trouble, *medians(f.summary, *slowest, *steps)]

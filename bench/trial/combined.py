@@ -48,8 +48,9 @@ def _combined(reports: Sequence[dict[str, Any]], timeline: Timeline) -> dict[str
     """Return the columns of all processes together. Raises TypeError for a column without a rule for that."""
     together: dict[str, Any] = {**timeline.columns()}
     together |= {name: _statistic(name, reports) for name in OVER_RANKS if name in reports[0]}
-    if cached := together.get("cached_images_per_s"):
-        together["stall_vs_cached_pct"] = stall_pct(together["images_per_s"], cached)
+    for kind in ("cached", "warm_cached"):
+        if cached := together.get(f"{kind}_images_per_s"):
+            together[f"stall_vs_{kind}_pct"] = stall_pct(together["images_per_s"], cached)
     allowed = allowed_cores()
     busy_cores = fmean(report["cores_used"] + allowed * report["other_cpu_pct"] / 100 for report in reports)
     cpu_s = together["cores_used"] * together["window_s"]

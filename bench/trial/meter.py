@@ -56,6 +56,8 @@ class Meter:
     """All windows are open. Each stays open until then, and from then on for its length."""
     closed: FileBarrier | None = None
     """All windows are closed. Each process continues until then, and so still loads while others are measured."""
+    ended: FileBarrier | None = None
+    """All loaders are closed. A consumer that measures without a loader again waits until then."""
     copies: Copies | None = None
     """Copies batches to the device of the work. None: that is the CPU."""
     glimpses: Glimpses | None = None

@@ -34,8 +34,9 @@ def run(spec: TrialSpec) -> dict[str, Any]:
         spec.memory_group.write_text(str(os.getpid()))
     loader = registry.loader(spec.loader)
     consume = consumers.prepare(spec.consumer, spec.artifact, spec.work, spec.consumer_options)
-    ready, begun, opened, closed = (
-        FileBarrier(name, spec.peers) if spec.peers else None for name in ("ready", "begun", "opened", "closed")
+    ready, begun, opened, closed, ended = (
+        FileBarrier(name, spec.peers) if spec.peers else None
+        for name in ("ready", "begun", "opened", "closed", "ended")
     )
     if ready:  # a consumer may measure without a loader first, and then no other process may have one either
         ready.wait()
@@ -48,7 +49,7 @@ def run(spec: TrialSpec) -> dict[str, Any]:
         copies = device.copies(spec.work)
         # In validation, later passes and epochs show the same images again.
         glimpses = Glimpses() if loader.reads and spec.work.augment == "train" else None
-        meter = Meter((), spec.artifact, spec.work, spec.window, gpu, begun, opened, closed, copies, glimpses)
+        meter = Meter((), spec.artifact, spec.work, spec.window, gpu, begun, opened, closed, ended, copies, glimpses)
         try:
             consumed = consume(timed, meter)
             if glimpses:

@@ -104,7 +104,7 @@ def training(analysis: Analysis, palette: Palette) -> Figure | None:
     for fed in analysis.by_consumer:
         s = fed.summary
         if fed.consumer != "paced" and s.speeds:
-            bar = Bar(look=palette.look(s), parts=[(s.median, 1.0)], mark=s.medians.get("cached_images_per_s"))
+            bar = Bar(look=palette.look(s), parts=[(s.median, 1.0)], mark=s.medians.get("warm_cached_images_per_s"))
             title = s.title + (", Lightning" if fed.consumer == "lightning" else "")
             rows.append(Row(title, [bar], Label(shown(s.median), verdicts.against_cached(s))))
     return bars(rows, "images/s in training, median of the blocks; line: one cached batch, no loader") if rows else None

@@ -17,7 +17,7 @@ from loaderbench.loaders.lightning import DataModule
 from loaderbench.loaders.lightning.datamodule import Epochs
 from loaderbench.trial.checks import InvalidWorkError
 from loaderbench.trial.consumers import Consume
-from loaderbench.trial.consumers.train import Training, columns, ready
+from loaderbench.trial.consumers.train import CachedBatch, Training, columns
 from loaderbench.trial.meter import Meter
 
 
@@ -28,7 +28,8 @@ def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss
     """
     if 0 < (gpus := torch.cuda.device_count()) < work.ranks:
         raise NotImplementedError(f"Lightning takes a GPU for each rank, and there are {gpus} for {work.ranks}")
-    training, cached = ready(artifact, work, model, cached_s, parallel=False)  # Lightning wraps the network itself
+    cached = CachedBatch(model, artifact.classes, work, cached_s)
+    training = Training(model, artifact.classes, work, parallel=False)  # Lightning wraps the network itself
 
     def consume(loader: Loader, meter: Meter) -> dict[str, Any]:
         watching = _Watching(training, meter)
@@ -46,7 +47,7 @@ def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss
             enable_progress_bar=False,
         )
         trainer.fit(_Module(training), datamodule=_Data(loader, work, meter))
-        return columns(meter, training, watching.losses, cached, loss_steps)
+        return {**columns(meter, training, watching.losses, loss_steps), **cached.columns(meter)}
 
     return consume
 

@@ -35,13 +35,14 @@ def prepare(artifact: Artifact, work: Work, *, model: str, cached_s: float, loss
     The options are those of `loaderbench.campaign.schema.TrainingOptions`. Several ranks train one network, by torch's
     DistributedDataParallel, each on its own batches.
     """
-    training, cached = ready(artifact, work, model, cached_s)
+    cached = CachedBatch(model, artifact.classes, work, cached_s)
+    training = Training(model, artifact.classes, work)
 
     def consume(loader: Loader, meter: Meter) -> dict[str, Any]:
         meter.in_step = work.ranks > 1
         with meter.fed_by(loader, requested(work)):
             losses = learn(meter, training)
-        return columns(meter, training, losses, cached, loss_steps)
+        return {**columns(meter, training, losses, loss_steps), **cached.columns(meter)}
 
     return consume
 
@@ -66,15 +67,36 @@ def learn(meter: Meter, training: Training) -> list[Tensor]:
     return losses
 
 
-def ready(
-    artifact: Artifact, work: Work, model: str, cached_s: float, *, parallel: bool = True
-) -> tuple[Training, float]:
-    """Return an untrained network, and the images/s at which such a network trains on one cached batch.
+class CachedBatch:
+    """Training of the same network on one cached batch, with no loader running.
 
-    `parallel`: as for `Training`; the measurement always reduces gradients over ranks.
+    It is measured before there is a loader and again after it, when the device is as warm as in training: a GPU that
+    has cooled may run at higher clocks. Gradients are reduced over ranks.
     """
-    cached = cached_images_per_s(Training(model, artifact.classes, work), work, cached_s)
-    return Training(model, artifact.classes, work, parallel=parallel), cached
+
+    def __init__(self, model: str, classes: int, work: Work, seconds: float) -> None:
+        """Measure for the first time. `seconds`: how long each time."""
+        self._model, self._classes, self._work, self._seconds = model, classes, work, seconds
+        self._threads = torch.get_num_threads()
+        self._before = self._images_per_s()
+
+    def columns(self, meter: Meter) -> dict[str, float]:
+        """Measure again, once all ranks or jobs have closed their loaders, and return the columns of `Record`."""
+        if meter.ended:
+            meter.ended.wait()
+        torch.set_num_threads(self._threads)  # the loader may have changed it
+        after = self._images_per_s()
+        images_per_s = meter.timeline.columns()["images_per_s"]
+        assert images_per_s
+        return {
+            "cached_images_per_s": self._before,
+            "stall_vs_cached_pct": stall_pct(images_per_s, self._before),
+            "warm_cached_images_per_s": after,
+            "stall_vs_warm_cached_pct": stall_pct(images_per_s, after),
+        }
+
+    def _images_per_s(self) -> float:
+        return cached_images_per_s(Training(self._model, self._classes, self._work), self._work, self._seconds)
 
 
 def cached_images_per_s(training: Training, work: Work, cached_s: float) -> float:
@@ -105,23 +127,17 @@ def cached_images_per_s(training: Training, work: Work, cached_s: float) -> floa
     return speed(int(steps))
 
 
-def columns(
-    meter: Meter, training: Training, losses: Sequence[Tensor], cached: float, loss_steps: int
-) -> dict[str, float | None]:
-    """Return the columns of `Record` for a finished training. `cached`: images/s on one cached batch."""
+def columns(meter: Meter, training: Training, losses: Sequence[Tensor], loss_steps: int) -> dict[str, float | None]:
+    """Return the columns of `Record` for a finished training."""
     first = losses[:_JUDGED_STEPS]
     later = losses[loss_steps - _JUDGED_STEPS : loss_steps] if len(losses) >= loss_steps else []
-    images_per_s = meter.timeline.columns()["images_per_s"]
-    assert images_per_s
     clock, overlap = training.clock, {}
     if meter.copies and isinstance(clock, CudaClock):
         overlap = meter.copies.clock.overlap(meter.timeline, clock)
     return {
         **clock.columns(meter.timeline),
         **overlap,
-        "cached_images_per_s": cached,
         "training_threads": training.threads,
-        "stall_vs_cached_pct": stall_pct(images_per_s, cached),
         "loss_first": _mean(first),
         "loss_last": _mean(later),
     }
@@ -158,7 +174,9 @@ class Training:
         self.model = DistributedDataParallel(self.network) if parallel and work.ranks > 1 else self.network
         """What a step calls: the network, wrapped if its gradients are reduced over ranks."""
         on_gpu = self.device.type == "cuda"
-        self.clock: Clock = CudaClock(partial(torch.cuda.Event, enable_timing=True)) if on_gpu else Clock()
+        # Waiting for a blocking event takes no CPU time from the loader.
+        event = partial(torch.cuda.Event, enable_timing=True, blocking=True)
+        self.clock: Clock = CudaClock(event) if on_gpu else Clock()
         torch.manual_seed(work.own_seed)  # each rank mixes images differently
         self.optimizer = torch.optim.SGD(
             self.network.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-5, nesterov=True
