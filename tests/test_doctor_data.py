@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from loaderbench import cli
 from loaderbench.campaign import campaign as config
 from loaderbench.doctor import answer, data_answer, data_sample, on_data
+from loaderbench.doctor.data_case import Case
 from loaderbench.doctor.data_verdict import DataDiagnosis, diagnose
 from loaderbench.doctor.on_data import examine_data, size_bytes
 from loaderbench.findings.analysis import analyse
@@ -23,7 +24,7 @@ from loaderbench.machine.errors import FixableError
 from loaderbench.machine.progress import Display
 from loaderbench.records.folder import CampaignFolder
 from tests import campaigns, fabricate
-from tests.sampled import CAMPAIGN, GIB, IMAGES, SPEEDS, case, found, places, sampled_at
+from tests.sampled import CAMPAIGN, GIB, IMAGES, LIMITS, SPEEDS, case, found, places, rows_of, sampled_at
 
 ALL_EQUAL = dict.fromkeys(SPEEDS, 1000.0)
 IDLE = {"cores": 0.8}
@@ -146,6 +147,21 @@ def test_present_way_without_a_speed_is_no_verdict_on_the_data() -> None:
     diagnosis = diagnose(given)
     assert diagnosis.bottleneck == "cannot tell"
     assert diagnosis.missing == ("Now: failed: no memory",)
+
+
+def without(*names: str) -> Case:
+    """The ordinary case, in which these contestants have no speed."""
+    speeds = {name: speed for name, speed in SPEEDS.items() if name not in names}
+    return replace(case(), analysis=analyse(rows_of(speeds, LIMITS, {}), CAMPAIGN))
+
+
+def test_present_way_that_ran_once_does_not_show_how_steady_the_machine_is() -> None:
+    assert diagnose(without("present-again")).bottleneck == "cannot tell"
+    assert diagnose(replace(without("present-again"), now="copies-torchvision")).bottleneck == "cores"
+
+
+def test_another_way_is_examined_if_the_usual_one_fails() -> None:
+    assert diagnose(replace(without("present", "present-again"), now="copies-torchvision")).bottleneck == "cores"
 
 
 def test_page_holds_the_verdict_the_cures_and_the_picture(tmp_path: Path) -> None:

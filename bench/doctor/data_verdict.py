@@ -125,9 +125,13 @@ def _gain(way: Way, present: Way) -> float:
 
 
 def _unsteadiness(case: Case) -> float:
-    """Return the ratio of the faster to the slower trial of the present way; 1 if one is missing."""
-    speeds = [s.median for s in map(case.summary, (PRESENT, AGAIN)) if s]
-    return max(speeds) / min(speeds)
+    """Return the ratio of the faster to the slower trial of ImageFolder; 1 if one is missing."""
+    speeds = _repeated(case)
+    return max(speeds) / min(speeds) if len(speeds) > 1 else 1.0
+
+
+def _repeated(case: Case) -> list[float]:
+    return [s.median for s in map(case.summary, (PRESENT, AGAIN)) if s]
 
 
 def _cure(case: Case, present: Way, way: Way) -> DataCure:
@@ -202,6 +206,8 @@ def _decide(case: Case, present: Way, limits: tuple[Limit, ...], cures: tuple[Da
 def _doubt(case: Case, present: Way) -> tuple[str, str] | None:
     """Return why nothing can be said, and the evidence; None if something can."""
     again = "The machine is too unsteady to tell: run again while it is idle."
+    if case.now == PRESENT and len(_repeated(case)) < 2:  # noqa: PLR2004 - two can differ
+        return "Nothing shows how steady the machine is: run again.", "the present way ran once instead of twice"
     if (ratio := _unsteadiness(case)) > _UNSTEADY:
         return again, f"two trials of the present way differ by {100 * (ratio - 1):.0f}%"
     names, counted = {PRESENT, AGAIN, case.now}, case.analysis.counted

@@ -61,6 +61,7 @@ def examine_data(  # noqa: PLR0913 - what is examined, for which training, and w
         if model:
             display.say(f"training {model} on one batch ...")
             demand, trained = data_demand.measure(model, ran.work_on(1, 1))
+            display.say(f"{trained} takes {demand:,.0f} images/s")
         measured = data_sample.measure(ran, data, cache, results, display)
         diagnosis, page = data_sample.answer(
             measured, reports, now=now, demand=demand, trained=trained, memory_bytes=memory_bytes
