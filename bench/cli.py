@@ -299,7 +299,7 @@ def doctor(  # noqa: PLR0913 - each is an option; # long, because each has its h
         str | None,
         typer.Argument(
             help="module:function; the function returns an iterable of batches, such as a torch DataLoader, or a "
-            "Lightning DataModule."
+            "Lightning DataModule. Or the command that trains, in quotes, such as 'python main.py /data'."
         ),
     ] = None,
     *,
@@ -353,7 +353,10 @@ def doctor(  # noqa: PLR0913 - each is an option; # long, because each has its h
     environment stay as they are.
     """
     if (target is None) == (data is None):
-        _fail("name either images with --data, or a loader of your own as module:function")
+        _fail(
+            "name either images with --data, or a loader of your own as module:function or by the command that trains, "
+            "in quotes"
+        )
     if target is not None:
         _only("with --data", {"--demand": demand, "--model": model, "--memory": memory, "--loader": loader})
         _examine(target, step_ms, step, seconds, markdown)

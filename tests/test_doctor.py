@@ -17,6 +17,7 @@ from loaderbench.doctor.examination import DoctorError, examine, step_time
 from loaderbench.doctor.experiment import Experiment, goes_on
 from loaderbench.machine.process import run_child
 from tests.clinic import odd
+from tests.test_lightning import noting, trainer
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("forked")
@@ -136,6 +137,7 @@ def test_a_window_takes_whole_rounds_of_the_workers(window_s, batches, workers, 
         ("talking", "DataLoader", 4),
         ("ready", "DataLoader", 4),
         ("Resettable", "Resettable of tests", 4),
+        ("web", "DataLoader", 4),
     ],
 )
 def test_loaders_of_any_make_run(name, kind, samples, tmp_path):
@@ -234,6 +236,16 @@ def test_a_watched_loader_is_told_apart_and_stays_as_it_is():
     assert (seen.batches, seen.epochs) == (8, 2)
     assert (seen.first_waits_s, seen.waits_s, seen.steps_s) == (4.0, 6.0, 8.0)
     assert "56% of the training time waits for data (8 batches, 2 epochs" in said[0]
+
+
+@pytest.mark.slow
+def test_the_trainer_of_lightning_trains_on_a_watched_loader():
+    loader, model = odd.no_labels(), noting("lightning")
+    model.training_step = lambda batch: model.layer(batch.mean((2, 3))).square().mean()
+    with loaderbench.watch(loader, [].append) as seen:
+        trainer("lightning", max_epochs=2).fit(model, loader)
+    assert (seen.batches, seen.epochs) == (32, 2)
+    assert seen.steps_s > 0
 
 
 def test_an_iterator_can_be_watched(monkeypatch):

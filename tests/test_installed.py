@@ -1,5 +1,6 @@
 """The installed wheel works without loader libraries, and beside packages named like our folders."""
 
+import os
 import subprocess
 import sys
 import sysconfig
@@ -116,6 +117,41 @@ def test_installed_data_module_delivers_batches_beside_other_packages(core, ever
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str([(16, 3, 32, 32)] * 6)
+
+
+@pytest.mark.slow
+def test_doctor_examines_a_loader_where_torch_is_the_only_loader_library(core, tmp_path):
+    beside = tmp_path / "beside"
+    beside.mkdir()
+    for package in Path(sysconfig.get_path("purelib")).iterdir():  # torch, and what it needs, of this environment
+        if not package.name.startswith((*HEAVY[:-2], "torchvision", "cv2", "numba", "loaderbench", "_", "numpy")):
+            (beside / package.name).symlink_to(package)
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from torch.utils.data import DataLoader, TensorDataset\n"
+        "def whole():\n"
+        "    return DataLoader(TensorDataset(torch.zeros(64, 3)), 8, num_workers=1)\n"
+        "def make():\n"
+        "    yield from whole()\n"
+    )
+    program = (
+        "import sys, pathlib\n"
+        "from loaderbench.doctor.changes import Change\n"
+        "from loaderbench.doctor.experiment import Experiment\n"
+        "from loaderbench.machine.process import run_child\n"
+        "experiment = Experiment('mine:whole', '.', 0.2, Change(timed=True, library_threads=1))\n"
+        "print(run_child('loaderbench.doctor.experiment.run', experiment, pathlib.Path('log'))['status'])\n"
+    )
+    for command, expected in (
+        ([core / "loaderbench", "doctor", "mine:make", "--seconds", "0.5"], "samples/s"),
+        ([core / "python", "-c", program], "ok"),
+    ):
+        environment = {**os.environ, "PYTHONPATH": str(beside)}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert expected in done.stdout
 
 
 def test_command_line_imports_no_loader_library():

@@ -20,6 +20,8 @@ _CLASSES = {
     "litdata.streaming.dataloader.StreamingDataLoader": "LitData StreamingDataLoader",
 }
 """Loaders whose settings can be changed: import path of the class, and what people call it."""
+_FEW = 16
+"""Parts of a list among which a loader is looked for."""
 _OF_WORKERS = {"prefetch_factor": None, "persistent_workers": False, "multiprocessing_context": None, "timeout": 0}
 """Settings that torch accepts only with workers, and their values without."""
 
@@ -61,11 +63,12 @@ class Built:
 
 
 def _held(value: Any, depth: int = 3) -> Iterator[Any]:
-    """Yield an object, the values of its attributes, and the variables of a generator, and so on."""
+    """Yield an object, the values of its attributes, the variables of a generator, the parts of a list, and so on."""
     yield value
     frame = getattr(value, "gi_frame", None)
     attributes, variables = getattr(value, "__dict__", {}), frame.f_locals if frame else {}
-    for part in [*attributes.values(), *variables.values()] if depth else ():
+    parts = value[:_FEW] if isinstance(value, list | tuple) else ()
+    for part in [*attributes.values(), *variables.values(), *parts] if depth else ():
         yield from _held(part, depth - 1)
 
 

@@ -22,6 +22,7 @@ from loaderbench.machine.counters import processes, tree_seconds
 _WARM_UP, _FEWEST_BATCHES, _LARGEST_ROUND, _LONGEST = 0.25, 4, 8, 6
 """Time before the window opens, over its length; the fewest batches in it; the most workers whose batches it takes in
 whole rounds; its longest duration over the length asked for."""
+_MOST_STEPS = 1000
 _MEMORY_READINGS = 10
 _SHOWN = ("num_workers", "prefetch_factor", "persistent_workers", "pin_memory", "batch_size")
 
@@ -115,8 +116,7 @@ def time_step(task: tuple[Experiment, str | None]) -> dict[str, Any]:
     times: list[float] = []
 
     def repeated(batch: Any) -> Iterator[Any]:
-        until = time.perf_counter() + experiment.seconds
-        while len(times) <= _FEWEST_BATCHES or time.perf_counter() < until:
+        while len(times) <= _FEWEST_BATCHES or (sum(times) < experiment.seconds and len(times) < _MOST_STEPS):
             begun = time.perf_counter()
             yield batch
             if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():

@@ -167,6 +167,13 @@ def streamed_batches() -> Any:
     return DataLoader(Streamed(batched=True), batch_size=None, num_workers=1)
 
 
+def web() -> Any:
+    """WebDataset's loader, which batches by itself."""
+    from webdataset import WebLoader
+
+    return WebLoader(Streamed(), batch_size=None, num_workers=1).batched(4)
+
+
 def several() -> Any:
     """A data set that makes several samples at once, as Hugging Face's do."""
     return DataLoader(Several(), batch_size=4, num_workers=1)
