@@ -75,7 +75,7 @@ def steps(out: Path) -> list[Step]:
         Step(
             "campaign",
             [
-                loaderbench, "bench", ROOT / "scripts" / "gpu-check.toml", "--skip", "*float16*",
+                loaderbench, "bench", ROOT / "scripts" / "gpu-check.toml", "--skip", "*float16*", "--skip", "ffcv-raw*",
                 "--cache", ROOT / "data", "--results", results, "--reports", out / "reports",
             ],
             360,
