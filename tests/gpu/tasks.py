@@ -75,7 +75,11 @@ def consumed(way: Way, artifact: Artifact) -> tuple[np.ndarray, np.ndarray]:
     run = train.prepare(artifact, work, **TRAINING | {"cached_s": 0.1})
     window = Window(0, 0, STEPS, None, whole_epoch_s=0)
     meter = Meter((), artifact, work, window, Gpu(), copies=device.copies(work))
-    with patch.object(train.Training, "loss", with_labels), patch.object(train.Training, "normalised", with_images):
+    with (
+        patch.object(train.Training, "loss", with_labels),
+        patch.object(train.Training, "normalised", with_images),
+        patch.object(train, "cached_images_per_s", lambda *_: 1.0),  # its batch is no loader's
+    ):
         run(TimedLoader(registry.loader(way.loader), way.options), meter)
     return torch.cat(images).cpu().numpy(), torch.cat(labels).numpy()
 
@@ -96,7 +100,8 @@ def profile(spec: dict[str, Any]) -> dict[str, Any]:
 
     folder: Path = spec["folder"]
     artifact = Artifact("any", str(folder), 64_000, 6400 * 45, 0, 0, Encoding("raw"), 10, label_counts=(6400,) * 10)
-    _, cached = train.ready(artifact, OF_PACE, str(TRAINING["model"]), 1.0)
+    training = train.Training(str(TRAINING["model"]), artifact.classes, OF_PACE)
+    cached = train.cached_images_per_s(training, OF_PACE, 1.0)
     options = {"images_per_s": cached / 2, "cpu_memory": spec["cpu_memory"]}
     trial_spec = TrialSpec(
         loader="pace",
@@ -110,6 +115,7 @@ def profile(spec: dict[str, Any]) -> dict[str, Any]:
     )
     with (
         patch.object(train.Training, "step", marked),
+        patch.object(train, "cached_images_per_s", lambda *_: cached),  # so that the last steps are the loader's
         torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as profiler,
     ):
         columns = trial.run(trial_spec)
