@@ -13,19 +13,16 @@ _BAR = re.compile(r"(?<!\\)\|")
 
 def text(diagnosis: Diagnosis, target: str) -> str:
     """Return the page on a loader: the verdict, its evidence, the first cures, and all experiments."""
-    waiting = diagnosis.waiting is not None and diagnosis.bottleneck != "model"  # there it is evidence
+    seen = [(trial.name, trial.observation.samples_per_s) for trial in diagnosis.trials if trial.observation]
+    told = diagnosis.bottleneck in {"model", "cannot tell"}  # there it is evidence, or uncertain
     return page(
         "doctor_loader.md.j2",
         of=target,
         diagnosis=diagnosis,
-        waiting=f"{diagnosis.waiting:.0%}" if waiting else None,
+        waiting=None if diagnosis.waiting is None or told else f"{diagnosis.waiting:.0%}",
         cures=[(f"{place}. {cure.what}", *_effect(cure)) for place, cure in enumerate(diagnosis.cures[:_CURES], 1)],
-        experiments=[
-            (trial.name, seen.samples_per_s, times(seen.samples_per_s / diagnosis.samples_per_s), "")
-            if (seen := trial.observation)
-            else (trial.name, None, None, trial.reason)
-            for trial in diagnosis.trials
-        ],
+        experiments=[(name, speed, times(speed / diagnosis.samples_per_s)) for name, speed in seen],
+        missing=[f"{trial.name}: {trial.reason}" for trial in diagnosis.trials if not trial.observation],
     )
 
 

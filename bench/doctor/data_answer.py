@@ -35,6 +35,7 @@ def text(diagnosis: DataDiagnosis, origin: str, machine: str) -> str:
         machine=machine,
         diagnosis=diagnosis,
         picture=PICTURE,
+        missing=diagnosis.missing,
         limits=[(one.part, one.images_per_s, one.note) for one in diagnosis.limits],
         speeds=[[title, *_speed(way, diagnosis, cure)] for title, way, cure in ways],
         costs=[[title, *_costs(way)] for title, way, _ in ways],
