@@ -90,6 +90,7 @@ def tiny(*_: object, num_classes: int, **__: object) -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIDE**2, num_classes))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("forked")
 def test_the_pixels_that_training_consumes_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train.models, "get_model", tiny)

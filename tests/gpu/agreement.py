@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from loaderbench.certify.pixels import SURE_DB
+from loaderbench.certify.pixels import LEAST_DB
 from loaderbench.images import CanonicalImages
 
 Pixels = NDArray[np.uint8]
@@ -48,7 +48,7 @@ def wrong_pixels(consumed: Iterable[tuple[int, Pixels]], stored: Mapping[int, Pi
     digests, seen, wrong = {label: digest(pixels) for label, pixels in stored.items()}, set(), []
     for number, (label, pixels) in enumerate(consumed):
         seen.add(label)
-        if digest(pixels) != digests[label] and (exact or cv2.PSNR(pixels, stored[label]) < SURE_DB):
+        if digest(pixels) != digests[label] and (exact or cv2.PSNR(pixels, stored[label]) < LEAST_DB):
             wrong.append(f"image {number}, of label {label}")
     return [*wrong, *(f"never label {label}" for label in sorted(stored.keys() - seen))]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 OK = {"status": "ok", "reason": ""}
 LATE_CYCLES = 20_000_000
 """How much later a GPU comes to each step, about 10 ms: a batch that is overwritten too early is then seen to be."""
-STEPS = 30
+STEPS = 20
 COPIES = 50
 TRAINING = {"model": "resnet18", "cached_s": 1.0, "loss_steps": 8}
 OF_PACE = Work(batch_size=256, workers=1, image_size=224, device="cuda")
@@ -72,7 +72,7 @@ def consumed(way: Way, artifact: Artifact) -> tuple[np.ndarray, np.ndarray]:
         return normalised(training, batch)
 
     work = way.work
-    run = train.prepare(artifact, work, **TRAINING | {"cached_s": 0.1})
+    run = train.prepare(artifact, work, model="shufflenet_v2_x0_5", cached_s=0.1, loss_steps=8)
     window = Window(0, 0, STEPS, None, whole_epoch_s=0)
     meter = Meter((), artifact, work, window, Gpu(), copies=device.copies(work))
     with (
