@@ -230,7 +230,7 @@ def stall(images_per_s: float, *rows: Record, **work: int) -> ControlResult:
 
 
 def trained(block: int = 1, **changes: Any) -> Record:
-    return fabricate.fed(ACTOR, block, "train", **{"cached_images_per_s": 2000.0, "starved_pct": 50.0} | changes)
+    return fabricate.fed(ACTOR, block, "train", **{"warm_cached_images_per_s": 2000.0, "starved_pct": 50.0} | changes)
 
 
 @pytest.mark.parametrize(
@@ -249,11 +249,11 @@ def test_data_stall_must_be_what_a_known_speed_predicts(images_per_s: float, sta
 
 
 def test_data_stall_is_judged_by_its_worst_block() -> None:
-    result = stall(1000.0, trained(1), trained(2, starved_pct=60.0, cached_images_per_s=1600.0), trained(3))
+    result = stall(1000.0, trained(1), trained(2, starved_pct=60.0, warm_cached_images_per_s=1600.0), trained(3))
     assert (result.passed, result.measured) == (False, "60.0 % of the time instead of 37.5 %")
 
 
-@pytest.mark.parametrize("changes", [{"starved_pct": None}, {"cached_images_per_s": None}, {"status": "failed"}])
+@pytest.mark.parametrize("changes", [{"starved_pct": None}, {"warm_cached_images_per_s": None}, {"status": "failed"}])
 def test_a_data_stall_that_is_missing_in_one_block_is_called_unread(changes: dict[str, Any]) -> None:
     result = stall(1000.0, trained(1), trained(2, **changes))
     assert (result.passed, result.measured) == (None, "50.0 % of the time instead of 50.0 %; unread in block 2")

@@ -37,8 +37,8 @@ def trained(actor: fabricate.Actor, stalls_pct: tuple[float | None, ...], *, gpu
         else:
             columns = {
                 "images_per_s": 2000 * (1 - stall_pct / 100),
-                "cached_images_per_s": 2000.0,
-                "stall_vs_cached_pct": stall_pct,
+                "warm_cached_images_per_s": 2000.0,
+                "stall_vs_warm_cached_pct": stall_pct,
                 "starved_pct": stall_pct,
                 "gpu_starved_pct": stall_pct if gpu else None,
                 "cores_used": 0.9 * workers,

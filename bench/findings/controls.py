@@ -118,9 +118,10 @@ def _stall(title: str, images_per_s: float, rows: Sequence[Record]) -> ControlRe
 
 def _stalls_pct(row: Record, images_per_s: float) -> tuple[float, float] | None:
     """Return the measured data stall and the one that this speed must cause, in %; None if either is unknown."""
-    if row.status != "ok" or row.starved_pct is None or not row.cached_images_per_s:
+    cached = row.warm_cached_images_per_s
+    if row.status != "ok" or row.starved_pct is None or not cached:
         return None
-    return row.starved_pct, max(0.0, 100 * (1 - images_per_s / row.cached_images_per_s))
+    return row.starved_pct, max(0.0, 100 * (1 - images_per_s / cached))
 
 
 def _processes(work: Mapping[str, Any]) -> int:

@@ -28,7 +28,7 @@ def keeping_busy(material: Material) -> dict[str, Any] | None:
     curves = trained(material.analysis)
     if not curves:
         return None
-    columns = ("starved_pct", "stall_vs_cached_pct", "cores_used", "cpu_s_per_1k_images")
+    columns = ("starved_pct", "stall_vs_warm_cached_pct", "cores_used", "cpu_s_per_1k_images")
     points = []
     for curve in curves:
         for workers, point in curve.points.items():

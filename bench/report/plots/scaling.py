@@ -43,7 +43,7 @@ def stalls(analysis: Analysis, palette: Palette) -> Figure | None:
         _draw_speeds(speed, curve.main.title, measured, style)
         found = stalls_pct(measured)
         stall.plot([*found], [*found.values()], **style)
-    cached = [p.medians.get("cached_images_per_s", 0.0) for curve in curves for p in curve.points.values()]
+    cached = [p.medians.get("warm_cached_images_per_s", 0.0) for curve in curves for p in curve.points.values()]
     _count_workers(stall, curves, "waiting for data, % of the time   ← better")
     _count_workers(speed, curves, "images/s in training   better →")
     stall.axhline(BUSY_STALL_PCT, color=INK, ls="--", lw=1)
