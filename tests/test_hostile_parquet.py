@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from loaderbench.images import SourceError, archives
+from loaderbench.images import SourceError, archives, parquet_pages
 from loaderbench.images.parquet_pages import check_pages
 from tests.archives import image, read
 from tests.parquet import dataset
@@ -130,6 +130,14 @@ def test_headers_and_footers_that_readers_may_understand_differently_are_refused
         check_pages(path, MIB)
         with pytest.raises(ValueError, match="a row group of far more"):
             check_pages(path, 3)
+
+
+def test_a_large_footer_is_refused_before_pyarrow_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = dataset(tmp_path / "x.parquet", [(image(1), 0)] * 5, row_group_size=1)
+    monkeypatch.setattr(parquet_pages, "_LARGEST_FOOTER_BYTES", 1000)
+    monkeypatch.setattr(pq, "ParquetFile", pytest.fail)
+    with pytest.raises(SourceError, match=r"no footer, or one of more than \d+ MiB"):
+        read(path, tmp_path / "cache")
 
 
 def test_a_parquet_file_of_endless_empty_rows_is_refused(tmp_path: Path) -> None:

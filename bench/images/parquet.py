@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loaderbench.images.archives import LARGEST_BYTES, DamagedError, Reject, most_bytes
-from loaderbench.images.parquet_pages import check_pages
+from loaderbench.images.parquet_pages import check_pages, seek_footer
 from loaderbench.images.splits import files_of, split_in
 from loaderbench.images.tree import SourceError
 from loaderbench.images.unpack import Archive, Sample
@@ -144,6 +144,8 @@ def _open(path: Path) -> Any:
             f"reading {printable(path)} needs pyarrow: pip install '.[parquet]' in the checkout"
         ) from None
     try:
+        with path.open("rb") as file:
+            seek_footer(file)
         return ParquetFile(path)
     except Exception as error:  # noqa: BLE001 - a damaged file can make the reader raise anything
         raise _damaged(path, error) from None
