@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loaderbench.bucket import client as bucket
+from loaderbench.bucket import copy as copying
 from loaderbench.bucket import loopback, rclone
 from loaderbench.bucket.client import Location, S3Error, relative
-from loaderbench.bucket.copy import _check_count, _Object, copy
+from loaderbench.bucket.copy import copy
 from loaderbench.machine.progress import Display
 from tests.buckets import URL, Shown, content, keys_in
 from tests.proxy import proxy
@@ -250,8 +251,13 @@ def test_a_million_keys_take_less_than_400_mib(tmp_path: Path) -> None:
     assert int(found[2]) < 400
 
 
-def test_a_disk_that_ignores_case_is_told(tmp_path: Path) -> None:
-    (tmp_path / "cat.jpg").touch()
-    objects = dict.fromkeys(("cat.jpg", "Cat.jpg"), _Object(0, 0.0, ""))
+def test_a_disk_that_ignores_case_is_told(between: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetch(_: object, __: object, lacking: dict[str, object], files: Path, ___: object) -> None:
+        for path in lacking:
+            (files / path.casefold()).parent.mkdir(exist_ok=True)
+            (files / path.casefold()).touch()
+
+    between.extra = {"set/cat.jpg": b"1", "set/Cat.jpg": b"2"}
+    monkeypatch.setattr(copying, "_fetch", fetch)
     with pytest.raises(S3Error, match=r"differ only in upper and lower case \(cat.jpg\)"):
-        _check_count(tmp_path, objects, Location("bucket", ""))
+        copy(URL, tmp_path, Display())
