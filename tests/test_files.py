@@ -51,6 +51,23 @@ def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "important"
 
 
+@pytest.mark.parametrize(("folder", "lock"), [(0o700, 0o600), (0o755, 0o644), (0o2775, 0o664)])
+def test_whoever_may_write_to_a_folder_may_lock_it(tmp_path: Path, folder: int, lock: int) -> None:
+    tmp_path.chmod(folder)
+    with locked(tmp_path, ""):
+        assert (tmp_path / ".lock").stat().st_mode & 0o777 == lock
+
+
+def test_the_lock_of_another_user_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files.FileLock, "acquire", refused)
+    reason = r"\.lock cannot be opened: it is another user's; use another folder"
+    with pytest.raises(FixableError, match=reason), locked(tmp_path, ""):
+        pass
+
+
 @pytest.mark.parametrize("goes_on", [True, False])
 def test_a_folder_is_not_built_through_a_link(tmp_path: Path, *, goes_on: bool) -> None:
     (tmp_path / "elsewhere").mkdir()

@@ -225,7 +225,7 @@ def _acquired(folder: Path, *, blocking: bool) -> BaseFileLock:
     Where the file system has no locks, the lock is a file that names this process, and that counts while it lives.
     """
     path = folder / ".lock"
-    lock: BaseFileLock = FileLock(path)
+    lock: BaseFileLock = FileLock(path, mode=folder.stat().st_mode & 0o666)  # for those who may write to the folder
     try:
         lock.acquire(blocking=blocking)
     except PermissionError:
