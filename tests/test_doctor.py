@@ -14,7 +14,8 @@ import loaderbench
 from loaderbench.doctor.batches import Batch, described
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.examination import DoctorError, examine, step_time
-from loaderbench.doctor.experiment import Experiment, goes_on
+from loaderbench.doctor.experiment import Experiment, goes_on, needs_step
+from loaderbench.doctor.steps import points
 from loaderbench.machine.process import run_child
 from tests.clinic import odd
 from tests.test_lightning import noting, trainer
@@ -185,10 +186,36 @@ def test_each_step_is_timed_in_whatever_process_does_it(settings, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["subset", "streamed", "streamed_batches", "several", "derived"])
+@pytest.mark.parametrize("name", ["subset", "streamed", "streamed_batches", "itself", "several", "derived"])
 def test_samples_are_timed_however_the_data_set_makes_them(name, tmp_path):
     report = observed(name, tmp_path, settings=(("num_workers", 0),), timed=True)
     assert report["observation"].steps["sample"].calls == report["observation"].samples
+
+
+def test_the_steps_of_transforms_inside_a_preset_are_known():
+    names = [point.name for point in points(odd.preset())]
+    flatten = ["transform Identity", "transform Flatten", "transform Identity (2)"]
+    assert names == ["sample", *flatten, "collate"]
+
+
+def test_steps_of_a_plain_list_are_not_known():
+    with pytest.raises(NotImplementedError, match="steps are known of data sets written in Python, not of list"):
+        list(points(DataLoader([1, 2])))
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ([30.0], True),
+        ([30.0, 1.0], False),
+        ([0.5] * 4, True),
+        ([0.5] * 5, False),
+        ([1e-6] * 999, True),
+        ([1e-6] * 1000, False),
+    ],
+)
+def test_few_slow_steps_or_many_fast_ones_are_timed(times, expected):
+    assert needs_step(times, 2.0) is expected
 
 
 @pytest.mark.slow

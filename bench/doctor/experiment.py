@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
@@ -116,7 +116,7 @@ def time_step(task: tuple[Experiment, str | None]) -> dict[str, Any]:
     times: list[float] = []
 
     def repeated(batch: Any) -> Iterator[Any]:
-        while len(times) <= _FEWEST_BATCHES or (sum(times) < experiment.seconds and len(times) < _MOST_STEPS):
+        while needs_step(times, experiment.seconds):
             begun = time.perf_counter()
             yield batch
             if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
@@ -142,6 +142,13 @@ def time_step(task: tuple[Experiment, str | None]) -> dict[str, Any]:
     return targets.plainly(
         lambda: targets.run_command(words, experiment.folder, lambda loader: trained(next(iter(loader))))
     )
+
+
+def needs_step(times: Sequence[float], seconds: float) -> bool:
+    """Return whether another step must be timed after the first one, which also sets up."""
+    if len(times) <= _FEWEST_BATCHES:
+        return len(times) < 2 or sum(times) < _LONGEST * seconds  # noqa: PLR2004 - the first one does not count
+    return sum(times) < seconds and len(times) < _MOST_STEPS
 
 
 def _prepare(built: Built, change: Change, timer: steps.Timer) -> None:

@@ -119,7 +119,7 @@ def _iteration(kind: type, count: Callable[[Any], int]) -> Point:
 
     def put(following: Callable[[Iterator[Any]], Any]) -> None:
         def iterate(dataset: Any) -> Iterator[Any]:
-            samples = iter(original(dataset))
+            samples = original(dataset)  # `iter` would call this function again for one that iterates over itself
             with suppress(StopIteration):
                 while True:
                     yield following(samples)

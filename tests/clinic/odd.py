@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler
+from torchvision import transforms
 
 
 class Numbers(Dataset[Any]):
     """Small images without labels."""
 
     def __init__(self) -> None:
-        self.transform = torch.nn.Identity()
+        self.transform: Any = torch.nn.Identity()
 
     def __len__(self) -> int:
         return 64
@@ -104,6 +105,30 @@ class Streamed(IterableDataset[Any]):
             yield torch.zeros(4, 3, 8, 8) if self.batched else torch.zeros(3, 8, 8)
 
 
+class Itself(IterableDataset[Any]):
+    """Is its own iterator, as LitData's data set is."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self.left = 32
+        return self
+
+    def __next__(self) -> torch.Tensor:
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        return torch.zeros(3, 8, 8)
+
+
+class Preset:
+    """Holds its transforms, as the presets of torchvision's references do."""
+
+    def __init__(self) -> None:
+        self.transforms = transforms.Compose([torch.nn.Identity(), torch.nn.Flatten(), torch.nn.Identity()])
+
+    def __call__(self, image: torch.Tensor) -> Any:
+        return self.transforms(image)
+
+
 class Several(Numbers):
     """Returns the images of a batch in one call."""
 
@@ -160,6 +185,18 @@ def subset() -> Any:
 def streamed() -> Any:
     """A data set without an index."""
     return DataLoader(Streamed(), batch_size=4, num_workers=1)
+
+
+def itself() -> Any:
+    """A data set that is its own iterator."""
+    return DataLoader(Itself(), batch_size=4, num_workers=1)
+
+
+def preset() -> Any:
+    """The transforms lie inside another object, and the data set inside another one."""
+    dataset = Numbers()
+    dataset.transform = Preset()
+    return DataLoader(Subset(dataset, range(32)), batch_size=4, num_workers=1)
 
 
 def streamed_batches() -> Any:
