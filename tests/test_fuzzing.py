@@ -35,6 +35,7 @@ def test_every_mutated_file_is_read_or_refused(kind: str, tmp_path: Path) -> Non
     assert min(seen["read"], seen["refused"]) > FILES // 50
 
 
+@pytest.mark.slow
 def test_a_parquet_footer_that_would_end_the_process_is_refused(tmp_path: Path) -> None:
     """pyarrow 26 ends it if it is asked for the metadata of a column, because a histogram has a wrong size."""
     assert fuzzed("Parquet", 469, 470, tmp_path) == {"refused": 1}

@@ -83,7 +83,7 @@ def test_a_transfer_reports_progress_within_a_file_and_stops_on_ctrl_c(
 
 
 @pytest.mark.usefixtures("bucket")
-@pytest.mark.parametrize("way", ["publish", "pull"])
+@pytest.mark.parametrize("way", ["publish", pytest.param("pull", marks=pytest.mark.slow)])
 def test_a_transfer_without_progress_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """The server keeps the connection, and rclone waits for it."""
     path = tmp_path / "small" / "files" / "one"
