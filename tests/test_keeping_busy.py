@@ -16,7 +16,7 @@ from loaderbench.findings import keeping_busy
 from loaderbench.findings.analysis import analyse
 from loaderbench.findings.findings import Analysis
 from loaderbench.records.record import Record
-from loaderbench.report import report
+from loaderbench.report import plots, report
 from loaderbench.run.one_trial import trial_spec
 from tests import fabricate
 from tests.analysed import CAST, FAST, SLOW
@@ -77,6 +77,18 @@ BUSY_WITH_8 = trained(SLOW, (80.0, 60.0, 21.0, 2.0))
 def test_the_contestant_that_keeps_the_gpu_busy_with_the_fewest_workers_comes_first() -> None:
     said = "Fast keeps this GPU busy in training with 2 workers (1.80 cores); Slow takes 8 workers (7.20 cores)."
     assert headline([*BUSY_WITH_8, *BUSY_WITH_2]) == said
+
+
+def test_the_headline_of_an_unfinished_campaign_holds_so_far() -> None:
+    assert headline(BUSY_WITH_2) == "Fast keeps this GPU busy in training with 2 workers (1.80 cores) so far."
+
+
+def test_the_picture_shows_the_line_of_a_busy_gpu_also_above_all_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = analysis_of([*trained(FAST, (0.4, 0.3, 0.2, 0.1)), *trained(SLOW, (0.4, 0.3, 0.2, 0.1))])
+    monkeypatch.setattr(plots, "PLOTS", [plot for plot in plots.PLOTS if plot.file == "keeping-busy.png"])
+    [figure] = plots.figures(found, "a machine, 1 block").values()
+    assert figure.axes[0].get_ylim()[1] > keeping_busy.BUSY_STALL_PCT
+    assert figure.axes[1].get_ylim()[1] > 2000
 
 
 def test_of_equally_many_workers_fewer_used_cores_come_first() -> None:

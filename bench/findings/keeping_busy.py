@@ -39,7 +39,8 @@ def headline(analysis: Analysis) -> Headline | None:
     if not enough:
         return Headline(f"No loader keeps {device} busy in training", f": {'; '.join(lacks)}.")
     workers, first = enough[0]
-    claim = f"{first.main.title} keeps {device} busy in training with {_number(first.points, workers)}"
+    so_far = " so far" if analysis.recorded < analysis.planned else ""
+    claim = f"{first.main.title} keeps {device} busy in training with {_number(first.points, workers)}{so_far}"
     return Headline(claim, "".join(f"; {said}" for said in [*takes, *lacks]) + ".")
 
 

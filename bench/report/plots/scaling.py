@@ -44,10 +44,10 @@ def stalls(analysis: Analysis, palette: Palette) -> Figure | None:
         found = stalls_pct(measured)
         stall.plot([*found], [*found.values()], **style)
     cached = [p.medians.get("warm_cached_images_per_s", 0.0) for curve in curves for p in curve.points.values()]
-    _count_workers(stall, curves, "waiting for data, % of the time   ← better")
-    _count_workers(speed, curves, "images/s in training   better →")
     stall.axhline(BUSY_STALL_PCT, color=INK, ls="--", lw=1)
     speed.axhline(max(cached), color=INK, ls="--", lw=1)
+    _count_workers(stall, curves, "waiting for data, % of the time   ← better")
+    _count_workers(speed, curves, "images/s in training   better →")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
