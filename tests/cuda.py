@@ -11,6 +11,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pytest
+
 
 class Cuda:
     """Stands for `torch.cuda`."""
@@ -41,6 +43,12 @@ class Cuda:
 
     def compute(self, step_ms: float) -> None:
         self.current.do(step_ms)
+
+    def replace_torchs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let torch use these streams, with tensors of the CPU."""
+        for name in ("Stream", "stream", "current_stream"):
+            monkeypatch.setattr(torch.cuda, name, getattr(self, name))
+        monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: None, raising=False)
 
 
 class Stream:

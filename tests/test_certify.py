@@ -24,6 +24,7 @@ from loaderbench.machine.progress import Display
 from loaderbench.records.certificates import Certificate
 from loaderbench.trial.spec import ObserveSpec
 from tests.campaigns import campaign
+from tests.cuda import Cuda
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +136,7 @@ def test_nvjpeg_loader_does_the_requested_work_on_a_cpu(
     def stream(artifact: Artifact, work: Work) -> AbstractContextManager[nvjpeg.Batches]:
         return nullcontext(nvjpeg.Batches(artifact, work, 2, torch.device("cpu")))
 
+    Cuda().replace_torchs(monkeypatch)
     monkeypatch.setattr(registry, "loader", lambda _: SimpleNamespace(requires=(), stream=stream))
     asked = ASKED.work_on(SAMPLES, 1)
     work = replace(asked, image_size=64, passes=1, dtype="float16", normalised=True)
