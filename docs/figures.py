@@ -253,4 +253,5 @@ def larger_than_memory() -> str:
     head = ["Contestant", "Images/s", "kB that an image takes", "kB read from the disk for an image"]
     lacking = verdicts.unmeasured(analysed)
     rest = f"\nNo speed: {lacking}\n" if lacking else ""
-    return f"\n{disk_reads.conclusion(found, memory_mib)}\n{table(head, rows, numbers_from=1)}{rest}"
+    sure = f"\nConfidence: {verdicts.confidence(analysed)}\n"
+    return f"\n{disk_reads.conclusion(found, memory_mib)}\n{table(head, rows, numbers_from=1)}{sure}{rest}"
