@@ -49,7 +49,7 @@ def test_nvml_reads_the_gpu_that_torch_uses(
     assert read or load.gpu_reason.startswith("NVML does not know the GPU that torch uses")
 
 
-WHOLE_GPU = "of the whole GPU, of which torch uses a MIG instance"
+WHOLE_GPU = "of the whole GPU (torch uses one of its MIG instances)"
 NO_UTILISATION = "gpu_util_pct: NVML has no utilisation of MIG instances"
 
 

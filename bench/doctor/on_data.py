@@ -42,7 +42,7 @@ def examine_data(  # noqa: PLR0913 - what is examined, for which training, and w
 
     `data`: as for `loaderbench bench`. `loader`: the contestant of campaign `doctor` that training uses today; None:
     its reference, torchvision's ImageFolder. `demand`: images/s that the training takes. `model`: a model of
-    torchvision, of which the demand is measured. `memory_bytes`: memory that training may use; None: what this machine
+    torchvision whose demand is measured. `memory_bytes`: memory that training may use; None: what this machine
     or container has. `overrides`: keys of the campaign to replace, by table. The page is `doctor/answer.md` in
     `reports`. It needs the machine for itself. Raises FixableError or BusyError.
     """

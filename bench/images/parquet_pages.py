@@ -85,7 +85,7 @@ def _struct(file: IO[bytes], wanted: Fields) -> dict[int, Any]:
 
 
 def _value(file: IO[bytes], kind: int, wanted: Fields) -> Any:
-    """Read a value. Return it if it is an integer, a struct, or a list of structs of which fields are wanted."""
+    """Read a value. Return it if it is an integer, a struct, or a list of structs with wanted fields."""
     if kind in _BITS:
         return _integer(file, kind)
     if kind == _STRUCT:

@@ -176,7 +176,7 @@ def _first_figure(
 def _of_the_whole(column: str, device: Device) -> str:
     """Return the note on a figure of the whole GPU if torch uses only a part of it."""
     of_the_instance = device.instance is not None and column in _OF_THE_INSTANCE
-    return "of the whole GPU, of which torch uses a MIG instance" if device.divided and not of_the_instance else ""
+    return "of the whole GPU (torch uses one of its MIG instances)" if device.divided and not of_the_instance else ""
 
 
 def _in_window(opened: Samples, closed: Samples) -> Samples:
@@ -220,7 +220,7 @@ def _throttle(opened: int, closed: int, _: float) -> str:
 
 
 def _undivided(device: Device) -> Any:
-    """Return the GPU. Raises NoFigureError for an instance of it, of which NVML has no utilisation."""
+    """Return the GPU. Raises NoFigureError for a MIG instance: NVML has no utilisation of one."""
     if device.divided:
         raise NoFigureError("NVML has no utilisation of MIG instances")
     return device.gpu

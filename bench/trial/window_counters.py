@@ -25,7 +25,7 @@ class CounterSample:
 
 
 def columns(opened: CounterSample, closed: CounterSample, window_s: float, images: float) -> dict[str, Any]:
-    """Return the columns of `Record` for a window of this length, in which so many images came."""
+    """Return the columns of `Record` for a window of this length, in which `images` images came."""
     cpu_s = closed.cpu_s - opened.cpu_s
     others_s = closed.cores.busy_s - opened.cores.busy_s - cpu_s
     allowed = allowed_cores()

@@ -229,7 +229,7 @@ def holding() -> Any:
 
 
 def spawned() -> Any:
-    """Workers are started anew instead of forked."""
+    """Workers are spawned, not forked."""
     return DataLoader(Numbers(), batch_size=4, num_workers=1, multiprocessing_context="spawn", timeout=60)
 
 
