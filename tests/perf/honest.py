@@ -20,6 +20,7 @@ from loaderbench.campaign import campaign as config
 from loaderbench.campaign.campaign import Campaign
 from loaderbench.certify.certification import to_certify
 from loaderbench.machine.progress import Display
+from loaderbench.machine.scratch import scratch
 from loaderbench.machine.workers import map_processes
 from tests.perf.seeds import Group, certified, with_seed
 
@@ -33,7 +34,7 @@ def main(seeds: int = 20, campaign: str = "quick", cache: CacheOption = Path("da
     """Certify again and again and print every fault; fail if there was one."""
     made, blamed = Counter[str](), Counter[str]()
     groups = list(_groups(config.load(campaign), seeds, cache))
-    with map_processes(certified, 2) as certify:
+    with scratch(cache), map_processes(certified, 2) as certify:
         for group, certificates in zip(groups, certify(groups), strict=True):
             for job, certificate in zip(group.jobs, certificates, strict=True):
                 made[group.way] += 1

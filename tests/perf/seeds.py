@@ -47,7 +47,7 @@ def certified(group: Group) -> list[Certificate]:
     kept = {job.key: certificate for job in group.jobs if (certificate := job.kept(group.cache))}
     lacking = [job for job in group.jobs if job.key not in kept]
     if lacking:
-        with TemporaryDirectory(prefix="loaderbench-") as name:
+        with TemporaryDirectory() as name:
             scratch, log = Path(name), group.cache / f"{group.way}, {group.name}.log"
             seeds = tuple(job.spec.work.seed for job in lacking)
             for seed in seeds:
