@@ -144,6 +144,11 @@ def test_time_outside_the_dataloader_is_the_main_process():
     assert found.cures[0].gain == pytest.approx(2 * 4 / 7)
 
 
+def test_time_outside_a_dataloader_that_is_as_slow_alone_is_not_blamed():
+    found = diagnosed(trial(1.01, without_wrapper=True), trial(2.5, as_bytes=True), plain=replace(PLAIN, inside_s=0.5))
+    assert found.bottleneck == "hand-over"
+
+
 @pytest.mark.parametrize(("name", "bottleneck"), [("collate", "collate"), ("transform Blur", "transform")])
 def test_the_largest_step_is_named_with_what_it_costs(name, bottleneck):
     found = diagnosed(trial(2.5, f"{name} at no cost", replayed=(name,)), alone={**ALONE, name: step(3.0)})

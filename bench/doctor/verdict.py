@@ -121,6 +121,8 @@ def _main_process(case: Case) -> _Decision | None:
         return None
     limit = case.cores * last.window_s / last.cpu_s  # the same CPU time, spread over all cores
     only = next((case.gain(t) for t in case.trials if t.change.without_wrapper), None)
+    if only is not None and only < _GAIN:
+        return None  # the DataLoader itself is no faster: what takes the time outside it is letting go of batches
     gain = min(limit, only) if only else limit
     outside = last.window_s - last.inside_s
     return (
