@@ -96,6 +96,14 @@ def change(bucket: Path, name: str, body: bytes) -> None:
     boto3.client("s3").put_object(Bucket="artifacts", Key=path.relative_to(bucket).as_posix(), Body=body)
 
 
+def say_of_a_file(bucket: Path, **said: Any) -> None:
+    """Change what the manifest says of its first file."""
+    [path] = bucket.rglob("manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["files"][0] |= said
+    change(bucket, "manifest.json", json.dumps(manifest).encode())
+
+
 @pytest.mark.usefixtures("planted")
 class TestRepository:
     def test_another_machine_pulls_a_published_format_instead_of_writing_it(
@@ -195,10 +203,7 @@ class TestRepository:
     def test_a_format_that_does_not_fit_on_the_disk_is_not_fetched(
         self, published: Prepared, bucket: Path, tree: Path, second: Path
     ) -> None:
-        [path] = bucket.rglob("manifest.json")
-        manifest = json.loads(path.read_text())
-        manifest["files"][0]["size_bytes"] = 1 << 60
-        change(bucket, "manifest.json", json.dumps(manifest).encode())
+        say_of_a_file(bucket, size_bytes=1 << 60)
         with pytest.raises(DiskSpaceError, match=r"the files of s3://artifacts/ready/files-.* need about 1.2 EB"):
             ready(tree, second, HERE)
 
@@ -233,10 +238,7 @@ class TestRepository:
     def test_a_manifest_that_names_a_file_outside_is_refused(
         self, published: Prepared, bucket: Path, tree: Path, second: Path
     ) -> None:
-        [path] = bucket.rglob("manifest.json")
-        manifest = json.loads(path.read_text())
-        manifest["files"][0]["path"] = "../../evil"
-        change(bucket, "manifest.json", json.dumps(manifest).encode())
+        say_of_a_file(bucket, path="../../evil")
         with pytest.raises(S3Error, match=r"names a file outside of it, '\.\./\.\./evil'"):
             ready(tree, second, HERE)
 
