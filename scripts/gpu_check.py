@@ -2,8 +2,8 @@
 
     python3 gpu_check.py [folder]    # default: results/gpu-check
 
-No step stops a later one. `summary.md` in the folder says what ran and what did not, and each step's output
-is beside it. Exit status: 0 if every step passed, 1 if one did not, 2 without a GPU. This script uses the
+No step stops a later one. In the folder, `summary.md` says what ran and what did not, and `STEP.log` has the
+output of a step. Exit status: 0 if every step passed, 1 if one did not, 2 without a GPU. This script uses the
 standard library only, because set-up is one of its steps.
 """
 

@@ -149,10 +149,10 @@ def python_package(part: str) -> str:
     return f"python{sys.version_info.major}.{sys.version_info.minor}-{part}"
 
 
-def make_tools(*, anew: bool = False) -> None:
+def make_tools(*, fresh: bool = False) -> None:
     """Make the virtual environment with the installer and the build tools."""
     stamp = Stamp("tools", LOCKS / "tools.lock")
-    if stamp.stands() and not anew:
+    if stamp.stands() and not fresh:
         return
     if not importlib.util.find_spec("ensurepip"):
         other = "make setup PYTHON=/path/to/another/python3, one with its venv module"
@@ -196,7 +196,7 @@ def make_environment() -> None:
     if wheels := os.environ.get("WHEELS"):
         install_from(Path(wheels).expanduser().resolve())
     else:
-        make_tools(anew=stamp.was_interrupted())  # a package may be incomplete
+        make_tools(fresh=stamp.was_interrupted())  # a package may be incomplete
         wheel = make_wheel()
         stamp.begin()
         install_lock(wheel)

@@ -53,7 +53,7 @@ class Nvml:
     divided: bool = False
     """Whether the GPU is divided into MIG instances."""
     instances: list[str] = field(default_factory=list)
-    """Of which GPM samples were taken."""
+    """The MIG instances that GPM samples were taken of."""
 
     def close(self) -> None:
         for name, value in self.closing.items():

@@ -125,7 +125,7 @@ def _stalls_pct(row: Record, images_per_s: float) -> tuple[float, float] | None:
 
 
 def _processes(work: Mapping[str, Any]) -> int:
-    """Return the number of ranks or jobs, each of which has a loader."""
+    """Return the number of ranks or jobs. Each has a loader."""
     return int(work.get("ranks", 1) * work.get("jobs", 1))
 
 

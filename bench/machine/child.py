@@ -37,7 +37,7 @@ def perform(task: str, spec: Any, result: Path) -> dict[str, Any]:
 def end(work: Callable[[], dict[str, Any]]) -> NoReturn:
     """Write what `work` returns as the report of this process's task, and end the process.
 
-    No function that is still running goes on, so none cleans up or saves anything.
+    It ends at once: code that called this one neither cleans up nor saves anything.
     """
     _write(work, _place[0])
     _exit(0)
