@@ -83,9 +83,7 @@ class Epochs:
             while pending:
                 yield pending.popleft().result()
         finally:
-            for batch in pending:
-                batch.cancel()
-            wait(pending)
+            wait([batch for batch in pending if not batch.cancel()])
 
     def _memory(self, size: int) -> Tensor:
         """Return memory for a batch, channels last. 16-bit floats are written as bits, for OpenCV lacks bfloat16."""
