@@ -16,7 +16,7 @@ from loaderbench.machine.counters import Memory, processes, tree_memory
 from loaderbench.machine.gpu import Gpu, GpuLoad, GpuSample
 from loaderbench.records.timeline import Timeline
 from loaderbench.trial import device, window_counters
-from loaderbench.trial.checks import EpochTotals, Glimpses, InvalidWorkError, check_batch, count_labels, pair
+from loaderbench.trial.checks import EpochTotals, Glimpses, InvalidWorkError, LabelCounts, check_batch, pair
 from loaderbench.trial.clock import AHEAD
 from loaderbench.trial.device import Copies
 from loaderbench.trial.file_barrier import FileBarrier
@@ -104,7 +104,7 @@ class Meter:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         times = self.timeline
-        asked_ns, label_counts = perf_counter_ns(), np.zeros(self.artifact.classes, np.int64)
+        asked_ns, labels_seen = perf_counter_ns(), LabelCounts(self.artifact.classes)
         times.epochs.append(len(times.exits_ns))
         for batch in self.batches:
             images_as_loaded, labels = pair(batch)
@@ -112,26 +112,27 @@ class Meter:
             times.exits_ns.append(perf_counter_ns())
             times.asked_ns.append(asked_ns)
             # Looking at the values of every batch would slow the loader down and wait for a GPU.
-            form = (images.shape, images.stride(), images.dtype, images.device, labels.shape, labels.dtype)
+            shape = images.shape
+            form = (shape, images.stride(), images.dtype, images.device, labels.shape, labels.dtype)
             if form not in self.forms:
                 self._check(images, labels)
                 self.forms.add(form)
-            self.delivered += len(images)
+            self.delivered += shape[0]
             if edge := self._edge():
                 self._wait_for_device()
             yield images, labels
-            times.images.append(len(images))
-            count_labels(labels, label_counts)
+            times.images.append(shape[0])
+            labels_seen.add(labels)
             before_window = times.opened is None
             self._read_counters(edge)
             if self.glimpses and (before_window or times.closed is not None):
                 self.glimpses.look(images)
             if self._is_over():
-                self._note_epoch(label_counts, over=False)
+                self._note_epoch(labels_seen.total(), over=False)
                 self.done = True
                 return
             asked_ns = perf_counter_ns()
-        self._end_epoch(label_counts)
+        self._end_epoch(labels_seen.total())
         self.done = len(self.epochs) == self.window.epochs
 
     def _check(self, images: Tensor, labels: Tensor) -> None:
