@@ -31,7 +31,6 @@ PLAIN = Observation(
     waits_s=(0.1,) * 40,
     inside_s=3.9,
     cpu_s=7.0,
-    main_cpu_s=0.4,
     memory=tuple((batches, 500.0) for batches in range(0, 40, 4)),
     steps={},
     decoded_pixels=None,

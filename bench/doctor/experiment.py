@@ -66,7 +66,6 @@ class Observation:
     """Time in the window that the main process spent in the DataLoader itself; None if the loader is none."""
     cpu_s: float
     """CPU time of all processes in the window."""
-    main_cpu_s: float
     memory: tuple[tuple[int, float], ...]
     """(batches since the window opened, MiB that belong to the processes alone), over the window."""
     steps: dict[str, Step]
@@ -213,7 +212,7 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
     _warm_up(stream, built, _WARM_UP * seconds)
     timer.reset()
     tree, inside_s = processes(), inside.spent_s
-    cpu_s, main_s, opened_at = tree_seconds(tree), time.process_time(), time.perf_counter()
+    cpu_s, opened_at = tree_seconds(tree), time.perf_counter()
     waits: list[float] = []
     epoch_waits: list[float] = []
     memory: list[tuple[int, float]] = []
@@ -241,7 +240,6 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
         waits_s=tuple(waits),
         inside_s=inside.spent_s - inside_s if inside.known else None,
         cpu_s=tree_seconds(processes()) - cpu_s,
-        main_cpu_s=time.process_time() - main_s,
         memory=tuple(memory),
         steps=timer.steps(),
         decoded_pixels=timer.decoded_pixels(),

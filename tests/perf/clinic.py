@@ -2,6 +2,8 @@
 
 python -m tests.perf.clinic                     # five runs of 15 patients, which takes hours; resumes
 python -m tests.perf.clinic --runs 1 --only leak
+
+The doctor's child processes are forked with the libraries imported, which saves a third of the time.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from loaderbench.doctor.experiment import Experiment, Observation
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.process import run_child
 from tests.clinic import patients
+from tests.nursery import Nursery
 
 DISEASES = {
     "slow_storage": "storage",
@@ -65,7 +68,7 @@ def main(
 ) -> None:
     """Fail if the doctor names more than one disease of a run wrongly, blames the healthy, or breaks a promise."""
     visits = {(visit["run"], visit["patient"]): visit for visit in _kept(out)}
-    with files():
+    with files(), Nursery().replacing():
         for run in range(1, runs + 1):
             for name in only or DISEASES:
                 if (f"{run}", name) not in visits:
