@@ -15,7 +15,7 @@ from loaderbench.doctor.batches import Batch, described
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.examination import DoctorError, examine, step_time
 from loaderbench.doctor.experiment import Experiment, goes_on, needs_step
-from loaderbench.doctor.steps import points
+from loaderbench.doctor.steps import points, replay
 from loaderbench.machine.process import run_child
 from tests.clinic import odd
 from tests.test_lightning import noting, trainer
@@ -190,6 +190,18 @@ def test_each_step_is_timed_in_whatever_process_does_it(settings, tmp_path):
 def test_samples_are_timed_however_the_data_set_makes_them(name, tmp_path):
     report = observed(name, tmp_path, settings=(("num_workers", 0),), timed=True)
     assert report["observation"].steps["sample"].calls == report["observation"].samples
+
+
+def test_a_replayed_transform_returns_its_first_result_and_a_replayed_collate_copies_of_it():
+    loader = odd.no_labels()
+    for point in points(loader):
+        if point.name != "sample":
+            replay(point)
+    transformed = [loader.dataset.transform(torch.full((3,), value)) for value in (1.0, 2.0)]
+    batches = [loader.collate_fn([torch.full((3,), value)] * 4) for value in (1.0, 2.0)]
+    assert transformed[1] is transformed[0]
+    assert torch.equal(batches[1], batches[0])
+    assert batches[1].data_ptr() != batches[0].data_ptr()
 
 
 def test_the_steps_of_transforms_inside_a_preset_are_known():

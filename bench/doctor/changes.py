@@ -37,7 +37,7 @@ class Change:
     library_threads: int | None = None
     """Threads of torch, OpenCV and Numba in each worker process."""
     as_bytes: bool = False
-    """Hand floating-point batches over as one byte per value. The values are lost; the number of bytes counts."""
+    """Collate and hand over floating-point samples as one byte per value. The values are lost; the bytes count."""
     replayed: tuple[str, ...] = ()
     """Steps of the loader's work that return their first result again and again, and so cost nothing."""
     reader: Reader | None = None
@@ -189,7 +189,7 @@ class _WithThreads:
 
 @dataclass
 class _AsBytes:
-    """Converts each floating-point tensor of a batch to bytes, in the worker that made it."""
+    """Converts floating-point tensors to bytes: those of samples before they are collated, and those of the batch."""
 
     collate: Callable[[Any], Any]
 
@@ -201,4 +201,4 @@ class _AsBytes:
             wide = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dim() > 1
             return value.to(torch.uint8) if wide else value
 
-        return tree_map(narrow, self.collate(samples))
+        return tree_map(narrow, self.collate(tree_map(narrow, samples)))

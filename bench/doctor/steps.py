@@ -150,16 +150,25 @@ def _name(function: Any) -> str:
 
 
 def replay(point: Point) -> None:
-    """Let a step return its first result again and again."""
+    """Let a step return its first result again and again; collate copies it into new memory, which a batch needs."""
     original = point.get()
     results: list[Any] = []
 
     def first(*given: Any, **named: Any) -> Any:
         if not results:
             results.append(original(*given, **named))
-        return results[0]
+        return _copied(results[0]) if point.name == COLLATE else results[0]
 
     point.put(first)
+
+
+def _copied(batch: Any) -> Any:
+    """Return a batch with copies of its tensors; in a worker they lie in shared memory, as torch collates them."""
+    import torch
+    from torch.utils._pytree import tree_map
+    from torch.utils.data import default_collate
+
+    return tree_map(lambda value: default_collate([value])[0] if isinstance(value, torch.Tensor) else value, batch)
 
 
 class Timer:

@@ -1,7 +1,7 @@
 """Loaders with one known disease each. A function makes the sick loader; with `cured` the same one without the disease.
 
-The images lie in the folder that the variable CLINIC names: `small` (256 px), `large` (2,000 px), and `mounted`, which
-are the small ones on slow storage.
+The images lie in the folder that the variable CLINIC names: `small` (256 x 192 px), `large` (2,000 x 1,500 px), and
+`mounted`, which are the small ones on slow storage.
 """
 
 from __future__ import annotations
@@ -78,19 +78,20 @@ def heavy_transform(*, cured: bool = False) -> DataLoader[Any]:
 class Stored(Dataset[Any]):
     """Decoded images in memory."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.images = torch.zeros(64, 3, 224, 224, dtype=dtype)
+    def __init__(self, transform: Any) -> None:
+        self.images, self.transform = torch.zeros(64, 3, 224, 224), transform
 
     def __len__(self) -> int:
         return 100_000
 
     def __getitem__(self, index: int) -> Any:
-        return self.images[index % len(self.images)], index % 10
+        return self.transform(self.images[index % len(self.images)]), index % 10
 
 
 def large_batches(*, cured: bool = False) -> DataLoader[Any]:
     """Batches of 256 images of 32-bit floats, with next to no other work."""
-    return healthy(dataset=Stored(torch.uint8 if cured else torch.float32), batch_size=256)
+    transform = v2.ToDtype(torch.uint8 if cured else torch.float32)
+    return healthy(dataset=Stored(transform), batch_size=256)
 
 
 def one_worker(*, cured: bool = False) -> DataLoader[Any]:
@@ -191,16 +192,16 @@ def slow_storage(*, cured: bool = False) -> DataLoader[Any]:
 
 
 def make_files(root: Path, seed: int = 0) -> None:
-    """Write the images: 256 of 256 px and 64 of 2,000 px, in two classes."""
+    """Write the images: 256 whose longer side has 256 px, as copies have, and 64 with 2,000 px, in two classes."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)
     for name, number, side in (("small", 256, 256), ("large", 64, 2000)):
         for index in range(number):
-            coarse = rng.integers(0, 256, (side // 8, side // 6, 3), np.uint8)
+            coarse = rng.integers(0, 256, (side // 11, side // 8, 3), np.uint8)
             path = root / name / f"c{index % 2}" / f"{index:03}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(coarse).resize((side * 4 // 3, side), Image.Resampling.BICUBIC)
+            image = Image.fromarray(coarse).resize((side, side * 3 // 4), Image.Resampling.BICUBIC)
             image.save(path, quality=90)
 
 
