@@ -85,9 +85,20 @@ def test_a_setting_that_helps_names_the_bottleneck(bottleneck, change):
     assert (found.cures[0].what, found.cures[0].gain, found.cures[0].measured) == ("the change", 1.6, True)
 
 
-def test_fewer_workers_that_help_like_fewer_threads_are_not_blamed():
-    found = diagnosed(trial(1.52, settings=(("num_workers", 1),)), trial(1.5, library_threads=1))
-    assert found.bottleneck == "library threads"
+ONE_WORKER, PERSISTENT = {"settings": (("num_workers", 1),)}, {"settings": (("persistent_workers", True),)}
+
+
+@pytest.mark.parametrize(
+    ("best", "gain", "other", "bottleneck"),
+    [
+        (ONE_WORKER, 1.5, {"library_threads": 1}, "library threads"),
+        (ONE_WORKER, 1.2, {"library_threads": 1}, "too many workers"),
+        (PERSISTENT, 1.5, ONE_WORKER, "too many workers"),
+        (PERSISTENT, 1.2, ONE_WORKER, "start of epochs"),
+    ],
+)
+def test_of_settings_that_help_alike_the_cause_is_named(best, gain, other, bottleneck):
+    assert diagnosed(trial(1.52, **best), trial(gain, **other)).bottleneck == bottleneck
 
 
 def test_a_setting_that_helps_a_little_is_no_cure():

@@ -13,6 +13,10 @@ _GAIN = 1.15
 """Gain from which a setting counts as a cure."""
 _MET = 0.05
 """Share of training time spent waiting, below which the demand is met."""
+_AS_GOOD = 0.9
+"""Share of the largest gain, from which another setting explains it."""
+_CAUSES = (("start of epochs", "too many workers"), ("too many workers", "library threads"))
+"""Bottlenecks that a setting also relieves if it is not the cause, and the cause."""
 _MAIN, _BLOCKED, _UNBLOCKED = 0.5, 0.5, 0.2
 _LEAK_MIB, _EVEN = 24.0, 0.5
 _LARGE = 2.5
@@ -140,20 +144,19 @@ def _main_process(case: Case) -> _Decision | None:
 def _setting(case: Case) -> _Decision | None:
     """Return the setting that gains most, if it gains enough."""
     found = sorted(
-        ((gain, trial) for gain, trial in case.gains() if _kind(case, trial) and gain >= _GAIN),
-        key=lambda pair: pair[0],
-        reverse=True,
+        ((gain, trial, kind) for gain, trial in case.gains() if gain >= _GAIN and (kind := _kind(case, trial))),
+        key=lambda one: -one[0],
     )
     if not found:
         return None
-    gain, best = found[0]
-    threads = next((pair for pair in found if pair[1].change.library_threads), None)
-    if threads and threads[0] > 0.9 * gain and "num_workers" in best.settings:
-        gain, best = threads  # fewer workers relieve the cores of threads, too
-    bottleneck, sentence = _kind(case, best) or ("none", "")
-    cures = [Cure(best.name, gain, measured=True)]
-    cures += [Cure(trial.name, other, measured=True) for other, trial in found if trial is not best]
-    return bottleneck, sentence, [f"{gain * case.speed:,.0f} samples/s with {best.name}", *_general(case)[:2]], cures
+    best = found[0]
+    for relieved, cause in _CAUSES:
+        other = next((one for one in found if one[2][0] == cause), None)
+        if other and other[0] > _AS_GOOD * best[0] and best[2][0] == relieved:
+            best = other
+    gain, trial, (bottleneck, sentence) = best
+    cures = [Cure(one[1].name, one[0], measured=True) for one in (best, *(one for one in found if one is not best))]
+    return bottleneck, sentence, [f"{gain * case.speed:,.0f} samples/s with {trial.name}", *_general(case)[:2]], cures
 
 
 def _kind(case: Case, trial: Trial) -> tuple[Bottleneck, str] | None:  # noqa: PLR0911 - one for each setting

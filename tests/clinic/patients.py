@@ -100,8 +100,9 @@ def one_worker(*, cured: bool = False) -> DataLoader[Any]:
 
 
 def many_workers(*, cured: bool = False) -> DataLoader[Any]:
-    """Forty workers for each core; every short epoch starts new ones."""
-    return healthy(dataset=folder(times=20), num_workers=2 if cured else 40 * (os.cpu_count() or 1))
+    """Twenty workers for each core; every short epoch starts new ones."""
+    cores = os.cpu_count() or 1
+    return healthy(dataset=folder(times=20), num_workers=cores if cured else 20 * cores, persistent_workers=False)
 
 
 def _threads(_: int) -> None:
