@@ -14,7 +14,7 @@ import loaderbench
 from loaderbench.doctor.batches import Batch, described
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.examination import DoctorError, examine, step_time
-from loaderbench.doctor.experiment import Experiment, goes_on, needs_step
+from loaderbench.doctor.experiment import Experiment, goes_on, lasting, needs_step
 from loaderbench.doctor.steps import points, replay
 from loaderbench.machine.process import run_child
 from tests.clinic import odd
@@ -228,6 +228,12 @@ def test_steps_of_a_plain_list_are_not_known():
 )
 def test_few_slow_steps_or_many_fast_ones_are_timed(times, expected):
     assert needs_step(times, 2.0) is expected
+
+
+def test_memory_is_that_of_the_processes_that_live_throughout():
+    main, first, second = 1, 2, 3
+    readings = [(0, {main: 10.0}), (4, {main: 11.0, first: 500.0}), (8, {main: 12.0, first: 500.0, second: 500.0})]
+    assert list(lasting(readings)) == [(0, 10.0), (4, 11.0), (8, 12.0)]
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
@@ -67,7 +67,7 @@ class Observation:
     cpu_s: float
     """CPU time of all processes in the window."""
     memory: tuple[tuple[int, float], ...]
-    """(batches since the window opened, MiB that belong to the processes alone), over the window."""
+    """(batches since the window opened, MiB that belong to its processes alone) of those that lived throughout."""
     steps: dict[str, Step]
     """What was timed in all processes, by step; empty if nothing was."""
     decoded_pixels: float | None
@@ -215,7 +215,7 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
     cpu_s, opened_at = tree_seconds(tree), time.perf_counter()
     waits: list[float] = []
     epoch_waits: list[float] = []
-    memory: list[tuple[int, float]] = []
+    memory: list[tuple[int, dict[int, float]]] = []
     samples = batches = 0
     window_s = 0.0
     workers = getattr(built.loader, "num_workers", 0)
@@ -240,7 +240,7 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
         waits_s=tuple(waits),
         inside_s=inside.spent_s - inside_s if inside.known else None,
         cpu_s=tree_seconds(processes()) - cpu_s,
-        memory=tuple(memory),
+        memory=tuple(lasting(memory)),
         steps=timer.steps(),
         decoded_pixels=timer.decoded_pixels(),
     )
@@ -255,17 +255,27 @@ def goes_on(window_s: float, seconds: float, batches: int, workers: int) -> bool
     return window_s < seconds or (too_few and window_s < _LONGEST * seconds)
 
 
-def _own_mib() -> float:
-    """Return the memory of this process and its descendants, in MiB, without what is shared and without files.
+def lasting(readings: Sequence[tuple[int, Mapping[int, float]]]) -> Iterator[tuple[int, float]]:
+    """Yield the sum of each reading over the processes that all readings have.
+
+    Workers that an epoch starts anew would look like memory that grows.
+    """
+    processes_of_all = set.intersection(*(set(each) for _, each in readings))
+    for batches, each in readings:
+        yield batches, sum(each[pid] for pid in processes_of_all)
+
+
+def _own_mib() -> dict[int, float]:
+    """Return the memory of this process and of each descendant, in MiB, without what is shared and without files.
 
     It is read from statm (proc(5)), which costs far less than the exact figure.
     """
-    total = 0
+    own = {}
     for process in processes():
         with suppress(psutil.Error):
             seen = process.memory_info()
-            total += seen.rss - seen.shared
-    return total / 2**20
+            own[process.pid] = (seen.rss - seen.shared) / 2**20
+    return own
 
 
 def _warm_up(stream: Iterator[Delivery], built: Built, shortest_s: float) -> None:
