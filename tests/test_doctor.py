@@ -5,17 +5,13 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from torch.utils.data import DataLoader
 
 import loaderbench
-from loaderbench.doctor.batches import Batch, described
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.examination import DoctorError, examine, step_time
-from loaderbench.doctor.experiment import Experiment, goes_on, lasting, needs_step
-from loaderbench.doctor.steps import points, replay
+from loaderbench.doctor.experiment import Experiment
 from loaderbench.machine.process import run_child
 from tests.clinic import odd
 from tests.test_lightning import noting, trainer
@@ -28,34 +24,6 @@ def observed(name, tmp_path, **change):
     """Return the report of one experiment on a loader of `tests.clinic.odd`."""
     experiment = Experiment(f"tests.clinic.odd:{name}", str(ROOT), 0.3, Change(**change))
     return run_child("loaderbench.doctor.experiment.run", experiment, tmp_path / "log")
-
-
-@pytest.mark.parametrize(
-    ("batch", "expected"),
-    [
-        (torch.zeros(4, 3, 8, 8), Batch(4, 3072, ("4 x 3 x 8 x 8 float32",), 3072)),
-        ({"a": [np.zeros((2, 5), np.uint8)], "b": torch.zeros(2)}, Batch(2, 18, ("2 x 5 uint8", "2 float32"), 0)),
-        (["a", "b", "c"], Batch(3, 0, (), 0)),
-        ({"text": ["a", "b"], "label": torch.zeros(2)}, Batch(2, 8, ("2 float32",), 0)),
-        ([{"data": torch.zeros(5, 2), "label": torch.zeros(5)}], Batch(5, 60, ("5 x 2 float32", "5 float32"), 40)),
-        (((torch.zeros(3, 1, 1),) * 4, ({},) * 4), Batch(4, 48, ("3 x 1 x 1 float32",) * 4, 48)),
-        ([(torch.zeros(3, 1, 1), 7)] * 4, Batch(4, 48, ("3 x 1 x 1 float32",) * 4, 48)),
-    ],
-    ids=["tensor", "nested", "texts", "dict with texts", "DALI", "lists of fields", "list of samples"],
-)
-def test_a_batch_of_any_make_is_described(batch, expected):
-    assert described(batch) == expected
-
-
-def test_the_size_of_a_full_batch_decides_between_channels_and_samples():
-    images = [torch.zeros(3, 1, 1)] * 2
-    assert described(images).samples == 3
-    assert described(images, expected=2).samples == 2
-
-
-def test_a_batch_without_arrays_or_length_is_refused():
-    with pytest.raises(TypeError, match=r"a batch is int, which holds no tensor or array"):
-        described(7)
 
 
 @pytest.mark.parametrize(
@@ -100,21 +68,6 @@ def test_a_loader_that_does_not_run_gets_a_clear_error(name, reason):
 def test_a_target_that_names_no_loader_gets_a_clear_error(target, reason):
     with pytest.raises(DoctorError, match=reason):
         examine(target, folder=ROOT)
-
-
-@pytest.mark.parametrize(
-    ("window_s", "batches", "workers", "expected"),
-    [
-        (3.9, 100, 2, True),  # too short
-        (4.1, 2, 2, True),  # too few batches
-        (4.1, 5, 2, True),  # the other worker delivers as well
-        (4.1, 6, 2, False),
-        (4.1, 5, 0, False),
-        (24.1, 1, 2, False),  # it lasts six times as long as asked for, not longer
-    ],
-)
-def test_a_window_takes_whole_rounds_of_the_workers(window_s, batches, workers, expected):
-    assert goes_on(window_s, 4.0, batches, workers) is expected
 
 
 @pytest.mark.slow
@@ -190,50 +143,6 @@ def test_each_step_is_timed_in_whatever_process_does_it(settings, tmp_path):
 def test_samples_are_timed_however_the_data_set_makes_them(name, tmp_path):
     report = observed(name, tmp_path, settings=(("num_workers", 0),), timed=True)
     assert report["observation"].steps["sample"].calls == report["observation"].samples
-
-
-def test_a_replayed_transform_returns_its_first_result_and_a_replayed_collate_copies_of_it():
-    loader = odd.no_labels()
-    for point in points(loader):
-        if point.name != "sample":
-            replay(point)
-    transformed = [loader.dataset.transform(torch.full((3,), value)) for value in (1.0, 2.0)]
-    batches = [loader.collate_fn([torch.full((3,), value)] * 4) for value in (1.0, 2.0)]
-    assert transformed[1] is transformed[0]
-    assert torch.equal(batches[1], batches[0])
-    assert batches[1].data_ptr() != batches[0].data_ptr()
-
-
-def test_the_steps_of_transforms_inside_a_preset_are_known():
-    names = [point.name for point in points(odd.preset())]
-    flatten = ["transform Identity", "transform Flatten", "transform Identity (2)"]
-    assert names == ["sample", *flatten, "collate"]
-
-
-def test_steps_of_a_plain_list_are_not_known():
-    with pytest.raises(NotImplementedError, match="steps are known of data sets written in Python, not of list"):
-        list(points(DataLoader([1, 2])))
-
-
-@pytest.mark.parametrize(
-    ("times", "expected"),
-    [
-        ([30.0], True),
-        ([30.0, 1.0], False),
-        ([0.5] * 4, True),
-        ([0.5] * 5, False),
-        ([1e-6] * 999, True),
-        ([1e-6] * 1000, False),
-    ],
-)
-def test_few_slow_steps_or_many_fast_ones_are_timed(times, expected):
-    assert needs_step(times, 2.0) is expected
-
-
-def test_memory_is_that_of_the_processes_that_live_throughout():
-    main, first, second = 1, 2, 3
-    readings = [(0, {main: 10.0}), (4, {main: 11.0, first: 500.0}), (8, {main: 12.0, first: 500.0, second: 500.0})]
-    assert list(lasting(readings)) == [(0, 10.0), (4, 11.0), (8, 12.0)]
 
 
 @pytest.mark.slow
