@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from loaderbench.doctor import examination
 from loaderbench.doctor.batches import Batch
 from loaderbench.doctor.case import AS_IS, Trial
 from loaderbench.doctor.changes import Change
@@ -99,6 +100,22 @@ ONE_WORKER, PERSISTENT = {"settings": (("num_workers", 1),)}, {"settings": (("pe
 )
 def test_of_settings_that_help_alike_the_cause_is_named(best, gain, other, bottleneck):
     assert diagnosed(trial(1.52, **best), trial(gain, **other)).bottleneck == bottleneck
+
+
+def test_the_gain_of_a_change_that_was_tried_again_is_the_median():
+    tries = [trial(gain, "bytes", as_bytes=True) for gain in (3.0, 2.0, 2.2)]
+    assert [(cure.what, cure.gain) for cure in diagnosed(*tries).cures] == [("bytes", 2.2)]
+
+
+def test_the_first_cure_is_tried_twice_more_in_turn_with_the_loader_as_it_is(monkeypatch):
+    def report(_, spec):
+        fast = ("num_workers", 1) in spec.change.settings
+        return {"observation": replace(PLAIN, samples=800 if fast else 400), "reason": ""}
+
+    monkeypatch.setattr(examination, "_report", report)
+    monkeypatch.setattr(examination, "core_count", lambda: 2)
+    found = examination.examine("any:loader")
+    assert [trial.name for trial in found.trials][-5:] == [AS_IS, *["1 worker", AS_IS] * 2]
 
 
 def test_a_setting_that_helps_a_little_is_no_cure():

@@ -80,12 +80,14 @@ class Case:
         return median(o.samples_per_s for o in self.plain)
 
     def gain(self, trial: Trial) -> float | None:
-        """Return a trial's speed over the speed as it is; None if it failed."""
-        return trial.observation.samples_per_s / self.speed if trial.observation else None
+        """Return the speed with a trial's change over the speed as it is; None if it never ran."""
+        alike = (other.observation for other in self.trials if other.change == trial.change)
+        speeds = [seen.samples_per_s for seen in alike if seen]
+        return median(speeds) / self.speed if speeds else None
 
     def gains(self) -> Iterator[tuple[float, Trial]]:
         """Yield the changes that ran, with their gain."""
-        for trial in self.trials:
+        for trial in {trial.change: trial for trial in self.trials}.values():
             gain = self.gain(trial)
             if gain is not None and trial.change != Change() and not trial.change.timed:
                 yield gain, trial

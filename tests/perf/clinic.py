@@ -54,7 +54,7 @@ STEP_S = {"slow_model": 0.5, "healthy": 0.1}
 """Time of a training step; other patients have none."""
 TOLERANCE = 0.15
 """Part by which a promised gain may miss the one that the cure gave."""
-_PAIRS = 2
+_PAIRS = 3
 _COLUMNS = ("code", "run", "patient", "disease", "named", "cure", "promised_gain", "given_gain")
 
 
