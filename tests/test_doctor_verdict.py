@@ -32,6 +32,7 @@ PLAIN = Observation(
     waits_s=(0.1,) * 40,
     inside_s=3.9,
     cpu_s=7.0,
+    elsewhere=0.05,
     memory=tuple((batches, 500.0) for batches in range(0, 40, 4)),
     steps={},
     decoded_pixels=None,
@@ -125,6 +126,12 @@ def test_a_setting_that_helps_a_little_is_no_cure():
 def test_a_loader_that_is_unsteady_cannot_be_judged():
     found = diagnosed(trial(2.0, library_threads=1), speeds=(1.0, 0.7, 1.0))
     assert (found.bottleneck, found.cures) == ("cannot tell", ())
+
+
+def test_a_loader_beside_other_programs_cannot_be_judged():
+    found = diagnosed(trial(2.0, settings=(("num_workers", 4),)), plain=replace(PLAIN, elsewhere=0.4))
+    assert (found.bottleneck, found.cures) == ("cannot tell", ())
+    assert found.evidence == ("other programs took 40% of the cores in the runs without a change",)
 
 
 def test_a_step_longer_than_a_batch_means_that_the_model_bounds_training():

@@ -17,6 +17,7 @@ from loaderbench.doctor.deliveries import Delivery, deliveries
 from loaderbench.doctor.steps import Step
 from loaderbench.doctor.targets import Make
 from loaderbench.machine import child
+from loaderbench.machine.cores import Cores, allowed_cores, cores
 from loaderbench.machine.counters import processes, tree_seconds
 
 _WARM_UP, _FEWEST_BATCHES, _LARGEST_ROUND, _LONGEST = 0.25, 4, 8, 6
@@ -66,6 +67,8 @@ class Observation:
     """Time in the window that the main process spent in the DataLoader itself; None if the loader is none."""
     cpu_s: float
     """CPU time of all processes in the window."""
+    elsewhere: float
+    """Share of the cores' time that other programs and the hypervisor took in the window, 0 to 1."""
     memory: tuple[tuple[int, float], ...]
     """(batches since the window opened, MiB that belong to its processes alone) of those that lived throughout."""
     steps: dict[str, Step]
@@ -212,7 +215,7 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
     _warm_up(stream, built, _WARM_UP * seconds)
     timer.reset()
     tree, inside_s = processes(), inside.spent_s
-    cpu_s, opened_at = tree_seconds(tree), time.perf_counter()
+    cpu_s, machine, opened_at = tree_seconds(tree), cores(), time.perf_counter()
     waits: list[float] = []
     epoch_waits: list[float] = []
     memory: list[tuple[int, dict[int, float]]] = []
@@ -226,6 +229,7 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
         window_s = time.perf_counter() - opened_at
         if len(memory) < _MEMORY_READINGS * window_s / seconds:
             memory.append((batches, _own_mib()))
+    cpu_s = tree_seconds(processes()) - cpu_s
     return Observation(
         kind=changes.name_of(loader if built.loader is None else built.loader),
         settings={name: getattr(built.loader, name) for name in _SHOWN if hasattr(built.loader, name)},
@@ -239,11 +243,17 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
         epoch_waits_s=tuple(epoch_waits),
         waits_s=tuple(waits),
         inside_s=inside.spent_s - inside_s if inside.known else None,
-        cpu_s=tree_seconds(processes()) - cpu_s,
+        cpu_s=cpu_s,
+        elsewhere=_elsewhere_s(machine, cores(), cpu_s) / window_s / allowed_cores(),
         memory=tuple(lasting(memory)),
         steps=timer.steps(),
         decoded_pixels=timer.decoded_pixels(),
     )
+
+
+def _elsewhere_s(opened: Cores, closed: Cores, own_s: float) -> float:
+    """Return the CPU seconds that other programs and the hypervisor took between two readings."""
+    return max(0.0, closed.busy_s - opened.busy_s - own_s) + closed.steal_s - opened.steal_s
 
 
 def goes_on(window_s: float, seconds: float, batches: int, workers: int) -> bool:

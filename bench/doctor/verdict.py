@@ -9,6 +9,8 @@ from loaderbench.doctor.steps import COLLATE, READER, SAMPLE
 
 _STEADY = 1.25
 """Fastest over slowest run as it is; above, differences between experiments mean nothing."""
+_ELSEWHERE = 0.2
+"""Share of the cores that other programs take; above, too, as more workers would gain by taking cores from them."""
 _GAIN = 1.15
 """Gain from which a setting counts as a cure."""
 _MET = 0.05
@@ -37,12 +39,8 @@ _Decision = tuple[Bottleneck, str, list[str], list[Cure]]
 
 
 def _decide(case: Case) -> _Decision:
-    speeds = [o.samples_per_s for o in case.plain]
-    if max(speeds) > _STEADY * min(speeds):
-        shown = ", ".join(f"{speed:,.0f}" for speed in speeds)
-        return "cannot tell", "The machine is too unsteady to tell: run again while it is idle.", [
-            f"{shown} samples/s in {len(speeds)} runs without a change"
-        ], []  # fmt: skip
+    if doubt := _doubt(case):
+        return "cannot tell", "The machine is too unsteady to tell: run again while it is idle.", [doubt], []
     waiting = case.waiting()
     if leak := _leak(case):
         return leak
@@ -52,6 +50,17 @@ def _decide(case: Case) -> _Decision:
         if found := look(case):
             return found
     return "none", "No change that was tried makes this loader faster.", _general(case), []
+
+
+def _doubt(case: Case) -> str | None:
+    """Return the evidence that nothing can be said; None if something can."""
+    speeds = [o.samples_per_s for o in case.plain]
+    if max(speeds) > _STEADY * min(speeds):
+        shown = ", ".join(f"{speed:,.0f}" for speed in speeds)
+        return f"{shown} samples/s in {len(speeds)} runs without a change"
+    if (elsewhere := median(o.elsewhere for o in case.plain)) > _ELSEWHERE:
+        return f"other programs took {elsewhere:.0%} of the cores in the runs without a change"
+    return None
 
 
 def _general(case: Case) -> list[str]:
