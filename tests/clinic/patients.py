@@ -193,17 +193,23 @@ def slow_storage(*, cured: bool = False) -> DataLoader[Any]:
 
 
 def make_files(root: Path, seed: int = 0) -> None:
-    """Write the images: 256 whose longer side has 256 px, as copies have, and 64 with 2,000 px, in two classes."""
+    """Write 64 images of 2,000 x 1,500 px in two classes, and four small copies of each."""
     from PIL import Image
 
     rng = np.random.default_rng(seed)
-    for name, number, side in (("small", 256, 256), ("large", 64, 2000)):
-        for index in range(number):
-            coarse = rng.integers(0, 256, (side // 11, side // 8, 3), np.uint8)
-            path = root / name / f"c{index % 2}" / f"{index:03}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image = Image.fromarray(coarse).resize((side, side * 3 // 4), Image.Resampling.BICUBIC)
-            image.save(path, quality=90)
+    for index in range(64):
+        smooth, detail = (
+            Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).resize((2000, 1500))
+            for height, width in ((24, 32), (192, 256))
+        )
+        image = Image.blend(smooth, detail, 0.3)
+        copy = image.copy()
+        copy.thumbnail((256, 256))
+        for name, shown, times in (("large", image, 1), ("small", copy, 4)):
+            place = root / name / f"c{index % 2}"
+            place.mkdir(parents=True, exist_ok=True)
+            for number in range(times):
+                shown.save(place / f"{index:02}_{number}.jpg", quality=90)
 
 
 for _name in (

@@ -55,7 +55,7 @@ STEP_S = {"slow_model": 0.5, "healthy": 0.1}
 TOLERANCE = 0.15
 """Part by which a promised gain may miss the one that the cure gave."""
 _PAIRS = 3
-_COLUMNS = ("code", "run", "patient", "disease", "named", "cure", "promised_gain", "given_gain")
+_COLUMNS = ("code", "run", "patient", "disease", "named", "evidence", "cure", "promised_gain", "given_gain")
 
 
 def main(
@@ -96,7 +96,9 @@ def kept(visit: dict[str, str]) -> bool:
 
 def told(visit: dict[str, str]) -> str:
     """Return a visit as a line."""
-    line = f"run {visit['run']}, {visit['patient']}: {visit['named']}{'' if right(visit) else ' (WRONG)'}"
+    line = f"run {visit['run']}, {visit['patient']}: {visit['named']}"
+    if not right(visit):
+        line += f" (WRONG: {visit['evidence']})"
     if visit["given_gain"]:
         line += f"; {visit['cure']}: promised {visit['promised_gain']}, gave {visit['given_gain']}"
     return line + ("" if kept(visit) else " (NOT KEPT)")
@@ -133,6 +135,7 @@ def _visit(run: int, name: str, seconds: float) -> dict[str, str]:
         "patient": name,
         "disease": DISEASES[name],
         "named": diagnosis.bottleneck,
+        "evidence": "; ".join(diagnosis.evidence),
     }
     cure = diagnosis.cures[0] if diagnosis.cures else None
     if cure is None or cure.gain is None:
