@@ -10,7 +10,7 @@ from loaderbench.doctor.steps import COLLATE, READER, SAMPLE
 _STEADY = 1.25
 """Fastest over slowest run as it is; above, differences between experiments mean nothing."""
 _ELSEWHERE = 0.2
-"""Share of the cores that other programs take; above, too, as more workers would gain by taking cores from them."""
+"""If other programs take a larger share of the cores, too: more workers would gain by taking cores from them."""
 _GAIN = 1.15
 """Gain from which a setting counts as a cure."""
 _MET = 0.05
@@ -18,7 +18,7 @@ _MET = 0.05
 _AS_GOOD = 0.9
 """Share of the largest gain, from which another setting explains it."""
 _CAUSES = (("start of epochs", "too many workers"), ("too many workers", "library threads"))
-"""Bottlenecks that a setting also relieves if it is not the cause, and the cause."""
+"""Bottlenecks, each with its possible cause, which is named if its cure helps about as much."""
 _MAIN, _BLOCKED, _UNBLOCKED = 0.5, 0.5, 0.2
 _LEAK_MIB, _EVEN = 24.0, 0.5
 _LARGE = 2.5

@@ -21,6 +21,7 @@ _CONTAINERS, _PAIR, _LISTED = (tuple, list), 2, 4
 _IMAGES, _PIXELS = 4, 28
 """How many images of a batch are looked at, and about how many rows and columns of each."""
 _LABELS_AT_ONCE = 4096
+"""How many labels of an epoch are counted together."""
 _JUDGED_FROM = 8
 """Fewer images may be alike by chance."""
 

@@ -3,7 +3,7 @@
 python -m tests.perf.clinic                     # five runs of 15 patients, which takes hours; resumes
 python -m tests.perf.clinic --runs 1 --only leak
 
-The doctor's child processes are forked with the libraries imported, which saves a third of the time.
+The doctor's child processes are forked with the libraries imported, which saves time.
 """
 
 from __future__ import annotations
