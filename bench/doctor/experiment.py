@@ -268,7 +268,7 @@ def goes_on(window_s: float, seconds: float, batches: int, workers: int) -> bool
 def lasting(readings: Sequence[tuple[int, Mapping[int, float]]]) -> Iterator[tuple[int, float]]:
     """Yield the sum of each reading over the processes that all readings have.
 
-    Workers that an epoch starts anew would look like memory that grows.
+    Otherwise the new workers of an epoch would look like growing memory.
     """
     processes_of_all = set.intersection(*(set(each) for _, each in readings))
     for batches, each in readings:
