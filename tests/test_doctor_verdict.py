@@ -124,8 +124,13 @@ def test_a_setting_that_helps_a_little_is_no_cure():
 
 
 def test_a_loader_that_is_unsteady_cannot_be_judged():
-    found = diagnosed(trial(2.0, library_threads=1), speeds=(1.0, 0.7, 1.0))
+    found = diagnosed(trial(1.3, library_threads=1), speeds=(1.0, 0.7, 1.2))
     assert (found.bottleneck, found.cures) == ("cannot tell", ())
+
+
+def test_a_setting_faster_than_each_unsteady_run_as_it_is_counts():
+    found = diagnosed(trial(1.6, "one thread", library_threads=1), speeds=(1.0, 0.7, 1.2))
+    assert (found.bottleneck, found.cures[0].what, found.cures[0].gain) == ("library threads", "one thread", 1.6)
 
 
 def test_a_loader_beside_other_programs_cannot_be_judged():

@@ -8,7 +8,7 @@ from loaderbench.doctor.experiment import Observation
 from loaderbench.doctor.steps import COLLATE, READER, SAMPLE
 
 _STEADY = 1.25
-"""Fastest over slowest run as it is; above, differences between experiments mean nothing."""
+"""Fastest over slowest run as it is; above, a setting must be faster than the fastest of them."""
 _ELSEWHERE = 0.2
 """If other programs take a larger share of the cores, too: more workers would gain by taking cores from them."""
 _GAIN = 1.15
@@ -55,7 +55,8 @@ def _decide(case: Case) -> _Decision:
 def _doubt(case: Case) -> str | None:
     """Return the evidence that nothing can be said; None if something can."""
     speeds = [o.samples_per_s for o in case.plain]
-    if max(speeds) > _STEADY * min(speeds):
+    clear = any(gain * case.speed >= _GAIN * max(speeds) and _kind(case, trial) for gain, trial in case.gains())
+    if max(speeds) > _STEADY * min(speeds) and not clear:
         shown = ", ".join(f"{speed:,.0f}" for speed in speeds)
         return f"{shown} samples/s in {len(speeds)} runs without a change"
     if (elsewhere := median(o.elsewhere for o in case.plain)) > _ELSEWHERE:
