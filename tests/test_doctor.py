@@ -129,6 +129,13 @@ def test_batches_can_be_handed_over_as_bytes(tmp_path):
 
 
 @pytest.mark.slow
+def test_workers_can_do_the_work_of_the_main_process(tmp_path):
+    report = observed("holding", tmp_path, by_workers=2)
+    assert report["status"] == "ok", report["reason"]
+    assert report["observation"].settings["num_workers"] == 0  # each of the two iterates over a loader without workers
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), (("num_workers", 0),)])
 def test_each_step_is_timed_in_whatever_process_does_it(settings, tmp_path):
     report = observed("no_labels", tmp_path, settings=settings, timed=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from loaderbench.doctor.batches import Batch, described
-from loaderbench.doctor.experiment import goes_on, lasting, needs_step
+from loaderbench.doctor.deliveries import by_workers
+from loaderbench.doctor.experiment import goes_on, needs_step
+from loaderbench.doctor.memory import lasting
 from loaderbench.doctor.steps import points, replay
 from tests.clinic import odd
 
@@ -42,18 +46,21 @@ def test_a_batch_without_arrays_or_length_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("window_s", "batches", "workers", "expected"),
+    ("window_s", "batches", "workers", "epoch", "expected"),
     [
-        (3.9, 100, 2, True),  # too short
-        (4.1, 2, 2, True),  # too few batches
-        (4.1, 5, 2, True),  # the other worker delivers as well
-        (4.1, 6, 2, False),
-        (4.1, 5, 0, False),
-        (24.1, 1, 2, False),  # it lasts six times as long as asked for, not longer
+        (3.9, 100, 2, 0, True),  # too short
+        (4.1, 2, 2, 0, True),  # too few batches
+        (4.1, 5, 2, 0, True),  # the other worker delivers as well
+        (4.1, 6, 2, 0, False),
+        (4.1, 5, 0, 0, False),
+        (4.1, 6, 2, 5, True),  # no whole number of epochs
+        (4.1, 10, 2, 5, False),
+        (24.1, 1, 2, 0, False),  # it lasts six times as long as asked for, not longer
+        (24.1, 6, 2, 50, False),
     ],
 )
-def test_a_window_takes_whole_rounds_of_the_workers(window_s, batches, workers, expected):
-    assert goes_on(window_s, 4.0, batches, workers) is expected
+def test_a_window_takes_whole_rounds_of_the_workers_and_whole_epochs(window_s, batches, workers, epoch, expected):
+    assert goes_on(window_s, 4.0, batches, workers, epoch) is expected
 
 
 def test_a_replayed_transform_returns_its_first_result_and_a_replayed_collate_copies_of_it():
@@ -92,6 +99,17 @@ def test_steps_of_a_plain_list_are_not_known():
 )
 def test_few_slow_steps_or_many_fast_ones_are_timed(times, expected):
     assert needs_step(times, 2.0) is expected
+
+
+def test_worker_processes_can_do_what_the_main_process_does_with_batches():
+    class Marked:
+        def __iter__(self):
+            return iter([torch.tensor([os.getpid()])] * 3)
+
+    batches = iter(by_workers(Marked(), make=None, workers=2))
+    marks = {next(batches).item() for _ in range(8)}  # more than two epochs
+    assert len(marks) == 2
+    assert os.getpid() not in marks
 
 
 def test_memory_is_that_of_the_processes_that_live_throughout():

@@ -177,10 +177,12 @@ def test_waiting_without_using_a_core_is_a_lock_if_only_workers_do_it():
     assert found.cures[0].gain == pytest.approx(2 * 100 / 1.0 / 100)
 
 
-def test_time_outside_the_dataloader_is_the_main_process():
-    found = diagnosed(plain=replace(PLAIN, inside_s=0.5))
+@pytest.mark.parametrize(("gain", "cures"), [(1.3, [(1.3, True)]), (0.9, []), (None, [(None, False)])])
+def test_time_outside_the_dataloader_is_the_main_process(gain, cures):
+    tried = [trial(gain, "in collate", by_workers=2)] if gain else []
+    found = diagnosed(*tried, plain=replace(PLAIN, inside_s=0.5))
     assert found.bottleneck == "main process"
-    assert found.cures[0].gain == pytest.approx(2 * 4 / 7)
+    assert [(cure.gain, cure.measured) for cure in found.cures] == cures
 
 
 def test_time_outside_a_dataloader_that_is_as_slow_alone_is_not_blamed():

@@ -10,6 +10,7 @@ from loaderbench.doctor.experiment import Observation
 from loaderbench.doctor.steps import SAMPLE, Step
 
 AS_IS = "as it is"
+IN_COLLATE = "the main process's work moved into the collate function, which the workers run"
 Bottleneck = Literal[
     "none", "model", "cannot tell", "storage", "large images", "decoder", "transform", "hand-over", "too few workers",
     "too many workers", "library threads", "start of epochs", "prefetching", "collate", "main process",

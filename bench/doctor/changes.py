@@ -44,6 +44,8 @@ class Change:
     """What the data set's function that reads a file does instead."""
     without_wrapper: bool = False
     """Iterate the DataLoader itself, and not what the user's code makes of its batches."""
+    by_workers: int | None = None
+    """Number of worker processes that do all of the work, also what the main process does with batches."""
     timed: bool = False
     """Time each step."""
 
@@ -156,7 +158,7 @@ def _changed(kind: type, change: Change, built: Built) -> Callable[..., None]:
     @functools.wraps(original)
     def init(self: Any, *given: Any, **named: Any) -> None:
         bound = signature.bind(self, *given, **named)
-        settings = dict(change.settings)
+        settings = dict(change.settings) | ({"num_workers": 0} if change.by_workers else {})
         if settings.get("num_workers", bound.arguments.get("num_workers", 0)) == 0:
             settings |= _OF_WORKERS
         bound.arguments.update({name: value for name, value in settings.items() if name in signature.parameters})

@@ -1,5 +1,6 @@
 """Take batches from a loader of any make, epoch after epoch."""
 
+import inspect
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,23 +18,39 @@ class Delivery:
     wait_s: float
     first: bool
     """Whether it is the first one of its epoch."""
+    last_epoch: int
+    """Number of batches of the epoch before; 0 in the first one."""
 
 
 def deliveries(loader: Any, make: Make) -> Iterator[Delivery]:
     """Yield batches, epoch after epoch. Raises TargetError if an epoch has none."""
-    begun, epochs = time.perf_counter(), 0
+    begun, last_epoch = time.perf_counter(), 0
     while True:
-        first = True
+        batches = 0
         for batch in loader:
-            yield Delivery(batch, time.perf_counter() - begun, first)
-            begun, first = time.perf_counter(), False
-        if first and epochs:
+            yield Delivery(batch, time.perf_counter() - begun, batches == 0, last_epoch)
+            begun, batches = time.perf_counter(), batches + 1
+        if not batches and last_epoch:
             raise TargetError("the loader has one epoch only; name a function that makes it again for each epoch")
-        if first:
+        if not batches:
             raise TargetError(f"the loader ended without a batch{_too_few(loader)}")
-        epochs += 1
+        last_epoch = batches
         if isinstance(loader, Iterator):
             loader = _again(loader, make)
+
+
+def by_workers(loader: Any, make: Make, workers: int) -> Any:
+    """Return a DataLoader in which each worker process iterates over `loader`, so that they do all of its work."""
+    from torch.utils.data import DataLoader, IterableDataset
+
+    class Batches(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return (delivery.batch for delivery in deliveries(loader, make))
+
+    outer: Any = DataLoader.__new__(DataLoader)
+    build = inspect.unwrap(DataLoader.__init__)  # without the change, which is for the loaders of the user's code
+    build(outer, Batches(), batch_size=None, num_workers=workers, multiprocessing_context="fork")
+    return outer
 
 
 def _again(ended: Any, make: Make) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loaderbench.doctor.case import AS_IS, Diagnosis, Trial
+from loaderbench.doctor.case import AS_IS, IN_COLLATE, Diagnosis, Trial
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.experiment import Experiment, Observation
 from loaderbench.doctor.steps import COLLATE, READER, SAMPLE
@@ -152,6 +152,8 @@ def _replacements(seen: Observation, alone: Trial) -> Iterator[tuple[str, Change
     """Yield experiments in which a step costs nothing, or reads and decodes in another way."""
     if seen.inside_s is not None and seen.inside_s < (1 - _WORTH_REPLAYING) * seen.window_s:
         yield "the DataLoader without what the main process adds", Change(without_wrapper=True)
+        if workers := seen.settings["num_workers"]:
+            yield IN_COLLATE, Change(by_workers=workers)
     if alone.observation is None:
         return
     steps = alone.observation.steps

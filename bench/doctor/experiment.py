@@ -2,18 +2,16 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-import psutil
-
 from loaderbench.doctor import changes, readers, steps, targets
 from loaderbench.doctor.batches import Batch, described
 from loaderbench.doctor.changes import Built, Change
-from loaderbench.doctor.deliveries import Delivery, deliveries
+from loaderbench.doctor.deliveries import Delivery, by_workers, deliveries
+from loaderbench.doctor.memory import lasting, own_mib
 from loaderbench.doctor.steps import Step
 from loaderbench.doctor.targets import Make
 from loaderbench.machine import child
@@ -105,8 +103,11 @@ def _observed(experiment: Experiment, built: Built, loader: Any, make: Make, ope
     if change.replayed or change.reader or change.timed:
         _prepare(built, change, timer)
     inside = _Inside(built)
-    chosen = built.loader if change.without_wrapper else loader
-    return _observe(chosen, make, built, inside, timer, experiment.seconds, open_s)
+    if change.without_wrapper:
+        loader = built.loader
+    elif change.by_workers:
+        loader = by_workers(loader, make, change.by_workers)
+    return _observe(loader, make, built, inside, timer, experiment.seconds, open_s)
 
 
 def time_step(task: tuple[Experiment, str | None]) -> dict[str, Any]:
@@ -219,16 +220,16 @@ def _observe(  # noqa: PLR0913, PLR0917 - what a run consists of
     waits: list[float] = []
     epoch_waits: list[float] = []
     memory: list[tuple[int, dict[int, float]]] = []
-    samples = batches = 0
-    window_s = 0.0
+    samples, batches, epoch, window_s = 0, 0, 0, 0.0
     workers = getattr(built.loader, "num_workers", 0)
-    while goes_on(window_s, seconds, batches, workers):
+    while goes_on(window_s, seconds, batches, workers, epoch):
         delivery = next(stream)
         batches, samples = batches + 1, samples + described(delivery.batch, size).samples
         (epoch_waits if delivery.first else waits).append(delivery.wait_s)
+        epoch = delivery.last_epoch if epoch_waits else 0
         window_s = time.perf_counter() - opened_at
         if len(memory) < _MEMORY_READINGS * window_s / seconds:
-            memory.append((batches, _own_mib()))
+            memory.append((batches, own_mib()))
     cpu_s = tree_seconds(processes()) - cpu_s
     return Observation(
         kind=changes.name_of(loader if built.loader is None else built.loader),
@@ -256,36 +257,15 @@ def _elsewhere_s(opened: Cores, closed: Cores, own_s: float) -> float:
     return max(0.0, closed.busy_s - opened.busy_s - own_s) + closed.steal_s - opened.steal_s
 
 
-def goes_on(window_s: float, seconds: float, batches: int, workers: int) -> bool:
-    """Return whether a window takes another batch.
+def goes_on(window_s: float, seconds: float, batches: int, workers: int, epoch: int) -> bool:
+    """Return whether a window takes another batch. `epoch`: batches in one, if one began in the window; otherwise 0.
 
-    Workers that began together deliver together, so a window of few batches ends with a whole round of theirs.
+    A window in which an epoch began lasts for whole epochs, so that it has its share of their beginnings. Workers that
+    began together deliver together, so another window ends with a whole round of theirs.
     """
-    too_few = batches < _FEWEST_BATCHES or batches % max(min(workers, _LARGEST_ROUND), 1) != 0
+    whole = epoch or max(min(workers, _LARGEST_ROUND), 1)
+    too_few = batches < _FEWEST_BATCHES or batches % whole != 0
     return window_s < seconds or (too_few and window_s < _LONGEST * seconds)
-
-
-def lasting(readings: Sequence[tuple[int, Mapping[int, float]]]) -> Iterator[tuple[int, float]]:
-    """Yield the sum of each reading over the processes that all readings have.
-
-    Otherwise the new workers of an epoch would look like growing memory.
-    """
-    processes_of_all = set.intersection(*(set(each) for _, each in readings))
-    for batches, each in readings:
-        yield batches, sum(each[pid] for pid in processes_of_all)
-
-
-def _own_mib() -> dict[int, float]:
-    """Return the memory of this process and of each descendant, in MiB, without what is shared and without files.
-
-    It is read from statm (proc(5)), which costs far less than the exact figure.
-    """
-    own = {}
-    for process in processes():
-        with suppress(psutil.Error):
-            seen = process.memory_info()
-            own[process.pid] = (seen.rss - seen.shared) / 2**20
-    return own
 
 
 def _warm_up(stream: Iterator[Delivery], built: Built, shortest_s: float) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from statistics import median
 
-from loaderbench.doctor.case import Bottleneck, Case, Cure, Diagnosis, Trial
+from loaderbench.doctor.case import IN_COLLATE, Bottleneck, Case, Cure, Diagnosis, Trial
 from loaderbench.doctor.experiment import Observation
 from loaderbench.doctor.steps import COLLATE, READER, SAMPLE
 
@@ -133,11 +133,10 @@ def _main_process(case: Case) -> _Decision | None:
     workers = last.settings.get("num_workers")
     if last.inside_s is None or not workers or last.window_s - last.inside_s < _MAIN * last.window_s:
         return None
-    limit = case.cores * last.window_s / last.cpu_s  # the same CPU time, spread over all cores
     only = next((case.gain(t) for t in case.trials if t.change.without_wrapper), None)
     if only is not None and only < _GAIN:
         return None  # the DataLoader itself is no faster: what takes the time outside it is letting go of batches
-    gain = min(limit, only) if only else limit
+    gain = next((case.gain(trial) for trial in case.trials if trial.change.by_workers), None)
     outside = last.window_s - last.inside_s
     return (
         "main process",
@@ -147,7 +146,7 @@ def _main_process(case: Case) -> _Decision | None:
             f"{outside / last.batches * 1000:,.1f} ms for each batch there",
             _general(case)[1],
         ],
-        [Cure("do that work in the data set or collate function, which run in the workers", gain, measured=False)],
+        [Cure(IN_COLLATE, gain, measured=gain is not None)] if gain is None or gain > 1 else [],
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.datasets import ImageFolder
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
@@ -111,8 +111,8 @@ def _threads(_: int) -> None:
 
 def library_threads(*, cured: bool = False) -> DataLoader[Any]:
     """Eight threads of torch in each worker."""
-    blur = v2.Compose([*_CROP, v2.GaussianBlur(9)])
-    return healthy(dataset=folder(transform=blur), worker_init_fn=None if cured else _threads)
+    turned = v2.Compose([*_CROP, v2.RandomRotation(30)])
+    return healthy(dataset=folder(transform=turned), worker_init_fn=None if cured else _threads)
 
 
 def short_epochs(*, cured: bool = False) -> DataLoader[Any]:
@@ -137,19 +137,25 @@ class InMain:
         self.loader = loader
 
     def __iter__(self) -> Iterator[Any]:
-        for images, labels in self.loader:
-            yield torch.stack([_AUGMENT(image) for image in images]), labels
+        yield from map(_augmented, self.loader)
 
 
-_AUGMENT = v2.Compose([v2.ColorJitter(0.4, 0.4, 0.4), v2.GaussianBlur(5)])
+_AUGMENT = v2.Compose([v2.RandomRotation(30), v2.RandomAdjustSharpness(2, 1.0)])
+
+
+def _augmented(batch: Any) -> Any:
+    images, labels = batch
+    return torch.stack([_AUGMENT(image) for image in images]), labels
+
+
+def _collated(samples: list[Any]) -> Any:
+    return _augmented(default_collate(samples))
 
 
 def main_process(*, cured: bool = False) -> Any:
-    """Colours and blur are changed in the main process."""
+    """The main process turns and sharpens the images."""
     torch.set_num_threads(1)
-    if cured:
-        return healthy(dataset=folder(transform=v2.Compose([*_CROP, _AUGMENT])))
-    return InMain(healthy())
+    return healthy(collate_fn=_collated) if cured else InMain(healthy())
 
 
 _LOCK = Lock()
@@ -188,7 +194,7 @@ def leak(*, cured: bool = False) -> DataLoader[Any]:
 
 
 def slow_storage(*, cured: bool = False) -> DataLoader[Any]:
-    """Files lie on a mounted bucket, behind a network of 40 ms for a round trip."""
+    """Files lie on a mounted bucket, behind a network of 10 ms for a round trip."""
     return healthy(dataset=folder("small" if cured else "mounted"))
 
 
