@@ -140,7 +140,7 @@ class InMain:
         yield from map(_augmented, self.loader)
 
 
-_AUGMENT = v2.Compose([v2.RandomRotation(30), v2.RandomAdjustSharpness(2, 1.0)])
+_AUGMENT = v2.Compose([v2.RandomRotation(30), v2.JPEG((50, 90))])
 
 
 def _augmented(batch: Any) -> Any:
@@ -153,7 +153,7 @@ def _collated(samples: list[Any]) -> Any:
 
 
 def main_process(*, cured: bool = False) -> Any:
-    """The main process turns and sharpens the images."""
+    """The main process turns and recompresses the images."""
     torch.set_num_threads(1)
     return healthy(collate_fn=_collated) if cured else InMain(healthy())
 

@@ -116,7 +116,10 @@ def _code() -> str:
 def _kept(out: Path) -> Iterator[dict[str, str]]:
     if out.exists():
         with out.open(newline="") as file:
-            yield from (visit for visit in csv.DictReader(file) if visit["code"] == _code())
+            visits = csv.DictReader(file)
+            if tuple(visits.fieldnames or ()) != _COLUMNS:
+                raise SystemExit(f"{out} has other columns; name another file with --out")
+            yield from (visit for visit in visits if visit["code"] == _code())
 
 
 def _keep(out: Path, visit: dict[str, str]) -> None:
