@@ -16,12 +16,12 @@ def _visits() -> list[dict[str, str]]:
         return sorted(csv.DictReader(file), key=lambda visit: visit["patient"])
 
 
-def runs() -> str:
-    """Return how often each patient was examined, and how often the doctor had to look again."""
+def unsure() -> str:
+    """Return how often the doctor could not tell."""
     visits = _visits()
-    times = len({visit["run"] for visit in visits})
-    again = sum(int(visit["looks"]) - 1 for visit in visits)
-    return f"In {times} runs, {again} of {len(visits) + again} examinations ended with `cannot tell`."
+    looks = sum(int(visit["looks"]) for visit in visits)
+    told = sum(visit["named"] != "cannot tell" for visit in visits)
+    return f"Of {looks} examinations, {looks - told} ended with `cannot tell`."
 
 
 def patients() -> str:
@@ -39,12 +39,13 @@ def patients() -> str:
                 *(_spread([float(visit[gain]) for visit in cured]) for gain in ("promised_gain", "given_gain")),
             ]
         )
-    head = ["Loader", "To be named", "Named rightly", "First cure promised", "and gave"]
+    head = ["Loader", "To be named", "Named rightly", "Promised gain", "Gain when cured"]
     return table(head, rows, numbers_from=2)
 
 
 def _spread(gains: list[float]) -> str:
-    """Return the median of gains, with the lowest and the highest."""
+    """Return the median of gains, with the lowest and the highest if there are several."""
     if not gains:
         return EN_DASH
-    return f"{median(gains):.2f}{TIMES} ({min(gains):.2f}{EN_DASH}{max(gains):.2f})"
+    ends = f" ({min(gains):.2f}{EN_DASH}{max(gains):.2f})" if gains[1:] else ""
+    return f"{median(gains):.2f}{TIMES}{ends}"
