@@ -19,9 +19,9 @@ from tests.test_doctor_verdict import PLAIN
 EN_DASH, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
 TARGET = "my_project.data:make_loader"
 CURES = (
-    Cure("256 px copies of the files", 4.0, measured=True),
-    Cure("no lock", None, measured=False),
-    Cure("a third", 1.2, measured=True),
+    Cure("256 px copies of the files", 4.0, Change(reader="256 px copies")),
+    Cure("no lock", None),
+    Cure("a third", 1.2, Change(as_bytes=True)),
 )
 TRIALS = (
     Trial(AS_IS, Change(), PLAIN, ""),

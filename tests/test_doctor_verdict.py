@@ -6,7 +6,7 @@ import pytest
 
 from loaderbench.doctor import examination
 from loaderbench.doctor.batches import Batch
-from loaderbench.doctor.case import AS_IS, Trial
+from loaderbench.doctor.case import AS_IS, IN_COLLATE, Trial
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.experiment import Observation
 from loaderbench.doctor.steps import Step
@@ -65,9 +65,13 @@ def timed(steps, workers=0, **changes):
     return Trial("timed", Change(settings=settings, timed=True), replace(PLAIN, steps=steps, **changes), "")
 
 
+def as_is(speed, plain=PLAIN):
+    """Return an experiment without a change, with this speed relative to others."""
+    return Trial(AS_IS, Change(), replace(plain, samples=round(400 * speed)), "")
+
+
 def diagnosed(*trials, plain=PLAIN, step_s=None, alone=ALONE, speeds=(1.0, 1.0, 1.0)):
-    as_is = [Trial(AS_IS, Change(), replace(plain, samples=round(400 * speed)), "") for speed in speeds]
-    return diagnose([*as_is, timed(alone), *trials], cores=2, step_s=step_s)
+    return diagnose([*(as_is(speed, plain) for speed in speeds), timed(alone), *trials], cores=2, step_s=step_s)
 
 
 @pytest.mark.parametrize(
@@ -103,20 +107,44 @@ def test_of_settings_that_help_alike_the_cause_is_named(best, gain, other, bottl
     assert diagnosed(trial(1.52, **best), trial(gain, **other)).bottleneck == bottleneck
 
 
-def test_the_gain_of_a_change_that_was_tried_again_is_the_median():
-    tries = [trial(gain, "bytes", as_bytes=True) for gain in (3.0, 2.0, 2.2)]
-    assert [(cure.what, cure.gain) for cure in diagnosed(*tries).cures] == [("bytes", 2.2)]
+def test_the_gain_of_a_change_that_was_tried_again_is_the_mean():
+    tries = [trial(gain, "bytes", as_bytes=True) for gain in (4.0, 1.0, 2.0)]
+    assert [(cure.what, cure.gain) for cure in diagnosed(*tries).cures] == [("bytes", pytest.approx(2.0))]
 
 
-def test_the_first_cure_is_tried_twice_more_in_turn_with_the_loader_as_it_is(monkeypatch):
-    def report(_, spec):
-        fast = ("num_workers", 1) in spec.change.settings
-        return {"observation": replace(PLAIN, samples=800 if fast else 400), "reason": ""}
+def test_a_change_is_compared_with_the_runs_just_before_and_after_it():
+    found = diagnosed(as_is(0.5), trial(1.5, as_bytes=True), as_is(1.0), as_is(0.9), speeds=(1.0,))
+    assert found.cures[0].gain == pytest.approx(2.0)
 
-    monkeypatch.setattr(examination, "_report", report)
-    monkeypatch.setattr(examination, "core_count", lambda: 2)
-    found = examination.examine("any:loader")
-    assert [trial.name for trial in found.trials][-5:] == [AS_IS, *["1 worker", AS_IS] * 2]
+
+@pytest.fixture
+def examined(monkeypatch):
+    """Return a function that examines a loader with these speeds without a change, twice as fast with one worker."""
+
+    def examine(speeds):
+        remaining = iter([*speeds, *[speeds[-1]] * 30])
+
+        def report(_, spec):
+            if spec.change == Change():
+                return {"observation": as_is(next(remaining)).observation, "reason": ""}
+            return {
+                "observation": trial(2.0 if ("num_workers", 1) in spec.change.settings else 1.0).observation,
+                "reason": "",
+            }
+
+        monkeypatch.setattr(examination, "_report", report)
+        monkeypatch.setattr(examination, "core_count", lambda: 2)
+        return [trial.name for trial in examination.examine("any:loader").trials]
+
+    return examine
+
+
+def test_a_cure_is_tried_twice_more_in_turn_with_the_loader_as_it_is(examined):
+    assert examined([1.0])[-6:] == ["the same sample again and again", AS_IS, *["1 worker", AS_IS] * 2]
+
+
+def test_a_cure_whose_gain_varies_is_tried_more_often(examined):
+    assert examined([1.0, 1.0, 1.0, 1.3, 0.8, 1.3]).count("1 worker") > 3
 
 
 def test_a_setting_that_helps_a_little_is_no_cure():
@@ -128,9 +156,25 @@ def test_a_loader_that_is_unsteady_cannot_be_judged():
     assert (found.bottleneck, found.cures) == ("cannot tell", ())
 
 
-def test_a_setting_faster_than_each_unsteady_run_as_it_is_counts():
-    found = diagnosed(trial(1.6, "one thread", library_threads=1), speeds=(1.0, 0.7, 1.2))
-    assert (found.bottleneck, found.cures[0].what, found.cures[0].gain) == ("library threads", "one thread", 1.6)
+@pytest.mark.parametrize(
+    ("change", "bottleneck"),
+    [({"library_threads": 1}, "library threads"), ({"replayed": ("transform RandomResizedCrop",)}, "transform")],
+)
+def test_what_is_faster_than_each_unsteady_run_counts(change, bottleneck):
+    alone = {**ALONE, "transform RandomResizedCrop": step(3.0)}
+    found = diagnosed(trial(2.4, "faster", **change), speeds=(1.0, 0.7, 1.2), alone=alone)
+    assert (found.bottleneck, found.cures[0].what, found.cures[0].gain) == (bottleneck, "faster", 2.0)
+
+
+def test_what_gains_as_much_in_each_pair_of_unsteady_runs_counts():
+    pairs = [each for speed in (0.8, 0.9, 1.0, 1.1) for each in (trial(1.25 * speed, library_threads=1), as_is(speed))]
+    assert diagnosed(*pairs, speeds=(0.8, 0.8)).bottleneck == "library threads"
+
+
+@pytest.mark.parametrize(("slowest", "bottleneck"), [(0.75, "model"), (0.4, "cannot tell")])
+def test_an_unsteady_loader_is_fast_enough_if_each_run_is(slowest, bottleneck):
+    runs = [as_is(speed, replace(PLAIN, waits_s=(0.1 / speed,) * 40)) for speed in (1.0, slowest, 1.0)]
+    assert diagnose(runs, cores=2, step_s=0.2).bottleneck == bottleneck
 
 
 def test_a_loader_beside_other_programs_cannot_be_judged():
@@ -179,7 +223,7 @@ def test_waiting_without_using_a_core_is_a_lock_if_only_workers_do_it():
 
 @pytest.mark.parametrize(("gain", "cures"), [(1.3, [(1.3, True)]), (0.9, []), (None, [(None, False)])])
 def test_time_outside_the_dataloader_is_the_main_process(gain, cures):
-    tried = [trial(gain, "in collate", by_workers=2)] if gain else []
+    tried = [trial(gain, IN_COLLATE, by_workers=2)] if gain else []
     found = diagnosed(*tried, plain=replace(PLAIN, inside_s=0.5))
     assert found.bottleneck == "main process"
     assert [(cure.gain, cure.measured) for cure in found.cures] == cures

@@ -1,8 +1,9 @@
 """The experiments of an examination, what follows from them, and the diagnosis that they lead to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from math import log, sqrt
+from statistics import geometric_mean, mean, median, stdev
 from typing import Any, Literal
 
 from loaderbench.doctor.changes import Change
@@ -16,6 +17,7 @@ Bottleneck = Literal[
     "too many workers", "library threads", "start of epochs", "prefetching", "collate", "main process",
     "shared lock", "memory leak", "data set's own code",
 ]  # fmt: skip
+_FEWEST_RATIOS, _STANDARD_ERROR = 3, 0.04
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,13 @@ class Cure:
     what: str
     gain: float | None
     """Speed with it over speed as it is; None if it does not change the speed."""
-    measured: bool
-    """Whether an experiment did it; otherwise the gain is worked out."""
+    change: Change | None = None
+    """What the experiments changed that measured the gain; None: it is worked out."""
+
+    @property
+    def measured(self) -> bool:
+        """Return whether an experiment did it; otherwise the gain is worked out."""
+        return self.change is not None
 
 
 @dataclass(frozen=True)
@@ -80,18 +87,28 @@ class Case:
         """Return the speed as it is, samples/s."""
         return median(o.samples_per_s for o in self.plain)
 
-    def gain(self, trial: Trial) -> float | None:
-        """Return the speed with a trial's change over the speed as it is; None if it never ran."""
-        alike = (other.observation for other in self.trials if other.change == trial.change)
-        speeds = [seen.samples_per_s for seen in alike if seen]
-        return median(speeds) / self.speed if speeds else None
+    def ratios(self, change: Change) -> list[float]:
+        """Return the speed of each run with a change over that of the runs as it is just before and just after it."""
+        alike = [(at, trial.observation) for at, trial in enumerate(self.trials) if trial.change == change]
+        return [seen.samples_per_s / self._speed_around(at) for at, seen in alike if seen]
+
+    def _speed_around(self, at: int) -> float:
+        earlier, later = (Case(part, self.cores, None).plain for part in (self.trials[:at], self.trials[at:]))
+        return mean(o.samples_per_s for o in (*earlier[-1:], *later[:1]))
 
     def gains(self) -> Iterator[tuple[float, Trial]]:
-        """Yield the changes that ran, with their gain."""
+        """Yield the changes that ran, with their gain: the geometric mean of the ratios."""
         for trial in {trial.change: trial for trial in self.trials}.values():
-            gain = self.gain(trial)
-            if gain is not None and trial.change != Change() and not trial.change.timed:
-                yield gain, trial
+            if trial.change != Change() and not trial.change.timed and (ratios := self.ratios(trial.change)):
+                yield geometric_mean(ratios), trial
+
+    def gain(self, fits: Callable[[Change], Any]) -> float | None:
+        """Return the gain of the first change that fits and ran; None if there is none."""
+        return next((gain for gain, trial in self.gains() if fits(trial.change)), None)
+
+    def settled(self, cure: Cure) -> bool:
+        """Return whether experiments measured the gain of a cure, and know it well."""
+        return cure.change is not None and settled(self.ratios(cure.change))
 
     def steps(self, *, workers: bool) -> dict[str, Step]:
         """Return the timed steps, in worker processes or in the main process alone."""
@@ -105,11 +122,16 @@ class Case:
         sample = self.steps(workers=workers).get(SAMPLE)
         return sample.blocked_s / sample.wall_s if sample and sample.wall_s else 0.0
 
-    def waiting(self) -> float | None:
-        """Return the share of training time spent waiting for data."""
-        if self.step_s is None:
-            return None
-        return median(_waiting(o, self.step_s) for o in self.plain)
+    def waiting(self) -> list[float]:
+        """Return the share of training time spent waiting for data, by run; none if the time of a step is unknown."""
+        return [_waiting(o, self.step_s) for o in self.plain] if self.step_s is not None else []
+
+
+def settled(ratios: Sequence[float]) -> bool:
+    """Return whether the geometric mean of ratios of speeds is known to 4 % (standard error)."""
+    if len(ratios) < _FEWEST_RATIOS:
+        return False
+    return stdev(log(ratio) for ratio in ratios) / sqrt(len(ratios)) <= _STANDARD_ERROR
 
 
 def _waiting(seen: Observation, step_s: float) -> float:

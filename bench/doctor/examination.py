@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loaderbench.doctor.case import AS_IS, IN_COLLATE, Diagnosis, Trial
+from loaderbench.doctor.case import AS_IS, IN_COLLATE, Case, Diagnosis, Trial
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.experiment import Experiment, Observation
 from loaderbench.doctor.steps import COLLATE, READER, SAMPLE
 from loaderbench.doctor.targets import command_of
-from loaderbench.doctor.verdict import diagnose
+from loaderbench.doctor.verdict import decide, diagnose
 from loaderbench.machine.cores import core_count
 from loaderbench.machine.errors import FixableError
 from loaderbench.machine.process import run_child
 
 _LIMIT_S, _STEP_S = 120.0, 2.0
-_REPETITIONS = 2
-"""How often the first cure is tried again: the best of many experiments is also the luckiest."""
+_MOST_REPETITIONS = 12
+"""How often the first two cures are tried again at most: the best of many experiments is also the luckiest."""
 _WORTH_REPLAYING = 0.2
 """Share of the work from which a step is worth an experiment of its own."""
 _BLOCKED, _HANDED_OVER_MIB = 0.2, 1.0
@@ -104,10 +104,14 @@ def examine(
             trials.append(doctor.trial("each step timed", Change(timed=True)))
         trials += [alone, *(doctor.trial(name, change) for name, change in _replacements(first.observation, alone))]
         trials.append(doctor.trial(AS_IS, Change()))
-    first_cures = [cure.what for cure in diagnose(trials, core_count(), step_s).cures[:1] if cure.measured]
-    for name in _REPETITIONS * first_cures:
-        change = next(trial.change for trial in trials if trial.name == name)
-        trials += [doctor.trial(name, change), doctor.trial(AS_IS, Change())]
+    for _ in range(_MOST_REPETITIONS):
+        case = Case(trials, core_count(), step_s)
+        unsettled = [
+            (cure.what, cure.change) for cure in decide(case).cures[:2] if cure.change and not case.settled(cure)
+        ]
+        if not unsettled:
+            break
+        trials += [doctor.trial(*unsettled[0]), doctor.trial(AS_IS, Change())]
     return diagnose(trials, core_count(), step_s)
 
 

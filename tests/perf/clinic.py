@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import csv
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,7 +27,7 @@ import loaderbench.doctor
 from loaderbench.bucket import loopback, rclone
 from loaderbench.bucket.metered_network import Link, proxy
 from loaderbench.doctor import examine
-from loaderbench.doctor.case import Diagnosis
+from loaderbench.doctor.case import Diagnosis, settled
 from loaderbench.doctor.changes import Change
 from loaderbench.doctor.experiment import Experiment, Observation
 from loaderbench.machine.code_digest import code_digest
@@ -55,7 +57,8 @@ STEP_S = {"slow_model": 0.5, "healthy": 0.1}
 """Time of a training step; other patients have none."""
 TOLERANCE = 0.15
 """Part by which a promised gain may miss the one that the cure gave."""
-_PAIRS = 3
+_MOST_PAIRS = 9
+"""Pairs of a cured and a sick run at most; fewer if their ratio is known well before."""
 _LOOKS = 3
 """How often a patient is examined at most, if the doctor cannot tell and says to run it again."""
 _COLUMNS = ("code", "run", "patient", "disease", "named", "looks", "evidence", "cure", "promised_gain", "given_gain")
@@ -70,6 +73,7 @@ def main(
     ),
 ) -> None:
     """Fail if the doctor names more than one disease of a run wrongly, blames the healthy, or breaks a promise."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the bucket is unmounted
     visits = {(visit["run"], visit["patient"]): visit for visit in _kept(out)}
     with files(), Nursery().replacing():
         for run in range(1, runs + 1):
@@ -149,8 +153,15 @@ def _visit(run: int, name: str, seconds: float) -> dict[str, str]:
     cure = diagnosis.cures[0] if diagnosis.cures else None
     if cure is None or cure.gain is None:
         return {**visit, "cure": cure.what if cure else "", "promised_gain": "", "given_gain": ""}
-    given = geometric_mean(speed(target(name, cured=True)) / speed(target(name)) for _ in range(_PAIRS))
-    return {**visit, "cure": cure.what, "promised_gain": f"{cure.gain:.2f}", "given_gain": f"{given:.2f}"}
+    given: list[float] = []
+    while not settled(given) and len(given) < _MOST_PAIRS:
+        given.append(speed(target(name, cured=True)) / speed(target(name)))
+    return {
+        **visit,
+        "cure": cure.what,
+        "promised_gain": f"{cure.gain:.2f}",
+        "given_gain": f"{geometric_mean(given):.2f}",
+    }
 
 
 def _examined(name: str, seconds: float) -> Diagnosis:
