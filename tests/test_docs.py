@@ -44,13 +44,6 @@ def test_front_page_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 130
 
 
-def test_generated_parts_of_the_pages_are_up_to_date() -> None:
-    imports = "import clinic, figures, front_page, lists"
-    command = [BIN / "cog", "--check", "--diff", "-P", "-I", "docs", "-p", imports, *PAGES]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"run: make docs\n{done.stdout}"
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_pages_contain_no_speed_typed_by_hand(page: Path) -> None:
     assert not SPEED.findall(GENERATED.sub("", page.read_text()))

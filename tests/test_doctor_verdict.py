@@ -240,6 +240,13 @@ def test_the_largest_step_is_named_with_what_it_costs(name, bottleneck):
     assert (found.bottleneck, found.cures[0].gain) == (bottleneck, 2.5)
 
 
+@pytest.mark.parametrize(("gain", "bottleneck"), [(1.1, "transform"), (1.3, "transform"), (1.5, "decoder")])
+def test_a_decoder_that_helps_about_as_much_as_the_largest_step_at_no_cost_is_named(gain, bottleneck):
+    blur = trial(1.6, "transform Blur at no cost", replayed=("transform Blur",))
+    found = diagnosed(blur, trial(gain, reader="torchvision.io"), alone={**ALONE, "transform Blur": step(0.6)})
+    assert (found.bottleneck, len(found.cures)) == (bottleneck, 1 if bottleneck == "decoder" else 2)
+
+
 def test_the_data_sets_own_code_is_named():
     assert diagnosed(alone={**ALONE, "sample": step(3.0, 4.0)}).bottleneck == "data set's own code"
 

@@ -20,7 +20,7 @@ from loaderbench.machine.errors import FixableError
 from loaderbench.machine.process import run_child
 
 _LIMIT_S, _STEP_S = 120.0, 2.0
-_MOST_REPETITIONS = 12
+_MOST_REPETITIONS = 8
 """How often the first two cures are tried again at most: the best of many experiments is also the luckiest."""
 _WORTH_REPLAYING = 0.2
 """Share of the work from which a step is worth an experiment of its own."""
