@@ -30,7 +30,7 @@ _KINDS = (imagenet, cifar, packed_tree, webdataset, parquet)
 """Kinds of archives, in the order of asking. WebDataset takes any tar that the kinds before it did not."""
 _READERS = (
     *("archives", "dataset", "splits", "tables", "imagenet", "cifar"),
-    *("inert_pickle", "packed_tree", "webdataset", "parquet", "unpack"),
+    *("inert_pickle", "packed_tree", "webdataset", "parquet", "parquet_pages", "unpack"),
 )
 """Modules whose code decides what is unpacked."""
 _SYNTHETIC_SAMPLES = 4096
