@@ -92,7 +92,7 @@ test-slow: setup  ## run the tests that take long and rarely fail
 	$(PYTEST) -m slow
 
 # Figures and lists are filled in below the comments that name them, see docs/front_page.py.
-COG := $(BIN)/cog --verbosity=0 -P -I docs -p 'import clinic, figures, front_page, lists'
+COG := $(BIN)/cog --verbosity=0 -P -I docs -I . -p 'import clinic, figures, front_page, lists'
 PAGES := README.md $(wildcard docs/*.md)
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import csv
 from itertools import groupby
 from statistics import median
 
 from reference import EN_DASH, ROOT, TIMES, table
 
+from tests.clinic import visits
+from tests.clinic.visits import Visit
+
 VISITS = ROOT / "results" / "clinic-2-cores.csv"
 
 
-def _visits() -> list[dict[str, str]]:
-    with VISITS.open(newline="") as file:
-        return sorted(csv.DictReader(file), key=lambda visit: visit["patient"])
+def _visits() -> list[Visit]:
+    return sorted(visits.read(VISITS), key=lambda visit: visit["patient"])
 
 
-def unsure() -> str:
-    """Return how often the doctor could not tell."""
-    visits = _visits()
-    looks = sum(int(visit["looks"]) for visit in visits)
-    told = sum(visit["named"] != "cannot tell" for visit in visits)
-    return f"Of {looks} examinations, {looks - told} ended with `cannot tell`."
+def in_all() -> str:
+    """Return how often the doctor was right and could not tell, and how many promises were kept, over all visits."""
+    seen = _visits()
+    right = sum(map(visits.right, seen))
+    looks, told = sum(int(visit["looks"]) for visit in seen), sum(visit["named"] != "cannot tell" for visit in seen)
+    promised = [visit for visit in seen if visits.promises(visit)]
+    kept = f"{sum(map(visits.kept, promised))} of {len(promised)}"
+    return (
+        f"The doctor named {right} of {len(seen)} rightly. Of {looks} examinations, {looks - told} ended with "
+        f"`cannot tell`.\n{kept} gains were within {visits.TOLERANCE:.0%} of the promise."
+    )
 
 
 def patients() -> str:
@@ -29,13 +35,12 @@ def patients() -> str:
     rows = []
     for patient, group in groupby(_visits(), key=lambda visit: visit["patient"]):
         seen = list(group)
-        named = sum(visit["named"] == visit["disease"] for visit in seen)
-        cured = [visit for visit in seen if visit["given_gain"]]
+        cured = [visit for visit in seen if visits.promises(visit)]
         rows.append(
             [
                 patient.replace("_", " "),
                 f"`{seen[0]['disease']}`",
-                f"{named} of {len(seen)}",
+                f"{sum(map(visits.right, seen))} of {len(seen)}",
                 *(_spread([float(visit[gain]) for visit in cured]) for gain in ("promised_gain", "given_gain")),
             ]
         )

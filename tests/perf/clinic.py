@@ -8,7 +8,6 @@ The doctor's child processes are forked with the libraries imported, which saves
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 from typing import Annotated
 
 import typer
@@ -32,7 +31,8 @@ from loaderbench.doctor.changes import Change
 from loaderbench.doctor.experiment import Experiment, Observation
 from loaderbench.machine.code_digest import code_digest
 from loaderbench.machine.process import run_child
-from tests.clinic import patients
+from tests.clinic import patients, visits
+from tests.clinic.visits import Visit
 from tests.nursery import Nursery
 
 DISEASES = {
@@ -55,13 +55,10 @@ DISEASES = {
 """What the doctor must name, by patient."""
 STEP_S = {"slow_model": 0.5, "healthy": 0.1}
 """Time of a training step; other patients have none."""
-TOLERANCE = 0.15
-"""Part by which a promised gain may miss the one that the cure gave."""
 _MOST_PAIRS = 9
 """Pairs of a cured and a sick run at most; fewer if their ratio is known well before."""
 _LOOKS = 3
 """How often a patient is examined at most, if the doctor cannot tell and says to run it again."""
-_COLUMNS = ("code", "run", "patient", "disease", "named", "looks", "evidence", "cure", "promised_gain", "given_gain")
 
 
 def main(
@@ -74,41 +71,31 @@ def main(
 ) -> None:
     """Fail if the doctor names more than one disease of a run wrongly, blames the healthy, or breaks a promise."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the bucket is unmounted
-    visits = {(visit["run"], visit["patient"]): visit for visit in _kept(out)}
+    seen = {(visit["run"], visit["patient"]): visit for visit in _of_this_code(out)}
     with files(), Nursery().replacing():
         for run in range(1, runs + 1):
             for name in only or DISEASES:
-                if (f"{run}", name) not in visits:
-                    visits[f"{run}", name] = _visit(run, name, seconds)
-                    _keep(out, visits[f"{run}", name])
-                print(told(visits[f"{run}", name]), flush=True)
+                if (f"{run}", name) not in seen:
+                    seen[f"{run}", name] = _visit(run, name, seconds)
+                    visits.keep(out, seen[f"{run}", name])
+                print(told(seen[f"{run}", name]), flush=True)
     failed = False
     for run in range(1, runs + 1):
-        wrong = [visit["patient"] for (of, _), visit in visits.items() if of == f"{run}" and not right(visit)]
+        wrong = [visit["patient"] for (of, _), visit in seen.items() if of == f"{run}" and not visits.right(visit)]
         print(f"run {run}: {len(wrong)} named wrongly: {', '.join(wrong) or 'none'}")
         failed |= len(wrong) > 1 or "healthy" in wrong
-    failed |= not all(kept(visit) for visit in visits.values())
+    failed |= not all(visits.kept(visit) for visit in seen.values())
     raise typer.Exit(code=failed)
 
 
-def right(visit: dict[str, str]) -> bool:
-    """Return whether the doctor named the disease."""
-    return visit["named"] == visit["disease"]
-
-
-def kept(visit: dict[str, str]) -> bool:
-    """Return whether the first cure gave what it promised, or promised nothing."""
-    return not visit["given_gain"] or abs(float(visit["promised_gain"]) / float(visit["given_gain"]) - 1) < TOLERANCE
-
-
-def told(visit: dict[str, str]) -> str:
+def told(visit: Visit) -> str:
     """Return a visit as a line."""
     line = f"run {visit['run']}, {visit['patient']}: {visit['named']}"
-    if not right(visit):
+    if not visits.right(visit):
         line += f" (WRONG: {visit['evidence']})"
-    if visit["given_gain"]:
+    if visits.promises(visit):
         line += f"; {visit['cure']}: promised {visit['promised_gain']}, gave {visit['given_gain']}"
-    return line + ("" if kept(visit) else " (NOT KEPT)")
+    return line + ("" if visits.kept(visit) else " (NOT KEPT)")
 
 
 def _code() -> str:
@@ -117,26 +104,14 @@ def _code() -> str:
     return code_digest([*doctor, Path(patients.__file__)])[:12]
 
 
-def _kept(out: Path) -> Iterator[dict[str, str]]:
-    if out.exists():
-        with out.open(newline="") as file:
-            visits = csv.DictReader(file)
-            if tuple(visits.fieldnames or ()) != _COLUMNS:
-                raise SystemExit(f"{out} has other columns; name another file with --out")
-            yield from (visit for visit in visits if visit["code"] == _code())
+def _of_this_code(out: Path) -> list[Visit]:
+    try:
+        return [visit for visit in visits.read(out) if visit["code"] == _code()] if out.exists() else []
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
 
 
-def _keep(out: Path, visit: dict[str, str]) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    begins = not out.exists()
-    with out.open("a", newline="") as file:
-        rows = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-        if begins:
-            rows.writeheader()
-        rows.writerow(visit)
-
-
-def _visit(run: int, name: str, seconds: float) -> dict[str, str]:
+def _visit(run: int, name: str, seconds: float) -> Visit:
     """Return what the doctor says of a patient, and what its first cure gives, if it changes the speed."""
     looks = 1
     while (diagnosis := _examined(name, seconds)).bottleneck == "cannot tell" and looks < _LOOKS:
@@ -149,18 +124,23 @@ def _visit(run: int, name: str, seconds: float) -> dict[str, str]:
         "named": diagnosis.bottleneck,
         "looks": f"{looks}",
         "evidence": "; ".join(diagnosis.evidence),
+        "examined_samples_per_s": f"{diagnosis.samples_per_s:.0f}",
     }
     cure = diagnosis.cures[0] if diagnosis.cures else None
     if cure is None or cure.gain is None:
-        return {**visit, "cure": cure.what if cure else "", "promised_gain": "", "given_gain": ""}
+        return {**visit, "cure": cure.what if cure else ""}
     given: list[float] = []
+    sick: list[float] = []
     while not settled(given) and len(given) < _MOST_PAIRS:
-        given.append(speed(target(name, cured=True)) / speed(target(name)))
+        cured = speed(target(name, cured=True))
+        sick.append(speed(target(name)))
+        given.append(cured / sick[-1])
     return {
         **visit,
         "cure": cure.what,
         "promised_gain": f"{cure.gain:.2f}",
         "given_gain": f"{geometric_mean(given):.2f}",
+        "later_samples_per_s": f"{median(sick):.0f}",
     }
 
 
@@ -199,7 +179,7 @@ def files() -> Iterator[None]:
 
 
 @contextmanager
-def mounted(place: str, folder: Path, variables: dict[str, str]) -> Iterator[None]:
+def mounted(place: str, folder: Path, variables: Visit) -> Iterator[None]:
     """Mount a part of a bucket, without any cache. Needs FUSE: apt install fuse3."""
     folder.mkdir()
     options = [
