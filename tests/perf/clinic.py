@@ -117,6 +117,7 @@ def _visit(run: int, name: str, seconds: float) -> Visit:
     while (diagnosis := _examined(name, seconds)).bottleneck == "cannot tell" and looks < _LOOKS:
         looks += 1
     visit = {
+        **dict.fromkeys(visits.COLUMNS, ""),
         "code": _code(),
         "run": f"{run}",
         "patient": name,
