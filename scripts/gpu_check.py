@@ -163,6 +163,7 @@ def summary(gpu: str, outcomes: Sequence[Outcome]) -> str:
 
 def main(folder: str = "") -> int:
     """Run all steps, and return the exit status."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so would steps
     try:
         gpu = gpu_name()
     except OSError as error:

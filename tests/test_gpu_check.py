@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -73,9 +75,11 @@ def test_a_failing_step_stops_no_later_one(
     assert "2 of 4 steps passed" in shown
 
 
+@pytest.mark.parametrize("at_start", [signal.default_int_handler, signal.SIG_IGN])
 def test_a_step_is_interrupted_after_its_limit_with_all_of_its_processes(
-    check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at_start: Any
 ) -> None:
+    signal.signal(signal.SIGINT, at_start)  # ignored, as in the background jobs of a shell
     keeps = ["sh", "-c", "trap 'echo rows are kept; exit' INT; sleep 600"]
     plan(check, monkeypatch, keeps, limit_s=1)
     monkeypatch.setattr(check, "LEAST_S", 0)
