@@ -26,7 +26,7 @@ def in_all() -> str:
     kept = f"{sum(map(visits.kept, promised))} of {len(promised)}"
     return (
         f"The doctor named {right} of {len(seen)} rightly. Of {looks} examinations, {looks - told} ended with "
-        f"`cannot tell`.\n{kept} gains were within {visits.TOLERANCE:.0%} of the promise."
+        f"`cannot tell`.\n{kept} promises were within {visits.TOLERANCE:.0%} of the gain."
     )
 
 
