@@ -180,7 +180,7 @@ def files() -> Iterator[None]:
 
 
 @contextmanager
-def mounted(place: str, folder: Path, variables: Visit) -> Iterator[None]:
+def mounted(place: str, folder: Path, variables: dict[str, str]) -> Iterator[None]:
     """Mount a part of a bucket, without any cache. Needs FUSE: apt install fuse3."""
     folder.mkdir()
     options = [
