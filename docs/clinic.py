@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import groupby
-from statistics import median
+from itertools import groupby, permutations
+from statistics import mean, median
 
 from reference import EN_DASH, ROOT, TIMES, table
 
@@ -18,15 +18,20 @@ def _visits() -> list[Visit]:
 
 
 def in_all() -> str:
-    """Return how often the doctor was right and could not tell, and how many promises were kept, over all visits."""
+    """Return how often the doctor was right and could not tell, and how well gains were promised and came back."""
     seen = _visits()
     right = sum(map(visits.right, seen))
     looks, told = sum(int(visit["looks"]) for visit in seen), sum(visit["named"] != "cannot tell" for visit in seen)
-    promised = [visit for visit in seen if visits.promises(visit)]
-    kept = f"{sum(map(visits.kept, promised))} of {len(promised)}"
+    kept = [visits.kept(visit) for visit in seen if visits.promises(visit)]
+    again = [
+        visits.close(*(float(visit["given_gain"]) for visit in pair))
+        for pair in permutations(filter(visits.promises, seen), 2)
+        if pair[0]["patient"] == pair[1]["patient"]
+    ]
     return (
         f"The doctor named {right} of {len(seen)} rightly. Of {looks} examinations, {looks - told} ended with "
-        f"`cannot tell`.\n{kept} promises were within {visits.TOLERANCE:.0%} of the gain."
+        f"`cannot tell`.\n{sum(kept)} of {len(kept)} promises ({mean(kept):.0%}) were within {visits.TOLERANCE:.0%} of "
+        f"the gain when cured. So were {mean(again):.0%} of\nthe gains that another run measured for the same loader."
     )
 
 

@@ -11,7 +11,7 @@ COLUMNS = (
 )
 """The last two are the speed of the loader as it is: in the examination, and later, in turn with the cured one."""
 TOLERANCE = 0.15
-"""Part by which a promised gain may miss the one that the cure gave."""
+"""Part by which a gain may miss another one that is close to it."""
 Visit = dict[str, str]
 
 
@@ -47,4 +47,9 @@ def promises(visit: Visit) -> bool:
 
 def kept(visit: Visit) -> bool:
     """Return whether the first cure gave what it promised, or promised nothing."""
-    return not promises(visit) or abs(float(visit["promised_gain"]) / float(visit["given_gain"]) - 1) < TOLERANCE
+    return not promises(visit) or close(float(visit["promised_gain"]), float(visit["given_gain"]))
+
+
+def close(gain: float, other: float) -> bool:
+    """Return whether a gain is within the tolerance of another one."""
+    return abs(gain / other - 1) < TOLERANCE
